@@ -3,3 +3,47 @@
 if __name__ != "dehaze.datasets":
     # From the root of a checkout this folder would shadow the Hugging Face library of that name.
     raise ModuleNotFoundError(f"import dehaze.datasets, not {__name__}", name=__name__)
+
+from dehaze.datasets import haze4k, ntire, reside
+from dehaze.datasets.decoding import DecodedImage, UnreadableImageError, read_rgb
+from dehaze.datasets.folders import open_folder, open_paired_folder, open_photo_folder
+from dehaze.datasets.pairing import (
+    LoadedSample,
+    Oddity,
+    OddityKind,
+    Sample,
+    SizeMismatchError,
+)
+from dehaze.datasets.registry import (
+    BenchmarkDataset,
+    Dataset,
+    DatasetNotFoundError,
+    get_dataset,
+    list_datasets,
+    open_dataset,
+    register_dataset,
+)
+
+__all__ = [
+    "BenchmarkDataset",
+    "Dataset",
+    "DatasetNotFoundError",
+    "DecodedImage",
+    "LoadedSample",
+    "Oddity",
+    "OddityKind",
+    "Sample",
+    "SizeMismatchError",
+    "UnreadableImageError",
+    "get_dataset",
+    "haze4k",
+    "list_datasets",
+    "ntire",
+    "open_dataset",
+    "open_folder",
+    "open_paired_folder",
+    "open_photo_folder",
+    "read_rgb",
+    "register_dataset",
+    "reside",
+]

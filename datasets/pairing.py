@@ -1,0 +1,255 @@
+"""Pairing of hazy and clear pictures: by id, never by the order of a listing."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dehaze.datasets.decoding import IMAGE_EXTENSIONS, read_rgb
+
+# RESIDE's indoor ground truth keeps a border of 10 px a side that its hazy pictures have lost.
+BORDER = 10
+
+Identify = Callable[[str], "str | None"]
+"""From a file name without its extension to the id of its scene; None when it is not of the set."""
+
+
+class OddityKind(Enum):
+    """What can be odd about a data set; a failure is an input that cannot be scored."""
+
+    MISSING_CLEAR = ("hazy image without ground truth", True)
+    DUPLICATE = ("several files claim one id", True)
+    UNRECOGNISED = ("file name that does not follow the set's naming", True)
+    UNUSED_CLEAR = ("ground truth without hazy image", False)
+    NOT_AN_IMAGE = ("file that is no picture", False)
+    CONVERTED = ("picture converted to 8-bit RGB", False)
+    CROPPED = ("ground truth cropped by 10 px a side", False)
+
+    def __init__(self, meaning: str, is_failure: bool) -> None:
+        self.meaning = meaning
+        self.is_failure = is_failure
+
+
+@dataclass(frozen=True)
+class Oddity:
+    """One odd thing: its kind, the file that it concerns, and one line that says it."""
+
+    kind: OddityKind
+    path: Path
+    message: str
+
+
+class SizeMismatchError(ValueError):
+    """A hazy image and its ground truth differ by something else than RESIDE's border."""
+
+
+@dataclass(frozen=True)
+class LoadedSample:
+    """The pictures of one sample, aligned pixel by pixel.
+
+    Attributes:
+        hazy: (H, W, 3) uint8 RGB.
+        clear: (H, W, 3) uint8 RGB, or None where the set has no ground truth.
+        transmission: (H, W) float32 in [0, 1], or None where the set does not tell it.
+        oddities: the conversions and crops that were needed.
+    """
+
+    hazy: NDArray[np.uint8]
+    clear: NDArray[np.uint8] | None
+    transmission: NDArray[np.float32] | None
+    oddities: tuple[Oddity, ...]
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One hazy picture of a data set, and what is known about it.
+
+    Attributes:
+        name: unique within the set: the hazy file's path below its folder, without extension.
+        scene: the id that the hazy picture shares with its ground truth.
+        hazy: the hazy picture's file.
+        clear: the ground truth's file, or None.
+        transmission: the file of the true transmission map t (grey, 255 for t = 1), or None.
+        airlight: the grey airlight A in [0, 1] that the haze was rendered with, or None.
+    """
+
+    name: str
+    scene: str
+    hazy: Path
+    clear: Path | None = None
+    transmission: Path | None = None
+    airlight: float | None = None
+
+    def load(self) -> LoadedSample:
+        """Decode the pictures and align them.
+
+        Raises:
+            UnreadableImageError: a file does not decode.
+            SizeMismatchError: the sizes differ by something else than 20 px in both directions.
+        """
+        oddities: list[Oddity] = []
+        hazy = _read(self.hazy, oddities)
+        clear = None
+        if self.clear is not None:
+            whole = _read(self.clear, oddities)
+            clear = crop_to(whole, hazy.shape[:2], self.clear, self.hazy)
+            if clear.shape != whole.shape:
+                message = f"{self.clear}: cropped by {BORDER} px a side to fit {self.hazy.name}"
+                oddities.append(Oddity(OddityKind.CROPPED, self.clear, message))
+        transmission = None
+        if self.transmission is not None:
+            # A transmission map is grey by nature: that it is converted is nothing odd.
+            grey = read_rgb(self.transmission).pixels[..., 0]
+            grey = crop_to(grey, hazy.shape[:2], self.transmission, self.hazy)
+            transmission = grey.astype(np.float32) / np.float32(255)
+        return LoadedSample(hazy, clear, transmission, tuple(oddities))
+
+
+def crop_to(
+    pixels: NDArray[np.uint8], size: tuple[int, ...], path: Path, hazy_path: Path
+) -> NDArray[np.uint8]:
+    """Bring a ground truth to the size of its hazy picture by RESIDE's border, or refuse.
+
+    Args:
+        pixels: (H, W) or (H, W, 3), the ground truth.
+        size: (height, width) of the hazy picture.
+        path: the ground truth's file, for the message.
+        hazy_path: the hazy picture's file, for the message.
+
+    Returns:
+        ``pixels`` where the sizes agree; its centre where both sides are 20 px longer.
+
+    Raises:
+        SizeMismatchError: any other difference. Nothing is ever resized in silence.
+    """
+    excess = (pixels.shape[0] - size[0], pixels.shape[1] - size[1])
+    if excess == (0, 0):
+        return pixels
+    if excess == (2 * BORDER, 2 * BORDER):
+        return pixels[BORDER:-BORDER, BORDER:-BORDER]
+    raise SizeMismatchError(
+        f"{hazy_path} is {size[1]}x{size[0]} but {path} is {pixels.shape[1]}x{pixels.shape[0]}: "
+        f"only equal sizes, or a border of {BORDER} px a side, can be compared"
+    )
+
+
+def _read(path: Path, oddities: list[Oddity]) -> NDArray[np.uint8]:
+    decoded = read_rgb(path)
+    if decoded.conversion is not None:
+        message = f"{path}: {decoded.conversion}, converted to 8-bit RGB"
+        oddities.append(Oddity(OddityKind.CONVERTED, path, message))
+    return decoded.pixels
+
+
+def natural_key(text: str) -> list[tuple[int, str]]:
+    """A sorting key under which "2" comes before "10"."""
+    parts = re.split(r"(\d+)", text)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+def list_images(folder: Path, *, recursive: bool = False) -> tuple[list[Path], list[Oddity]]:
+    """The pictures of a folder in natural order, and the visible files that are none.
+
+    Args:
+        folder: an existing folder.
+        recursive: descend into subfolders.
+    """
+    entries = folder.rglob("*") if recursive else folder.iterdir()
+    images, others = [], []
+    for path in entries:
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or not path.is_file():
+            continue
+        if path.suffix.lower() in IMAGE_EXTENSIONS:
+            images.append(path)
+        else:
+            others.append(Oddity(OddityKind.NOT_AN_IMAGE, path, f"{path}: no picture, left alone"))
+    return sorted(images, key=lambda path: natural_key(str(path))), others
+
+
+def pair(
+    hazy_files: Sequence[Path],
+    clear_files: Sequence[Path] | None,
+    *,
+    hazy_folder: Path,
+    scene_of_hazy: Identify,
+    scene_of_clear: Identify,
+) -> tuple[list[Sample], list[Oddity]]:
+    """Pair hazy and clear files by the id of their scene, whatever their extensions.
+
+    Several hazy files may share one ground truth. What cannot be paired is reported, never
+    guessed: no ground truth, two ground truths for one id, two hazy files of one name, a name
+    without an id.
+
+    Args:
+        hazy_files: the hazy pictures, in the order that the samples shall have.
+        clear_files: the ground truths, or None for a set that has none.
+        hazy_folder: the folder below which a sample's name is taken.
+        scene_of_hazy: from a hazy file's name to its id.
+        scene_of_clear: from a ground truth's name to its id.
+
+    Returns:
+        The samples that can be scored, and everything odd.
+    """
+    oddities: list[Oddity] = []
+    hazy_by_name: dict[str, list[Path]] = defaultdict(list)
+    for path in hazy_files:
+        name = path.relative_to(hazy_folder).with_name(path.stem).as_posix()
+        hazy_by_name[name].append(path)
+    clear_by_scene: dict[str, list[Path]] = {}
+    if clear_files is not None:
+        clear_by_scene = defaultdict(list)
+        for path in clear_files:
+            scene = scene_of_clear(path.stem)
+            if scene is None:
+                oddities.append(_unrecognised(path))
+            else:
+                clear_by_scene[scene].append(path)
+
+    samples: list[Sample] = []
+    used: set[str] = set()
+    for name, files in hazy_by_name.items():
+        scene = scene_of_hazy(files[0].stem)
+        if len(files) > 1:
+            oddities += [_duplicate(f"the hazy image {name}", files, path) for path in files]
+        if scene is None:
+            oddities += [_unrecognised(path) for path in files]
+            continue
+        used.add(scene)
+        if len(files) > 1:
+            continue
+        hazy = files[0]
+        if clear_files is None:
+            samples.append(Sample(name=name, scene=scene, hazy=hazy))
+            continue
+        candidates = clear_by_scene.get(scene, [])
+        if len(candidates) == 1:
+            samples.append(Sample(name=name, scene=scene, hazy=hazy, clear=candidates[0]))
+        elif candidates:
+            oddities.append(_duplicate(f"the ground truth of scene {scene}", candidates, hazy))
+        else:
+            message = f"{hazy}: no ground truth with id {scene}"
+            oddities.append(Oddity(OddityKind.MISSING_CLEAR, hazy, message))
+    for scene, candidates in clear_by_scene.items():
+        if scene not in used:
+            message = f"{candidates[0]}: no hazy image with id {scene}"
+            oddities.append(Oddity(OddityKind.UNUSED_CLEAR, candidates[0], message))
+    return samples, oddities
+
+
+def _unrecognised(path: Path) -> Oddity:
+    message = f"{path}: the name does not follow this set's naming"
+    return Oddity(OddityKind.UNRECOGNISED, path, message)
+
+
+def _duplicate(what: str, files: Sequence[Path], path: Path) -> Oddity:
+    names = ", ".join(file.name for file in files)
+    message = f"{path}: {what} is claimed by {names}; keep one"
+    return Oddity(OddityKind.DUPLICATE, path, message)

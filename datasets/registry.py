@@ -1,0 +1,230 @@
+"""What a data set is, and the registry that knows them by name."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from dehaze.datasets.pairing import Oddity, OddityKind, Sample, list_images, pair
+
+# The spellings under which the sets and their repackaged copies keep their folders.
+HAZY_FOLDERS = ("hazy", "haze", "input", "IN")
+CLEAR_FOLDERS = ("gt", "clear", "original", "target")
+TRANSMISSION_FOLDERS = ("trans", "transmission")
+
+
+class DatasetNotFoundError(FileNotFoundError):
+    """A data set is not where it was looked for, or has another layout than it should."""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """The samples of one data set, and everything that was odd about its files.
+
+    Attributes:
+        name: the registered name, or the folder's name.
+        samples: what can be scored, in natural order.
+        oddities: what was counted on the way; those of a failing kind could not become samples.
+        paired: whether the set has ground truth.
+    """
+
+    name: str
+    samples: tuple[Sample, ...]
+    oddities: tuple[Oddity, ...]
+    paired: bool
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __iter__(self) -> Iterator[Sample]:
+        return iter(self.samples)
+
+    @property
+    def failures(self) -> tuple[Oddity, ...]:
+        """Inputs that can not be scored."""
+        return tuple(oddity for oddity in self.oddities if oddity.kind.is_failure)
+
+    def counts(self) -> dict[OddityKind, int]:
+        """How often each kind of oddity was met."""
+        return dict(Counter(oddity.kind for oddity in self.oddities))
+
+    def spread(self, limit: int) -> tuple[Sample, ...]:
+        """At most ``limit`` samples, evenly spread: a set's neighbours often share a scene.
+
+        Raises:
+            ValueError: ``limit`` is not positive.
+        """
+        if limit < 1:
+            raise ValueError(f"a limit must be at least 1, not {limit}")
+        count = min(limit, len(self.samples))
+        return tuple(self.samples[index * len(self.samples) // count] for index in range(count))
+
+
+class BenchmarkDataset:
+    """A published data set: where it comes from, how its folders look, how its names pair.
+
+    A subclass states the facts in its attributes and how a file name tells its scene.
+
+    Attributes:
+        name: the name in the registry and on the command line.
+        title: the name in the literature, with the number of pictures.
+        published: where it can be had.
+        layout: the expected files, for messages.
+        locations: paths under which it may lie; the root may be any folder along them.
+        hazy_folders: names that its hazy folder may have; "." where the pictures lie at once.
+        clear_folders: names that its ground-truth folder may have; empty where there is none.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    published: ClassVar[str]
+    layout: ClassVar[str]
+    locations: ClassVar[tuple[str, ...]]
+    hazy_folders: ClassVar[tuple[str, ...]] = HAZY_FOLDERS
+    clear_folders: ClassVar[tuple[str, ...]] = CLEAR_FOLDERS
+    recursive: ClassVar[bool] = False
+
+    @classmethod
+    def scene_of_hazy(cls, stem: str) -> str | None:
+        """The scene of a hazy file, from its name without extension; None for a foreign name."""
+        return stem
+
+    @classmethod
+    def scene_of_clear(cls, stem: str) -> str | None:
+        """The scene of a ground truth, from its name without extension; None for a foreign name."""
+        return stem
+
+    @classmethod
+    def describe(cls, sample: Sample, folder: Path) -> Sample:
+        """Add what else the set tells of a sample: its transmission map, its airlight."""
+        return sample
+
+    @classmethod
+    def open(cls, root: Path) -> Dataset:
+        """Find the set below ``root`` and pair its files.
+
+        Args:
+            root: the folder that holds the set under one of its ``locations``, or the set itself.
+
+        Raises:
+            DatasetNotFoundError: it is not there; the message says where it is published, which
+                layout was expected and what was missing.
+        """
+        folder = cls._locate(root)
+        hazy_folder = subfolder(folder, cls.hazy_folders)
+        clear_folder = subfolder(folder, cls.clear_folders)
+        if hazy_folder is None:
+            raise cls._missing(f"{folder} has no folder {' or '.join(cls.hazy_folders)}")
+        if cls.clear_folders and clear_folder is None:
+            raise cls._missing(f"{folder} has no folder {' or '.join(cls.clear_folders)}")
+        hazy_files, oddities = list_images(hazy_folder, recursive=cls.recursive)
+        clear_files = None
+        if clear_folder is not None:
+            clear_files, others = list_images(clear_folder)
+            oddities = oddities + others
+        if not hazy_files:
+            raise cls._missing(f"{hazy_folder} holds no picture")
+        samples, unpaired = pair(
+            hazy_files,
+            clear_files,
+            hazy_folder=hazy_folder,
+            scene_of_hazy=cls.scene_of_hazy,
+            scene_of_clear=cls.scene_of_clear,
+        )
+        return Dataset(
+            name=cls.name,
+            samples=tuple(cls.describe(sample, folder) for sample in samples),
+            oddities=tuple(oddities + unpaired),
+            paired=clear_files is not None,
+        )
+
+    @classmethod
+    def _locate(cls, root: Path) -> Path:
+        if not root.is_dir():
+            raise cls._missing(f"{root} is no folder")
+        own_parts = tuple(part.lower() for part in root.resolve().parts)
+        for location in cls.locations:
+            parts = Path(location).parts
+            # The root may be the location's parent, lie within it, or be the set itself.
+            for depth in range(len(parts) + 1):
+                above = tuple(part.lower() for part in parts[:depth])
+                if own_parts[len(own_parts) - depth :] != above:
+                    continue
+                folder = descend(root, parts[depth:])
+                if folder is not None and subfolder(folder, cls.hazy_folders) is not None:
+                    return folder
+        places = ", ".join(str(root / location) for location in cls.locations)
+        raise cls._missing(f"looked for a hazy folder in {places}")
+
+    @classmethod
+    def _missing(cls, cause: str) -> DatasetNotFoundError:
+        return DatasetNotFoundError(
+            f"{cls.name}: {cause}. Expected layout: {cls.layout}. {cls.title} is published at "
+            f"{cls.published}; it is not redistributed here, download it there"
+        )
+
+
+def descend(folder: Path, parts: tuple[str, ...]) -> Path | None:
+    """The folder below ``folder`` along ``parts``, whatever their case."""
+    for part in parts:
+        found = subfolder(folder, (part,))
+        if found is None:
+            return None
+        folder = found
+    return folder
+
+
+def subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
+    """The first of ``names`` that is a folder below ``folder``, whatever its case."""
+    if "." in names:
+        return folder
+    present = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_dir()}
+    return next((present[name.lower()] for name in names if name.lower() in present), None)
+
+
+_REGISTRY: dict[str, type[BenchmarkDataset]] = {}
+
+
+def register_dataset(dataset: type[BenchmarkDataset]) -> type[BenchmarkDataset]:
+    """Class decorator: make a data set known under its ``name``.
+
+    Raises:
+        ValueError: the name is taken.
+    """
+    if dataset.name in _REGISTRY:
+        raise ValueError(f"a data set named {dataset.name!r} is registered already")
+    _REGISTRY[dataset.name] = dataset
+    return dataset
+
+
+def list_datasets() -> list[str]:
+    """The names of all registered data sets."""
+    return list(_REGISTRY)
+
+
+def get_dataset(name: str) -> type[BenchmarkDataset]:
+    """The data set of a name.
+
+    Raises:
+        KeyError: there is none; the message names them all.
+    """
+    if name not in _REGISTRY:
+        raise KeyError(f"no data set is named {name!r}; there are {', '.join(_REGISTRY)}")
+    return _REGISTRY[name]
+
+
+def open_dataset(name: str, root: Path | str) -> Dataset:
+    """Open a registered data set below a folder.
+
+    Args:
+        name: one of ``list_datasets()``.
+        root: the folder that holds it.
+
+    Raises:
+        KeyError: no data set has that name.
+        DatasetNotFoundError: it is not there.
+    """
+    return get_dataset(name).open(Path(root))
