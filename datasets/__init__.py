@@ -5,7 +5,7 @@ if __name__ != "dehaze.datasets":
     raise ModuleNotFoundError(f"import dehaze.datasets, not {__name__}", name=__name__)
 
 from dehaze.datasets import haze4k, ntire, reside
-from dehaze.datasets.decoding import DecodedImage, UnreadableImageError, read_rgb
+from dehaze.datasets.decoding import DecodedImage, read_rgb
 from dehaze.datasets.folders import open_folder, open_paired_folder, open_photo_folder
 from dehaze.datasets.pairing import (
     LoadedSample,
@@ -34,7 +34,6 @@ __all__ = [
     "OddityKind",
     "Sample",
     "SizeMismatchError",
-    "UnreadableImageError",
     "get_dataset",
     "haze4k",
     "list_datasets",

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.datasets.decoding import IMAGE_EXTENSIONS, read_rgb
+from dehaze.datasets.decoding import read_rgb
+from dehaze.images import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 
 # RESIDE's indoor ground truth keeps a border of 10 px a side that its hazy pictures have lost.
 BORDER = 10
@@ -91,7 +92,7 @@ class Sample:
         """Decode the pictures and align them.
 
         Raises:
-            UnreadableImageError: a file does not decode.
+            PhotoError: a file does not decode.
             SizeMismatchError: the sizes differ by something else than 20 px in both directions.
         """
         oddities: list[Oddity] = []
@@ -157,6 +158,9 @@ def natural_key(text: str) -> list[tuple[int, str]]:
 def list_images(folder: Path, *, recursive: bool = False) -> tuple[list[Path], list[Oddity]]:
     """The pictures of a folder in natural order, and the visible files that are none.
 
+    Kinds that only a converter reads (HEIC, camera raw) are pictures, too: they must fail when
+    they are loaded rather than be passed over.
+
     Args:
         folder: an existing folder.
         recursive: descend into subfolders.
@@ -167,7 +171,7 @@ def list_images(folder: Path, *, recursive: bool = False) -> tuple[list[Path], l
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or not path.is_file():
             continue
-        if path.suffix.lower() in IMAGE_EXTENSIONS:
+        if path.suffix.lower() in PHOTO_SUFFIXES | UNSUPPORTED_SUFFIXES:
             images.append(path)
         else:
             others.append(Oddity(OddityKind.NOT_AN_IMAGE, path, f"{path}: no picture, left alone"))
