@@ -1,0 +1,229 @@
+"""Haze rendered over clear photos by the scattering model, with its truth: t and A are returned.
+
+There is no depth sensor behind a plain photo, so depth is made up: ramps, regions that follow the
+photo's own edges, smooth noise, and a far sky. Where a depth map is at hand it is used instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from dehaze.physics import scatter
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class HazeKind:
+    """How one kind of haze looks.
+
+    Attributes:
+        density: (low, high) bounds of the mean of 1 - t when no density is asked for.
+        brightness: (low, high) bounds of the airlight's brightness.
+        tint: the airlight's colour at that brightness, RGB, largest channel 1.
+        tint_variation: standard deviation of each channel's relative deviation from the tint.
+        patchiness: probability that the veil is not homogeneous.
+    """
+
+    density: tuple[float, float]
+    brightness: tuple[float, float]
+    tint: tuple[float, float, float]
+    tint_variation: float
+    patchiness: float
+
+
+HAZE_KINDS: dict[str, HazeKind] = {
+    "haze": HazeKind((0.10, 0.95), (0.70, 1.0), (1.0, 1.0, 1.0), 0.02, 0.15),
+    "fog": HazeKind((0.30, 0.95), (0.70, 1.0), (1.0, 1.0, 1.0), 0.015, 0.3),
+    "mist": HazeKind((0.10, 0.60), (0.65, 0.95), (0.97, 0.99, 1.0), 0.02, 0.4),
+    "smog": HazeKind((0.20, 0.90), (0.55, 0.90), (1.0, 0.94, 0.82), 0.04, 0.15),
+    "smoke": HazeKind((0.20, 0.90), (0.45, 0.90), (1.0, 0.99, 0.98), 0.03, 0.9),
+}
+
+DENSITY_WORDS: dict[str, tuple[float, float]] = {
+    "faint": (0.04, 0.20),
+    "light": (0.15, 0.40),
+    "moderate": (0.35, 0.60),
+    "heavy": (0.55, 0.78),
+    "dense": (0.72, 0.95),
+}
+
+
+@dataclass(frozen=True)
+class RenderedHaze:
+    """A hazy photo and the truth behind it.
+
+    Attributes:
+        hazy: I, float32 (H, W, 3) in [0, 1].
+        clear: J, float32 (H, W, 3) in [0, 1], the photo that was given.
+        transmission: t, float32 (H, W) in (0, 1].
+        airlight: A, float32 (3,) in [0, 1].
+    """
+
+    hazy: Array
+    clear: Array
+    transmission: Array
+    airlight: Array
+
+    @property
+    def density(self) -> float:
+        """Mean of 1 - t, in [0, 1)."""
+        return float(1.0 - self.transmission.mean())
+
+
+def smooth_noise(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> Array:
+    """Noise of zero mean and unit deviation whose features are about 1 / ``cells`` of the side."""
+    height, width = shape
+    short = min(height, width)
+    grid = (max(2, round(cells * height / short)), max(2, round(cells * width / short)))
+    coarse = rng.standard_normal(grid, dtype=np.float32)
+    noise = cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return _standardised(noise)
+
+
+def pseudo_depth(clear: Array, rng: np.random.Generator) -> Array:
+    """A plausible depth map for a photo that has none.
+
+    A perspective ground plane or a tilted ramp, regions that keep the photo's own edges, smooth
+    noise, in random proportions; a bright, bluish, upper part is taken for the sky and set far.
+
+    Args:
+        clear: float32 (H, W, 3) in [0, 1].
+        rng: the only source of chance.
+
+    Returns:
+        float32 (H, W), positive, of mean 1.
+    """
+    height, width = clear.shape[:2]
+    rows = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None]
+    columns = np.linspace(-0.5, 0.5, width, dtype=np.float32)[None, :]
+    tilt = float(rng.normal(0.0, 0.25))
+    if rng.random() < 0.5:
+        horizon = float(rng.uniform(-0.3, 0.5))
+        below = np.clip(rows + tilt * columns * 0.3 - horizon, 0.08, None)
+        layout = np.log(1.0 / below)
+    else:
+        layout = -(rows + tilt * columns)
+    layout = _standardised(np.broadcast_to(layout, (height, width)).astype(np.float32))
+    log_depth = float(rng.uniform(0.2, 0.9)) * layout
+    log_depth += float(rng.uniform(0.0, 0.3)) * _regions(clear, rng)
+    log_depth += float(rng.uniform(0.0, 0.35)) * smooth_noise(
+        (height, width), int(rng.integers(2, 6)), rng
+    )
+    if rng.random() < 0.7:
+        far = float(np.quantile(log_depth, 0.95)) + float(rng.uniform(0.0, 0.8))
+        sky = _sky(clear)
+        log_depth = (1.0 - sky) * log_depth + sky * far
+    depth = np.exp(log_depth)
+    return np.asarray(depth / depth.mean(), dtype=np.float32)
+
+
+def transmission_of(depth: Array, density: float) -> Array:
+    """t = exp(-beta d), with the beta for which the mean of 1 - t is ``density``.
+
+    Args:
+        depth: float32 (H, W), positive, any unit.
+        density: in [0, 1).
+
+    Returns:
+        float32 (H, W) in (0, 1].
+
+    Raises:
+        ValueError: the density is outside [0, 1), or a depth is negative or not finite.
+    """
+    if not 0.0 <= density < 1.0:
+        raise ValueError(f"density is {density}, outside [0, 1)")
+    if not np.isfinite(depth).all() or float(depth.min()) < 0 or float(depth.max()) <= 0:
+        raise ValueError("depth must be finite, not negative, and somewhere positive")
+    scaled = depth.astype(np.float64) / float(depth.mean())
+    low, high = 0.0, 1.0
+    while 1.0 - np.exp(-high * scaled).mean() < density and high < 1e6:
+        high *= 2.0
+    for _ in range(30):
+        beta = 0.5 * (low + high)
+        if 1.0 - np.exp(-beta * scaled).mean() < density:
+            low = beta
+        else:
+            high = beta
+    return np.exp(-0.5 * (low + high) * scaled).astype(np.float32)
+
+
+def draw_airlight(kind: HazeKind, rng: np.random.Generator) -> Array:
+    """A, float32 (3,) in [0, 1]: the kind's tint at a random brightness, a little off."""
+    brightness = float(rng.uniform(*kind.brightness))
+    deviation = rng.normal(0.0, kind.tint_variation, 3)
+    colour = np.asarray(kind.tint) * (1.0 + deviation - deviation.mean())
+    return np.clip(brightness * colour, 0.0, 1.0).astype(np.float32)
+
+
+def render_haze(
+    clear: Array,
+    rng: np.random.Generator,
+    *,
+    kind: str = "haze",
+    density: float | None = None,
+    depth: Array | None = None,
+) -> RenderedHaze:
+    """Renders haze over a clear photo: I = J t + A (1 - t), t = exp(-beta d).
+
+    Args:
+        clear: J, float32 (H, W, 3) in [0, 1].
+        rng: the only source of chance: the same generator state gives the same haze.
+        kind: a key of ``HAZE_KINDS``.
+        density: mean of 1 - t, in [0, 1); drawn within the kind's bounds when None.
+        depth: float32 (H, W), positive; made up by ``pseudo_depth`` when None.
+
+    Raises:
+        ValueError: an unknown kind, a density outside [0, 1), a depth of another size.
+
+    Source: Koschmieder 1924; Narasimhan and Nayar, "Vision and the Atmosphere", 2002.
+    """
+    if kind not in HAZE_KINDS:
+        raise ValueError(f"unknown kind of haze {kind!r}: there are {', '.join(HAZE_KINDS)}")
+    look = HAZE_KINDS[kind]
+    if density is None:
+        # The middle densities are the common ones: a bell over the kind's bounds.
+        low, high = look.density
+        density = low + (high - low) * float(rng.beta(2.4, 2.0))
+    if depth is None:
+        depth = pseudo_depth(clear, rng)
+    elif depth.shape != clear.shape[:2]:
+        raise ValueError(f"depth is {depth.shape} and the photo is {clear.shape[:2]}")
+    if rng.random() < look.patchiness:
+        patches = smooth_noise(clear.shape[:2], int(rng.integers(2, 5)), rng)
+        depth = depth * np.exp(float(rng.uniform(0.2, 0.7)) * patches)
+    transmission = transmission_of(depth, density)
+    airlight = draw_airlight(look, rng)
+    return RenderedHaze(scatter(clear, transmission, airlight), clear, transmission, airlight)
+
+
+def _standardised(values: Array) -> Array:
+    deviation = float(values.std())
+    return np.asarray((values - values.mean()) / max(deviation, 1e-6), dtype=np.float32)
+
+
+def _regions(clear: Array, rng: np.random.Generator) -> Array:
+    """Piecewise smooth values that change where the photo's colours change."""
+    direction = rng.standard_normal(3).astype(np.float32)
+    projected = cv2.GaussianBlur(clear @ direction, (0, 0), max(1.0, min(clear.shape[:2]) / 20))
+    levels = int(rng.integers(3, 7))
+    ranks = np.digitize(projected, np.quantile(projected, np.linspace(0, 1, levels + 1)[1:-1]))
+    values = rng.standard_normal(levels).astype(np.float32)[ranks]
+    return _standardised(cv2.GaussianBlur(values, (0, 0), max(0.6, min(clear.shape[:2]) / 30)))
+
+
+def _sky(clear: Array) -> Array:
+    """How much each pixel looks like sky, in [0, 1]: bright, not warm, smooth, and high up."""
+    height = clear.shape[0]
+    rows = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None]
+    scale = max(1.0, min(clear.shape[:2]) / 40)
+    soft = cv2.GaussianBlur(clear, (0, 0), scale)
+    brightness = soft.mean(axis=2)
+    coolness = soft[..., 2] - soft[..., 0]
+    detail = cv2.GaussianBlur(np.abs(clear - soft).mean(axis=2), (0, 0), 2 * scale)
+    evidence = 8.0 * (brightness - 0.5) + 10.0 * coolness - 60.0 * detail - 6.0 * (rows - 0.35)
+    return np.asarray(1.0 / (1.0 + np.exp(-2.0 * evidence)), dtype=np.float32)

@@ -1,0 +1,136 @@
+"""Where a word stands in a prompt, and what remains when it is swapped for null text."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+class WordError(ValueError):
+    """The word to be swapped is not in the prompt, or the prompt does not fit the tokenizer."""
+
+
+@dataclass(frozen=True)
+class TokenizedPrompt:
+    """A prompt as token ids.
+
+    Attributes:
+        text: the prompt as it was given.
+        ids: int64 (L,), begin and end tokens and padding included; L is the tokenizer's length.
+        count: tokens before the padding, begin and end tokens included.
+        offsets: for each of the ``count`` tokens its (start, end) characters in ``text``;
+            (0, 0) for the begin and end tokens.
+    """
+
+    text: str
+    ids: Tensor
+    count: int
+    offsets: tuple[tuple[int, int], ...]
+
+
+def tokenize(tokenizer: Any, text: str) -> TokenizedPrompt:
+    """Tokenizes ``text`` to the tokenizer's full length.
+
+    Raises:
+        WordError: the prompt is longer than the tokenizer's length. Cutting it silently could cut
+            the very word that is to be swapped.
+    """
+    length = int(tokenizer.model_max_length)
+    encoded = tokenizer(text, padding="max_length", max_length=length, return_offsets_mapping=True)
+    ids = encoded["input_ids"]
+    if len(ids) > length:
+        raise WordError(
+            f"prompt {text!r} takes {len(ids)} tokens and the model reads {length}: shorten it"
+        )
+    count = int(sum(encoded["attention_mask"]))
+    offsets = tuple((int(start), int(end)) for start, end in encoded["offset_mapping"][:count])
+    return TokenizedPrompt(text, torch.tensor(ids, dtype=torch.int64), count, offsets)
+
+
+def word_span(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
+    """Token positions of every occurrence of ``word`` in the prompt.
+
+    The word is matched as a whole word (or phrase) in any case, next to punctuation or not; every
+    sub-token of it belongs to its span, and a repeated word has all its occurrences in it.
+
+    Raises:
+        WordError: the word is empty, or the prompt does not contain it; the message lists the words
+            that the prompt does contain.
+    """
+    wanted = " ".join(word.split())
+    if not wanted:
+        raise WordError("the word to remove is empty: name a word of the prompt")
+    pattern = re.compile(
+        r"(?<!\w)" + r"\s+".join(re.escape(part) for part in wanted.split(" ")) + r"(?!\w)",
+        re.IGNORECASE,
+    )
+    found = [match.span() for match in pattern.finditer(prompt.text)]
+    if not found:
+        there = ", ".join(dict.fromkeys(re.findall(r"[\w'-]+", prompt.text))) or "nothing"
+        raise WordError(f"the prompt {prompt.text!r} has no word {word!r}: it has {there}")
+    positions = [
+        index
+        for index, (start, end) in enumerate(prompt.offsets)
+        if end > start and any(start < stop and end > begin for begin, stop in found)
+    ]
+    return tuple(positions)
+
+
+def without_word(text: str, word: str) -> str:
+    """The prompt's text with every occurrence of ``word`` deleted and the gap closed."""
+    pattern = r"(?<!\w)" + r"\s+".join(re.escape(part) for part in word.split()) + r"(?!\w)"
+    rest = re.sub(pattern, " ", text, flags=re.IGNORECASE)
+    rest = re.sub(r"\s+([,.;:!?])", r"\1", re.sub(r"\s+", " ", rest))
+    return rest.strip(" ,;:")
+
+
+def swap_for_null_text(embedding: Tensor, null_embedding: Tensor, span: Sequence[int]) -> Tensor:
+    """Swaps the rows of a word for the rows that the empty prompt has at the same positions.
+
+    Args:
+        embedding: (..., L, D), the prompt's text embedding.
+        null_embedding: (L, D) or broadcastable, the empty prompt's text embedding.
+        span: token positions of the word.
+
+    Returns:
+        (..., L, D), a new tensor; every row outside the span is unchanged.
+    """
+    swapped = embedding.clone()
+    rows = list(span)
+    swapped[..., rows, :] = null_embedding[..., rows, :].to(embedding.dtype)
+    return swapped
+
+
+def align_tokens(source: Sequence[int], target: Sequence[int]) -> list[int]:
+    """Global alignment of two token id sequences (gap 0, match 1, mismatch -1).
+
+    Returns:
+        For each target position the source position it is matched with, or -1 for a new token.
+
+    Source: Prompt-to-Prompt, arXiv 2208.01626, the Refine edit; Needleman and Wunsch 1970.
+    """
+    rows, columns = len(source) + 1, len(target) + 1
+    score = [[0] * columns for _ in range(rows)]
+    for i in range(1, rows):
+        for j in range(1, columns):
+            diagonal = score[i - 1][j - 1] + (1 if source[i - 1] == target[j - 1] else -1)
+            score[i][j] = max(diagonal, score[i - 1][j], score[i][j - 1])
+    mapping = [-1] * len(target)
+    i, j = rows - 1, columns - 1
+    while i > 0 and j > 0:
+        matched = source[i - 1] == target[j - 1]
+        if matched and score[i][j] == score[i - 1][j - 1] + 1:
+            mapping[j - 1] = i - 1
+            i, j = i - 1, j - 1
+        elif score[i][j] == score[i][j - 1]:
+            j -= 1
+        elif score[i][j] == score[i - 1][j]:
+            i -= 1
+        else:
+            i, j = i - 1, j - 1
+    return mapping

@@ -1,0 +1,1 @@
+"""How the bundled model is made: data, captions, networks, training, export, model card."""

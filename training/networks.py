@@ -1,0 +1,113 @@
+"""The parts of the bundled model, new: tokenizer, text encoder, network, codec, scheduler."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from dehaze.models.codec import PixelUnshuffleCodec
+
+PROMPT_LENGTH = 32
+BEGIN, END = "<|startoftext|>", "<|endoftext|>"
+
+
+@dataclass
+class Networks:
+    """The components of a text-to-image pipeline, by the names that diffusers gives them."""
+
+    tokenizer: Any
+    text_encoder: Any
+    unet: Any
+    vae: Any
+    scheduler: Any
+
+    def save(self, folder: Path) -> None:
+        """Writes the components in diffusers' format: one folder each, weights as safetensors."""
+        parts = vars(self)
+        for name, part in parts.items():
+            part.save_pretrained(folder / name)
+        index: dict[str, Any] = {"_class_name": "DehazePipeline"}
+        for name, part in parts.items():
+            index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
+        text = json.dumps(index, indent=2, sort_keys=True)
+        (folder / "model_index.json").write_text(text + "\n")
+
+
+def build_tokenizer(words: list[str], folder: Path) -> Any:
+    """A CLIP tokenizer in which each of ``words`` is one token and anything else falls into bytes.
+
+    The merges are learned from the list of words alone; an unknown word is spelled out, which the
+    network has never seen in training and therefore has no meaning for.
+    """
+    core = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
+    core.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    core.decoder = decoders.BPEDecoder()
+    trainer = trainers.BpeTrainer(
+        vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False
+    )
+    core.train_from_iterator(words, trainer)
+    merges = json.loads(core.to_str())["model"]["merges"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokens = [*alphabet, *(f"{character}</w>" for character in alphabet)]
+    tokens += [first + second for first, second in merges]
+    vocabulary = {token: index for index, token in enumerate(dict.fromkeys([*tokens, BEGIN, END]))}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps(vocabulary, ensure_ascii=False) + "\n")
+    lines = ["#version: 0.2", *(f"{first} {second}" for first, second in merges)]
+    (folder / "merges.txt").write_text("\n".join(lines) + "\n")
+    settings = {"model_max_length": PROMPT_LENGTH, "tokenizer_class": "CLIPTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(settings) + "\n")
+    return CLIPTokenizer.from_pretrained(folder, pad_token=END)
+
+
+def build_networks(tokenizer: Any) -> Networks:
+    """New networks around a tokenizer; seed torch first."""
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=128,
+            intermediate_size=384,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=PROMPT_LENGTH,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    codec = PixelUnshuffleCodec(patch_size=2)
+    channels = 3 * 2**2
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=channels,
+        out_channels=channels,
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DCrossAttn",
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=128,
+        attention_head_dim=(2, 4),
+        norm_num_groups=16,
+    )
+    scheduler = DDIMScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        rescale_betas_zero_snr=True,
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="leading",
+        steps_offset=1,
+    )
+    return Networks(tokenizer, text_encoder, unet, codec, scheduler)

@@ -1,0 +1,193 @@
+"""Trains the bundled model, from nothing or from its last checkpoint."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers.training_utils import EMAModel
+from torch import Tensor
+from torch.nn import functional as F
+
+from dehaze.prompts import swap_for_null_text, tokenize, word_span
+from training.captions import vocabulary
+from training.data import Array, Example, draw_example, draw_working_size, list_photos, load_photos
+from training.networks import Networks, build_networks, build_tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """What a training run is made of.
+
+    Attributes:
+        steps: optimisation steps in all.
+        batch_size: examples a step.
+        learning_rate: AdamW's, after the warm-up and before the decay.
+        warmup: steps of linear warm-up.
+        decay: share of the steps, at the end, over which the learning rate falls to zero.
+        ema_decay: of the exponential moving average that is exported.
+        checkpoint_every: steps between checkpoints.
+        seed: of the weights and of every example.
+    """
+
+    steps: int = 5000
+    batch_size: int = 64
+    learning_rate: float = 1e-3
+    warmup: int = 200
+    decay: float = 0.3
+    ema_decay: float = 0.998
+    checkpoint_every: int = 250
+    seed: int = 0
+
+    def learning_rate_at(self, step: int) -> float:
+        """Warm-up, plateau, cosine decay."""
+        start = self.steps * (1.0 - self.decay)
+        rise = min(1.0, (step + 1) / self.warmup)
+        fall = max(0.0, (step - start) / max(1.0, self.steps - start))
+        return self.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * min(1.0, fall)))
+
+
+def draw_timesteps(count: int, train_timesteps: int, generator: torch.Generator) -> Tensor:
+    """Timesteps (count,) drawn towards the noisy end, where the veil is decided.
+
+    The logit of t / T is normal with mean .6 and deviation 1.2.
+    """
+    logits = 0.6 + 1.2 * torch.randn(count, generator=generator)
+    return (torch.sigmoid(logits) * train_timesteps).long().clamp(max=train_timesteps - 1)
+
+
+def embed_captions(networks: Networks, examples: list[Example]) -> Tensor:
+    """Text embeddings (B, L, D), the haze word's rows swapped for null text where asked for."""
+    prompts = [tokenize(networks.tokenizer, example.caption.text) for example in examples]
+    empty = tokenize(networks.tokenizer, "")
+    ids = torch.stack([*(prompt.ids for prompt in prompts), empty.ids])
+    rows = networks.text_encoder(ids.to(networks.text_encoder.device)).last_hidden_state
+    embeddings = list(rows[:-1])
+    for index, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
+        if example.swapped and example.caption.word is not None:
+            span = word_span(prompt, example.caption.word)
+            embeddings[index] = swap_for_null_text(embeddings[index], rows[-1], span)
+    return torch.stack(embeddings)
+
+
+def loss_of(networks: Networks, examples: list[Example], generator: torch.Generator) -> Tensor:
+    """Mean squared error of the predicted velocity v = sqrt(a) eps - sqrt(1 - a) z_0.
+
+    Source: Salimans and Ho, "Progressive Distillation", arXiv 2202.00512, appendix D.
+    """
+    device = networks.unet.device
+    pictures = np.stack([example.picture for example in examples])
+    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device) * 2.0 - 1.0
+    clean = networks.vae.encode(images).latent_dist.mode() * networks.vae.config.scaling_factor
+    timesteps = draw_timesteps(len(examples), 1000, generator).to(device)
+    noise = torch.randn(clean.shape, generator=generator).to(device)
+    noisy = networks.scheduler.add_noise(clean, noise, timesteps)
+    velocity = networks.scheduler.get_velocity(clean, noise, timesteps)
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        context = embed_captions(networks, examples)
+        predicted = networks.unet(noisy, timesteps, context).sample
+    return F.mse_loss(predicted.float(), velocity)
+
+
+class Run:
+    """A training run in a folder: its networks, its optimiser, where it stands."""
+
+    def __init__(self, folder: Path, settings: TrainingSettings, device: str) -> None:
+        self.folder, self.settings = folder, settings
+        torch.manual_seed(settings.seed)
+        tokenizer = build_tokenizer(vocabulary(), folder / "tokenizer_source")
+        self.networks = build_networks(tokenizer)
+        self.networks.unet.to(device)
+        self.networks.text_encoder.to(device)
+        self.parameters = [
+            *self.networks.unet.parameters(),
+            *self.networks.text_encoder.parameters(),
+        ]
+        self.optimizer = torch.optim.AdamW(self.parameters, betas=(0.9, 0.99), weight_decay=0.01)
+        self.average = EMAModel(self.parameters, decay=settings.ema_decay)
+        self.step = 0
+        self.seconds = 0.0
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint.pt"
+
+    def resume(self) -> None:
+        """Continues from the last checkpoint, if there is one."""
+        if not self.checkpoint.exists():
+            return
+        state = torch.load(self.checkpoint, weights_only=True)
+        self.networks.unet.load_state_dict(state["unet"])
+        self.networks.text_encoder.load_state_dict(state["text_encoder"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.average.load_state_dict(state["average"])
+        self.step, self.seconds = int(state["step"]), float(state["seconds"])
+        logger.info("resumed at step %d", self.step)
+
+    def save(self) -> None:
+        """Writes the checkpoint, whole or not at all."""
+        state = {
+            "unet": self.networks.unet.state_dict(),
+            "text_encoder": self.networks.text_encoder.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict(),
+            "step": self.step,
+            "seconds": self.seconds,
+        }
+        partial = self.checkpoint.with_suffix(".part")
+        torch.save(state, partial)
+        partial.replace(self.checkpoint)
+
+    def use_average(self) -> Networks:
+        """Replaces the weights by their moving average, for export."""
+        self.average.copy_to(self.parameters)
+        return self.networks
+
+    def train(self, photos: list[Array]) -> None:
+        """Trains up to the settings' number of steps; safe to stop at any moment."""
+        settings = self.settings
+        log = (self.folder / "log.jsonl").open("a")
+        losses: list[float] = []
+        started = time.perf_counter() - self.seconds
+        while self.step < settings.steps:
+            # Each step has a generator of its own, so that a resumed run sees the same examples.
+            rng = np.random.default_rng((settings.seed, self.step))
+            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            size = draw_working_size(rng)
+            examples = [draw_example(photos, size, rng) for _ in range(settings.batch_size)]
+            for group in self.optimizer.param_groups:
+                group["lr"] = settings.learning_rate_at(self.step)
+            loss = loss_of(self.networks, examples, generator)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            self.optimizer.step()
+            self.average.step(self.parameters)
+            self.step += 1
+            losses.append(float(loss.detach()))
+            if self.step % 50 == 0:
+                self.seconds = time.perf_counter() - started
+                row = {
+                    "step": self.step,
+                    "loss": float(np.mean(losses[-50:])),
+                    "seconds": round(self.seconds, 1),
+                }
+                log.write(json.dumps(row) + "\n")
+                log.flush()
+                logger.info("step %(step)d loss %(loss).4f after %(seconds).0f s", row)
+            if self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
+                self.save()
+        log.close()
+
+
+def load_training_photos(data: Path) -> list[Array]:
+    """The training photos at their cached size."""
+    return load_photos(list_photos(data))
