@@ -1,0 +1,164 @@
+"""``dehaze doctor``: what is installed, what is missing, what to do."""
+
+from __future__ import annotations
+
+import os
+import platform
+from dataclasses import dataclass
+from importlib import import_module, metadata
+from importlib.util import find_spec
+
+import click
+
+from dehaze import __version__
+from dehaze.commands import COMMANDS, quiet_libraries
+
+# Distribution and module of everything the main job imports.
+REQUIRED = {
+    "torch": "torch",
+    "diffusers": "diffusers",
+    "transformers": "transformers",
+    "safetensors": "safetensors",
+    "numpy": "numpy",
+    "opencv-python-headless": "cv2",
+    "scikit-image": "skimage",
+    "pillow": "PIL",
+    "click": "click",
+    "tqdm": "tqdm",
+}
+# Extra of the package, its module, and what it is for.
+EXTRAS = {
+    "iqa": ("pyiqa", "learned quality metrics in dehaze evaluate"),
+    "ray": ("ray", "a folder over many machines"),
+    "ui": ("gradio", "the page of dehaze ui"),
+}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing looked at.
+
+    Attributes:
+        name: what was looked at.
+        works: it is there and can be used.
+        detail: version, place, or what is wrong.
+        cure: what to do where it does not work.
+        required: the main job needs it.
+    """
+
+    name: str
+    works: bool
+    detail: str
+    cure: str = ""
+    required: bool = True
+
+
+@click.command(short_help=COMMANDS["doctor"])
+@click.pass_context
+def doctor(context: click.Context, /) -> None:
+    """Say what is installed, what is missing, and what to do.
+
+    Exit code: 0 if dehaze run can work here, 1 if not.
+    """
+    click.echo(f"dehaze {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    checks = diagnose()
+    for check in checks:
+        state = "ok" if check.works else "BROKEN" if check.required else "absent"
+        line = f"{state:7} {check.name}: {check.detail}"
+        click.echo(line if check.works or not check.cure else f"{line}; {check.cure}")
+    if all(check.works for check in checks if check.required):
+        click.echo("dehaze run can work here.")
+    else:
+        click.echo("dehaze run cannot work here: see BROKEN above.")
+        context.exit(1)
+
+
+def diagnose() -> list[Check]:
+    """Look at the packages, the device, the bundled model and the extras, in this order."""
+    checks = [_package(distribution, module) for distribution, module in REQUIRED.items()]
+    checks += _torchvision()
+    if all(check.works for check in checks):
+        quiet_libraries()
+        checks += [_device(), _bundled_model()]
+    return checks + [_extra(name, *what) for name, what in EXTRAS.items()]
+
+
+def _package(distribution: str, module: str) -> Check:
+    try:
+        imported = import_module(module)
+    except ModuleNotFoundError as error:
+        detail = "is not installed" if error.name == module else f"cannot be imported ({error})"
+        return Check(distribution, False, detail, f'pip install "{distribution}"')
+    except (ImportError, OSError, RuntimeError, AttributeError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        cure = f'pip install --force-reinstall "{distribution}"'
+        return Check(distribution, False, f"cannot be imported ({reason})", cure)
+    return Check(distribution, True, _version(distribution) or str(imported.__version__))
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _torchvision() -> list[Check]:
+    """torchvision is not needed, but one built for another torch breaks what imports it."""
+    installed, torch = _version("torchvision"), _version("torch")
+    if installed is None or torch is None:
+        return []
+    wanted = {
+        requirement.removeprefix("torch==").split(";")[0].strip()
+        for requirement in metadata.requires("torchvision") or []
+        if requirement.startswith("torch==")
+    }
+    if not wanted or torch.split("+")[0] in {version.split("+")[0] for version in wanted}:
+        return [Check("torchvision", True, installed)]
+    return [
+        Check(
+            "torchvision",
+            False,
+            f"{installed} is built for torch {', '.join(sorted(wanted))}, and torch is {torch}: "
+            "transformers fails when it imports such a pair",
+            "pip install --upgrade torchvision, or pip uninstall torchvision: dehaze does not "
+            "need it",
+        )
+    ]
+
+
+def _device() -> Check:
+    import torch
+
+    if torch.cuda.is_available():
+        properties = torch.cuda.get_device_properties(0)
+        memory = properties.total_memory / 2**30
+        return Check("device", True, f"cuda ({properties.name}, {memory:.0f} GiB)")
+    if torch.backends.mps.is_available():
+        return Check("device", True, "mps")
+    return Check("device", True, f"cpu ({torch.get_num_threads()} of {os.cpu_count()} cores)")
+
+
+def _bundled_model() -> Check:
+    from dehaze.models import load
+
+    cure = "install dehaze again: the model ships with it"
+    weights = list(load.BUNDLED_FOLDER.rglob("*.safetensors"))
+    if not weights:
+        return Check("bundled model", False, "its files are missing", cure)
+    megabytes = sum(path.stat().st_size for path in weights) / 1e6
+    try:
+        from dehaze.pipeline import DehazePipeline
+
+        DehazePipeline.from_pretrained("bundled")
+    except (ValueError, OSError, RuntimeError, ImportError) as error:
+        reason = " ".join(str(error).split())
+        return Check("bundled model", False, f"cannot be loaded ({reason})", cure)
+    return Check("bundled model", True, f"{megabytes:.1f} MB, loads")
+
+
+def _extra(name: str, module: str, purpose: str) -> Check:
+    if find_spec(module) is None:
+        cure = f'pip install "dehaze[{name}]"'
+        return Check(module, False, f"not installed, for {purpose}", cure, required=False)
+    return Check(module, True, f"{_version(module) or 'installed'}, for {purpose}", required=False)

@@ -1,0 +1,116 @@
+"""doctor: exit code 0 exactly when the main job can run, and a cure for each thing that is not."""
+
+from __future__ import annotations
+
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import torch
+from click.testing import CliRunner
+
+from dehaze.commands import doctor as module
+from dehaze.commands import main
+from dehaze.commands.doctor import Check, diagnose
+from dehaze.models.load import BUNDLED_FOLDER, ModelError
+from dehaze.pipeline import DehazePipeline
+
+
+@pytest.fixture
+def _loadable_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A bundled model that loads, whatever state the real one is in."""
+    (tmp_path / "bundled").mkdir()
+    (tmp_path / "bundled/unet.safetensors").write_bytes(bytes(2_500_000))
+    monkeypatch.setattr("dehaze.models.load.BUNDLED_FOLDER", tmp_path / "bundled")
+    monkeypatch.setattr(DehazePipeline, "from_pretrained", lambda name: name)
+
+
+def named(checks: list[Check], name: str) -> Check:
+    (check,) = (check for check in checks if check.name == name)
+    return check
+
+
+@pytest.mark.usefixtures("_loadable_model")
+def test_all_is_well() -> None:
+    checks = diagnose()
+    assert named(checks, "torch").detail == torch.__version__
+    assert named(checks, "bundled model").detail == "2.5 MB, loads"
+    assert named(checks, "device").works
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 0
+    assert "BROKEN" not in result.output
+    assert result.output.endswith("dehaze run can work here.\n")
+
+
+@pytest.mark.usefixtures("_loadable_model")
+def test_a_missing_package_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(module.REQUIRED, "fog-tools", "fog_tools")
+    check = named(diagnose(), "fog-tools")
+    assert check == Check("fog-tools", False, "is not installed", 'pip install "fog-tools"')
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 1
+    assert 'BROKEN  fog-tools: is not installed; pip install "fog-tools"\n' in result.output
+    assert "cannot work here" in result.output
+
+
+@pytest.mark.usefixtures("_loadable_model")
+def test_a_broken_package_is_told_from_a_missing_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "torn_package.py").write_text("raise RuntimeError('no operator\\nmore')")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(module.REQUIRED, "torn", "torn_package")
+    assert named(diagnose(), "torn").detail == "cannot be imported (no operator)"
+
+
+def test_a_missing_model_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("dehaze.models.load.BUNDLED_FOLDER", tmp_path)
+    check = named(diagnose(), "bundled model")
+    assert not check.works
+    assert check.required
+    assert check.detail == "its files are missing"
+
+
+@pytest.mark.usefixtures("_loadable_model")
+def test_a_damaged_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(name: str) -> None:
+        raise ModelError("unet: the file\nis torn")
+
+    monkeypatch.setattr(DehazePipeline, "from_pretrained", fail)
+    check = named(diagnose(), "bundled model")
+    assert not check.works
+    assert check.detail == "cannot be loaded (unet: the file is torn)"
+
+
+@pytest.mark.skipif(not BUNDLED_FOLDER.is_dir(), reason="the bundled model is not built yet")
+def test_the_real_bundled_model_loads() -> None:
+    assert named(diagnose(), "bundled model").works
+
+
+@pytest.mark.usefixtures("_loadable_model")
+def test_a_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "EXTRAS", {"iqa": ("no_such_module", "metrics")})
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 0
+    assert (
+        'absent  no_such_module: not installed, for metrics; pip install "dehaze[iqa]"\n'
+        in result.output
+    )
+
+
+@pytest.mark.parametrize(
+    ("torch_version", "works"), [("2.13.0+cpu", True), ("2.13.0", True), ("2.12.1", False)]
+)
+def test_torchvision_for_another_torch_is_explained(
+    monkeypatch: pytest.MonkeyPatch, torch_version: str, works: bool
+) -> None:
+    versions = {"torch": torch_version, "torchvision": "0.28.0"}
+    monkeypatch.setattr(metadata, "version", versions.__getitem__)
+    monkeypatch.setattr(
+        metadata, "requires", lambda name: ["numpy", "torch==2.13.0", "gdown; extra == 'gdown'"]
+    )
+    (check,) = module._torchvision()
+    assert check.works is works
+    if not works:
+        assert check.detail.startswith("0.28.0 is built for torch 2.13.0, and torch is 2.12.1")
+        assert "pip uninstall torchvision" in check.cure

@@ -1,0 +1,107 @@
+"""The command line answers at once, and from a checkout as well."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+import dehaze
+from dehaze.commands import COMMANDS, RegistryChoice, main
+
+ROOT = Path(dehaze.__file__).resolve().parents[1]
+
+
+def python(code: str, *, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["run", "--help"], ["doctor", "--help"]]
+)
+def test_help_imports_no_heavy_library(arguments: list[str], tmp_path: Path) -> None:
+    done = python(
+        "import sys\n"
+        "from dehaze.commands import main\n"
+        f"assert main({arguments!r}, standalone_mode=False) == 0\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'cv2', 'numpy', 'PIL', 'skimage'}\n"
+        "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)",
+        folder=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_help_lists_every_command_and_each_is_there() -> None:
+    listing = CliRunner().invoke(main, ["--help"]).output
+    for name, summary in COMMANDS.items():
+        command = getattr(import_module(f"dehaze.commands.{name}"), name)
+        assert isinstance(command, click.Command)
+        assert command.name == name
+        assert f"{name} " in listing
+        assert summary in listing
+
+
+def test_version_and_unknown_command() -> None:
+    assert dehaze.__version__ in CliRunner().invoke(main, ["--version"]).output
+    unknown = CliRunner().invoke(main, ["defog"])
+    assert unknown.exit_code == 2
+    assert "No such command 'defog'" in unknown.stderr
+
+
+def test_a_registry_is_asked_for_names_only_when_a_value_is_given() -> None:
+    asked = 0
+
+    def names() -> list[str]:
+        nonlocal asked
+        asked += 1
+        return ["alpha", "beta"]
+
+    @click.command()
+    @click.option("--solver", type=RegistryChoice(names))
+    def command(solver: str | None) -> None:
+        click.echo(str(solver))
+
+    assert CliRunner().invoke(command, ["--help"]).exit_code == 0
+    assert CliRunner().invoke(command, []).output == "None\n"
+    assert asked == 0
+    assert CliRunner().invoke(command, ["--solver", "beta"]).output == "beta\n"
+    wrong = CliRunner().invoke(command, ["--solver", "gamma"])
+    assert wrong.exit_code == 2
+    assert "'gamma' is not one of alpha, beta." in wrong.stderr
+
+
+def test_from_a_checkout_the_root_hides_no_other_package() -> None:
+    done = python(
+        "import runpy, sys\n"
+        "from importlib.util import find_spec\n"
+        "sys.path[0] = sys.argv[0] = '.'\n"
+        "sys.argv[1:] = ['--version']\n"
+        "try:\n"
+        "    runpy.run_path('cli.py', run_name='__main__')\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0, end.code\n"
+        "import dehaze.datasets\n"
+        "for name in ('datasets', 'eval'):\n"
+        "    spec = find_spec(name)\n"
+        f"    assert spec is None or not str(spec.origin).startswith({str(ROOT)!r}), spec\n"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "version" in done.stdout
+
+
+def test_from_a_checkout_a_missing_dependency_is_one_line() -> None:
+    done = python(
+        "import runpy, sys\n"
+        "sys.modules['click'] = None\n"
+        "runpy.run_path('cli.py', run_name='__main__')"
+    )
+    assert done.returncode == 1
+    assert done.stderr == "dehaze: click is not installed; run: pip install -e .\n"

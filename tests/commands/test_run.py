@@ -1,0 +1,341 @@
+"""dehaze run: what is written, what is said, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner, Result
+from PIL import Image
+
+import dehaze
+from dehaze.batch import JOURNAL_NAME
+from dehaze.commands import main
+from dehaze.commands import run as module
+from dehaze.images import FloatArray, read_photo, write_photo
+from dehaze.inversion.solvers import list_solvers
+from dehaze.models.load import BUNDLED_FOLDER
+from dehaze.physics import REFINEMENTS
+from dehaze.pipeline import READINGS
+from dehaze.prompts import WordError
+
+ROOT = Path(dehaze.__file__).resolve().parents[1]
+Invoke = Callable[..., Result]
+
+
+class FakeTrace:
+    worst_residual = 0.01
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"residuals": [0.01, None]}
+
+
+@dataclass
+class FakeResult:
+    image: FloatArray
+    transmission: FloatArray | None
+    nfe: int = 80
+    trace: FakeTrace = field(default_factory=FakeTrace)
+
+    def attention_normalised(self) -> FloatArray:
+        return np.linspace(0, 1, self.image[..., 0].size, dtype=np.float32).reshape(
+            self.image.shape[:2]
+        )
+
+
+class FakePipeline:
+    """Darkens a photo by half, and remembers how it was called."""
+
+    def __init__(self) -> None:
+        self.settings: list[dict[str, Any]] = []
+        self.draws: list[float] = []
+        self.interrupt_at: int | None = None
+
+    def check_prompt(self, prompt: str | None, word: str | None) -> None:
+        if prompt is not None and (word or "haze") not in prompt:
+            raise WordError(f"{word!r} is not in {prompt!r}")
+
+    def __call__(self, pixels: FloatArray, **settings: Any) -> FakeResult:
+        if self.interrupt_at == len(self.settings):
+            raise KeyboardInterrupt
+        self.settings.append(settings)
+        self.draws.append(float(torch.rand(())))
+        transmission = np.full(pixels.shape[:2], 0.6, np.float32)
+        return FakeResult(pixels / 2, transmission if settings["refine"] == "physics" else None)
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
+    fake = FakePipeline()
+    monkeypatch.setattr(module, "_load", lambda model, device, dtype: fake)
+    return fake
+
+
+@pytest.fixture
+def invoke(pipeline: FakePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Invoke:
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Result:
+        return CliRunner().invoke(main, ["run", *arguments])
+
+    return call
+
+
+def photo_at(path: str | Path, shade: float = 0.5, shape: tuple[int, int] = (6, 9)) -> Path:
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_photo(path, np.full((*shape, 3), shade, np.float32))
+    return path
+
+
+def shade(path: str) -> float:
+    return float(read_photo(path).pixels.mean())
+
+
+def test_a_folder_comes_out_as_it_went_in(invoke: Invoke) -> None:
+    photo_at("in/a.jpg", 0.8)
+    photo_at("in/sub/b.png", 0.4, shape=(5, 3))
+    Path("in/notes.txt").write_text("fog")
+    result = invoke("in", "-o", "out")
+    assert result.exit_code == 0, result.output
+    assert result.stderr == ""
+    assert re.fullmatch(
+        r"2 done, 1 other files passed over; \d+\.\d\d s and 80 NFE a photo; in out\n",
+        result.stdout,
+    )
+    assert shade("out/a.jpg") == pytest.approx(0.4, abs=0.01)
+    assert shade("out/sub/b.png") == pytest.approx(0.2, abs=0.003)
+    assert read_photo("out/sub/b.png").size == (3, 5)
+    assert sorted(path.name for path in Path("out").iterdir()) == [JOURNAL_NAME, "a.jpg", "sub"]
+
+
+def test_the_default_output_is_a_folder_named_dehazed(invoke: Invoke) -> None:
+    photo_at("a.png")
+    assert invoke("a.png").exit_code == 0
+    assert Path("dehazed/a.png").is_file()
+    assert invoke(".").exit_code == 0
+    assert not Path("dehazed/dehazed").exists()
+
+
+def test_a_corrupt_photo_is_one_line_and_exit_code_1(invoke: Invoke) -> None:
+    photo_at("in/a.png")
+    Path("in/b.jpg").write_bytes(b"")
+    photo_at("in/c.png")
+    result = invoke("in", "-o", "out")
+    assert result.exit_code == 1
+    assert (
+        result.stderr == "dehaze: in/b.jpg: is empty (0 bytes); copy it again from where it came\n"
+    )
+    assert result.stdout.startswith("2 done, 1 failed; ")
+    assert shade("out/c.png") == pytest.approx(0.25, abs=0.003)
+
+
+def test_notes_are_said(invoke: Invoke) -> None:
+    Image.new("CMYK", (4, 4)).save("a.jpg")
+    result = invoke("a.jpg")
+    assert result.exit_code == 0
+    assert result.stderr == "dehaze: a.jpg: note: converted from CMYK to sRGB\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "Missing argument 'INPUT...'"),
+        (["nowhere"], "'nowhere' does not exist"),
+        (["in", "--save", "attention,depth"], "'depth' is not one of attention, transmission"),
+        (["in", "--solver", "guess"], f"'guess' is not one of {', '.join(list_solvers())}"),
+        (["in", "--refine", "guess"], f"'guess' is not one of {', '.join(REFINEMENTS)}"),
+        (["in", "--save", "transmission", "--refine", "affine"], "needs --refine physics"),
+        (["in", "--steps", "0"], "0 is not in the range x>=1"),
+        (["in", "-o", "in"], "is the output folder as well"),
+        (["empty"], "dehaze: no photo found among 1 files; photos end in .bmp"),
+        (["in", "--prompt", "a photo"], "'haze' is not in 'a photo'"),
+    ],
+)
+def test_a_wrong_command_is_exit_code_2_before_any_work(
+    invoke: Invoke, pipeline: FakePipeline, arguments: list[str], message: str
+) -> None:
+    photo_at("in/a.png")
+    Path("empty").mkdir()
+    Path("empty/notes.txt").touch()
+    if "--prompt" in arguments:
+        arguments = [*arguments, "--word", "haze"]
+    result = invoke(*arguments)
+    assert result.exit_code == 2
+    assert message in " ".join(result.stderr.split())
+    assert result.stdout == ""
+    assert pipeline.settings == []
+    assert not Path("dehazed").exists()
+
+
+def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path: Path) -> None:
+    photo = photo_at(tmp_path / "a.png")
+    arguments = ["run", str(photo), "-o", str(tmp_path / "out"), "--model", str(tmp_path)]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 2
+    assert result.stderr.startswith("dehaze: ")
+    assert result.stderr.count("\n") == 1
+    assert str(tmp_path) in result.stderr
+
+
+def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    photo = photo_at(tmp_path / "a.png")
+    for device in ("cuda:99", "abacus"):
+        result = CliRunner().invoke(main, ["run", str(photo), "--device", device])
+        assert result.exit_code == 2
+        assert result.stderr.startswith(f"dehaze: --device {device} cannot be used")
+        assert result.stderr.count("\n") == 1
+
+
+def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: FakePipeline) -> None:
+    photo_at("a.png")
+    invoke("a.png")
+    assert pipeline.settings == [{"reading": "embedding", "strength": 1.0, "refine": "physics"}]
+    solver = list_solvers()[-1]
+    result = invoke(
+        *("a.png", "--prompt", "a street in fog", "--word", "fog", "--reading", "delete"),
+        *("--strength", "0.5", "--solver", solver, "--steps", "7", "--tolerance", "0.01"),
+        *("--refine", "none"),
+    )
+    assert result.exit_code == 0, result.output
+    assert pipeline.settings[1] == {
+        "prompt": "a street in fog",
+        "word": "fog",
+        "reading": "delete",
+        "strength": 0.5,
+        "solver": solver,
+        "steps": 7,
+        "tolerance": 0.01,
+        "refine": "none",
+    }
+
+
+def test_the_readings_offered_are_the_pipelines() -> None:
+    (option,) = (option for option in module.run.params if option.name == "reading")
+    assert isinstance(option.type, click.Choice)
+    assert tuple(option.type.choices) == tuple(READINGS)
+
+
+def test_every_photo_starts_from_the_seed(invoke: Invoke, pipeline: FakePipeline) -> None:
+    photo_at("in/a.png")
+    photo_at("in/b.png")
+    invoke("in", "--seed", "3")
+    invoke("in", "--seed", "4")
+    first, second, third, fourth = pipeline.draws
+    assert first == second
+    assert third == fourth
+    assert first != third
+
+
+def test_a_second_run_does_what_is_left(invoke: Invoke, pipeline: FakePipeline) -> None:
+    photo_at("in/a.png")
+    photo_at("in/b.png")
+    invoke("in")
+    photo_at("in/c.png")
+    again = invoke("in")
+    assert len(pipeline.settings) == 3
+    assert again.stdout.startswith("1 done, 2 kept from an earlier run; ")
+    assert invoke("in").stdout == "0 done, 3 kept from an earlier run; in dehazed\n"
+    assert invoke("in", "--overwrite").stdout.startswith("3 done; ")
+    assert invoke("in", "--strength", "0.5").stdout.startswith("3 done; ")
+    assert invoke("in", "--strength", "0.5", "--device", "cpu").stdout.startswith("0 done, 3 kept")
+
+
+def test_side_files_stand_beside_their_photo(invoke: Invoke) -> None:
+    photo_at("in/sub/a.jpg", 0.5)
+    photo_at("in/sub/a.png", 0.5)
+    result = invoke("in", "--save", "trace,attention,transmission")
+    assert result.exit_code == 0, result.output
+    folder = Path("dehazed/sub")
+    assert sorted(path.name for path in folder.iterdir()) == sorted(
+        f"a.{kind}{ending}"
+        for kind in ("jpg", "png")
+        for ending in ("", ".attention.png", ".transmission.png", ".trace.json")
+    )
+    with Image.open(folder / "a.jpg.transmission.png") as image:
+        assert (image.mode, image.size) == ("L", (9, 6))
+        assert image.getpixel((0, 0)) == round(0.6 * 255)
+    with Image.open(folder / "a.jpg.attention.png") as image:
+        assert (image.mode, image.size) == ("RGB", (9, 6))
+        # Hot where the attention is highest, at the last pixel.
+        assert sum(image.getpixel((8, 5))) > sum(image.getpixel((0, 0)))
+    assert json.loads((folder / "a.png.trace.json").read_text()) == {"residuals": [0.01, None]}
+    assert invoke("in", "--save", "attention,trace,transmission").stdout.startswith(
+        "0 done, 2 kept"
+    )
+
+
+def test_ctrl_c_ends_with_a_summary_and_a_second_run_continues(
+    invoke: Invoke, pipeline: FakePipeline
+) -> None:
+    for name in ("a", "b", "c"):
+        photo_at(f"in/{name}.png")
+    pipeline.interrupt_at = 1
+    result = invoke("in")
+    assert result.exit_code == 130
+    assert result.stdout.startswith("1 done; ")
+    assert result.stdout.endswith("interrupted with 2 to go, run it again to continue\n")
+    assert sorted(path.name for path in Path("dehazed").iterdir()) == [JOURNAL_NAME, "a.png"]
+    pipeline.interrupt_at = None
+    assert invoke("in").stdout.startswith("2 done, 1 kept")
+
+
+def test_results_of_an_earlier_run_are_not_taken_for_photos(invoke: Invoke) -> None:
+    photo_at("in/a.png")
+    invoke("in", "-o", "in/first")
+    result = invoke("in", "-o", "in/second")
+    assert (
+        result.stderr == "dehaze: in/first: holds results of an earlier run and is not searched\n"
+    )
+    assert result.stdout.startswith("1 done; ")
+
+
+@pytest.mark.skipif(not BUNDLED_FOLDER.is_dir(), reason="the bundled model is not built yet")
+def test_the_main_job_from_a_checkout(tmp_path: Path) -> None:
+    """`python cli.py run` on photos of every odd kind, with the real model, in a new process."""
+    random = np.random.default_rng(2)
+    scene = random.random((40, 61, 3)).astype(np.float32)
+    depth = np.linspace(0.3, 0.9, 40, dtype=np.float32)[:, None, None]
+    hazy = np.rint((scene * depth + 0.85 * (1 - depth)) * 255).astype(np.uint8)
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    image = Image.fromarray(hazy)
+    image.save(folder / "a.jpg")
+    image.convert("L").save(folder / "grey.png")
+    image.convert("RGBA").save(folder / "sub/alpha.png")
+    image.resize((33, 70)).save(folder / "sub/tall.webp")
+    (folder / "torn.jpg").write_bytes((folder / "a.jpg").read_bytes()[:900])
+
+    done = subprocess.run(
+        [sys.executable, ROOT / "cli.py", "run", "in", "-o", "out", "--save", "attention,trace"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.startswith("dehaze: in/torn.jpg: is cut short; ")
+    assert done.stderr.count("\n") == 1
+    assert done.stdout.startswith("4 done, 1 failed; ")
+    for name, mode, size in (
+        ("a.jpg", "RGB", (61, 40)),
+        ("grey.png", "L", (61, 40)),
+        ("sub/alpha.png", "RGBA", (61, 40)),
+        ("sub/tall.webp", "RGB", (33, 70)),
+    ):
+        with Image.open(tmp_path / "out" / name) as image:
+            assert (image.mode, image.size) == (mode, size)
+        assert (tmp_path / "out" / f"{name}.attention.png").is_file()
+        assert json.loads((tmp_path / "out" / f"{name}.trace.json").read_text())
+    # Haze lifts the dark tones: without it the photo is darker.
+    assert read_photo(tmp_path / "out/a.jpg").pixels.mean() < hazy.mean() / 255
