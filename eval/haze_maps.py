@@ -1,0 +1,112 @@
+"""How well a method sees the haze, where the true transmission and airlight are known."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import rankdata
+
+
+@dataclass(frozen=True)
+class TransmissionError:
+    """The error of an estimated transmission map.
+
+    Attributes:
+        mean_absolute: mean of |estimate - truth|, in [0, 1].
+        root_mean_square: root of the mean of (estimate - truth)^2, in [0, 1].
+        bias: mean of estimate - truth; above 0, haze is underestimated.
+    """
+
+    mean_absolute: float
+    root_mean_square: float
+    bias: float
+
+
+@dataclass(frozen=True)
+class AirlightError:
+    """The error of an estimated airlight.
+
+    Attributes:
+        mean_absolute: mean over the channels of |estimate - truth|, in [0, 1].
+        angle: between the two colours, in degrees; 0 where only the brightness is wrong.
+    """
+
+    mean_absolute: float
+    angle: float
+
+
+def density_correlation(attention: NDArray[Any], transmission: NDArray[Any]) -> float:
+    """Spearman's rank correlation between a haze attention map and the density 1 - t.
+
+    Ties get their mean rank.
+
+    Args:
+        attention: (H, W), any range: only its order counts.
+        transmission: t, (H, W) in [0, 1].
+
+    Returns:
+        In [-1, 1]; 1 where the map ranks every pixel by its haze, NaN where either is constant.
+
+    Raises:
+        ValueError: the shapes differ.
+
+    Source: Spearman, "The Proof and Measurement of Association between Two Things", 1904.
+    """
+    _same_shape(attention, transmission)
+    ranks = rankdata(attention, axis=None)
+    density_ranks = rankdata(1.0 - transmission.astype(np.float64), axis=None)
+    ranks -= ranks.mean()
+    density_ranks -= density_ranks.mean()
+    norm = math.sqrt(float(ranks @ ranks) * float(density_ranks @ density_ranks))
+    return float(ranks @ density_ranks) / norm if norm > 0 else math.nan
+
+
+def transmission_error(estimate: NDArray[Any], truth: NDArray[Any]) -> TransmissionError:
+    """Compare two transmission maps pixel by pixel.
+
+    Args:
+        estimate: (H, W) in [0, 1].
+        truth: (H, W) in [0, 1].
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+    _same_shape(estimate, truth)
+    difference = estimate.astype(np.float64) - truth.astype(np.float64)
+    return TransmissionError(
+        mean_absolute=float(np.abs(difference).mean()),
+        root_mean_square=math.sqrt(float(np.square(difference).mean())),
+        bias=float(difference.mean()),
+    )
+
+
+def airlight_error(estimate: NDArray[Any], truth: NDArray[Any]) -> AirlightError:
+    """Compare two airlights.
+
+    Args:
+        estimate: (3,) RGB in [0, 1].
+        truth: (3,) RGB in [0, 1].
+
+    Returns:
+        The error; its angle is NaN where either colour is black.
+
+    Raises:
+        ValueError: not three channels each.
+    """
+    if estimate.shape != (3,) or truth.shape != (3,):
+        raise ValueError(f"an airlight has shape (3,), got {estimate.shape} and {truth.shape}")
+    first, second = estimate.astype(np.float64), truth.astype(np.float64)
+    norm = float(np.linalg.norm(first) * np.linalg.norm(second))
+    # atan2 of cross and dot product stays exact at small angles, where arccos does not.
+    sine = float(np.linalg.norm(np.cross(first, second)))
+    angle = math.degrees(math.atan2(sine, float(first @ second))) if norm > 0 else math.nan
+    return AirlightError(float(np.abs(first - second).mean()), angle)
+
+
+def _same_shape(first: NDArray[Any], second: NDArray[Any]) -> None:
+    if first.shape != second.shape or first.ndim != 2:
+        raise ValueError(f"expected two maps of one shape, got {first.shape} and {second.shape}")
