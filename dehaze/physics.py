@@ -1,11 +1,28 @@
-"""The scattering model I = J t + A (1 - t), forwards and backwards, on photos of any size."""
+"""The scattering model I = J t + A (1 - t), forwards and backwards, on photos of any size.
+
+A diffusion model judges the veil at its own small size; here the judgement, a pair (I_low, J_low),
+is carried to the photo's full size. Solved for the scene the model reads J = I / t - A (1 - t) / t:
+locally affine in I. So the low-resolution pair gives t and A, and every detail of J comes from the
+photo itself.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Array = NDArray[np.float32]
+
+# 1 / t amplifies noise and compression blocks as it amplifies detail: below this they win.
+TRANSMISSION_MINIMUM = 0.12
+
+# The guided filter works at no more than this short side; only its coefficients reach full size.
+_PROXY_SHORT_SIDE = 400
 
 
 def scatter(clear: Array, transmission: Array, airlight: Array) -> Array:
@@ -23,3 +40,261 @@ def scatter(clear: Array, transmission: Array, airlight: Array) -> Array:
     """
     t = transmission[..., None]
     return np.asarray(clear * t + airlight * (1.0 - t), dtype=np.float32)
+
+
+def recover_scene(hazy: Array, transmission: Array, airlight: Array) -> Array:
+    """The scattering model solved for the scene: J = (I - A) / t + A, clipped to [0, 1].
+
+    Args:
+        hazy: I, float32 (H, W, 3) in [0, 1].
+        transmission: t, float32 (H, W), positive.
+        airlight: A, float32 (3,).
+
+    Returns:
+        J, float32 (H, W, 3) in [0, 1].
+    """
+    scene = (hazy - airlight) / transmission[..., None] + airlight
+    return np.asarray(np.clip(scene, 0.0, 1.0), dtype=np.float32)
+
+
+def guided_coefficients(
+    guide: Array, target: Array, radius: int, epsilon: float
+) -> tuple[Array, Array]:
+    """Slope and intercept, per window, of the best affine map from guide to target.
+
+    In each window of side 2 r + 1, a = (cov(guide) + epsilon 1)^-1 cov(guide, target) and
+    b = mean(target) - a mean(guide); a and b are then averaged over the windows of each pixel.
+
+    Args:
+        guide: float32 (H, W) or (H, W, C).
+        target: float32 (H, W).
+        radius: r in pixels, at least 1.
+        epsilon: regularisation, in squared units of the guide. A hazy guide varies little: 1e-4.
+
+    Returns:
+        slopes, float32 (H, W, C) (C = 1 for a grey guide), and intercepts, float32 (H, W).
+
+    Raises:
+        ValueError: guide and target are of different size, or the radius is below 1.
+
+    Source: He, Sun and Tang, "Guided Image Filtering", TPAMI 2013, eqs. 5, 6 and 14, 15.
+    """
+    if guide.shape[:2] != target.shape:
+        raise ValueError(f"guide is {guide.shape[:2]} and target is {target.shape}")
+    if radius < 1:
+        raise ValueError(f"radius is {radius}: it must be at least 1")
+    channels = np.atleast_3d(guide).astype(np.float64)
+    count = channels.shape[2]
+    target64 = target.astype(np.float64)
+    mean_target = _box(target64, radius)
+    mean_guide = [_box(channels[..., c], radius) for c in range(count)]
+    covariance = np.empty((*target.shape, count, count))
+    crossed = np.empty((*target.shape, count, 1))
+    for row in range(count):
+        product = _box(channels[..., row] * target64, radius)
+        crossed[..., row, 0] = product - mean_guide[row] * mean_target
+        for column in range(row, count):
+            product = _box(channels[..., row] * channels[..., column], radius)
+            shared = product - mean_guide[row] * mean_guide[column]
+            covariance[..., row, column] = covariance[..., column, row] = shared
+    slopes = np.linalg.solve(covariance + epsilon * np.eye(count), crossed)[..., 0]
+    intercepts = mean_target - sum(slopes[..., c] * mean_guide[c] for c in range(count))
+    averaged = np.stack([_box(slopes[..., c], radius) for c in range(count)], axis=2)
+    return averaged.astype(np.float32), _box(intercepts, radius).astype(np.float32)
+
+
+def guided_filter(
+    guide: Array, target: Array, radius: int, epsilon: float, subsample: int = 1
+) -> Array:
+    """Smooths ``target`` so that its edges are those of ``guide``.
+
+    Args:
+        guide: float32 (H, W) or (H, W, C).
+        target: float32 (H, W).
+        radius: in pixels of the full size.
+        epsilon: regularisation, in squared units of the guide.
+        subsample: the coefficients are found at 1 / subsample of the size.
+
+    Returns:
+        float32 (H, W).
+
+    Raises:
+        ValueError: as ``guided_coefficients``, or a subsample below 1.
+
+    Source: He, Sun and Tang, TPAMI 2013; He and Sun, "Fast Guided Filter", arXiv 1505.00996.
+    """
+    if subsample < 1:
+        raise ValueError(f"subsample is {subsample}: it must be at least 1")
+    small_guide, small_target, small_radius = guide, target, radius
+    if subsample > 1:
+        size = (max(1, guide.shape[0] // subsample), max(1, guide.shape[1] // subsample))
+        small_guide, small_target = resize(guide, size), resize(target, size)
+        small_radius = max(1, round(radius / subsample))
+    slopes, intercepts = guided_coefficients(small_guide, small_target, small_radius, epsilon)
+    return apply_coefficients(guide, slopes, intercepts)
+
+
+def apply_coefficients(guide: Array, slopes: Array, intercepts: Array) -> Array:
+    """The affine map a I + b at the guide's size; the coefficients may be of a smaller size.
+
+    Args:
+        guide: float32 (H, W) or (H, W, C).
+        slopes: float32 (h, w, C).
+        intercepts: float32 (h, w).
+
+    Returns:
+        float32 (H, W).
+    """
+    size = guide.shape[:2]
+    result = resize(intercepts, size).copy()
+    for channel in range(slopes.shape[2]):
+        plane = guide if guide.ndim == 2 else guide[..., channel]
+        result += resize(np.ascontiguousarray(slopes[..., channel]), size) * plane
+    return result
+
+
+def resize(image: Array, size: tuple[int, int]) -> Array:
+    """Resizes (H, W) or (H, W, C) to ``size`` = (height, width): area means down, linear up."""
+    if image.shape[:2] == size:
+        return image
+    shrinks = size[0] <= image.shape[0] and size[1] <= image.shape[1]
+    method = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    return np.asarray(cv2.resize(image, size[::-1], interpolation=method), dtype=np.float32)
+
+
+def fit_scattering(
+    hazy: Array, clear: Array, *, radius: int = 1, iterations: int = 12
+) -> tuple[Array, Array]:
+    """The t and A that explain a pair by I = J t + A (1 - t), by alternating least squares.
+
+    One t for the three channels, constant over a small window; one A for the photo:
+
+        t = <I - A, J - A> / <J - A, J - A>,   A = sum (1 - t) (I - t J) / sum (1 - t)^2.
+
+    Args:
+        hazy: I, float32 (H, W, 3) in [0, 1].
+        clear: J, float32 (H, W, 3) in [0, 1].
+        radius: of the window, in pixels.
+        iterations: of the alternation.
+
+    Returns:
+        t, float32 (H, W) in [``TRANSMISSION_MINIMUM``, 1], and A, float32 (3,) in [0, 1].
+
+    Raises:
+        ValueError: the pictures are of different size.
+    """
+    if hazy.shape != clear.shape:
+        raise ValueError(f"the hazy picture is {hazy.shape} and the clear one {clear.shape}")
+    # Where nothing was removed any airlight fits; the start is what then remains.
+    airlight = np.quantile(hazy.reshape(-1, 3), 0.95, axis=0)
+    transmission = np.ones(hazy.shape[:2])
+    for _ in range(iterations):
+        from_airlight = clear - airlight
+        numerator = _box(((hazy - airlight) * from_airlight).sum(2), radius)
+        denominator = _box((from_airlight**2).sum(2), radius)
+        # The small constant draws t to 1 where the scene has the airlight's own colour.
+        transmission = np.clip((numerator + 1e-3) / (denominator + 1e-3), TRANSMISSION_MINIMUM, 1.0)
+        veil = (1.0 - transmission)[..., None]
+        weight = float((veil**2).sum())
+        if weight < 1e-3:
+            break
+        explained = (veil * (hazy - transmission[..., None] * clear)).sum((0, 1))
+        airlight = np.clip(explained / weight, 0.0, 1.0)
+    return transmission.astype(np.float32), airlight.astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Recovery:
+    """A photo recovered at its own size.
+
+    Attributes:
+        image: float32 (H, W, 3) in [0, 1].
+        transmission: t, float32 (H, W) in (0, 1], or None where the refinement has none.
+        airlight: A, float32 (3,) in [0, 1], or None likewise.
+    """
+
+    image: Array
+    transmission: Array | None = None
+    airlight: Array | None = None
+
+
+def recover_by_physics(photo: Array, hazy: Array, clear: Array) -> Recovery:
+    """Carries a low-resolution result to the photo's size through t and A.
+
+    t is found at low resolution, given the photo's edges by a guided filter, and divides the full
+    photo. What the scattering model cannot explain of the result (a colour cast, say) is added as
+    a smooth residual.
+
+    Args:
+        photo: I, float32 (H, W, 3) in [0, 1].
+        hazy: I_low, float32 (h, w, 3) in [0, 1], the photo as the model saw it.
+        clear: J_low, float32 (h, w, 3) in [0, 1], the model's result.
+    """
+    low_transmission, airlight = fit_scattering(hazy, clear)
+    proxy = _proxy(photo)
+    size = proxy.shape[:2]
+    radius = max(1, round(min(size) / min(hazy.shape[:2])))
+    coarse = cv2.resize(low_transmission, size[::-1], interpolation=cv2.INTER_CUBIC)
+    guide = proxy.mean(2)
+    slopes, intercepts = guided_coefficients(guide, coarse.astype(np.float32), radius, 1e-4)
+    transmission = apply_coefficients(photo.mean(2), slopes, intercepts)
+    transmission = np.clip(transmission, TRANSMISSION_MINIMUM, 1.0)
+    image = recover_scene(photo, transmission, airlight)
+    unexplained = clear - resize(image, clear.shape[:2])
+    smooth = cv2.GaussianBlur(unexplained, (0, 0), 1.5).astype(np.float32)
+    image += cv2.resize(smooth, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+    np.clip(image, 0.0, 1.0, out=image)
+    return Recovery(image, transmission, airlight)
+
+
+def recover_by_affine(photo: Array, hazy: Array, clear: Array) -> Recovery:
+    """Carries a low-resolution result to the photo's size by a slope and intercept per channel.
+
+    Arguments as ``recover_by_physics``.
+
+    Source: Chen et al., "Bilateral Guided Upsampling", 2016, with He and Sun's fast guided filter.
+    """
+    image = np.empty_like(photo)
+    for channel in range(3):
+        slopes, intercepts = guided_coefficients(
+            np.ascontiguousarray(hazy[..., channel]),
+            np.ascontiguousarray(clear[..., channel]),
+            radius=2,
+            epsilon=1e-4,
+        )
+        image[..., channel] = apply_coefficients(
+            np.ascontiguousarray(photo[..., channel]), slopes, intercepts
+        )
+    np.clip(image, 0.0, 1.0, out=image)
+    return Recovery(image)
+
+
+def recover_by_resizing(photo: Array, hazy: Array, clear: Array) -> Recovery:
+    """The low-resolution result, enlarged: what the model itself made, and no detail of the photo.
+
+    Arguments as ``recover_by_physics``.
+    """
+    image = cv2.resize(clear, photo.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    return Recovery(np.clip(image, 0.0, 1.0).astype(np.float32))
+
+
+REFINEMENTS: dict[str, Callable[[Array, Array, Array], Recovery]] = {
+    "physics": recover_by_physics,
+    "affine": recover_by_affine,
+    "none": recover_by_resizing,
+}
+
+
+def _proxy(photo: Array) -> Array:
+    """The photo at no more than the proxy's short side."""
+    short = min(photo.shape[:2])
+    if short <= _PROXY_SHORT_SIDE:
+        return photo
+    scale = _PROXY_SHORT_SIDE / short
+    return resize(photo, (round(photo.shape[0] * scale), round(photo.shape[1] * scale)))
+
+
+def _box(values: NDArray[Any], radius: int) -> NDArray[np.float64]:
+    side = 2 * radius + 1
+    mean = cv2.boxFilter(values, cv2.CV_64F, (side, side), borderType=cv2.BORDER_REFLECT)
+    return np.asarray(mean)

@@ -34,5 +34,21 @@ def train(data: Path, folder: Path, steps: int, batch_size: int, device: str, se
     run.train(load_training_photos(data))
 
 
+@main.command("export")
+@click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/bundled"))
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=BUNDLED, show_default=True)
+def export_command(folder: Path, output: Path) -> None:
+    """Writes the run's averaged weights where the package ships them."""
+    from training.export import export
+    from training.train import Run, TrainingSettings
+
+    run = Run(folder, TrainingSettings(), "cpu")
+    run.resume()
+    if run.step == 0:
+        raise click.ClickException(f"{folder} holds no checkpoint: run `python -m training train`")
+    size = export(run, output)
+    click.echo(f"{output}: {size / 2**20:.1f} MiB after {run.step} steps")
+
+
 if __name__ == "__main__":
     main()

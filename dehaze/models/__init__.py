@@ -1,1 +1,1 @@
-
+"""Which models there are, what each needs, and how it is loaded."""

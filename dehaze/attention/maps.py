@@ -1,0 +1,116 @@
+"""Heat maps: where in the photo a word of the prompt is attended to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dehaze.attention.control import ControlError
+from dehaze.attention.processors import attention_map, record_name
+
+Array = NDArray[np.float32]
+
+
+def grid_of(positions: int, latent_size: tuple[int, int]) -> tuple[int, int]:
+    """The (height, width) of a layer's map, from its number of positions.
+
+    Each level of the network halves the latent's size, rounding up.
+
+    Raises:
+        ControlError: no number of halvings gives that many positions.
+    """
+    height, width = latent_size
+    while height * width > positions and (height > 1 or width > 1):
+        height, width = (height + 1) // 2, (width + 1) // 2
+    if height * width != positions:
+        raise ControlError(f"no halving of a {latent_size} latent has {positions} positions")
+    return height, width
+
+
+def recorded_layers(record: Mapping[str, Tensor], kind: str = "cross") -> dict[str, list[int]]:
+    """The layers in a recording, each with its recorded steps, ascending."""
+    layers: dict[str, list[int]] = {}
+    for name in record:
+        layer, its_kind, tensor, step = name.split("|")
+        if (its_kind, tensor) == (kind, "query"):
+            layers.setdefault(layer, []).append(int(step))
+    return {layer: sorted(steps) for layer, steps in layers.items()}
+
+
+def word_map(
+    record: Mapping[str, Tensor],
+    span: Sequence[int],
+    latent_size: tuple[int, int],
+    *,
+    layers: Mapping[str, float] | None = None,
+    steps: Sequence[int] | None = None,
+) -> Tensor:
+    """Mean attention probability on a word's tokens, over heads, layers and steps.
+
+    Args:
+        record: queries and keys as an ``AttentionSession`` recorded them.
+        span: the word's token positions.
+        latent_size: (H, W) of the latent.
+        layers: weight of each layer, by name; all layers alike when None. A weight may be negative
+            where a layer attends to the word by its absence.
+        steps: steps to average; all recorded ones when None.
+
+    Returns:
+        float32 (B, H, W); a probability where all weights are alike.
+
+    Raises:
+        ControlError: nothing was recorded for what was asked.
+
+    Source: Prompt-to-Prompt, arXiv 2208.01626, section 3.1; DAAM, arXiv 2210.04885.
+    """
+    recorded = recorded_layers(record)
+    weights = dict.fromkeys(recorded, 1.0) if layers is None else dict(layers)
+    missing = sorted(set(weights) - set(recorded))
+    if missing or not weights:
+        raise ControlError(
+            f"no cross-attention was recorded for {', '.join(missing) or 'any layer'}"
+        )
+    total = sum(abs(weight) for weight in weights.values())
+    heat = torch.zeros(())
+    for layer, weight in weights.items():
+        chosen = [step for step in recorded[layer] if steps is None or step in steps]
+        if not chosen:
+            raise ControlError(f"none of the steps {steps} was recorded for {layer}")
+        key = record[record_name(layer, "cross", "key", 0)].float()
+        for step in chosen:
+            query = record[record_name(layer, "cross", "query", step)].float()
+            attended = attention_map(query, key, query.shape[-1] ** -0.5)
+            on_word = attended[..., list(span)].sum(-1).mean(1)
+            grid = on_word.unflatten(1, grid_of(on_word.shape[1], latent_size))[:, None]
+            fitted = torch.nn.functional.interpolate(
+                grid, size=latent_size, mode="bilinear", align_corners=False
+            )
+            heat = heat.to(fitted) + fitted[:, 0] * (weight / total / len(chosen))
+    return heat
+
+
+def normalised(heat: Array) -> Array:
+    """The map stretched to [0, 1], for pictures only; a flat map becomes 0."""
+    low, high = float(heat.min()), float(heat.max())
+    return np.asarray((heat - low) / max(high - low, 1e-12), dtype=np.float32)
+
+
+def overlay(pixels: Array, heat: Array, opacity: float = 0.55) -> Array:
+    """The photo under a heat map in false colours.
+
+    Args:
+        pixels: float32 (H, W, 3) RGB in [0, 1].
+        heat: float32 (H, W) in [0, 1].
+        opacity: of the colours, in [0, 1].
+
+    Returns:
+        float32 (H, W, 3) RGB in [0, 1].
+    """
+    levels = np.clip(heat * 255.0, 0, 255).astype(np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float32) / 255.0
+    return np.asarray((1.0 - opacity) * pixels + opacity * colours, dtype=np.float32)

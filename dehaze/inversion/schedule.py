@@ -1,0 +1,171 @@
+"""The DDIM schedule as one table: every coefficient of a step, forwards and backwards.
+
+Notation: tau_1 < ... < tau_N are the timesteps, a_i = alphas_cumprod[tau_i], a_0 the scheduler's
+final alpha, s_i = sqrt(1 - a_i), A_i = sqrt(a_i / a_{i-1}), B_i = s_i - A_i s_{i-1}.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from diffusers import DDIMScheduler
+from torch import Tensor
+
+PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
+SPACINGS = ("leading", "trailing", "linspace", "noisy-end")
+
+# Highest timestep of the noisy-end spacing, relative to the number of training timesteps. At the
+# last one a schedule of zero terminal signal has a_N = 0, where a DDIM step cannot be undone.
+_NOISY_END_TOP = 0.99
+_NOISY_END_POWER = 1.7
+
+
+class ScheduleError(ValueError):
+    """The scheduler cannot be inverted with these settings."""
+
+
+@dataclass(frozen=True)
+class DDIMTable:
+    """Timesteps and coefficients of N DDIM steps (eta = 0).
+
+    Attributes:
+        timesteps: tau_1 .. tau_N, ascending; ``timesteps[i - 1]`` is tau_i.
+        alphas: a_0 .. a_N, in (0, 1], not increasing.
+        prediction_type: what the network predicts: epsilon, v_prediction or sample.
+
+    Source: Song, Meng and Ermon, "Denoising Diffusion Implicit Models", arXiv 2010.02502, eq. 12.
+    """
+
+    timesteps: tuple[int, ...]
+    alphas: tuple[float, ...]
+    prediction_type: str
+
+    @classmethod
+    def from_scheduler(cls, scheduler: Any, steps: int, spacing: str | None = None) -> DDIMTable:
+        """Builds the table from any diffusers scheduler that has ``alphas_cumprod``.
+
+        Args:
+            scheduler: a diffusers scheduler; only its configuration is read.
+            steps: N, at least 1.
+            spacing: one of ``SPACINGS``; None takes the scheduler's own. ``noisy-end`` places
+                tau_i proportionally to 1 - (1 - i / N)^1.7, densely where the noise is strong.
+
+        Raises:
+            ScheduleError: the scheduler is no DDIM one, a setting is unknown, there are more steps
+                than timesteps, or the last step carries no signal (a_N = 0).
+        """
+        config = scheduler.config
+        if not hasattr(scheduler, "alphas_cumprod"):
+            raise ScheduleError(
+                f"{type(scheduler).__name__} has no alphas_cumprod: use a DDIM model"
+            )
+        train_timesteps = int(config.num_train_timesteps)
+        if not 1 <= steps <= train_timesteps:
+            raise ScheduleError(f"{steps} steps: there must be 1 to {train_timesteps}")
+        if spacing is not None and spacing not in SPACINGS:
+            raise ScheduleError(f"unknown spacing {spacing!r}: there are {', '.join(SPACINGS)}")
+        if spacing == "noisy-end":
+            ddim = DDIMScheduler.from_config(config)
+            timesteps = _noisy_end(train_timesteps, steps)
+        else:
+            own = {} if spacing is None else {"timestep_spacing": spacing}
+            ddim = DDIMScheduler.from_config(config, **own)
+            ddim.set_timesteps(steps)
+            timesteps = sorted(int(timestep) for timestep in ddim.timesteps)
+        return cls.from_timesteps(ddim, timesteps)
+
+    @classmethod
+    def from_timesteps(cls, scheduler: Any, timesteps: Sequence[int]) -> DDIMTable:
+        """Builds the table from a DDIM scheduler and explicit ascending timesteps.
+
+        Raises:
+            ScheduleError: as ``from_scheduler``, or timesteps that do not ascend or are outside the
+                training range.
+        """
+        cumulative = scheduler.alphas_cumprod.double()
+        if any(later <= earlier for earlier, later in pairwise(timesteps)):
+            raise ScheduleError(f"timesteps must ascend: {list(timesteps)}")
+        if timesteps[0] < 0 or timesteps[-1] >= len(cumulative):
+            raise ScheduleError(
+                f"timesteps {list(timesteps)} are outside 0 to {len(cumulative) - 1}"
+            )
+        prediction_type = str(scheduler.config.prediction_type)
+        if prediction_type not in PREDICTION_TYPES:
+            raise ScheduleError(
+                f"prediction type {prediction_type!r} is unknown: {', '.join(PREDICTION_TYPES)}"
+            )
+        alphas = (float(scheduler.final_alpha_cumprod), *(float(cumulative[t]) for t in timesteps))
+        # Schedulers store alphas_cumprod in float32; rescaling to zero signal leaves about 1e-17.
+        if alphas[-1] < 1e-7:
+            raise ScheduleError(
+                f"timestep {timesteps[-1]} carries no signal (zero terminal SNR) and cannot be "
+                "undone: choose the spacing 'leading' or 'noisy-end'"
+            )
+        return cls(tuple(timesteps), alphas, prediction_type)
+
+    @property
+    def steps(self) -> int:
+        """N."""
+        return len(self.timesteps)
+
+    def timestep(self, i: int) -> int:
+        """tau_i, the timestep at which step i evaluates the network, in both directions."""
+        return self.timesteps[i - 1]
+
+    def coefficients(self, i: int) -> tuple[float, float]:
+        """(A_i, B_i) of step i, 1 <= i <= N."""
+        A = math.sqrt(self.alphas[i] / self.alphas[i - 1])
+        return A, self.sigma(i) - A * self.sigma(i - 1)
+
+    def sigma(self, i: int) -> float:
+        """s_i = sqrt(1 - a_i)."""
+        return math.sqrt(1.0 - self.alphas[i])
+
+    def inverse_step(self, previous: Tensor, noise: Tensor, i: int) -> Tensor:
+        """z_i = A_i z_{i-1} + B_i eps, with eps = eps(z_i, i): implicit in z_i."""
+        A, B = self.coefficients(i)
+        return A * previous + B * noise
+
+    def denoise_step(self, latent: Tensor, noise: Tensor, i: int) -> Tensor:
+        """z_{i-1} = (z_i - B_i eps(z_i, i)) / A_i."""
+        A, B = self.coefficients(i)
+        return (latent - B * noise) / A
+
+    def predicted_noise(self, output: Tensor, latent: Tensor, i: int) -> Tensor:
+        """The noise eps that the network's output at z_i stands for.
+
+        v_prediction: eps = sqrt(a_i) v + s_i z; sample: eps = (z - sqrt(a_i) x_0) / s_i.
+        """
+        if self.prediction_type == "epsilon":
+            return output
+        root = math.sqrt(self.alphas[i])
+        if self.prediction_type == "v_prediction":
+            return root * output + self.sigma(i) * latent
+        return (latent - root * output) / self.sigma(i)
+
+    def noise_of_step(self, latent: Tensor, previous: Tensor, i: int) -> Tensor:
+        """The noise with which step i leads from z_{i-1} to z_i, and back without error."""
+        A, B = self.coefficients(i)
+        if abs(B) < 1e-12:
+            return torch.zeros_like(latent)
+        return (latent - A * previous) / B
+
+
+def _noisy_end(train_timesteps: int, steps: int) -> list[int]:
+    top = round(_NOISY_END_TOP * train_timesteps)
+    if steps > top:
+        raise ScheduleError(f"the noisy-end spacing has room for {top} steps, not {steps}")
+    timesteps = [
+        round(top * (1.0 - (1.0 - i / steps) ** _NOISY_END_POWER)) for i in range(1, steps + 1)
+    ]
+    # With many steps neighbours at the noisy end would round to the same timestep.
+    for position in range(steps - 2, -1, -1):
+        timesteps[position] = min(timesteps[position], timesteps[position + 1] - 1)
+    if timesteps[0] < 0:
+        timesteps = list(range(steps))
+    return timesteps

@@ -1,0 +1,487 @@
+"""The dehazing pipeline: a photo in, the photo without its haze out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dehaze.attention.control import AttentionControl, refine_mapper
+from dehaze.attention.maps import normalised, word_map
+from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.inversion import DDIMTable, InversionResult, InversionTrace, Inverter, denoise
+from dehaze.inversion.inverter import NetworkFunction
+from dehaze.models.load import BUNDLED, load_parts
+from dehaze.models.registry import ModelDescription, describe
+from dehaze.physics import REFINEMENTS, resize
+from dehaze.prompts import (
+    TokenizedPrompt,
+    WordError,
+    swap_for_null_text,
+    tokenize,
+    without_word,
+    word_span,
+)
+
+Array = NDArray[np.float32]
+
+READINGS = ("embedding", "delete")
+
+
+@dataclass(frozen=True)
+class DehazeResult:
+    """A photo without its haze, and what was learned on the way.
+
+    Attributes:
+        image: float32 (H, W, 3) RGB in [0, 1] at the photo's own size; a PIL image where
+            ``output_type="pil"`` was asked for.
+        attention: float32 (H, W), the haze attention map: mean attention probability on the word.
+        transmission: t, float32 (H, W) in (0, 1], or None where the refinement has none.
+        airlight: A, float32 (3,) RGB in [0, 1], or None likewise.
+        trace: how the inversion went.
+        nfe: network evaluations, inversion and denoising together.
+    """
+
+    image: Any
+    attention: Array
+    transmission: Array | None
+    airlight: Array | None
+    trace: InversionTrace
+    nfe: int
+
+    def attention_normalised(self) -> Array:
+        """The attention map stretched to [0, 1], for pictures."""
+        return normalised(self.attention)
+
+
+class DehazePipeline(DiffusionPipeline):
+    """Removes haze by inverting a photo under a prompt and swapping the haze word for null text.
+
+    Args:
+        vae: the codec: AutoencoderKL or PixelUnshuffleCodec.
+        text_encoder: CLIPTextModel.
+        tokenizer: CLIPTokenizer.
+        unet: UNet2DConditionModel with cross-attention.
+        scheduler: any diffusers scheduler with ``alphas_cumprod``.
+        description: the model's needs and defaults; derived from the parts when None.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+
+    def __init__(
+        self,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        unet: Any,
+        scheduler: Any,
+        description: ModelDescription | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+        )
+        self.description = description or describe(unet, vae)
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: str | Path = BUNDLED,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        revision: str | None = None,
+    ) -> DehazePipeline:
+        """Loads a pipeline; see ``dehaze.models.load.load_parts`` for arguments and errors."""
+        parts = load_parts(
+            pretrained_model_name_or_path, torch_dtype=torch_dtype, revision=revision
+        )
+        return cls(**vars(parts))
+
+    @property
+    def default_prompt(self) -> str:
+        """The prompt that is used when none is given."""
+        return self.description.prompt
+
+    @property
+    def default_word(self) -> str:
+        """The word that is swapped for null text when none is given."""
+        return self.description.word
+
+    def check_prompt(self, prompt: str | None = None, word: str | None = None) -> None:
+        """Raises ``WordError`` where the word is not in the prompt or the prompt is too long."""
+        self._prompt_and_span(prompt, word)
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Any,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        reading: str = "embedding",
+        strength: float | Array = 1.0,
+        steps: int | None = None,
+        spacing: str | None = None,
+        solver: str = "fixed-point",
+        max_iterations: int | None = None,
+        tolerance: float | None = None,
+        depth: int | None = None,
+        guidance_scale: float = 1.0,
+        cross_replace_steps: float = 0.8,
+        self_replace_steps: float = 0.4,
+        refine: str = "physics",
+        output_type: str = "np",
+        callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], Any] | None = None,
+    ) -> DehazeResult:
+        """Removes the haze from one photo.
+
+        Args:
+            image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB.
+            prompt: what the photo shows, with the haze word in it.
+            word: the word (or phrase) of the prompt to swap for null text.
+            reading: ``embedding`` puts null text at the word's token positions; ``delete`` removes
+                the word from the text and aligns the rest.
+            strength: w, 0 for the photo as it was, 1 for the swap; or a map (H, W) of it.
+            steps: N, DDIM steps.
+            spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
+            solver: of the implicit inversion step, see ``dehaze.inversion.list_solvers``.
+            max_iterations: of the solver, a step.
+            tolerance: of the solver, relative.
+            depth: how many of the N steps to invert; all when None.
+            guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
+            cross_replace_steps: share of the steps with the source's cross-attention maps.
+            self_replace_steps: share of the steps with the source's self-attention maps.
+            refine: ``physics``, ``affine`` or ``none``: how the photo's own size is reached.
+            output_type: ``np`` or ``pil``.
+            callback_on_step_end: called as ``callback(pipeline, step, timestep,
+                {"latents": latents})`` after each denoising step, as in diffusers.
+
+        Raises:
+            WordError: the word is not in the prompt.
+            ValueError: a setting is unknown or out of range; the message lists what there is.
+            NonFiniteError: the network returned values that are not finite.
+        """
+        if refine not in REFINEMENTS:
+            raise ValueError(f"unknown refine {refine!r}: there are {', '.join(REFINEMENTS)}")
+        if output_type not in ("np", "pil"):
+            raise ValueError(f"unknown output_type {output_type!r}: there are np, pil")
+        photo = as_pixels(image)
+        inversion = self.invert(
+            photo,
+            prompt,
+            word,
+            steps=steps,
+            spacing=spacing,
+            solver=solver,
+            max_iterations=max_iterations,
+            tolerance=tolerance,
+            depth=depth,
+            guidance_scale=guidance_scale,
+        )
+        latents, evaluations = self._swap(
+            inversion,
+            prompt,
+            word,
+            reading,
+            self._strength(strength, photo, inversion),
+            guidance_scale,
+            AttentionControl(cross_replace_steps, self_replace_steps),
+            callback_on_step_end,
+        )
+        size = self.working_size(photo)
+        hazy, clear = (self._decode(latent, size) for latent in (inversion.trajectory[0], latents))
+        recovery = REFINEMENTS[refine](photo, hazy, clear)
+        return DehazeResult(
+            image=recovery.image if output_type == "np" else as_picture(recovery.image),
+            attention=self.word_attention(photo, inversion, prompt, word),
+            transmission=recovery.transmission,
+            airlight=recovery.airlight,
+            trace=inversion.trace,
+            nfe=int(inversion.trace.nfe.sum()) + evaluations,
+        )
+
+    @torch.no_grad()
+    def invert(
+        self,
+        image: Any,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        steps: int | None = None,
+        spacing: str | None = None,
+        solver: str = "fixed-point",
+        max_iterations: int | None = None,
+        tolerance: float | None = None,
+        depth: int | None = None,
+        guidance_scale: float = 1.0,
+    ) -> InversionResult:
+        """Inverts a photo under the prompt, at the model's working size; see ``__call__``."""
+        source, _ = self._prompt_and_span(prompt, word)
+        latents = self.encode(as_pixels(image))
+        needs = self.description
+        table = DDIMTable.from_scheduler(
+            self.scheduler, steps or needs.steps, spacing or needs.spacing
+        )
+        session = AttentionSession(batch=latents.shape[0], recording=True)
+        inverter = Inverter(
+            table,
+            self._network(session, table, self._embed(source), guidance_scale),
+            solver=solver,
+            tolerance=tolerance or needs.tolerance,
+            max_iterations=max_iterations or needs.max_iterations,
+            evaluations=_evaluations(guidance_scale),
+        )
+        total = table.steps if depth is None else depth
+        with controlled_attention(self.unet, session), self.progress_bar(total=total) as bar:
+            result = inverter.invert(latents, depth=depth, on_step=lambda i: bar.update())
+        result.attention.update(session.record)
+        return result
+
+    @torch.no_grad()
+    def reconstruct(
+        self, image: Any, prompt: str | None = None, **settings: Any
+    ) -> tuple[Any, Any]:
+        """The photo at the working size, and what plain denoising makes of its inversion.
+
+        The network runs again on the way back, under the same prompt: the pair measures how exact
+        the inversion is. ``settings`` as for ``invert``.
+
+        Returns:
+            two float32 (h, w, 3) pictures in [0, 1], working size.
+        """
+        photo = as_pixels(image)
+        inversion = self.invert(photo, prompt, **settings)
+        source, _ = self._prompt_and_span(prompt, None)
+        network = self._network(
+            AttentionSession(),
+            inversion.table,
+            self._embed(source),
+            float(settings.get("guidance_scale", 1.0)),
+        )
+        size = self.working_size(photo)
+        return resize(photo, size), self._decode(denoise(inversion, network), size)
+
+    @torch.no_grad()
+    def codec_roundtrip(self, image: Any) -> Array:
+        """The photo at the working size, encoded and decoded: float32 (h, w, 3) in [0, 1]."""
+        photo = as_pixels(image)
+        return self._decode(self.encode(photo), self.working_size(photo))
+
+    def working_size(self, photo: Array) -> tuple[int, int]:
+        """(height, width) at which the model sees a photo: its own short side, the same shape."""
+        short = self.description.short_side
+        scale = short / min(photo.shape[:2])
+        return (
+            max(short, round(photo.shape[0] * scale)),
+            max(short, round(photo.shape[1] * scale)),
+        )
+
+    @torch.no_grad()
+    def encode(self, photo: Array) -> Tensor:
+        """z_0 of a photo, float32 (1, C, h, w): resized, mirrored up to the size multiple, encoded.
+
+        The codec's own scaling and shift are applied, and its posterior's mode is taken.
+        """
+        small = resize(photo, self.working_size(photo))
+        multiple = self.description.size_multiple
+        height, width = small.shape[:2]
+        padded = np.pad(
+            small, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="symmetric"
+        )
+        image = torch.from_numpy(np.ascontiguousarray(padded)).permute(2, 0, 1)[None] * 2.0 - 1.0
+        image = image.to(self._execution_device, self.vae.dtype)
+        latents = self.vae.encode(image).latent_dist.mode().float()
+        return (latents - self._shift) * float(self.vae.config.scaling_factor)
+
+    def word_attention(
+        self,
+        image: Any,
+        inversion: InversionResult,
+        prompt: str | None = None,
+        word: str | None = None,
+    ) -> Array:
+        """The attention map of a word at the photo's size, float32 (H, W), from its inversion."""
+        photo = as_pixels(image)
+        _, span = self._prompt_and_span(prompt, word)
+        latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
+        heat = (
+            word_map(inversion.attention, span, latent_size, layers=self.description.map_layers)[0]
+            .cpu()
+            .numpy()
+        )
+        height, width = self.working_size(photo)
+        multiple = self.description.size_multiple
+        padded = (height + -height % multiple, width + -width % multiple)
+        cropped = resize(heat, padded)[:height, :width]
+        return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+    def _swap(
+        self,
+        inversion: InversionResult,
+        prompt: str | None,
+        word: str | None,
+        reading: str,
+        strength: float | Tensor,
+        guidance_scale: float,
+        control: AttentionControl,
+        callback: Callable[[Any, int, int, dict[str, Tensor]], Any] | None,
+    ) -> tuple[Tensor, int]:
+        """Denoises with the word swapped; returns z_0 and the number of network evaluations."""
+        source, span = self._prompt_and_span(prompt, word)
+        if reading == "embedding":
+            null = self._embed(tokenize(self.tokenizer, ""))
+            context = swap_for_null_text(self._embed(source), null[0], span)
+        elif reading == "delete":
+            target = tokenize(
+                self.tokenizer, without_word(source.text, word or self.description.word)
+            )
+            context = self._embed(target)
+            control = AttentionControl(
+                control.cross_replace_steps,
+                control.self_replace_steps,
+                control.self_replace_positions,
+                refine_mapper(source, target),
+            )
+        else:
+            raise ValueError(f"unknown reading {reading!r}: there are {', '.join(READINGS)}")
+        session = AttentionSession(
+            record=inversion.attention,
+            batch=inversion.latents.shape[0],
+            control=control,
+            steps=inversion.steps,
+        )
+        table = inversion.table
+        calls = 0
+        network = self._network(session, table, context, guidance_scale)
+
+        def counted(latents: Tensor, i: int, index: Tensor) -> Tensor:
+            nonlocal calls
+            calls += _evaluations(guidance_scale)
+            return network(latents, i, index)
+
+        with (
+            controlled_attention(self.unet, session),
+            self.progress_bar(total=inversion.steps) as bar,
+        ):
+
+            def on_step(i: int, latents: Tensor) -> None:
+                bar.update()
+                if callback is not None:
+                    step = inversion.steps - i
+                    callback(self, step, table.timestep(i), {"latents": latents})
+
+            latents = denoise(inversion, counted, strength=strength, on_step=on_step)
+        return latents, calls
+
+    def _network(
+        self, session: AttentionSession, table: DDIMTable, context: Tensor, guidance_scale: float
+    ) -> NetworkFunction:
+        """The network under one prompt; (1, L, D) ``context`` serves every sample of a batch."""
+        guided = _evaluations(guidance_scale) == 2
+        null = self._embed(tokenize(self.tokenizer, "")) if guided else context
+
+        def evaluate(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
+            embedding = embedding.expand(latents.shape[0], -1, -1)
+            sample = latents.to(self.unet.dtype)
+            output = self.unet(sample, table.timestep(i), encoder_hidden_states=embedding).sample
+            return output.float()
+
+        def network(latents: Tensor, i: int, index: Tensor) -> Tensor:
+            session.step, session.index = i, index
+            output = evaluate(latents, i, context)
+            if not guided:
+                return output
+            with session.paused():
+                unconditional = evaluate(latents, i, null)
+            return unconditional + guidance_scale * (output - unconditional)
+
+        return network
+
+    def _prompt_and_span(
+        self, prompt: str | None, word: str | None
+    ) -> tuple[TokenizedPrompt, tuple[int, ...]]:
+        text = self.description.prompt if prompt is None else prompt
+        tokens = tokenize(self.tokenizer, text)
+        if word is None and prompt is not None and self.description.word not in text.lower():
+            raise WordError(
+                f"the prompt {text!r} has no word {self.description.word!r}: name the word to "
+                "remove as well"
+            )
+        return tokens, word_span(tokens, self.description.word if word is None else word)
+
+    def _embed(self, prompt: TokenizedPrompt) -> Tensor:
+        """(1, L, D), the text encoder's last hidden state."""
+        ids = prompt.ids[None].to(self._execution_device)
+        return self.text_encoder(ids).last_hidden_state.to(self.unet.dtype)
+
+    def _decode(self, latents: Tensor, size: tuple[int, int]) -> Array:
+        """The picture of latents (1, C, h, w), cropped to ``size``: float32 (h, w, 3) in [0, 1]."""
+        scaled = latents / float(self.vae.config.scaling_factor) + self._shift
+        image = self.vae.decode(scaled.to(self.vae.dtype)).sample.float()
+        pixels = image[0, :, : size[0], : size[1]].permute(1, 2, 0).cpu().numpy() * 0.5 + 0.5
+        return np.clip(pixels, 0.0, 1.0).astype(np.float32)
+
+    @property
+    def _shift(self) -> float:
+        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
+    def _strength(
+        self, strength: float | Array, photo: Array, inversion: InversionResult
+    ) -> float | Tensor:
+        """One number, or a map at the latents' size."""
+        if np.ndim(strength) == 0:
+            return float(strength)
+        weights = np.asarray(strength, dtype=np.float32)
+        if weights.shape != photo.shape[:2]:
+            raise ValueError(f"strength is {weights.shape} and the photo {photo.shape[:2]}")
+        latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
+        return torch.from_numpy(resize(weights, latent_size))[None, None].to(inversion.latents)
+
+
+def as_pixels(image: Any) -> Array:
+    """A photo as float32 (H, W, 3) RGB in [0, 1].
+
+    Args:
+        image: PIL of any mode, uint8 (H, W, 3) in [0, 255], uint16 in [0, 65535], or float in
+            [0, 1]; the type decides, never the values.
+
+    Raises:
+        ValueError: another shape or type, values that are not finite, or floats outside [0, 1].
+    """
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"a photo is (H, W, 3), not {pixels.shape}")
+    if pixels.dtype in (np.uint8, np.uint16):
+        return np.asarray(pixels / np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ValueError(f"a photo is uint8, uint16 or float, not {pixels.dtype}")
+    if not np.isfinite(pixels).all():
+        raise ValueError("the photo has values that are not finite")
+    if pixels.min() < 0.0 or pixels.max() > 1.0:
+        raise ValueError(f"a float photo is in [0, 1], not [{pixels.min():g}, {pixels.max():g}]")
+    return np.asarray(pixels, dtype=np.float32)
+
+
+def as_picture(pixels: Array) -> Image.Image:
+    """A PIL image of float32 (H, W, 3) in [0, 1]."""
+    return Image.fromarray(np.round(pixels * 255.0).astype(np.uint8))
+
+
+def _evaluations(guidance_scale: float) -> int:
+    """Network evaluations a call: without guidance the unconditional pass is never run."""
+    return 1 if guidance_scale == 1.0 else 2

@@ -1,0 +1,38 @@
+"""The house's style is part of the tests: ruff and mypy are clean, on the layout as installed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def _run(*command: str, cwd: Path = ROOT) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", *command], cwd=cwd, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("command", [("check",), ("format", "--check")])
+def test_ruff_is_clean(command: tuple[str, ...]) -> None:
+    _run("ruff", *command, ".")
+
+
+def test_mypy_is_clean(tmp_path: Path) -> None:
+    # datasets/ and eval/ are dehaze.datasets and dehaze.eval only once installed.
+    package = tmp_path / "dehaze"
+    package.mkdir()
+    for part in (ROOT / "dehaze").iterdir():
+        if part.name != "__pycache__":
+            (package / part.name).symlink_to(part)
+    for name in ("datasets", "eval"):
+        (package / name).symlink_to(ROOT / name)
+    for name in ("training", "cli.py"):
+        (tmp_path / name).symlink_to(ROOT / name)
+    settings = ("--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(tmp_path / "c"))
+    _run("mypy", *settings, "-p", "dehaze", "-p", "training", "-m", "cli", cwd=tmp_path)
