@@ -253,12 +253,15 @@ class _Progress:
     def __call__(self, outcome: Outcome) -> None:
         from dehaze.images import printable
 
-        self._bar.clear()
+        lines = [f"{printable(outcome.source)}: note: {note}" for note in outcome.notes]
         if outcome.error is not None:
-            _say(str(outcome.error))
-        for note in outcome.notes:
-            _say(f"{printable(outcome.source)}: note: {note}")
+            lines.append(str(outcome.error))
         self._bar.update()
+        if lines:
+            self._bar.clear()
+            for line in lines:
+                _say(line)
+            self._bar.refresh()
 
 
 def _say(line: str) -> None:
@@ -342,7 +345,7 @@ def _sentence(plan: Plan, summary: Summary) -> str:
     for count, what in (
         (len(summary.having("kept")), "kept from an earlier run"),
         (len(summary.having("failed")), "failed"),
-        (len(plan.passed_over), "other files passed over"),
+        (len(plan.passed_over), "passed over as no photo"),
     ):
         if count:
             counts.append(f"{count} {what}")

@@ -22,7 +22,7 @@ import dehaze
 from dehaze.batch import JOURNAL_NAME
 from dehaze.commands import main
 from dehaze.commands import run as module
-from dehaze.images import FloatArray, read_photo, write_photo
+from dehaze.images import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.inversion.solvers import list_solvers
 from dehaze.models.load import BUNDLED_FOLDER
 from dehaze.physics import REFINEMENTS
@@ -110,7 +110,7 @@ def test_a_folder_comes_out_as_it_went_in(invoke: Invoke) -> None:
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     assert re.fullmatch(
-        r"2 done, 1 other files passed over; \d+\.\d\d s and 80 NFE a photo; in out\n",
+        r"2 done, 1 passed over as no photo; \d+\.\d\d s and 80 NFE a photo; in out\n",
         result.stdout,
     )
     assert shade("out/a.jpg") == pytest.approx(0.4, abs=0.01)
@@ -220,10 +220,13 @@ def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: Fake
     }
 
 
-def test_the_readings_offered_are_the_pipelines() -> None:
-    (option,) = (option for option in module.run.params if option.name == "reading")
-    assert isinstance(option.type, click.Choice)
-    assert tuple(option.type.choices) == tuple(READINGS)
+def test_what_the_help_states_without_imports_is_what_the_library_has() -> None:
+    options = {option.name: option for option in module.run.params}
+    reading = options["reading"].type
+    assert isinstance(reading, click.Choice)
+    assert tuple(reading.choices) == tuple(READINGS)
+    assert options["max_megapixels"].default == MAX_MEGAPIXELS
+    assert options["refine"].default in REFINEMENTS
 
 
 def test_every_photo_starts_from_the_seed(invoke: Invoke, pipeline: FakePipeline) -> None:
