@@ -114,8 +114,9 @@ def _brightest_among(hazy: Array, haziness: Array, fraction: float) -> Array:
     """The brightest pixel (by the sum of its channels) among the haziest ``fraction``."""
     flat = haziness.ravel()
     count = max(1, int(flat.size * fraction))
-    haziest = np.argpartition(flat, flat.size - count)[-count:]
-    colours = hazy.reshape(-1, 3)[haziest]
+    # Ties are common in 8-bit skies: all of them count, so that no sorting order decides.
+    threshold = np.partition(flat, flat.size - count)[flat.size - count]
+    colours = hazy.reshape(-1, 3)[flat >= threshold]
     # A picture that is black where it is haziest gives no airlight to divide by.
     return np.maximum(colours[colours.sum(axis=1).argmax()], np.float32(1 / 255))
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import rankdata
 
 
 @dataclass(frozen=True)
@@ -57,10 +56,8 @@ def density_correlation(attention: NDArray[Any], transmission: NDArray[Any]) -> 
     Source: Spearman, "The Proof and Measurement of Association between Two Things", 1904.
     """
     _same_shape(attention, transmission)
-    ranks = rankdata(attention, axis=None)
-    density_ranks = rankdata(1.0 - transmission.astype(np.float64), axis=None)
-    ranks -= ranks.mean()
-    density_ranks -= density_ranks.mean()
+    ranks = _centred_ranks(attention)
+    density_ranks = _centred_ranks(1.0 - transmission.astype(np.float64))
     norm = math.sqrt(float(ranks @ ranks) * float(density_ranks @ density_ranks))
     return float(ranks @ density_ranks) / norm if norm > 0 else math.nan
 
@@ -105,6 +102,13 @@ def airlight_error(estimate: NDArray[Any], truth: NDArray[Any]) -> AirlightError
     sine = float(np.linalg.norm(np.cross(first, second)))
     angle = math.degrees(math.atan2(sine, float(first @ second))) if norm > 0 else math.nan
     return AirlightError(float(np.abs(first - second).mean()), angle)
+
+
+def _centred_ranks(values: NDArray[Any]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    mean_ranks = np.cumsum(counts) - (counts - 1) / 2
+    ranks = mean_ranks[inverse.ravel()]
+    return np.asarray(ranks - ranks.mean(), dtype=np.float64)
 
 
 def _same_shape(first: NDArray[Any], second: NDArray[Any]) -> None:

@@ -1,0 +1,179 @@
+"""Baselines: what each must do to haze whose truth is known, and to any picture at all."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from numpy.typing import NDArray
+from scipy.ndimage import grey_closing, minimum_filter
+from skimage.color import rgb2hsv
+from skimage.data import astronaut, chelsea
+
+from dehaze.eval import baselines
+from dehaze.eval.metrics import psnr_rgb
+from dehaze.physics import guided_filter
+
+Array = NDArray[Any]
+AIRLIGHT = np.array([0.9, 0.92, 0.95], dtype=np.float32)
+
+
+@pytest.fixture(scope="module")
+def scene() -> tuple[Array, Array, Array]:
+    """A photo, the same under haze that thickens towards the top, and its transmission."""
+    clear = chelsea()[:240, :320].astype(np.float32) / np.float32(255)
+    clear = clear**1.5  # dark enough for the dark channel prior to hold
+    transmission = np.linspace(0.25, 0.8, 240, dtype=np.float32)[:, None].repeat(320, axis=1)
+    sky = clear.copy()
+    sky[:30] = AIRLIGHT
+    t = transmission[..., None]
+    return sky, (sky * t + AIRLIGHT * (1 - t)).astype(np.float32), transmission
+
+
+@pytest.mark.parametrize("name", baselines.list_baselines())
+def test_a_baseline_brings_haze_nearer_to_the_truth(
+    scene: tuple[Array, Array, Array], name: str
+) -> None:
+    clear, hazy, _ = scene
+    before = hazy.copy()
+    result = baselines.get_baseline(name).run(hazy)
+    assert result.shape == hazy.shape
+    assert result.dtype == np.float32
+    assert psnr_rgb(255 * result, 255 * clear) > psnr_rgb(255 * hazy, 255 * clear) + 0.5
+    np.testing.assert_array_equal(hazy, before)
+
+
+@pytest.mark.parametrize("name", ["dcp", "cap", "darktable"])
+def test_the_airlight_and_the_order_of_the_transmission_are_found(
+    scene: tuple[Array, Array, Array], name: str
+) -> None:
+    _, hazy, transmission = scene
+    estimate = baselines.get_baseline(name).estimate
+    assert estimate is not None
+    found = estimate(hazy)
+    np.testing.assert_allclose(found.airlight, AIRLIGHT, atol=0.03)
+    assert found.transmission.shape == transmission.shape
+    assert found.transmission.dtype == np.float32
+    assert found.transmission[-60:].mean() > found.transmission[40:100].mean()
+
+
+@pytest.mark.parametrize("name", baselines.list_baselines())
+@settings(max_examples=15, deadline=None)
+@given(
+    hazy=arrays(
+        np.float32,
+        st.tuples(st.integers(1, 40), st.integers(1, 40), st.just(3)),
+        elements=st.floats(0, 1, width=32),
+    )
+)
+def test_any_picture_stays_finite_and_in_range(name: str, hazy: Array) -> None:
+    result = baselines.get_baseline(name).run(hazy)
+    assert result.shape == hazy.shape
+    assert np.isfinite(result).all()
+    assert result.min() >= 0
+    assert result.max() <= 1
+
+
+@pytest.mark.parametrize("name", baselines.list_baselines())
+@pytest.mark.parametrize("value", [0.0, 1.0])
+def test_black_and_white_pictures_survive(name: str, value: float) -> None:
+    picture = np.full((60, 70, 3), value, dtype=np.float32)
+    assert np.isfinite(baselines.get_baseline(name).run(picture)).all()
+
+
+@pytest.mark.parametrize("name", baselines.list_baselines())
+@pytest.mark.parametrize(
+    "picture",
+    [
+        np.zeros((4, 4), np.float32),
+        np.zeros((4, 4, 4), np.float32),
+        np.zeros((4, 4, 3), np.uint8),
+        np.zeros((4, 4, 3), np.float64),
+    ],
+)
+def test_anything_but_float32_rgb_is_refused(name: str, picture: Array) -> None:
+    with pytest.raises(ValueError, match="expected float32"):
+        baselines.get_baseline(name).run(picture)
+
+
+def test_the_dark_channel_is_scipys_minimum() -> None:
+    picture = astronaut()[:50, :60].astype(np.float32)
+    expected = minimum_filter(picture.min(axis=2), size=15, mode="nearest")
+    np.testing.assert_array_equal(baselines.dark_channel(picture, 15), expected)
+
+
+def test_he_takes_the_brightest_pixel_among_the_haziest_thousandth() -> None:
+    hazy = np.full((100, 100, 3), 0.2, dtype=np.float32)
+    hazy[:20, :20] = 0.8  # haze
+    hazy[5, 5] = (0.9, 0.85, 0.8)  # in the haze: brightest there
+    hazy[60, 60] = 1.0  # a lamp: brighter, but its patch is dark
+    found = baselines.estimate_by_dark_channel(hazy)
+    np.testing.assert_allclose(found.airlight, [0.9, 0.85, 0.8])
+
+
+def test_the_colour_attenuation_prior_is_its_linear_model() -> None:
+    hazy = astronaut()[100:180, 100:200].astype(np.float32) / np.float32(255)
+    hsv = rgb2hsv(hazy.astype(np.float64))
+    depth = 0.121779 + 0.959710 * hsv[..., 2] - 0.780245 * hsv[..., 1]
+    depth = minimum_filter(depth, size=15, mode="nearest").astype(np.float32)
+    grey = (hazy @ np.array([0.299, 0.587, 0.114])).astype(np.float32)
+    expected = np.clip(np.exp(-guided_filter(grey, depth, 60, 1e-3)), 0.1, 0.9)
+    found = baselines.estimate_by_color_attenuation(hazy)
+    np.testing.assert_allclose(found.transmission, expected, atol=1e-4)
+
+
+def test_the_photo_editor_closes_filters_and_bounds_the_transmission() -> None:
+    hazy = astronaut()[100:180, 100:200].astype(np.float32) / np.float32(255)
+    found = baselines.estimate_by_photo_editor(hazy, strength=0.6)
+    raw = 1 - np.float32(0.6) * (hazy / found.airlight).min(axis=2)
+    closed = grey_closing(raw, size=13, mode="nearest").astype(np.float32)
+    filtered = guided_filter(hazy, closed, 9, 0.025)
+    inner = (slice(13, -13), slice(13, -13))
+    assert (found.transmission[inner] >= filtered[inner] - 1e-5).all()
+    unbounded = np.isclose(found.transmission[inner], filtered[inner], atol=1e-5)
+    assert 0.1 < unbounded.mean() < 1
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 1000), strength=st.floats(0, 1))
+def test_the_bounds_keep_every_channel_within_range_without_clipping(
+    seed: int, strength: float
+) -> None:
+    hazy = np.random.default_rng(seed).random((20, 24, 3), dtype=np.float32)
+    found = baselines.estimate_by_photo_editor(hazy, strength=strength)
+    t = np.maximum(found.transmission, 1e-6)[..., None]
+    restored = (hazy - found.airlight) / t + found.airlight
+    assert restored.min() > -1e-3
+    assert restored.max() < 1 + 1e-3
+
+
+def test_the_photo_editors_airlight_does_not_depend_on_the_size() -> None:
+    small = np.kron(np.random.default_rng(5).random((64, 96, 3)), np.ones((16, 16, 1))).astype(
+        np.float32
+    )
+    large = np.kron(small, np.ones((2, 2, 1))).astype(np.float32)
+    airlights = [baselines.estimate_by_photo_editor(picture).airlight for picture in (small, large)]
+    np.testing.assert_allclose(*airlights, atol=0.01)
+
+
+def test_the_fast_guided_filter_changes_little_and_is_fast() -> None:
+    tile = astronaut()[:500, :500].astype(np.float32) / np.float32(255)
+    hazy = np.tile(0.5 * tile + 0.45, (4, 6, 1)).astype(np.float32)  # 6 megapixels
+    started = time.perf_counter()
+    fast = baselines.estimate_by_dark_channel(hazy).transmission
+    assert time.perf_counter() - started < 30  # about 1 s on an idle core
+    grey = (hazy @ np.array([0.299, 0.587, 0.114])).astype(np.float32)
+    airlight = baselines.estimate_by_dark_channel(hazy).airlight
+    raw = 1 - np.float32(0.95) * baselines.dark_channel(hazy / airlight, 15)
+    exact = np.clip(guided_filter(grey, raw, 60, 1e-4), 0, 1)
+    assert float(np.abs(fast - exact).mean()) < 0.02
+
+
+def test_an_unknown_baseline_lists_the_known() -> None:
+    with pytest.raises(KeyError, match="dcp, cap, clahe, darktable"):
+        baselines.get_baseline("he")
