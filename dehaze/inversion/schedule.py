@@ -69,12 +69,15 @@ class DDIMTable:
             raise ScheduleError(f"{steps} steps: there must be 1 to {train_timesteps}")
         if spacing is not None and spacing not in SPACINGS:
             raise ScheduleError(f"unknown spacing {spacing!r}: there are {', '.join(SPACINGS)}")
+        # Without this mark of diffusers, which has a value that was left at the default of the old
+        # class replaced by the default of the new one: they differ in set_alpha_to_one.
+        settings = {key: value for key, value in config.items() if key != "_use_default_values"}
         if spacing == "noisy-end":
-            ddim = DDIMScheduler.from_config(config)
+            ddim = DDIMScheduler.from_config(settings)
             timesteps = _noisy_end(train_timesteps, steps)
         else:
             own = {} if spacing is None else {"timestep_spacing": spacing}
-            ddim = DDIMScheduler.from_config(config, **own)
+            ddim = DDIMScheduler.from_config({**settings, **own})
             ddim.set_timesteps(steps)
             timesteps = sorted(int(timestep) for timestep in ddim.timesteps)
         return cls.from_timesteps(ddim, timesteps)

@@ -166,8 +166,8 @@ def fixed_point(
     z = z_start.clone()
     batch, device = z.shape[0], z.device
     iterations = torch.zeros(batch, dtype=torch.int64, device=device)
-    residuals = torch.full((max_iterations, batch), torch.nan, device=device)
-    contraction = torch.full((batch,), torch.nan, device=device)
+    residuals = torch.full((max_iterations, batch), torch.nan, device=device, dtype=z.dtype)
+    contraction = torch.full((batch,), torch.nan, device=device, dtype=z.dtype)
     converged = torch.zeros(batch, dtype=torch.bool, device=device)
     for k in range(max_iterations):
         active = torch.nonzero(~converged).flatten()

@@ -1,0 +1,134 @@
+"""Small models made on the spot and saved in the real format, so that loading is tested offline."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from dehaze.pipeline import DehazePipeline
+from training.captions import vocabulary
+from training.networks import Networks, build_networks, build_tokenizer
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def data_folder() -> Path:
+    """The development data, where it is present: $DEHAZE_DATA or ../shared/data."""
+    folder = Path(os.environ.get("DEHAZE_DATA", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip("the development data is not here: set DEHAZE_DATA")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of the bundled kind, its weights random."""
+    folder = tmp_path_factory.mktemp("random_model")
+    torch.manual_seed(0)
+    build_networks(build_tokenizer(vocabulary(), folder / "source")).save(folder)
+    settings = {"short_side": 16, "steps": 4, "spacing": "noisy-end", "tolerance": 1e-6}
+    (folder / "dehaze.json").write_text(json.dumps(settings))
+    return folder
+
+
+def save_stable_diffusion(folder: Path, prediction_type: str) -> Path:
+    """A tiny Stable Diffusion: AutoencoderKL, PNDM or DDIM scheduler, model_index.json, random."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(vocabulary(), folder / "source")
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=37,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=32,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32,
+        attention_head_dim=4,
+        norm_num_groups=8,
+        use_linear_projection=prediction_type == "v_prediction",
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        latent_channels=4,
+        norm_num_groups=8,
+        scaling_factor=0.31,
+    )
+    schedule = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "steps_offset": 1,
+        "set_alpha_to_one": False,
+        "prediction_type": prediction_type,
+    }
+    if prediction_type == "epsilon":
+        scheduler = PNDMScheduler(skip_prk_steps=True, **schedule)
+    else:
+        scheduler = DDIMScheduler(clip_sample=False, **schedule)
+    networks = Networks(tokenizer, text_encoder, unet, vae, scheduler)
+    networks.save(folder)
+    index = json.loads((folder / "model_index.json").read_text())
+    index["_class_name"] = "StableDiffusionPipeline"
+    index["safety_checker"] = [None, None]
+    (folder / "model_index.json").write_text(json.dumps(index))
+    return folder
+
+
+@pytest.fixture(scope="session", params=["epsilon", "v_prediction"])
+def stable_diffusion(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Path:
+    """A folder with a tiny random Stable Diffusion, 1.x-like and 2.x-like."""
+    return save_stable_diffusion(tmp_path_factory.mktemp("sd"), str(request.param))
+
+
+@pytest.fixture
+def pipeline(random_model: Path) -> DehazePipeline:
+    """The random model of the bundled kind, loaded."""
+    loaded = DehazePipeline.from_pretrained(random_model)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@pytest.fixture(scope="session")
+def bundled() -> DehazePipeline:
+    """The model that ships."""
+    loaded = DehazePipeline.from_pretrained("bundled")
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@pytest.fixture
+def photo() -> NDArray[np.float32]:
+    """A made-up scene, float32 (40, 60, 3) in [0, 1]: sky, ground, a few blocks."""
+    rng = np.random.default_rng(7)
+    rows = np.linspace(0.0, 1.0, 40, dtype=np.float32)[:, None, None]
+    scene = np.broadcast_to(
+        np.float32([0.4, 0.6, 0.9]) * (1 - rows) + rows * np.float32([0.3, 0.25, 0.1]), (40, 60, 3)
+    ).copy()
+    for _ in range(12):
+        top, left = int(rng.integers(8, 30)), int(rng.integers(0, 50))
+        scene[top : top + 10, left : left + 8] = rng.uniform(0, 1, 3)
+    return scene.astype(np.float32)

@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from diffusers import (
+    DDIMInverseScheduler,
+    DDIMScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    PNDMScheduler,
+)
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dehaze.inversion.schedule import PREDICTION_TYPES, SPACINGS, DDIMTable, ScheduleError
+
+
+def scheduler(**settings: Any) -> DDIMScheduler:
+    defaults: dict[str, Any] = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "clip_sample": False,
+        "steps_offset": 1,
+        "set_alpha_to_one": False,
+    }
+    return DDIMScheduler(**{**defaults, **settings})
+
+
+@pytest.mark.parametrize("spacing", SPACINGS)
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("steps", [4, 7, 10, 50])
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+def test_a_step_with_frozen_noise_is_undone(
+    spacing: str, prediction_type: str, steps: int, set_alpha_to_one: bool
+) -> None:
+    table = DDIMTable.from_scheduler(
+        scheduler(prediction_type=prediction_type, set_alpha_to_one=set_alpha_to_one),
+        steps,
+        spacing,
+    )
+    generator = torch.Generator().manual_seed(steps)
+    z = torch.randn(1, 4, 3, 3, dtype=torch.float64, generator=generator)
+    noise = torch.randn(1, 4, 3, 3, dtype=torch.float64, generator=generator)
+    assert table.steps == steps
+    for i in range(1, steps + 1):
+        inverted = table.inverse_step(z, noise, i)
+        assert (table.denoise_step(inverted, noise, i) - z).abs().max() < 1e-12
+        derived = table.noise_of_step(inverted, z, i)
+        assert (table.denoise_step(inverted, derived, i) - z).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("steps", [7, 20])
+@pytest.mark.parametrize("set_alpha_to_one", [True, False])
+def test_denoising_agrees_with_the_scheduler_of_diffusers(
+    prediction_type: str, spacing: str, steps: int, set_alpha_to_one: bool
+) -> None:
+    """Holds where diffusers' own step is right: where its previous timestep is the neighbour's."""
+    reference = scheduler(
+        prediction_type=prediction_type,
+        timestep_spacing=spacing,
+        set_alpha_to_one=set_alpha_to_one,
+    )
+    reference.set_timesteps(steps)
+    table = DDIMTable.from_scheduler(reference, steps)
+    assert list(table.timesteps) == sorted(reference.timesteps.tolist())
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(1, 4, 3, 3, generator=generator)
+    output = torch.randn(1, 4, 3, 3, generator=generator)
+    compared = 0
+    for i in range(steps, 0, -1):
+        neighbour = table.timestep(i - 1) if i > 1 else -1
+        presumed = table.timestep(i) - 1000 // steps
+        if (neighbour if i > 1 else min(presumed, -1)) != (presumed if i > 1 else min(presumed, -1)):
+            continue
+        if i == 1 and presumed >= 0:
+            continue
+        theirs = reference.step(output, table.timestep(i), z).prev_sample
+        ours = table.denoise_step(z, table.predicted_noise(output, z, i), i)
+        torch.testing.assert_close(ours, theirs, rtol=2e-4, atol=2e-4)
+        compared += 1
+    assert compared > 0
+
+
+def test_prediction_types_stand_for_the_same_noise() -> None:
+    tables = {
+        kind: DDIMTable.from_scheduler(scheduler(prediction_type=kind), 10)
+        for kind in PREDICTION_TYPES
+    }
+    generator = torch.Generator().manual_seed(2)
+    clean = torch.randn(1, 4, 3, 3, dtype=torch.float64, generator=generator)
+    noise = torch.randn(1, 4, 3, 3, dtype=torch.float64, generator=generator)
+    for i in range(1, 11):
+        table = tables["epsilon"]
+        root, sigma = math.sqrt(table.alphas[i]), table.sigma(i)
+        z = root * clean + sigma * noise
+        outputs = {
+            "epsilon": noise,
+            "v_prediction": root * noise - sigma * clean,
+            "sample": clean,
+        }
+        for kind, output in outputs.items():
+            predicted = tables[kind].predicted_noise(output, z, i)
+            torch.testing.assert_close(predicted, noise, rtol=1e-9, atol=1e-9)
+
+
+def test_neighbours_come_from_the_list_where_steps_do_not_divide_1000() -> None:
+    table = DDIMTable.from_scheduler(scheduler(timestep_spacing="trailing"), 7)
+    cumulative = scheduler().alphas_cumprod.double()
+    for i in range(2, 8):
+        assert table.alphas[i - 1] == float(cumulative[table.timestep(i - 1)])
+    arithmetic = [table.timestep(i) - 1000 // 7 for i in range(2, 8)]
+    assert arithmetic != [table.timestep(i - 1) for i in range(2, 8)]
+
+
+def test_the_inverse_scheduler_of_diffusers_built_by_default_is_not_ours() -> None:
+    """A known trap: its defaults are not those of the model."""
+    default = DDIMInverseScheduler()
+    assert default.config.beta_end != scheduler().config.beta_end
+    table = DDIMTable.from_scheduler(scheduler(), 50)
+    assert table.timesteps[:2] == (1, 21)
+    assert table.timesteps[-1] == 981
+
+
+def test_another_scheduler_class_gives_the_same_table() -> None:
+    pndm = PNDMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+        skip_prk_steps=True,
+    )
+    assert DDIMTable.from_scheduler(pndm, 20) == DDIMTable.from_scheduler(scheduler(), 20)
+
+
+@given(steps=st.integers(1, 990), train=st.sampled_from([1000]))
+def test_noisy_end_timesteps_ascend_and_lean_to_the_noise(steps: int, train: int) -> None:
+    table = DDIMTable.from_scheduler(scheduler(num_train_timesteps=train), steps, "noisy-end")
+    gaps = [later - earlier for earlier, later in zip(table.timesteps, table.timesteps[1:])]
+    assert table.timesteps[-1] == 990
+    assert table.timesteps[0] >= 0
+    assert all(gap >= 1 for gap in gaps)
+    if 3 <= steps <= 30:
+        assert gaps[0] > gaps[-1]
+
+
+def test_zero_terminal_signal_is_refused_by_name() -> None:
+    rescaled = scheduler(rescale_betas_zero_snr=True)
+    with pytest.raises(ScheduleError, match="zero terminal SNR"):
+        DDIMTable.from_scheduler(rescaled, 10, "trailing")
+    assert DDIMTable.from_scheduler(rescaled, 10, "noisy-end").alphas[-1] > 0
+
+
+@pytest.mark.parametrize(
+    ("steps", "spacing", "cause"),
+    [(0, None, "1 to 1000"), (1001, None, "1 to 1000"), (10, "even", "leading, trailing")],
+)
+def test_settings_out_of_range_are_named(steps: int, spacing: str | None, cause: str) -> None:
+    with pytest.raises(ScheduleError, match=cause):
+        DDIMTable.from_scheduler(scheduler(), steps, spacing)
+
+
+def test_a_scheduler_without_ddim_is_refused() -> None:
+    with pytest.raises(ScheduleError, match="FlowMatchEulerDiscreteScheduler"):
+        DDIMTable.from_scheduler(FlowMatchEulerDiscreteScheduler(), 10)
