@@ -6,6 +6,7 @@ libraries only when it runs: ``dehaze --help`` answers at once.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterable
 from importlib import import_module
@@ -68,6 +69,10 @@ class CommandGroup(click.Group):
 @click.version_option(__version__, prog_name="dehaze")
 def main() -> None:
     """Remove haze from photos with nothing but the word "haze"."""
+    # By default torch's threads wait for each other by spinning. With another program on one of the
+    # cores that makes a photo fifty times slower; to sleep costs next to nothing. OpenMP reads this
+    # when torch is first imported.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def quiet_libraries() -> None:

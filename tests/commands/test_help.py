@@ -56,6 +56,22 @@ def test_version_and_unknown_command() -> None:
     assert "No such command 'defog'" in unknown.stderr
 
 
+@pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
+def test_threads_sleep_while_they_wait_unless_told_otherwise(
+    before: str | None, after: str
+) -> None:
+    done = python(
+        "import os, sys\n"
+        "os.environ.pop('OMP_WAIT_POLICY', None)\n"
+        f"os.environ.update({{'OMP_WAIT_POLICY': {before!r}}} if {before!r} else {{}})\n"
+        "from dehaze.commands import main\n"
+        "main(['doctor', '--help'], standalone_mode=False)\n"
+        "assert 'torch' not in sys.modules\n"
+        "print(os.environ['OMP_WAIT_POLICY'])"
+    )
+    assert done.stdout.splitlines()[-1] == after
+
+
 def test_a_registry_is_asked_for_names_only_when_a_value_is_given() -> None:
     asked = 0
 
