@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 
 from dehaze.datasets import Sample, read_rgb
 from dehaze.eval.methods import HazyInput, Method, ResultFolder
@@ -265,7 +265,7 @@ def _cell(pixels: NDArray[Any] | None, label: str) -> Image.Image:
     cell = Image.new("RGB", (_CELL[0], _CELL[1] + _LABEL), "white")
     if pixels is not None:
         picture = Image.fromarray(np.asarray(pixels, dtype=np.uint8))
-        picture.thumbnail((_CELL[0] - 8, _CELL[1] - 4))
+        picture = ImageOps.contain(picture, (_CELL[0] - 8, _CELL[1] - 4))
         cell.paste(picture, ((_CELL[0] - picture.width) // 2, 2))
     ImageDraw.Draw(cell).text((6, _CELL[1] + 4), label, fill="black", font_size=13)
     return cell

@@ -53,8 +53,10 @@ def independent_dark_channel_prior(hazy: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("subset", ["sots-indoor", "sots-outdoor"])
-def test_hazy_and_dark_channel_prior_on_sots(data_root: Path, tmp_path: Path, subset: str) -> None:
-    dataset = open_dataset(subset, data_root)
+def test_hazy_and_dark_channel_prior_on_sots(
+    data_folder: Path, tmp_path: Path, subset: str
+) -> None:
+    dataset = open_dataset(subset, data_folder)
     samples = dataset.spread(12)
     runner = Runner(
         sets=(EvaluationSet(dataset, samples),),
@@ -77,10 +79,10 @@ def test_hazy_and_dark_channel_prior_on_sots(data_root: Path, tmp_path: Path, su
         assert row.statistics["ssim"].mean == pytest.approx(ssim, abs=0.001)
 
 
-def test_the_development_data_are_read_without_oddities(data_root: Path) -> None:
+def test_the_development_data_are_read_without_oddities(data_folder: Path) -> None:
     expected = {"sots-indoor": 45, "sots-outdoor": 61, "i-haze": 15, "dense-haze": 15}
     for name, count in expected.items():
-        dataset = open_dataset(name, data_root)
+        dataset = open_dataset(name, data_folder)
         assert len(dataset) == count
         assert dataset.oddities == ()
         assert dataset.samples[0].load().clear is not None

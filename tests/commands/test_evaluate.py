@@ -1,0 +1,196 @@
+"""``dehaze evaluate``: what it prints, what it refuses, and with which exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from dehaze.commands import main
+from dehaze.eval import runner as runner_module
+from dehaze.eval.runner import Runner
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    """A root with a SOTS-indoor of two scenes."""
+    rng = np.random.default_rng(0)
+    for scene in ("1400", "1401"):
+        clear = np.kron(rng.integers(0, 200, (6, 8, 3)), np.ones((8, 8, 1))).astype(np.uint8)
+        for name, pixels in ((f"gt/{scene}.png", clear), (f"hazy/{scene}_1.png", clear // 2 + 110)):
+            path = tmp_path / "data/SOTS/indoor" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(pixels).save(path)
+    return tmp_path / "data"
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["evaluate", *map(str, arguments)])
+
+
+def reside(root: Path, *arguments: object) -> Result:
+    out = ("-o", root.parent / "out") if "-o" not in arguments else ()
+    return call("reside", "--root", root, "--subset", "sots-indoor", *out, *arguments)
+
+
+def test_it_prints_the_table_and_writes_four_files(root: Path) -> None:
+    done = reside(root, "--method", "cap")
+    assert done.exit_code == 0, done.output
+    assert "**dehaze-bench v1: PSNR rgb, SSIM wang, saved 8-bit PNG**" in done.stdout
+    for method in ("hazy", "dcp", "cap"):
+        assert f"| sots-indoor | {method} | 2 | 0 |" in done.stdout
+    out = root.parent / "out"
+    for name in ("table.md", "scores.csv", "results.json", "sheet.png"):
+        assert (out / name).is_file()
+        assert name in done.stderr
+    assert (out / "table.md").read_text().strip() == done.stdout.strip()
+
+
+def test_options_reach_the_protocol(root: Path) -> None:
+    done = reside(
+        root,
+        *("--method", "clahe", "--ssim", "ffa", "--psnr", "y601", "--float"),
+        *("--crop-border", 2, "--resize", "40x30", "--oracle", "--limit", 1, "--seed", 4),
+    )
+    assert done.exit_code == 0, done.output
+    protocol = json.loads((root.parent / "out/results.json").read_text())["protocol"]
+    expected: dict[str, Any] = {
+        "ssim": "ffa",
+        "psnr": "y601",
+        "unrounded": True,
+        "crop_border": 2,
+        "resize": [40, 30],
+        "oracle": True,
+    }
+    assert {name: protocol[name] for name in expected} == expected
+    assert "1 of 2 images" in done.stdout
+    assert "Seed 4" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (("--method", "magic"), "no method is named 'magic'"),
+        (("--method", "ours:steps=x"), "no number"),
+        (("--ssim", "best"), "wang, dehazeformer, ffa, skimage7, y, d4"),
+        (("--psnr", "best"), "rgb, y601, yiq"),
+        (("--solver", "guess"), "fixed-point"),
+        (("--refine", "guess"), "physics"),
+        (("--resize", "512"), "no size"),
+        (("--resize", "0x5"), "no size"),
+        (("--limit", 0), "limit"),
+        (("--crop-border", -1), "crop-border"),
+        (("--subset", "sots"), "sots-indoor, sots-outdoor"),
+        (("--subset", "its"), "https://sites.google.com/view/reside-dehaze-datasets"),
+        (("--method", "folder:x=/nowhere"), "no folder"),
+    ],
+)
+def test_wrong_usage_is_refused_with_code_2(
+    root: Path, arguments: tuple[object, ...], cause: str
+) -> None:
+    done = reside(root, "--method", "clahe", *arguments)
+    assert done.exit_code == 2
+    assert cause in done.stderr
+    assert "Traceback" not in done.output
+    assert not (root.parent / "out").exists()
+
+
+def test_a_wrong_root_is_code_2_and_says_where_to_look(tmp_path: Path) -> None:
+    done = call("reside", "--root", tmp_path / "nowhere", "--method", "dcp")
+    assert done.exit_code == 2
+    assert "Expected layout" in done.stderr
+    assert done.stderr.count("\n") == 1
+
+
+def test_failures_are_code_1_and_named_on_stderr(root: Path) -> None:
+    (root / "SOTS/indoor/gt/1401.png").unlink()
+    (root / "SOTS/indoor/gt/1400.png").write_bytes(b"no picture")
+    done = reside(root, "--method", "dcp")
+    assert done.exit_code == 1
+    for part in ("1401_1.png: no ground truth with id 1401", "gt/1400.png"):
+        assert part in done.stderr
+    assert "| sots-indoor | dcp | 1 | 1 |" in done.stdout
+
+
+def test_other_settings_need_another_folder_or_overwrite(root: Path) -> None:
+    assert reside(root, "--method", "dcp").exit_code == 0
+    refused = reside(root, "--method", "dcp", "--ssim", "y")
+    assert refused.exit_code == 2
+    assert "--overwrite" in refused.stderr
+    assert reside(root, "--method", "dcp", "--ssim", "y", "--overwrite").exit_code == 0
+
+
+def test_an_interrupt_is_code_130_and_the_next_run_continues(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Runner._new_record
+    calls = []
+
+    def interrupted(self: Runner, *arguments: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    monkeypatch.setattr(runner_module.Runner, "_new_record", interrupted)
+    stopped = reside(root, "--method", "dcp")
+    assert stopped.exit_code == 130
+    assert "continues" in stopped.stderr
+    assert reside(root, "--method", "dcp").exit_code == 0
+    assert len(calls) == 3 + 2
+
+
+def test_a_folder_of_pairs_and_results_of_others(root: Path) -> None:
+    folder = root / "SOTS/indoor"
+    done = call(
+        *("folder", folder, "-o", root.parent / "out"),
+        *("--method", f"folder:theirs={folder / 'gt'}"),
+    )
+    assert done.exit_code == 0, done.output
+    assert "| theirs | 2 | 0 | infinite | 1.0000 ± 0.0000 |" in done.stdout
+    pairs = call(
+        *("folder", folder / "hazy", "--gt", folder / "gt"),
+        *("-o", root.parent / "pairs", "--method", "dcp"),
+    )
+    assert pairs.exit_code == 0, pairs.output
+    assert "| indoor | hazy | 2 | 0 |" in pairs.stdout
+
+
+def test_pictures_without_truth_need_a_no_reference_metric(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    photos = root / "SOTS/indoor/gt"
+    plain = call("folder", photos, "--method", "dcp", "-o", root.parent / "out")
+    assert plain.exit_code == 2
+    assert "--perceptual" in plain.stderr
+    missing = call("folder", photos, "--perceptual", "niqe", "-o", root.parent / "out")
+    assert missing.exit_code == 2
+    assert "pip install 'dehaze[iqa]'" in missing.stderr
+    nothing = call("folder", root / "none", "-o", root.parent / "out")
+    assert nothing.exit_code == 2
+
+
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "eval"])
+def test_the_script_runs_by_itself_from_anywhere(root: Path, folder: Path) -> None:
+    script = (ROOT / "eval/reside.py").relative_to(folder)
+    arguments = ["--root", root, "--subset", "sots-indoor", "--method", "cap"]
+    done = subprocess.run(
+        [sys.executable, script, *arguments, "-o", root.parent / "out"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "| sots-indoor | cap | 2 | 0 |" in done.stdout
+    assert f"python {script} --root" in done.stdout
