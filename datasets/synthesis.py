@@ -167,6 +167,7 @@ def render_haze(
     kind: str = "haze",
     density: float | None = None,
     depth: Array | None = None,
+    homogeneous: bool | None = None,
 ) -> RenderedHaze:
     """Renders haze over a clear photo: I = J t + A (1 - t), t = exp(-beta d).
 
@@ -176,6 +177,7 @@ def render_haze(
         kind: a key of ``HAZE_KINDS``.
         density: mean of 1 - t, in [0, 1); drawn within the kind's bounds when None.
         depth: float32 (H, W), positive; made up by ``pseudo_depth`` when None.
+        homogeneous: whether the veil depends on depth alone; left to the kind's odds when None.
 
     Raises:
         ValueError: an unknown kind, a density outside [0, 1), a depth of another size.
@@ -193,7 +195,9 @@ def render_haze(
         depth = pseudo_depth(clear, rng)
     elif depth.shape != clear.shape[:2]:
         raise ValueError(f"depth is {depth.shape} and the photo is {clear.shape[:2]}")
-    if rng.random() < look.patchiness:
+    if homogeneous is None:
+        homogeneous = bool(rng.random() >= look.patchiness)
+    if not homogeneous:
         patches = smooth_noise(clear.shape[:2], int(rng.integers(2, 5)), rng)
         depth = depth * np.exp(float(rng.uniform(0.2, 0.7)) * patches)
     transmission = transmission_of(depth, density)

@@ -135,7 +135,7 @@ class DehazePipeline(DiffusionPipeline):
         strength: float | Array = 1.0,
         steps: int | None = None,
         spacing: str | None = None,
-        solver: str = "fixed-point",
+        solver: str | None = None,
         max_iterations: int | None = None,
         tolerance: float | None = None,
         depth: int | None = None,
@@ -147,6 +147,8 @@ class DehazePipeline(DiffusionPipeline):
         callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], Any] | None = None,
     ) -> DehazeResult:
         """Removes the haze from one photo.
+
+        What is None is taken from the model's description.
 
         Args:
             image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB.
@@ -222,7 +224,7 @@ class DehazePipeline(DiffusionPipeline):
         *,
         steps: int | None = None,
         spacing: str | None = None,
-        solver: str = "fixed-point",
+        solver: str | None = None,
         max_iterations: int | None = None,
         tolerance: float | None = None,
         depth: int | None = None,
@@ -233,15 +235,15 @@ class DehazePipeline(DiffusionPipeline):
         latents = self.encode(as_pixels(image))
         needs = self.description
         table = DDIMTable.from_scheduler(
-            self.scheduler, steps or needs.steps, spacing or needs.spacing
+            self.scheduler, _either(steps, needs.steps), _either(spacing, needs.spacing)
         )
         session = AttentionSession(batch=latents.shape[0], recording=True)
         inverter = Inverter(
             table,
             self._network(session, table, self._embed(source), guidance_scale),
-            solver=solver,
-            tolerance=tolerance or needs.tolerance,
-            max_iterations=max_iterations or needs.max_iterations,
+            solver=_either(solver, needs.solver),
+            tolerance=_either(tolerance, needs.tolerance),
+            max_iterations=_either(max_iterations, needs.max_iterations),
             evaluations=_evaluations(guidance_scale),
         )
         total = table.steps if depth is None else depth
@@ -480,6 +482,11 @@ def as_pixels(image: Any) -> Array:
 def as_picture(pixels: Array) -> Image.Image:
     """A PIL image of float32 (H, W, 3) in [0, 1]."""
     return Image.fromarray(np.round(pixels * 255.0).astype(np.uint8))
+
+
+def _either(given: Any, default: Any) -> Any:
+    """What was given, zero included, or else the model's default."""
+    return default if given is None else given
 
 
 def _evaluations(guidance_scale: float) -> int:

@@ -86,6 +86,7 @@ def without_word(text: str, word: str) -> str:
     pattern = r"(?<!\w)" + r"\s+".join(re.escape(part) for part in word.split()) + r"(?!\w)"
     rest = re.sub(pattern, " ", text, flags=re.IGNORECASE)
     rest = re.sub(r"\s+([,.;:!?])", r"\1", re.sub(r"\s+", " ", rest))
+    rest = re.sub(r"([,;:])[,;:]+", r"\1", rest)
     return rest.strip(" ,;:")
 
 

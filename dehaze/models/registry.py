@@ -20,7 +20,8 @@ class ModelDescription:
         short_side: pixels; the short side that the model works at.
         steps: DDIM steps.
         spacing: timestep spacing, None for the scheduler's own.
-        max_iterations: fixed-point iterations a step.
+        solver: of the implicit inversion step.
+        max_iterations: the solver's iterations a step.
         tolerance: relative, for the inversion.
         prompt: the prompt that a hazy photo is inverted under.
         word: the word of it that is swapped for null text.
@@ -32,6 +33,7 @@ class ModelDescription:
     short_side: int
     steps: int = 50
     spacing: str | None = None
+    solver: str = "fixed-point"
     max_iterations: int = 5
     tolerance: float = 1e-4
     prompt: str = "a photo with haze"

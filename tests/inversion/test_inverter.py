@@ -109,9 +109,9 @@ def test_half_precision_networks_leave_latents_in_single() -> None:
 
 def test_guided_evaluations_count_twice() -> None:
     once = Inverter(TABLE, mild_network, max_iterations=3, tolerance=1e-9).invert(latents())
-    twice = Inverter(
-        TABLE, mild_network, max_iterations=3, tolerance=1e-9, evaluations=2
-    ).invert(latents())
+    twice = Inverter(TABLE, mild_network, max_iterations=3, tolerance=1e-9, evaluations=2).invert(
+        latents()
+    )
     assert torch.equal(2 * once.trace.nfe, twice.trace.nfe)
 
 
@@ -145,7 +145,9 @@ def test_a_saved_inversion_is_the_same_when_loaded(tmp_path: Path) -> None:
     assert loaded.table == result.table
     assert torch.equal(loaded.trajectory, result.trajectory)
     assert torch.equal(loaded.noise, result.noise)
-    assert torch.equal(loaded.attention["layer|cross|query|1"], result.attention["layer|cross|query|1"])
+    assert torch.equal(
+        loaded.attention["layer|cross|query|1"], result.attention["layer|cross|query|1"]
+    )
     for name, value in vars(result.trace).items():
         torch.testing.assert_close(getattr(loaded.trace, name), value, equal_nan=True)
     assert (denoise(loaded, mild_network, strength=0.0) - latents()).abs().max() < 1e-5

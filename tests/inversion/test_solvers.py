@@ -103,7 +103,7 @@ def test_ddim_is_one_application_and_claims_nothing() -> None:
 
 
 def test_an_unknown_solver_is_named_with_those_there_are() -> None:
-    with pytest.raises(ValueError, match="newton.*fixed-point"):
+    with pytest.raises(ValueError, match=r"newton.*fixed-point"):
         get_solver("newton")
 
 

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dehaze.datasets.synthesis import (
+    HAZE_KINDS,
+    pseudo_depth,
+    render_haze,
+    smooth_noise,
+    transmission_of,
+)
+from dehaze.physics import scatter
+
+Array = NDArray[np.float32]
+
+
+def scene(height: int = 32, width: int = 48) -> Array:
+    return np.random.default_rng(0).random((height, width, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize("kind", list(HAZE_KINDS))
+@pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
+def test_the_truth_explains_the_picture(kind: str, density: float) -> None:
+    rendered = render_haze(scene(), np.random.default_rng(1), kind=kind, density=density)
+    expected = scatter(rendered.clear, rendered.transmission, rendered.airlight)
+    np.testing.assert_array_equal(rendered.hazy, expected)
+    assert rendered.density == pytest.approx(density, abs=1e-4)
+    assert 0 < rendered.transmission.min() <= rendered.transmission.max() <= 1
+    assert 0 <= rendered.hazy.min() <= rendered.hazy.max() <= 1
+
+
+def test_the_same_generator_renders_the_same_haze() -> None:
+    one, other = (render_haze(scene(), np.random.default_rng(5)) for _ in range(2))
+    np.testing.assert_array_equal(one.hazy, other.hazy)
+    another = render_haze(scene(), np.random.default_rng(6))
+    assert np.abs(another.hazy - one.hazy).max() > 0.01
+
+
+def test_a_depth_map_is_obeyed() -> None:
+    depth = np.repeat(np.linspace(1, 4, 32, dtype=np.float32)[:, None], 48, axis=1)
+    arguments: Any = {"density": 0.5, "depth": depth}
+    rendered = render_haze(scene(), np.random.default_rng(3), homogeneous=True, **arguments)
+    optical = -np.log(rendered.transmission)
+    ratio = optical / depth
+    assert ratio.std() / ratio.mean() < 1e-3
+    patchy = render_haze(scene(), np.random.default_rng(3), homogeneous=False, **arguments)
+    ratio = -np.log(patchy.transmission) / depth
+    assert ratio.std() / ratio.mean() > 0.1
+
+
+@given(density=st.floats(0.0, 0.97), seed=st.integers(0, 20))
+@settings(deadline=None, max_examples=30)
+def test_density_is_the_mean_of_what_is_lost(density: float, seed: int) -> None:
+    depth = np.random.default_rng(seed).uniform(0.1, 5.0, (9, 13)).astype(np.float32)
+    transmission = transmission_of(depth, density)
+    assert 1.0 - transmission.mean() == pytest.approx(density, abs=1e-4)
+    order = np.argsort(depth.ravel())
+    assert (np.diff(transmission.ravel()[order]) <= 1e-7).all()
+
+
+@given(height=st.integers(2, 60), width=st.integers(2, 60), seed=st.integers(0, 30))
+@settings(deadline=None, max_examples=30)
+def test_made_up_depth_is_positive_of_mean_one(height: int, width: int, seed: int) -> None:
+    depth = pseudo_depth(scene(height, width), np.random.default_rng(seed))
+    assert depth.shape == (height, width)
+    assert depth.min() > 0
+    assert depth.mean() == pytest.approx(1.0, abs=1e-4)
+
+
+def test_noise_is_standardised_and_smooth() -> None:
+    noise = smooth_noise((64, 96), 4, np.random.default_rng(0))
+    assert noise.mean() == pytest.approx(0.0, abs=1e-5)
+    assert noise.std() == pytest.approx(1.0, abs=1e-5)
+    assert np.abs(np.diff(noise, axis=0)).max() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("settings_", "cause"),
+    [
+        ({"kind": "steam"}, "haze, fog"),
+        ({"density": 1.0}, "density"),
+        ({"depth": np.ones((2, 2), np.float32)}, "depth"),
+        ({"depth": -np.ones((32, 48), np.float32)}, "depth"),
+    ],
+)
+def test_settings_out_of_range_are_named(settings_: dict[str, object], cause: str) -> None:
+    with pytest.raises(ValueError, match=cause):
+        render_haze(scene(), np.random.default_rng(0), **settings_)  # type: ignore[arg-type]

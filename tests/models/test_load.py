@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from dehaze.models.load import BUNDLED_FOLDER, ModelError, load_parts
+
+
+def test_every_weight_is_the_saved_one(stable_diffusion: Path) -> None:
+    parts = load_parts(stable_diffusion)
+    saved = load_file(stable_diffusion / "unet" / "diffusion_pytorch_model.safetensors")
+    for name, value in parts.unet.state_dict().items():
+        assert torch.equal(value, saved[name])
+    assert not any(weight.requires_grad for weight in parts.unet.parameters())
+    assert not parts.unet.training
+
+
+def test_the_schedulers_settings_survive_its_class(stable_diffusion: Path) -> None:
+    parts = load_parts(stable_diffusion)
+    saved = json.loads((stable_diffusion / "scheduler" / "scheduler_config.json").read_text())
+    for name in ("prediction_type", "set_alpha_to_one", "beta_end", "steps_offset"):
+        assert parts.scheduler.config[name] == saved[name]
+
+
+def copy_of(model: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(model, folder / "copy"))
+
+
+def test_no_such_model_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    with pytest.raises(ModelError, match=r"no such folder.*bundled") as caught:
+        load_parts("nobody/no such model")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_is_no_model_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"model_index\.json"):
+        load_parts(tmp_path)
+
+
+@pytest.mark.parametrize("part", ["unet", "vae", "tokenizer"])
+def test_a_missing_part_is_named(random_model: Path, tmp_path: Path, part: str) -> None:
+    model = copy_of(random_model, tmp_path)
+    shutil.rmtree(model / part)
+    with pytest.raises(ModelError, match=f"has no {part}"):
+        load_parts(model)
+
+
+def test_pickled_weights_are_never_read(random_model: Path, tmp_path: Path) -> None:
+    model = copy_of(random_model, tmp_path)
+    weights = model / "unet" / "diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), model / "unet" / "diffusion_pytorch_model.bin")
+    weights.unlink()
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_parts(model)
+
+
+def test_two_text_encoders_are_refused_by_name(random_model: Path, tmp_path: Path) -> None:
+    model = copy_of(random_model, tmp_path)
+    index = json.loads((model / "model_index.json").read_text())
+    index["text_encoder_2"] = ["transformers", "CLIPTextModelWithProjection"]
+    (model / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match="XL"):
+        load_parts(model)
+
+
+def test_another_codec_is_refused_by_name(random_model: Path, tmp_path: Path) -> None:
+    model = copy_of(random_model, tmp_path)
+    (model / "vae" / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny"}))
+    with pytest.raises(ModelError, match="AutoencoderTiny"):
+        load_parts(model)
+
+
+def test_the_bundled_model_ships_within_its_limit() -> None:
+    files = [file for file in BUNDLED_FOLDER.rglob("*") if file.is_file()]
+    assert sum(file.stat().st_size for file in files) <= 25 * 2**20
+    weights = {file.suffix for file in files}
+    assert ".safetensors" in weights
+    assert not weights & {".bin", ".pt", ".ckpt", ".pkl"}
+    assert (BUNDLED_FOLDER / "MODEL_CARD.md").is_file()

@@ -1,0 +1,32 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from dehaze.models.registry import describe
+from dehaze.pipeline import DehazePipeline
+
+
+def test_needs_are_derived_from_the_parts(stable_diffusion: Path) -> None:
+    pipe = DehazePipeline.from_pretrained(stable_diffusion)
+    # One halving in the codec, one in the network; 16 latents of 2 pixels.
+    assert pipe.description.size_multiple == 4
+    assert pipe.description.short_side == 32
+    assert pipe.description.spacing is None
+    assert pipe.default_word in pipe.default_prompt
+
+
+def test_a_models_own_description_comes_first(pipeline: DehazePipeline, tmp_path: Path) -> None:
+    (tmp_path / "dehaze.json").write_text(json.dumps({"steps": 7, "word": "fog"}))
+    description = describe(pipeline.unet, pipeline.vae, tmp_path)
+    assert description.steps == 7
+    assert description.word == "fog"
+    assert description.size_multiple == 4
+
+
+def test_an_unknown_field_is_named(pipeline: DehazePipeline, tmp_path: Path) -> None:
+    (tmp_path / "dehaze.json").write_text(json.dumps({"stepz": 7}))
+    with pytest.raises(ValueError, match="stepz"):
+        describe(pipeline.unet, pipeline.vae, tmp_path)

@@ -1,0 +1,123 @@
+"""Imports point one way, and the packaging says what the tree is."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = {
+    "dehaze": ROOT / "dehaze",
+    "dehaze.datasets": ROOT / "datasets",
+    "dehaze.eval": ROOT / "eval",
+}
+
+# What each room may import of the project; a room always may import itself.
+ALLOWED: dict[str, set[str]] = {
+    "physics": set(),
+    "prompts": set(),
+    "images": set(),
+    "inversion": set(),
+    "attention": {"prompts"},
+    "models": set(),
+    "pipeline": {"inversion", "attention", "prompts", "physics", "models"},
+    "engines": {"pipeline", "images", "batch"},
+    "batch": {"pipeline", "images", "engines"},
+    # The public API: the pipeline, the photo reader, and the model of the haze itself.
+    "datasets": {"physics", "images"},
+    "eval": {"pipeline", "inversion", "datasets", "physics", "images", "models"},
+    "commands": {
+        "attention", "batch", "datasets", "engines", "eval", "images", "inversion", "models",
+        "physics", "pipeline", "prompts",
+    },
+}  # fmt: skip
+
+
+def room_of(module: str) -> str | None:
+    parts = module.split(".")
+    return parts[1] if parts[0] == "dehaze" and len(parts) > 1 else None
+
+
+def modules() -> list[tuple[str, Path]]:
+    found = []
+    for package, folder in PACKAGES.items():
+        for path in sorted(folder.rglob("*.py")):
+            inside = path.relative_to(folder).with_suffix("").parts
+            name = ".".join((package, *(part for part in inside if part != "__init__")))
+            found.append((name, path))
+    return found
+
+
+def imports_of(path: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} imports relatively"
+            base = node.module or ""
+            names.update(f"{base}.{alias.name}" for alias in node.names)
+    return names
+
+
+@pytest.mark.parametrize(("name", "path"), modules(), ids=lambda value: str(value).split("/")[-1])
+def test_imports_point_one_way(name: str, path: Path) -> None:
+    room = room_of(name)
+    if room is None:
+        return
+    assert room in ALLOWED, f"{room} is a new room: say what it may import"
+    rooms = {room_of(imported) for imported in imports_of(path)}
+    foreign = {other for other in rooms if other in ALLOWED and other != room and other is not None}
+    assert foreign <= ALLOWED[room], f"{name} imports {foreign - ALLOWED[room]}"
+
+
+def test_the_check_sees_a_wrong_import(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.py"
+    wrong.write_text("def f():\n    from dehaze.physics import scatter\n    return scatter\n")
+    assert {room_of(imported) for imported in imports_of(wrong)} == {"physics"}
+    assert "physics" not in ALLOWED["inversion"]
+
+
+def test_every_package_is_installed() -> None:
+    text = (ROOT / "pyproject.toml").read_text()
+    for package, folder in PACKAGES.items():
+        for init in folder.rglob("__init__.py"):
+            inside = init.parent.relative_to(folder).parts
+            assert f'"{".".join((package, *inside))}"' in text
+
+
+@pytest.mark.parametrize("name", ["datasets", "eval"])
+def test_bare_names_are_not_importable(name: str, tmp_path: Path) -> None:
+    """Neither from elsewhere nor from the root of a checkout, where the folders lie."""
+    for folder in (tmp_path, ROOT):
+        done = subprocess.run(
+            [sys.executable, "-c", f"import {name}; print({name}.__file__)"],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        ours = str(ROOT) in done.stdout
+        assert not ours
+        if folder == ROOT:
+            assert done.returncode != 0
+            assert f"import dehaze.{name}" in done.stderr
+
+
+def test_importing_dehaze_loads_no_network_library() -> None:
+    code = "import sys, dehaze; print(sorted({'torch', 'diffusers'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_the_public_names_resolve() -> None:
+    import dehaze
+
+    for name in dehaze.__all__:
+        assert getattr(dehaze, name) is not None
+    with pytest.raises(AttributeError, match="nothing"):
+        dehaze.nothing  # noqa: B018

@@ -1,0 +1,199 @@
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dehaze.physics import (
+    REFINEMENTS,
+    TRANSMISSION_MINIMUM,
+    fit_scattering,
+    guided_coefficients,
+    guided_filter,
+    recover_scene,
+    resize,
+    scatter,
+)
+
+Array = NDArray[np.float32]
+
+
+def scene(height: int = 96, width: int = 144, seed: int = 0) -> Array:
+    """Large shapes with fine texture on them."""
+    rng = np.random.default_rng(seed)
+    shapes = cv2.resize(rng.uniform(0.1, 0.9, (5, 7, 3)), (width, height), interpolation=0)
+    texture = rng.normal(0.0, 0.06, (height, width, 1))
+    return np.clip(shapes + texture, 0.0, 1.0).astype(np.float32)
+
+
+def veil(height: int = 96, width: int = 144) -> Array:
+    ramp = np.linspace(0.35, 0.9, height, dtype=np.float32)[:, None]
+    return np.repeat(ramp, width, axis=1)
+
+
+AIRLIGHT = np.float32([0.85, 0.9, 0.95])
+
+
+@given(t=st.floats(0.12, 1.0), airlight=st.floats(0.3, 1.0), seed=st.integers(0, 9))
+def test_recovering_undoes_scattering(t: float, airlight: float, seed: int) -> None:
+    clear = scene(8, 12, seed)
+    transmission = np.full((8, 12), t, np.float32)
+    colour = np.full(3, airlight, np.float32)
+    hazy = scatter(clear, transmission, colour)
+    np.testing.assert_allclose(recover_scene(hazy, transmission, colour), clear, atol=2e-5)
+
+
+def test_scattering_at_its_ends() -> None:
+    clear = scene(8, 12)
+    np.testing.assert_array_equal(scatter(clear, np.ones((8, 12), np.float32), AIRLIGHT), clear)
+    nothing = scatter(clear, np.zeros((8, 12), np.float32), AIRLIGHT)
+    np.testing.assert_allclose(nothing, np.broadcast_to(AIRLIGHT, clear.shape))
+
+
+def brute_force_coefficients(
+    guide: Array, target: Array, radius: int, epsilon: float
+) -> tuple[Array, Array]:
+    """He, Sun and Tang's two loops over windows, written out."""
+    height, width = target.shape
+
+    def window(values: Array, y: int, x: int) -> Array:
+        padded = np.pad(
+            values, [(radius, radius)] * 2 + [(0, 0)] * (values.ndim - 2), mode="symmetric"
+        )
+        return padded[y : y + 2 * radius + 1, x : x + 2 * radius + 1]
+
+    slopes = np.zeros_like(guide)
+    intercepts = np.zeros_like(target)
+    for y in range(height):
+        for x in range(width):
+            pixels = window(guide, y, x).reshape(-1, guide.shape[2])
+            values = window(target, y, x).ravel()
+            centred = pixels - pixels.mean(0)
+            covariance = centred.T @ centred / len(pixels)
+            crossed = centred.T @ (values - values.mean()) / len(pixels)
+            slopes[y, x] = np.linalg.solve(covariance + epsilon * np.eye(guide.shape[2]), crossed)
+            intercepts[y, x] = values.mean() - slopes[y, x] @ pixels.mean(0)
+    mean_slopes = np.zeros_like(slopes)
+    mean_intercepts = np.zeros_like(intercepts)
+    for y in range(height):
+        for x in range(width):
+            mean_slopes[y, x] = window(slopes, y, x).reshape(-1, guide.shape[2]).mean(0)
+            mean_intercepts[y, x] = window(intercepts, y, x).mean()
+    return mean_slopes, mean_intercepts
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_the_guided_filter_equals_its_definition(channels: int) -> None:
+    rng = np.random.default_rng(1)
+    guide = rng.random((9, 11, channels))
+    target = rng.random((9, 11))
+    slopes, intercepts = guided_coefficients(guide, target, radius=2, epsilon=1e-3)
+    expected = brute_force_coefficients(guide, target, 2, 1e-3)
+    np.testing.assert_allclose(slopes, expected[0], atol=1e-6)
+    np.testing.assert_allclose(intercepts, expected[1], atol=1e-6)
+
+
+def test_a_target_that_is_affine_in_the_guide_passes_the_filter() -> None:
+    guide = scene(40, 50)[..., 0]
+    target = np.float32(0.3) + np.float32(0.5) * guide
+    filtered = guided_filter(guide, target, radius=4, epsilon=1e-9)
+    np.testing.assert_allclose(filtered, target, atol=1e-3)
+
+
+def test_subsampling_changes_the_filter_little() -> None:
+    guide, target = scene(120, 160)[..., 0], veil(120, 160)
+    whole = guided_filter(guide, target, radius=16, epsilon=1e-2)
+    fast = guided_filter(guide, target, radius=16, epsilon=1e-2, subsample=4)
+    assert np.abs(whole - fast).mean() < 0.01
+
+
+@pytest.mark.parametrize(
+    ("settings_", "cause"),
+    [({"radius": 0}, "radius"), ({"radius": 2, "subsample": 0}, "subsample")],
+)
+def test_filter_settings_out_of_range_are_named(settings_: dict[str, int], cause: str) -> None:
+    with pytest.raises(ValueError, match=cause):
+        guided_filter(veil(), veil(), epsilon=1e-3, **settings_)
+
+
+def test_a_filter_of_two_sizes_names_both() -> None:
+    with pytest.raises(ValueError, match=r"\(96, 144\).*\(8, 8\)"):
+        guided_coefficients(veil(), veil(8, 8), 1, 1e-3)
+
+
+def test_the_pair_tells_transmission_and_airlight() -> None:
+    clear, truth = scene(), veil()
+    hazy = scatter(clear, truth, AIRLIGHT)
+    transmission, airlight = fit_scattering(hazy, clear)
+    assert np.abs(transmission - truth).mean() < 0.02
+    np.testing.assert_allclose(airlight, AIRLIGHT, atol=0.02)
+
+
+def test_a_pair_without_difference_is_all_transmission() -> None:
+    clear = scene()
+    transmission, airlight = fit_scattering(clear, clear)
+    np.testing.assert_allclose(transmission, 1.0)
+    assert np.isfinite(airlight).all()
+
+
+@given(seed=st.integers(0, 50))
+@settings(max_examples=20, deadline=None)
+def test_any_pair_gives_values_in_range(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    hazy, clear = rng.random((2, 9, 13, 3)).astype(np.float32)
+    transmission, airlight = fit_scattering(hazy, clear)
+    assert transmission.min() >= np.float32(TRANSMISSION_MINIMUM)
+    assert transmission.max() <= 1
+    assert airlight.min() >= 0
+    assert airlight.max() <= 1
+
+
+def test_pairs_of_two_sizes_are_refused() -> None:
+    with pytest.raises(ValueError, match="hazy picture"):
+        fit_scattering(scene(8, 12), scene(12, 8))
+
+
+def error(one: Array, other: Array) -> float:
+    return float(np.sqrt(((one - other) ** 2).mean()))
+
+
+@pytest.mark.parametrize("name", list(REFINEMENTS))
+def test_refinements_keep_the_size_and_range_of_the_photo(name: str) -> None:
+    clear = scene(97, 143)
+    hazy = scatter(clear, veil(97, 143), AIRLIGHT)
+    low = (resize(hazy, (32, 47)), resize(clear, (32, 47)))
+    recovery = REFINEMENTS[name](hazy, *low)
+    assert recovery.image.shape == clear.shape
+    assert recovery.image.dtype == np.float32
+    assert recovery.image.min() >= 0
+    assert recovery.image.max() <= 1
+    assert error(recovery.image, clear) < error(hazy, clear)
+
+
+def test_physics_brings_back_detail_that_enlarging_cannot() -> None:
+    clear = scene(192, 288)
+    hazy = scatter(clear, veil(192, 288), AIRLIGHT)
+    low = (resize(hazy, (32, 48)), resize(clear, (32, 48)))
+    physics, enlarged = (REFINEMENTS[name](hazy, *low) for name in ("physics", "none"))
+    assert error(physics.image, clear) < 0.35 * error(enlarged.image, clear)
+    assert physics.transmission is not None
+    assert np.abs(physics.transmission - veil(192, 288)).mean() < 0.05
+    detail = [
+        cv2.Laplacian(picture.mean(2), cv2.CV_32F).var()
+        for picture in (clear, physics.image, enlarged.image)
+    ]
+    assert detail[1] > 0.8 * detail[0]
+    assert detail[2] < 0.1 * detail[0]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2), (500, 9)])
+@pytest.mark.parametrize("name", list(REFINEMENTS))
+def test_refinements_take_photos_of_any_shape(name: str, size: tuple[int, int]) -> None:
+    photo = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
+    low = np.full((16, 20, 3), 0.5, np.float32)
+    recovery = REFINEMENTS[name](photo, low, low)
+    assert recovery.image.shape == photo.shape
+    assert np.isfinite(recovery.image).all()

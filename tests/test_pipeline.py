@@ -1,0 +1,276 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.inversion import InversionResult
+from dehaze.pipeline import DehazePipeline, as_pixels
+from dehaze.prompts import WordError
+
+Array = NDArray[np.float32]
+
+
+@pytest.mark.parametrize("size", [(40, 60), (61, 39), (33, 100), (7, 5), (1, 1)])
+def test_a_photo_of_any_size_comes_back_at_its_own(
+    pipeline: DehazePipeline, size: tuple[int, int]
+) -> None:
+    rng = np.random.default_rng(0)
+    result = pipeline(rng.random((*size, 3)).astype(np.float32))
+    assert result.image.shape == (*size, 3)
+    assert result.image.dtype == np.float32
+    assert result.attention.shape == size
+    assert result.transmission is not None
+    assert result.transmission.shape == size
+    assert np.isfinite(result.image).all()
+
+
+def test_strength_zero_returns_what_the_codec_was_given(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    result = pipeline(photo, strength=0.0, refine="none", steps=10, max_iterations=2)
+    small = pipeline.codec_roundtrip(photo)
+    latents = pipeline.encode(photo)
+    inversion = pipeline.invert(photo, steps=10, max_iterations=2)
+    back, evaluations = pipeline._swap(
+        inversion, None, None, "embedding", 0.0, 1.0, _control(), None
+    )
+    assert evaluations == 0
+    assert (back - latents).abs().max() < 1e-4
+    assert result.nfe == int(inversion.trace.nfe.sum())
+    assert small.shape == (16, 24, 3)
+
+
+def _control() -> Any:
+    from dehaze.attention.control import AttentionControl
+
+    return AttentionControl()
+
+
+def test_the_codec_at_the_working_size_is_lossless(pipeline: DehazePipeline) -> None:
+    small = np.random.default_rng(1).random((16, 24, 3)).astype(np.float32)
+    np.testing.assert_allclose(pipeline.codec_roundtrip(small), small, atol=1e-6)
+
+
+def test_the_swap_changes_the_photo_and_full_injection_less_so(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    swapped = pipeline(photo).image
+    assert np.abs(swapped - pipeline(photo, strength=0.0).image).max() > 1e-3
+
+
+def test_same_photo_same_result(pipeline: DehazePipeline, photo: Array) -> None:
+    np.testing.assert_array_equal(pipeline(photo).image, pipeline(photo).image)
+
+
+def test_nfe_counts_every_evaluation(pipeline: DehazePipeline, photo: Array) -> None:
+    calls = 0
+    forward = pipeline.unet.forward
+
+    def counting(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        return forward(*arguments, **named)
+
+    pipeline.unet.forward = counting
+    for settings in ({}, {"guidance_scale": 2.0}, {"solver": "ddim"}, {"strength": 0.0}):
+        calls = 0
+        assert pipeline(photo, **settings).nfe == calls
+
+
+def test_guidance_one_is_no_guidance_and_two_is_another_result(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    plain = pipeline(photo)
+    guided = pipeline(photo, guidance_scale=2.0)
+    assert guided.nfe > plain.nfe
+    assert np.abs(guided.image - plain.image).max() > 1e-4
+
+
+@pytest.mark.parametrize("reading", ["embedding", "delete"])
+def test_both_readings_run(pipeline: DehazePipeline, photo: Array, reading: str) -> None:
+    result = pipeline(photo, "a city in fog", "fog", reading=reading)
+    assert result.image.shape == photo.shape
+
+
+def test_a_strength_map_acts_where_it_is_set(pipeline: DehazePipeline, photo: Array) -> None:
+    weights = np.zeros(photo.shape[:2], np.float32)
+    still = pipeline(photo, strength=weights, refine="none").image
+    np.testing.assert_allclose(still, pipeline(photo, strength=0.0, refine="none").image, atol=1e-5)
+    weights[:, 40:] = 1.0
+    moved = np.abs(pipeline(photo, strength=weights, refine="none").image - still).mean((0, 2))
+    assert moved[45:].mean() > 2 * moved[:20].mean()
+
+
+def test_the_word_must_be_in_the_prompt(pipeline: DehazePipeline, photo: Array) -> None:
+    with pytest.raises(WordError, match="smog"):
+        pipeline.check_prompt(word="smog")
+    with pytest.raises(WordError, match="name the word"):
+        pipeline(photo, "a photo with fog")
+    pipeline.check_prompt("a photo with fog", "fog")
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"refine": "magic"}, "physics"),
+        ({"reading": "aloud"}, "embedding"),
+        ({"solver": "newton"}, "fixed-point"),
+        ({"output_type": "pt"}, "pil"),
+        ({"spacing": "even"}, "leading"),
+        ({"strength": np.ones((2, 2))}, "strength"),
+        ({"steps": 0}, "steps"),
+        ({"tolerance": 0.0}, "tolerance"),
+        ({"max_iterations": 0}, "max_iterations"),
+        ({"depth": 9}, "depth"),
+    ],
+)
+def test_bad_settings_are_named(
+    pipeline: DehazePipeline, photo: Array, settings: dict[str, Any], cause: str
+) -> None:
+    with pytest.raises(ValueError, match=cause):
+        pipeline(photo, **settings)
+
+
+@pytest.mark.parametrize("kind", ["pil", "uint8", "uint16", "float64", "grey", "rgba"])
+def test_photos_come_in_as_people_have_them(photo: Array, kind: str) -> None:
+    eight = np.round(photo * 255).astype(np.uint8)
+    picture = Image.fromarray(eight)
+    given_ = {
+        "pil": picture,
+        "uint8": eight,
+        "uint16": np.round(photo * 65535).astype(np.uint16),
+        "float64": photo.astype(np.float64),
+        "grey": picture.convert("L"),
+        "rgba": picture.convert("RGBA"),
+    }[kind]
+    pixels = as_pixels(given_)
+    assert pixels.shape == photo.shape
+    assert pixels.dtype == np.float32
+    if kind != "grey":
+        np.testing.assert_allclose(pixels, photo, atol=0.5 / 255 + 1e-6)
+
+
+def test_sixteen_bits_are_told_by_type_and_never_by_value() -> None:
+    dark = np.full((4, 4, 3), 200, np.uint16)
+    np.testing.assert_allclose(as_pixels(dark), 200 / 65535, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("bad", "cause"),
+    [
+        (np.zeros((4, 4), np.uint8), r"\(4, 4\)"),
+        (np.zeros((0, 4, 3), np.uint8), r"\(0, 4, 3\)"),
+        (np.zeros((4, 4, 3), np.int64), "int64"),
+        (np.full((4, 4, 3), np.nan, np.float32), "not finite"),
+        (np.full((4, 4, 3), 200.0, np.float32), r"\[0, 1\]"),
+    ],
+)
+def test_what_is_no_photo_is_refused(bad: Any, cause: str) -> None:
+    with pytest.raises(ValueError, match=cause):
+        as_pixels(bad)
+
+
+def test_pil_out_and_callbacks_as_in_diffusers(pipeline: DehazePipeline, photo: Array) -> None:
+    seen: list[tuple[int, int, tuple[int, ...]]] = []
+
+    def callback(pipe: Any, step: int, timestep: int, tensors: dict[str, torch.Tensor]) -> None:
+        seen.append((step, timestep, tuple(tensors["latents"].shape)))
+
+    result = pipeline(photo, output_type="pil", callback_on_step_end=callback)
+    assert isinstance(result.image, Image.Image)
+    assert result.image.size == (60, 40)
+    assert [step for step, _, _ in seen] == [0, 1, 2, 3]
+    timesteps = [timestep for _, timestep, _ in seen]
+    assert timesteps == sorted(timesteps, reverse=True)
+    assert seen[0][2] == (1, 12, 8, 12)
+
+
+def test_an_inversion_is_saved_and_swapped_later(
+    pipeline: DehazePipeline, photo: Array, tmp_path: Path
+) -> None:
+    inversion = pipeline.invert(photo)
+    inversion.save(tmp_path / "photo.safetensors")
+    loaded = InversionResult.load(tmp_path / "photo.safetensors")
+    arguments = (None, None, "embedding", 1.0, 1.0, _control(), None)
+    one, _ = pipeline._swap(inversion, *arguments)
+    other, _ = pipeline._swap(loaded, *arguments)
+    torch.testing.assert_close(one, other)
+
+
+def test_the_attention_map_is_a_probability(pipeline: DehazePipeline, photo: Array) -> None:
+    result = pipeline(photo)
+    assert result.attention.min() > 0
+    assert result.attention.max() < 1
+    stretched = result.attention_normalised()
+    assert stretched.min() == 0
+    assert stretched.max() == 1
+
+
+def test_it_saves_and_loads_as_diffusers_pipelines_do(
+    pipeline: DehazePipeline, photo: Array, tmp_path: Path
+) -> None:
+    pipeline.save_pretrained(tmp_path / "copy")
+    again = DehazePipeline.from_pretrained(tmp_path / "copy")
+    again.set_progress_bar_config(disable=True)
+    settings: dict[str, Any] = {"steps": 4, "spacing": "leading"}
+    shapes = (again.description.short_side, pipeline.description.short_side)
+    assert shapes == (32, 16)  # 16 comes from dehaze.json, which is not a part of a pipeline
+    again.description = pipeline.description
+    np.testing.assert_allclose(
+        again(photo, **settings).image, pipeline(photo, **settings).image, atol=1e-5
+    )
+
+
+def test_stable_diffusion_runs_through_the_same_code(stable_diffusion: Path, photo: Array) -> None:
+    pipe = DehazePipeline.from_pretrained(stable_diffusion)
+    pipe.set_progress_bar_config(disable=True)
+    result = pipe(photo, steps=4, max_iterations=3)
+    assert result.image.shape == photo.shape
+    assert np.isfinite(result.image).all()
+    assert result.attention.shape == photo.shape[:2]
+    assert pipe.description.size_multiple == 4
+    assert pipe.description.short_side == 32
+    latents = pipe.encode(photo)
+    inversion = pipe.invert(photo, steps=4)
+    assert (inversion.trajectory[0] - latents).abs().max() == 0
+    back, _ = pipe._swap(inversion, None, None, "embedding", 0.0, 1.0, _control(), None)
+    assert (back - latents).abs().max() < 1e-4
+
+
+def test_the_codecs_own_scaling_is_used(stable_diffusion: Path, photo: Array) -> None:
+    pipe = DehazePipeline.from_pretrained(stable_diffusion)
+    small = torch.from_numpy(photo).permute(2, 0, 1)[None] * 2 - 1
+    small = torch.nn.functional.interpolate(small, size=(32, 48), mode="area")
+    with torch.no_grad():
+        mode = pipe.vae.encode(small).latent_dist.mode()
+    got = pipe.encode(small[0].permute(1, 2, 0).numpy() / 2 + 0.5)
+    torch.testing.assert_close(got, mode * 0.31, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_keeps_latents_in_single(
+    random_model: Path, photo: Array, dtype: torch.dtype
+) -> None:
+    pipe = DehazePipeline.from_pretrained(random_model, torch_dtype=dtype)
+    pipe.set_progress_bar_config(disable=True)
+    assert pipe.unet.dtype == dtype
+    assert pipe.vae.dtype == torch.float32
+    inversion = pipe.invert(photo)
+    assert inversion.trajectory.dtype == torch.float32
+    assert np.isfinite(pipe(photo).image).all()
+
+
+def test_reconstruction_runs_the_network_on_the_way_back(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    small, exact = pipeline.reconstruct(photo, max_iterations=30, tolerance=1e-7)
+    _, plain = pipeline.reconstruct(photo, solver="ddim")
+    assert small.shape == exact.shape == (16, 24, 3)
+    assert np.abs(exact - small).max() < 5e-3
+    assert np.abs(plain - small).mean() > 20 * np.abs(exact - small).mean()
