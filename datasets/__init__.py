@@ -23,6 +23,7 @@ from dehaze.datasets.registry import (
     open_dataset,
     register_dataset,
 )
+from dehaze.datasets.rendered import render_dataset
 
 __all__ = [
     "BenchmarkDataset",
@@ -44,5 +45,6 @@ __all__ = [
     "open_photo_folder",
     "read_rgb",
     "register_dataset",
+    "render_dataset",
     "reside",
 ]

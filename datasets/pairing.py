@@ -78,7 +78,7 @@ class Sample:
         hazy: the hazy picture's file.
         clear: the ground truth's file, or None.
         transmission: the file of the true transmission map t (grey, 255 for t = 1), or None.
-        airlight: the grey airlight A in [0, 1] that the haze was rendered with, or None.
+        airlight: the airlight A that the haze was rendered with, RGB in [0, 1], or None.
     """
 
     name: str
@@ -86,7 +86,7 @@ class Sample:
     hazy: Path
     clear: Path | None = None
     transmission: Path | None = None
-    airlight: float | None = None
+    airlight: tuple[float, float, float] | None = None
 
     def load(self) -> LoadedSample:
         """Decode the pictures and align them.

@@ -25,6 +25,12 @@ def _before_underscore(stem: str) -> str:
     return stem.split("_", 1)[0]
 
 
+def _grey(airlight: str) -> tuple[float, float, float]:
+    """RESIDE renders haze of one brightness in all channels; its file names tell it."""
+    value = float(airlight)
+    return value, value, value
+
+
 class _Rendered(BenchmarkDataset):
     """Haze rendered over clear pictures: ``<scene>_<parameters>`` beside ``<scene>``."""
 
@@ -46,7 +52,7 @@ class _OutdoorRendered(_Rendered):
     @classmethod
     def describe(cls, sample: Sample, folder: Path) -> Sample:
         match = cls._NAME.fullmatch(sample.hazy.stem)
-        return replace(sample, airlight=float(match["airlight"])) if match else sample
+        return replace(sample, airlight=_grey(match["airlight"])) if match else sample
 
 
 @register_dataset
@@ -129,7 +135,7 @@ class ITS(_Rendered):
         if transmission_folder is not None:
             path = transmission_folder / f"{match['rendering']}.png"
             transmission = path if path.is_file() else None
-        return replace(sample, airlight=float(match["airlight"]), transmission=transmission)
+        return replace(sample, airlight=_grey(match["airlight"]), transmission=transmission)
 
 
 @register_dataset

@@ -38,6 +38,7 @@ _COLUMNS = {
     "transmission_mae": ("t, mean abs. error", 3),
     "transmission_bias": ("t, bias", 3),
     "airlight_mae": ("A, mean abs. error", 3),
+    "airlight_angle": ("A, angle (degrees)", 1),
 }
 
 _CELL = (280, 210)

@@ -531,8 +531,9 @@ def _haze_map_values(
         values["transmission_mae"] = error.mean_absolute
         values["transmission_bias"] = error.bias
     if sample.airlight is not None and output.airlight is not None:
-        grey = np.full(3, sample.airlight, dtype=np.float64)
-        values["airlight_mae"] = airlight_error(output.airlight, grey).mean_absolute
+        error_of_airlight = airlight_error(output.airlight, np.array(sample.airlight))
+        values["airlight_mae"] = error_of_airlight.mean_absolute
+        values["airlight_angle"] = error_of_airlight.angle
     return values
 
 

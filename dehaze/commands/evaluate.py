@@ -45,6 +45,12 @@ def _refinements() -> Iterable[str]:
     return REFINEMENTS
 
 
+def _haze_kinds() -> Iterable[str]:
+    from dehaze.datasets.synthesis import HAZE_KINDS
+
+    return HAZE_KINDS
+
+
 class _Size(click.ParamType):
     """WIDTHxHEIGHT in pixels."""
 
@@ -247,22 +253,53 @@ def reside(
     metavar="FOLDER",
     help="The ground truth of the pictures in FOLDER.",
 )
+@click.option(
+    "--render",
+    type=RegistryChoice(_haze_kinds),
+    metavar="KIND",
+    help="Render haze, fog, mist, smog or smoke over the clear pictures in FOLDER first.",
+)
 @_evaluation_options
 @click.pass_context
 def folder(
-    context: click.Context, /, pictures: Path, gt: Path | None, limit: int | None, **choices: Any
+    context: click.Context,
+    /,
+    pictures: Path,
+    gt: Path | None,
+    render: str | None,
+    limit: int | None,
+    **choices: Any,
 ) -> None:
     """Score methods on any FOLDER of pictures.
 
     FOLDER holds hazy/ and gt/, or hazy pictures whose ground truth --gt names, or any pictures
-    without ground truth, which --perceptual scores.
+    without ground truth, which --perceptual scores. With --render it holds clear pictures: haze of
+    known transmission and airlight is rendered over them, and the haze maps are scored, too.
     """
-    from dehaze.datasets import DatasetNotFoundError, open_folder, open_paired_folder
+    from dehaze.datasets import (
+        DatasetNotFoundError,
+        open_folder,
+        open_paired_folder,
+        open_photo_folder,
+        render_dataset,
+    )
     from dehaze.eval.runner import EvaluationSet
+    from dehaze.images import PhotoError
 
+    if gt is not None and render is not None:
+        raise click.UsageError("--gt names the truth of hazy pictures, --render makes hazy ones.")
     try:
-        dataset = open_folder(pictures) if gt is None else open_paired_folder(pictures, gt)
-    except DatasetNotFoundError as error:
+        if render is not None:
+            dataset = render_dataset(
+                open_photo_folder(pictures),
+                choices["output"] / "rendered",
+                kind=render,
+                seed=choices["seed"],
+                limit=limit,
+            )
+        else:
+            dataset = open_folder(pictures) if gt is None else open_paired_folder(pictures, gt)
+    except (DatasetNotFoundError, PhotoError) as error:
         raise CommandError(str(error)) from error
     samples = dataset.samples if limit is None else dataset.spread(limit)
     context.exit(_evaluate((EvaluationSet(dataset, samples),), **choices))

@@ -165,6 +165,22 @@ def test_a_folder_of_pairs_and_results_of_others(root: Path) -> None:
     assert "| indoor | hazy | 2 | 0 |" in pairs.stdout
 
 
+def test_haze_is_rendered_over_clear_pictures_and_its_maps_are_scored(root: Path) -> None:
+    clear = root / "SOTS/indoor/gt"
+    out = root.parent / "out"
+    for _ in range(2):
+        done = call("folder", clear, "--render", "fog", "-o", out, "--method", "dcp")
+        assert done.exit_code == 0, done.output
+        assert "| gt-fog | dcp | 2 | 0 |" in done.stdout
+        assert "t, mean abs. error" in done.stdout
+        assert "A, angle" in done.stdout
+    refused = call("folder", clear, "--render", "fog", "--gt", clear, "-o", out)
+    assert refused.exit_code == 2
+    unknown = call("folder", clear, "--render", "steam", "-o", out)
+    assert unknown.exit_code == 2
+    assert "haze, fog, mist, smog, smoke" in unknown.stderr
+
+
 def test_pictures_without_truth_need_a_no_reference_metric(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -143,13 +143,13 @@ def test_names_tell_airlight_and_transmission(tmp_path: Path) -> None:
     write(tmp_path / "SOTS/outdoor/hazy/0001_1_0.2.jpg")
     write(tmp_path / "SOTS/outdoor/gt/0001.png")
     (sample,) = open_dataset("sots-outdoor", tmp_path)
-    assert sample.airlight == 1.0
+    assert sample.airlight == (1.0, 1.0, 1.0)
     write(tmp_path / "ITS/hazy/1_1_0.90179.png")
     write(tmp_path / "ITS/clear/1.png")
     (tmp_path / "ITS/trans").mkdir()
     Image.new("L", (24, 16), 51).save(tmp_path / "ITS/trans/1_1.png")
     (sample,) = open_dataset("its", tmp_path)
-    assert sample.airlight == 0.90179
+    assert sample.airlight == (0.90179,) * 3
     loaded = sample.load()
     assert loaded.transmission is not None
     np.testing.assert_allclose(loaded.transmission, np.full((16, 24), 0.2), atol=1e-6)

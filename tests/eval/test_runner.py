@@ -208,6 +208,9 @@ def test_haze_maps_are_scored_where_the_truth_is_known(tmp_path: Path) -> None:
     assert record.values["transmission_mae"] == pytest.approx(0.1, abs=1e-6)
     assert record.values["transmission_bias"] == pytest.approx(0.1, abs=1e-6)
     assert record.values["airlight_mae"] == pytest.approx(0.2 / 3, abs=1e-6)
+    assert record.values["airlight_angle"] == pytest.approx(
+        math.degrees(math.acos(2.4 / math.sqrt(3 * 1.94))), abs=1e-4
+    )
 
 
 def test_photos_without_truth_get_no_reference_scores_only(tmp_path: Path) -> None:

@@ -1,0 +1,63 @@
+"""A data set of clear pictures under rendered haze, whose transmission and airlight are known."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+
+from dehaze.datasets.decoding import read_rgb
+from dehaze.datasets.pairing import Sample
+from dehaze.datasets.registry import Dataset
+from dehaze.datasets.synthesis import render_haze
+from dehaze.images import Encoding, Photo, write_photo
+
+
+def render_dataset(
+    clear: Dataset, folder: Path, *, kind: str = "haze", seed: int = 0, limit: int | None = None
+) -> Dataset:
+    """Render haze over the pictures of a data set and write hazy picture, truth and t as PNG.
+
+    A picture's haze follows from the seed and its own name: the same folder rendered again, whole
+    or in part, gives the same files.
+
+    Args:
+        clear: clear pictures, as ``open_photo_folder`` gives them.
+        folder: where ``hazy/``, ``gt/`` and ``trans/`` are written.
+        kind: a key of ``dehaze.datasets.synthesis.HAZE_KINDS``.
+        seed: of the haze.
+        limit: at most so many pictures, evenly spread; None for all.
+
+    Returns:
+        The rendered set, with transmission map and airlight for every sample.
+
+    Raises:
+        PhotoError: a picture does not decode, or a file cannot be written.
+        ValueError: an unknown kind.
+    """
+    grey = Photo(np.zeros((1, 1, 3), np.float32), encoding=Encoding(grey=True))
+    samples = []
+    for source in clear.samples if limit is None else clear.spread(limit):
+        digest = hashlib.sha256(f"{seed}/{kind}/{source.name}".encode()).digest()
+        rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
+        pixels = read_rgb(source.hazy).pixels.astype(np.float32) / np.float32(255)
+        rendered = render_haze(pixels, rng, kind=kind)
+        paths = {part: folder / part / f"{source.name}.png" for part in ("hazy", "gt", "trans")}
+        for path in paths.values():
+            path.parent.mkdir(parents=True, exist_ok=True)
+        write_photo(paths["hazy"], rendered.hazy)
+        write_photo(paths["gt"], rendered.clear)
+        write_photo(paths["trans"], np.dstack([rendered.transmission] * 3), like=grey)
+        red, green, blue = (float(channel) for channel in rendered.airlight)
+        samples.append(
+            Sample(
+                name=source.name,
+                scene=source.scene,
+                hazy=paths["hazy"],
+                clear=paths["gt"],
+                transmission=paths["trans"],
+                airlight=(red, green, blue),
+            )
+        )
+    return Dataset(f"{clear.name}-{kind}", tuple(samples), clear.oddities, paired=True)
