@@ -66,7 +66,12 @@ SSIM_VARIANTS: dict[str, Variant] = {
             "Dehamer, PromptIR",
             metrics.ssim_skimage7,
         ),
-        Variant("y", "as wang on BT.601 luma in [16, 235]", "deraining papers", metrics.ssim_y),
+        Variant(
+            "y",
+            "as wang on BT.601 luma in [16, 235]",
+            "restoration papers that score luma",
+            metrics.ssim_y,
+        ),
         Variant(
             "d4", "BT.709 grey, uniform 51x51 window, sample covariance", "D4", metrics.ssim_d4
         ),
@@ -77,7 +82,12 @@ PSNR_VARIANTS: dict[str, Variant] = {
     variant.name: variant
     for variant in (
         Variant("rgb", "over RGB", "most dehazing papers", metrics.psnr_rgb),
-        Variant("y601", "on BT.601 luma in [16, 235]", "deraining papers", metrics.psnr_y601),
+        Variant(
+            "y601",
+            "on BT.601 luma in [16, 235]",
+            "restoration papers that score luma",
+            metrics.psnr_y601,
+        ),
         Variant("yiq", "on YIQ luma in [0, 255]", "pyiqa's psnry", metrics.psnr_yiq),
     )
 }
