@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class DehazePipeline(DiffusionPipeline):
 
     def check_prompt(self, prompt: str | None = None, word: str | None = None) -> None:
         """Raises ``WordError`` where the word is not in the prompt or the prompt is too long."""
-        self._prompt_and_span(prompt, word)
+        self.prompt_and_span(prompt, word)
 
     @torch.no_grad()
     def __call__(
@@ -231,7 +231,7 @@ class DehazePipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
     ) -> InversionResult:
         """Inverts a photo under the prompt, at the model's working size; see ``__call__``."""
-        source, _ = self._prompt_and_span(prompt, word)
+        source, _ = self.prompt_and_span(prompt, word)
         latents = self.encode(as_pixels(image))
         needs = self.description
         table = DDIMTable.from_scheduler(
@@ -266,7 +266,7 @@ class DehazePipeline(DiffusionPipeline):
         """
         photo = as_pixels(image)
         inversion = self.invert(photo, prompt, **settings)
-        source, _ = self._prompt_and_span(prompt, None)
+        source, _ = self.prompt_and_span(prompt, settings.get("word"))
         network = self._network(
             AttentionSession(),
             inversion.table,
@@ -314,10 +314,17 @@ class DehazePipeline(DiffusionPipeline):
         inversion: InversionResult,
         prompt: str | None = None,
         word: str | None = None,
+        *,
+        layers: Mapping[str, float] | None = None,
+        steps: Sequence[int] | None = None,
     ) -> Array:
-        """The attention map of a word at the photo's size, float32 (H, W), from its inversion."""
+        """The attention map of a word at the photo's size, float32 (H, W), from its inversion.
+
+        ``layers`` and ``steps`` choose what is averaged, see ``dehaze.attention.maps.word_map``;
+        when None, the layers of the model's description and all steps.
+        """
         photo = as_pixels(image)
-        _, span = self._prompt_and_span(prompt, word)
+        _, span = self.prompt_and_span(prompt, word)
         latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
         heat = (
             word_map(inversion.attention, span, latent_size, layers=self.description.map_layers)[0]
@@ -342,7 +349,7 @@ class DehazePipeline(DiffusionPipeline):
         callback: Callable[[Any, int, int, dict[str, Tensor]], Any] | None,
     ) -> tuple[Tensor, int]:
         """Denoises with the word swapped; returns z_0 and the number of network evaluations."""
-        source, span = self._prompt_and_span(prompt, word)
+        source, span = self.prompt_and_span(prompt, word)
         if reading == "embedding":
             null = self._embed(tokenize(self.tokenizer, ""))
             context = swap_for_null_text(self._embed(source), null[0], span)
@@ -412,9 +419,14 @@ class DehazePipeline(DiffusionPipeline):
 
         return network
 
-    def _prompt_and_span(
-        self, prompt: str | None, word: str | None
+    def prompt_and_span(
+        self, prompt: str | None = None, word: str | None = None
     ) -> tuple[TokenizedPrompt, tuple[int, ...]]:
+        """The prompt as tokens, and where in it the word stands.
+
+        Raises:
+            WordError: the word is not in the prompt, or the prompt is too long.
+        """
         text = self.description.prompt if prompt is None else prompt
         tokens = tokenize(self.tokenizer, text)
         if word is None and prompt is not None and self.description.word not in text.lower():

@@ -50,5 +50,33 @@ def export_command(folder: Path, output: Path) -> None:
     click.echo(f"{output}: {size / 2**20:.1f} MiB after {run.step} steps")
 
 
+@main.command("validate")
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--model", default="bundled", show_default=True)
+@click.option("--photos", default=20, show_default=True)
+def validate_command(data: Path, model: str, photos: int) -> None:
+    """Scores a model on haze rendered over BSDS500's validation photos."""
+    import json
+
+    from dehaze.pipeline import DehazePipeline
+    from training.validate import validate, validation_haze
+
+    pipeline = DehazePipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    scores = validate(pipeline, validation_haze(data, photos))
+    click.echo(json.dumps(scores.to_dict(), indent=2))
+
+
+@main.command("examples")
+@click.option("--kodak", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("examples"))
+def examples_command(kodak: Path, output: Path) -> None:
+    """Renders the example photos over Kodak's."""
+    from training.examples import write_examples
+
+    for path in write_examples(kodak, output):
+        click.echo(path)
+
+
 if __name__ == "__main__":
     main()

@@ -1,0 +1,114 @@
+"""Scores a model on haze rendered over photos it was not trained on: what choices are made by."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from scipy.stats import spearmanr
+
+from dehaze.attention.maps import recorded_layers
+from dehaze.datasets.synthesis import RenderedHaze, render_haze
+from dehaze.pipeline import DehazePipeline
+from training.data import Array, load_photos
+
+# Each photo's haze is drawn from a generator of its own, so that any two runs see the same haze.
+_SEED = 20_000
+
+
+@dataclass(frozen=True)
+class Validation:
+    """Means over the photos; PSNR in dB, over RGB in [0, 1], unrounded.
+
+    Attributes:
+        photos: how many.
+        hazy: PSNR of the hazy photos.
+        dehazed: PSNR of the results at the model's default settings.
+        transmission_error: mean absolute error of t.
+        airlight_error: mean absolute error of A.
+        picard: PSNR of the reconstruction, at the working size, after ``fixed-point`` inversion.
+        ddim: likewise after plain ``ddim`` inversion.
+        layer_correlation: Spearman correlation of each cross-attention layer's map of the haze word
+            with 1 - t, over the layer's recorded steps.
+        map_correlation: likewise, of the model's haze attention map.
+    """
+
+    photos: int
+    hazy: float
+    dehazed: float
+    transmission_error: float
+    airlight_error: float
+    picard: float
+    ddim: float
+    layer_correlation: dict[str, float]
+    map_correlation: float
+
+    def to_dict(self) -> dict[str, object]:
+        return asdict(self)
+
+
+def validation_haze(data: Path, count: int) -> list[RenderedHaze]:
+    """Haze over the first ``count`` photos of BSDS500's validation split, at their full size."""
+    names = (data / "bsds500" / "val.txt").read_text().split()[:count]
+    photos = load_photos([data / "bsds500" / name for name in names], short_side=321)
+    return [
+        render_haze(photo, np.random.default_rng(_SEED + position))
+        for position, photo in enumerate(photos)
+    ]
+
+
+def psnr(picture: Array, truth: Array) -> float:
+    """PSNR in dB of pictures in [0, 1]."""
+    return float(-10.0 * np.log10(np.mean((picture.astype(np.float64) - truth) ** 2)))
+
+
+def validate(pipeline: DehazePipeline, rendered: list[RenderedHaze], steps: int = 20) -> Validation:
+    """Scores a pipeline; the reconstructions take ``steps`` steps of the leading spacing."""
+    rows: list[list[float]] = []
+    correlations: dict[str, list[float]] = {}
+    for haze in rendered:
+        result = pipeline(haze.hazy)
+        assert result.transmission is not None
+        assert result.airlight is not None
+        veil = 1.0 - haze.transmission
+        reconstructions = [
+            psnr(*reversed(pipeline.reconstruct(haze.hazy, steps=steps, solver=solver, **settings)))
+            for solver, settings in (
+                ("fixed-point", {"spacing": "leading", "max_iterations": 5}),
+                ("ddim", {"spacing": "leading"}),
+            )
+        ]
+        rows.append(
+            [
+                psnr(haze.hazy, haze.clear),
+                psnr(result.image, haze.clear),
+                float(np.abs(result.transmission - haze.transmission).mean()),
+                float(np.abs(result.airlight - haze.airlight).mean()),
+                *reconstructions,
+                rank_correlation(result.attention, veil),
+            ]
+        )
+        for layer, value in _layer_correlations(pipeline, haze).items():
+            correlations.setdefault(layer, []).append(value)
+    means = [float(value) for value in np.mean(rows, axis=0)]
+    layers = {layer: float(np.mean(values)) for layer, values in correlations.items()}
+    return Validation(len(rendered), *means[:6], layers, means[6])
+
+
+def rank_correlation(heat: Array, veil: Array) -> float:
+    """Spearman's rank correlation of two maps (H, W); 0 where one of them is flat."""
+    if np.ptp(heat) == 0 or np.ptp(veil) == 0:
+        return 0.0
+    return float(spearmanr(heat.ravel(), veil.ravel()).statistic)
+
+
+def _layer_correlations(pipeline: DehazePipeline, haze: RenderedHaze) -> dict[str, float]:
+    inversion = pipeline.invert(haze.hazy)
+    veil = 1.0 - haze.transmission
+    return {
+        layer: rank_correlation(
+            pipeline.word_attention(haze.hazy, inversion, layers={layer: 1.0}), veil
+        )
+        for layer in recorded_layers(inversion.attention)
+    }
