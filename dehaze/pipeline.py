@@ -326,15 +326,17 @@ class DehazePipeline(DiffusionPipeline):
         photo = as_pixels(image)
         _, span = self.prompt_and_span(prompt, word)
         latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
-        heat = (
-            word_map(inversion.attention, span, latent_size, layers=self.description.map_layers)[0]
-            .cpu()
-            .numpy()
+        heat = word_map(
+            inversion.attention,
+            span,
+            latent_size,
+            layers=_either(layers, self.description.map_layers),
+            steps=steps,
         )
         height, width = self.working_size(photo)
         multiple = self.description.size_multiple
         padded = (height + -height % multiple, width + -width % multiple)
-        cropped = resize(heat, padded)[:height, :width]
+        cropped = resize(heat[0].cpu().numpy(), padded)[:height, :width]
         return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
     def _swap(

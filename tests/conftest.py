@@ -17,6 +17,9 @@ from dehaze.pipeline import DehazePipeline
 from training.captions import vocabulary
 from training.networks import Networks, build_networks, build_tokenizer
 
+# The networks here are tiny: one thread is as fast as two, and does not stall on a busy machine.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 

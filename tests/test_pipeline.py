@@ -207,6 +207,11 @@ def test_the_attention_map_is_a_probability(pipeline: DehazePipeline, photo: Arr
     result = pipeline(photo)
     assert result.attention.min() > 0
     assert result.attention.max() < 1
+    inversion = pipeline.invert(photo)
+    np.testing.assert_array_equal(pipeline.word_attention(photo, inversion), result.attention)
+    one_layer = {"mid_block.attentions.0.transformer_blocks.0.attn2": 1.0}
+    chosen = pipeline.word_attention(photo, inversion, layers=one_layer, steps=[4])
+    assert np.abs(chosen - result.attention).max() > 1e-4
     stretched = result.attention_normalised()
     assert stretched.min() == 0
     assert stretched.max() == 1
