@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,9 @@ from dehaze import __version__
 from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_libraries
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
 
     from dehaze.batch import Outcome, Plan, PlannedPhoto, Saved, Summary
     from dehaze.images import Photo
@@ -30,6 +32,7 @@ SIDE_FILES = {
 }
 DATA_TYPES = ("float32", "float16", "bfloat16")
 INTERRUPTED = 130
+DIFFUSION = "diffusion"
 
 
 def _solvers() -> Iterable[str]:
@@ -42,6 +45,12 @@ def _refinements() -> Iterable[str]:
     from dehaze.physics import REFINEMENTS
 
     return REFINEMENTS
+
+
+def _engines() -> Iterable[str]:
+    from dehaze.eval.baselines import list_baselines
+
+    return (DIFFUSION, *list_baselines())
 
 
 class _SideFiles(click.ParamType):
@@ -83,6 +92,15 @@ class _SideFiles(click.ParamType):
     default="bundled",
     show_default=True,
     help="The bundled model, a folder in diffusers format, or a hub id.",
+)
+@click.option(
+    "--engine",
+    type=RegistryChoice(_engines),
+    default=DIFFUSION,
+    show_default=True,
+    metavar="NAME",
+    help="A classical method instead of the model, for comparison: dcp, say; a wrong name lists "
+    "them.",
 )
 @click.option("--prompt", help="What the photo shows, haze included.  [default: the model's]")
 @click.option("--word", help="The word to remove from the prompt.  [default: the model's]")
@@ -162,6 +180,7 @@ def run(
     inputs: tuple[Path, ...],
     output: Path,
     model: str,
+    engine: str,
     save: tuple[str, ...],
     device: str,
     dtype: str,
@@ -180,12 +199,13 @@ def run(
     """
     if "transmission" in save and recipe["refine"] != "physics":
         raise click.UsageError("--save transmission needs --refine physics, which estimates it.")
+    if save and engine != DIFFUSION:
+        raise click.UsageError(
+            f"--save needs --engine {DIFFUSION}: {engine} gives the photo alone."
+        )
     quiet_libraries()
-    import torch
-
     from dehaze import batch
     from dehaze.images import printable
-    from dehaze.prompts import WordError
 
     try:
         plan = batch.plan(inputs, output, beside=[SIDE_FILES[kind] for kind in save])
@@ -193,24 +213,15 @@ def run(
         raise CommandError(str(error)) from error
     if not plan.photos and not plan.unreadable:
         raise CommandError(_nothing_to_do(plan))
-    pipe = _load(model, device, dtype)
-    try:
-        pipe.check_prompt(recipe["prompt"], recipe["word"])
-    except WordError as error:
-        raise CommandError(str(error)) from error
-    given = {name: value for name, value in recipe.items() if value is not None}
-
-    def process(photo: Photo) -> DehazeResult:
-        # Anew for each photo: no result depends on which photos came before it.
-        torch.manual_seed(seed)
-        return pipe(photo.pixels, **given)
-
-    def write(planned: PlannedPhoto, photo: Photo, result: DehazeResult) -> Saved:
-        return _write(planned, photo, result, save)
-
+    process, write = (
+        _diffusion(model, device, dtype, recipe, seed, save)
+        if engine == DIFFUSION
+        else _classical(engine)
+    )
     settings = recipe | {
         "version": __version__,
         "model": model,
+        "engine": engine,
         "dtype": dtype,
         "seed": seed,
         "save": save,
@@ -234,6 +245,42 @@ def run(
     if summary.interrupted:
         context.exit(INTERRUPTED)
     context.exit(1 if summary.having("failed") else 0)
+
+
+def _diffusion(
+    model: str, device: str, dtype: str, recipe: dict[str, Any], seed: int, save: tuple[str, ...]
+) -> tuple[Callable[[Photo], Any], Callable[[PlannedPhoto, Photo, Any], Saved]]:
+    """How a photo is dehazed by the model, and how what comes out is written."""
+    import torch
+
+    from dehaze.prompts import WordError
+
+    pipe = _load(model, device, dtype)
+    try:
+        pipe.check_prompt(recipe["prompt"], recipe["word"])
+    except WordError as error:
+        raise CommandError(str(error)) from error
+    given = {name: value for name, value in recipe.items() if value is not None}
+
+    def process(photo: Photo) -> DehazeResult:
+        # Anew for each photo: no result depends on which photos came before it.
+        torch.manual_seed(seed)
+        return pipe(photo.pixels, **given)
+
+    def write(planned: PlannedPhoto, photo: Photo, result: DehazeResult) -> Saved:
+        return _write(planned, photo, result, save)
+
+    return process, write
+
+
+def _classical(
+    engine: str,
+) -> tuple[Callable[[Photo], Any], Callable[[PlannedPhoto, Photo, Any], Saved]]:
+    """How a photo is dehazed by a baseline, and how what comes out is written."""
+    from dehaze.eval.baselines import get_baseline
+
+    baseline = get_baseline(engine)
+    return lambda photo: baseline.run(photo.pixels), _write_alone
 
 
 class _Progress:
@@ -336,6 +383,14 @@ def _write(
         nfe=result.nfe,
         residual=result.trace.worst_residual,
     )
+
+
+def _write_alone(planned: PlannedPhoto, photo: Photo, pixels: NDArray[np.float32]) -> Saved:
+    from dehaze.batch import Saved
+    from dehaze.images import write_photo
+
+    write_photo(planned.output, pixels, like=photo)
+    return Saved(files=(planned.output,), nfe=0, residual=math.nan)
 
 
 def _sentence(plan: Plan, summary: Summary) -> str:

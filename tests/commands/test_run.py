@@ -22,6 +22,7 @@ import dehaze
 from dehaze.batch import JOURNAL_NAME
 from dehaze.commands import main
 from dehaze.commands import run as module
+from dehaze.eval.baselines import get_baseline
 from dehaze.images import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.inversion.solvers import list_solvers
 from dehaze.models.load import BUNDLED_FOLDER
@@ -342,3 +343,29 @@ def test_the_main_job_from_a_checkout(tmp_path: Path) -> None:
         assert json.loads((tmp_path / "out" / f"{name}.trace.json").read_text())
     # Haze lifts the dark tones: without it the photo is darker.
     assert read_photo(tmp_path / "out/a.jpg").pixels.mean() < hazy.mean() / 255
+
+
+def test_a_classical_engine_does_the_same_job_without_the_model(
+    invoke: Invoke, pipeline: FakePipeline, tmp_path: Path
+) -> None:
+    pixels = np.random.default_rng(0).uniform(0.4, 0.9, (30, 40, 3)).astype(np.float32)
+    (tmp_path / "in").mkdir()
+    write_photo(tmp_path / "in" / "a.png", pixels)
+    done = invoke("in", "-o", "out", "--engine", "dcp")
+    assert done.exit_code == 0, done.output
+    assert pipeline.settings == []
+    stored = read_photo(tmp_path / "in" / "a.png").pixels
+    expected = np.round(get_baseline("dcp").run(stored) * 255) / 255
+    result = read_photo(tmp_path / "out" / "a.png").pixels
+    np.testing.assert_allclose(result, expected, atol=1.01 / 255)
+    assert np.abs(result - stored).max() > 0.05
+
+
+def test_a_classical_engine_has_nothing_else_to_save(invoke: Invoke, tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.png", np.full((8, 8, 3), 0.5, np.float32))
+    done = invoke("a.png", "--engine", "dcp", "--save", "attention")
+    assert done.exit_code == 2
+    assert "--engine diffusion" in done.output
+    done = invoke("a.png", "--engine", "magic")
+    assert done.exit_code == 2
+    assert "diffusion, dcp" in done.output
