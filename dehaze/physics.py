@@ -222,8 +222,7 @@ def recover_by_physics(photo: Array, hazy: Array, clear: Array) -> Recovery:
     """Carries a low-resolution result to the photo's size through t and A.
 
     t is found at low resolution, given the photo's edges by a guided filter, and divides the full
-    photo. What the scattering model cannot explain of the result (a colour cast, say) is added as
-    a smooth residual.
+    photo.
 
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
@@ -240,10 +239,6 @@ def recover_by_physics(photo: Array, hazy: Array, clear: Array) -> Recovery:
     transmission = apply_coefficients(photo.mean(2), slopes, intercepts)
     transmission = np.clip(transmission, TRANSMISSION_MINIMUM, 1.0)
     image = recover_scene(photo, transmission, airlight)
-    unexplained = clear - resize(image, clear.shape[:2])
-    smooth = cv2.GaussianBlur(unexplained, (0, 0), 1.5).astype(np.float32)
-    image += cv2.resize(smooth, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
-    np.clip(image, 0.0, 1.0, out=image)
     return Recovery(image, transmission, airlight)
 
 

@@ -14,7 +14,7 @@ DEFAULTS: dict[str, Any] = {
     "short_side": 32,
     "steps": 10,
     "spacing": "noisy-end",
-    "max_iterations": 4,
+    "max_iterations": 6,
     "tolerance": 1e-3,
 }
 SIZE_LIMIT = 25 * 2**20
