@@ -78,5 +78,20 @@ def examples_command(kodak: Path, output: Path) -> None:
         click.echo(path)
 
 
+@main.command("sheet")
+@click.option("--kodak", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--model", default="bundled", show_default=True)
+@click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("docs/sheet.jpg"))
+def sheet_command(kodak: Path, model: str, output: Path) -> None:
+    """Dehazes haze over Kodak's first twelve photos, for the README."""
+    from dehaze.pipeline import DehazePipeline
+    from training.examples import write_sheet
+
+    pipeline = DehazePipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    scores = write_sheet(pipeline, kodak, output)
+    click.echo(", ".join(f"{score:.1f}" for score in scores) + " dB")
+
+
 if __name__ == "__main__":
     main()

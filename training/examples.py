@@ -1,4 +1,4 @@
-"""The example photos: haze rendered over four of Kodak's photos, which may be shipped."""
+"""The example photos and the README's sheet: haze over Kodak's photos, which may be shipped."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import cv2
 import numpy as np
 
 from dehaze.datasets.synthesis import render_haze
+from dehaze.pipeline import DehazePipeline
 from training.data import load_photos
+from training.validate import psnr
 
 # Photo, kind of haze, mean of 1 - t, seed.
 EXAMPLES = (
@@ -38,3 +40,40 @@ def write_examples(kodak: Path, folder: Path) -> list[Path]:
             raise ValueError(f"{path} cannot be written")
         written.append(path)
     return written
+
+
+def write_sheet(pipeline: DehazePipeline, kodak: Path, path: Path, count: int = 12) -> list[float]:
+    """Haze over Kodak's first ``count`` landscape photos, none chosen: hazy, dehazed, truth.
+
+    Each photo's density is drawn between .3 and .65; denser haze leaves nothing to see.
+
+    Returns:
+        the PSNR of each result in dB, in the order of the photos, left to right, top to bottom.
+
+    Raises:
+        ValueError: there are too few photos, or the sheet cannot be written.
+    """
+    photos = [
+        photo
+        for photo in load_photos(sorted(kodak.glob("kodim*.png")), short_side=512)
+        if photo.shape[1] > photo.shape[0]
+    ]
+    if len(photos) < count:
+        raise ValueError(f"{kodak} has {len(photos)} landscape photos: the sheet takes {count}")
+    cells, scores = [], []
+    for position, clear in enumerate(photos[:count]):
+        rng = np.random.default_rng(position)
+        density = float(rng.uniform(0.3, 0.65))
+        rendered = render_haze(clear, rng, density=density, homogeneous=True)
+        result = pipeline(rendered.hazy)
+        scores.append(psnr(result.image, clear))
+        row = np.hstack([rendered.hazy, result.image, clear])
+        cell = cv2.resize(row, (600, 132), interpolation=cv2.INTER_AREA)
+        cells.append(
+            cv2.copyMakeBorder(cell, 3, 3, 4, 4, cv2.BORDER_CONSTANT, value=(1.0, 1.0, 1.0))
+        )
+    sheet = np.vstack([np.hstack(cells[start : start + 2]) for start in range(0, count, 2)])
+    stored = np.round(np.clip(sheet[..., ::-1], 0.0, 1.0) * 255.0).astype(np.uint8)
+    if not cv2.imwrite(str(path), stored, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
+        raise ValueError(f"{path} cannot be written")
+    return scores

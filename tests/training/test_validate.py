@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from dehaze.pipeline import DehazePipeline
-from training.examples import EXAMPLES, write_examples
+from training.examples import EXAMPLES, write_examples, write_sheet
 from training.validate import psnr, rank_correlation, validate, validation_haze
 
 
@@ -52,3 +52,15 @@ def test_the_examples_are_rendered_over_the_photos_named(tmp_path: Path) -> None
         assert picture.mean() > 80  # a veil over a dark scene
     with pytest.raises(ValueError, match="kodim"):
         write_examples(tmp_path / "nowhere", tmp_path / "out")
+
+
+def test_the_sheet_shows_every_landscape_photo(pipeline: DehazePipeline, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for number, size in enumerate([(40, 60), (60, 40), (40, 60)]):
+        scene = rng.integers(0, 255, (*size, 3), dtype=np.uint8)
+        cv2.imwrite(str(tmp_path / f"kodim{number:02d}.png"), scene)
+    scores = write_sheet(pipeline, tmp_path, tmp_path / "sheet.jpg", count=2)
+    assert len(scores) == 2
+    assert cv2.imread(str(tmp_path / "sheet.jpg")).shape == (138, 1216, 3)
+    with pytest.raises(ValueError, match="2 landscape photos"):
+        write_sheet(pipeline, tmp_path, tmp_path / "sheet.jpg", count=4)
