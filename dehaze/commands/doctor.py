@@ -29,8 +29,6 @@ REQUIRED = {
 # Extra of the package, its module, and what it is for.
 EXTRAS = {
     "iqa": ("pyiqa", "learned quality metrics in dehaze evaluate"),
-    "ray": ("ray", "a folder over many machines"),
-    "ui": ("gradio", "the page of dehaze ui"),
 }
 
 
