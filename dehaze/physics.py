@@ -21,6 +21,10 @@ Array = NDArray[np.float32]
 # 1 / t amplifies noise and compression blocks as it amplifies detail: below this they win.
 TRANSMISSION_MINIMUM = 0.12
 
+# How much the airlight is drawn to the photo's brightest tenth, per pixel, beside veils squared.
+# Of 0, .03, .1, .3 and 1 this was best on haze rendered over BSDS500's validation photos.
+_AIRLIGHT_PULL = 0.03
+
 # The guided filter works at no more than this short side; only its coefficients reach full size.
 _PROXY_SHORT_SIDE = 400
 
@@ -171,6 +175,9 @@ def fit_scattering(
 
         t = <I - A, J - A> / <J - A, J - A>,   A = sum (1 - t) (I - t J) / sum (1 - t)^2.
 
+    A is drawn a little towards the mean of the photo's brightest tenth: an airlight off that
+    colour would tint whatever is nearly as bright, the sky above all.
+
     Args:
         hazy: I, float32 (H, W, 3) in [0, 1].
         clear: J, float32 (H, W, 3) in [0, 1].
@@ -185,8 +192,10 @@ def fit_scattering(
     """
     if hazy.shape != clear.shape:
         raise ValueError(f"the hazy picture is {hazy.shape} and the clear one {clear.shape}")
-    # Where nothing was removed any airlight fits; the start is what then remains.
-    airlight = np.quantile(hazy.reshape(-1, 3), 0.95, axis=0)
+    brightness = hazy.mean(2)
+    bright = hazy[brightness >= np.quantile(brightness, 0.9)].mean(0, dtype=np.float64)
+    pull = _AIRLIGHT_PULL * brightness.size
+    airlight = bright
     transmission = np.ones(hazy.shape[:2])
     for _ in range(iterations):
         from_airlight = clear - airlight
@@ -195,11 +204,9 @@ def fit_scattering(
         # The small constant draws t to 1 where the scene has the airlight's own colour.
         transmission = np.clip((numerator + 1e-3) / (denominator + 1e-3), TRANSMISSION_MINIMUM, 1.0)
         veil = (1.0 - transmission)[..., None]
-        weight = float((veil**2).sum())
-        if weight < 1e-3:
-            break
         explained = (veil * (hazy - transmission[..., None] * clear)).sum((0, 1))
-        airlight = np.clip(explained / weight, 0.0, 1.0)
+        weight = float((veil**2).sum())
+        airlight = np.clip((explained + pull * bright) / (weight + pull), 0.0, 1.0)
     return transmission.astype(np.float32), airlight.astype(np.float32)
 
 
