@@ -19,6 +19,7 @@ from dehaze.attention.control import AttentionControl, refine_mapper
 from dehaze.attention.maps import normalised, word_map
 from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.inversion import DDIMTable, InversionResult, InversionTrace, Inverter, denoise
+from dehaze.inversion.criteria import get_criterion
 from dehaze.inversion.inverter import NetworkFunction
 from dehaze.models.load import BUNDLED, load_parts
 from dehaze.models.registry import ModelDescription, describe
@@ -227,29 +228,40 @@ class DehazePipeline(DiffusionPipeline):
         solver: str | None = None,
         max_iterations: int | None = None,
         tolerance: float | None = None,
+        criterion: str = "intra-path",
+        predictor: str = "previous",
         depth: int | None = None,
         guidance_scale: float = 1.0,
     ) -> InversionResult:
-        """Inverts a photo under the prompt, at the model's working size; see ``__call__``."""
+        """Inverts a photo under the prompt, at the model's working size; see ``__call__``.
+
+        Args:
+            criterion: when a step is solved, see ``dehaze.inversion.list_criteria``.
+            predictor: the solver's start, see ``dehaze.inversion.list_predictors``.
+        """
         source, _ = self.prompt_and_span(prompt, word)
         latents = self.encode(as_pixels(image))
         needs = self.description
         table = DDIMTable.from_scheduler(
             self.scheduler, _either(steps, needs.steps), _either(spacing, needs.spacing)
         )
-        session = AttentionSession(batch=latents.shape[0], recording=True)
+        batch = latents.shape[0]
+        session = AttentionSession(batch=batch * get_criterion(criterion).paths, recording=True)
         inverter = Inverter(
             table,
             self._network(session, table, self._embed(source), guidance_scale),
             solver=_either(solver, needs.solver),
             tolerance=_either(tolerance, needs.tolerance),
             max_iterations=_either(max_iterations, needs.max_iterations),
+            criterion=criterion,
+            predictor=predictor,
             evaluations=_evaluations(guidance_scale),
         )
         total = table.steps if depth is None else depth
         with controlled_attention(self.unet, session), self.progress_bar(total=total) as bar:
             result = inverter.invert(latents, depth=depth, on_step=lambda i: bar.update())
-        result.attention.update(session.record)
+        # A second path only checks the first.
+        result.attention.update({name: rows[:batch] for name, rows in session.record.items()})
         return result
 
     @torch.no_grad()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,12 +14,19 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from dehaze.inversion.criteria import CRITERIA
+from dehaze.inversion.criteria import get_criterion
+from dehaze.inversion.predictors import get_predictor
 from dehaze.inversion.schedule import DDIMTable
-from dehaze.inversion.solvers import get_solver
+from dehaze.inversion.solvers import Solution, get_solver
 
 NetworkFunction = Callable[[Tensor, int, Tensor], Tensor]
-"""(latents (b, C, H, W), step i, positions (b,) in the batch) -> network output (b, C, H, W)."""
+"""(latents (b, C, H, W), step i, positions (b,) in the batch) -> network output (b, C, H, W).
+
+A criterion that follows two paths has a batch of 2B: position B + b is the second path of sample b.
+"""
+
+# The second path's start is drawn alike in every run: the same photo gives the same inversion.
+_SECOND_PATH_SEED = 0
 
 _FORMAT = "dehaze-inversion-1"
 
@@ -32,14 +40,20 @@ class InversionTrace:
     """How the solver fared at each of n steps, for each of B samples.
 
     Attributes:
-        residuals: (n, K, B), the criterion after each iteration, relative, NaN where not measured.
+        residuals: (n, K, B), the intra-path residual at each iteration, NaN where not measured.
+        inter: (n, K, B), the inter-path residual likewise; NaN where one path was followed.
+        bounds: (n, K, B), Banach's bound of the relative error after each iteration; infinite
+            where it says nothing, NaN where not measured.
         iterations: int64 (n, B).
         nfe: int64 (n, B), network evaluations; a guided evaluation counts twice.
-        contraction: (n, B), estimate of the contraction constant; NaN where unknown.
+        contraction: (n, B), estimate of the contraction constant; NaN where unknown. 1 or above:
+            not contractive here.
         converged: bool (n, B).
     """
 
     residuals: Tensor
+    inter: Tensor
+    bounds: Tensor
     iterations: Tensor
     nfe: Tensor
     contraction: Tensor
@@ -60,12 +74,12 @@ class InversionTrace:
         return float(known.max()) if known.numel() else float("nan")
 
     def to_dict(self) -> dict[str, Any]:
-        """The trace as plain lists, ready for JSON; what was not measured is None."""
+        """The trace as plain lists, ready for JSON; None for what is unknown or infinite."""
 
         def plain(value: Any) -> Any:
             if isinstance(value, list):
                 return [plain(item) for item in value]
-            return None if isinstance(value, float) and value != value else value
+            return None if isinstance(value, float) and not math.isfinite(value) else value
 
         return {name: plain(tensor.tolist()) for name, tensor in vars(self).items()}
 
@@ -155,6 +169,7 @@ class Inverter:
         tolerance: relative, below which a step counts as solved.
         max_iterations: a step's limit.
         criterion: name of a criterion.
+        predictor: name of a predictor, which makes the solver's start.
         evaluations: network evaluations that one call of ``network`` costs (2 under guidance).
     """
 
@@ -164,14 +179,13 @@ class Inverter:
     tolerance: float = 1e-4
     max_iterations: int = 5
     criterion: str = "intra-path"
+    predictor: str = "previous"
     evaluations: int = 1
 
     def __post_init__(self) -> None:
         get_solver(self.solver)
-        if self.criterion not in CRITERIA:
-            raise ValueError(
-                f"unknown criterion {self.criterion!r}: there are {', '.join(CRITERIA)}"
-            )
+        get_criterion(self.criterion)
+        get_predictor(self.predictor)
         if not self.tolerance > 0:
             raise ValueError(f"tolerance is {self.tolerance}: it must be positive")
         if self.max_iterations < 1:
@@ -199,29 +213,40 @@ class Inverter:
         if not 1 <= depth <= self.table.steps:
             raise ValueError(f"depth is {depth}: it must be 1 to {self.table.steps}")
         solve = get_solver(self.solver).solve
-        previous = latents if latents.dtype == torch.float64 else latents.float()
-        trajectory, noise, solutions = [previous], [], []
+        criterion = get_criterion(self.criterion)
+        predict = get_predictor(self.predictor).predict
+        trajectory = [latents if latents.dtype == torch.float64 else latents.float()]
+        noise: list[Tensor] = []
+        solutions: list[Solution] = []
         for i in range(1, depth + 1):
+            previous = trajectory[-1]
+            starts = [predict(self.table, i, trajectory, noise)]
+            if criterion.paths == 2:
+                starts.append(self._noised(trajectory[0], i))
             solution = solve(
-                self._step_map(previous, i),
-                previous,
+                self._step_map(previous.repeat(criterion.paths, 1, 1, 1), i),
+                torch.cat(starts),
                 tolerance=self.tolerance,
                 max_iterations=self.max_iterations,
-                criterion=CRITERIA[self.criterion],
+                criterion=criterion,
             )
             noise.append(self.table.noise_of_step(solution.z, previous, i))
-            previous = solution.z
-            trajectory.append(previous)
+            trajectory.append(solution.z)
             solutions.append(solution)
             on_step(i)
-        trace = InversionTrace(
-            residuals=torch.stack([solution.residuals for solution in solutions]).cpu(),
-            iterations=torch.stack([solution.iterations for solution in solutions]).cpu(),
-            nfe=torch.stack([solution.nfe for solution in solutions]).cpu() * self.evaluations,
-            contraction=torch.stack([solution.contraction for solution in solutions]).cpu(),
-            converged=torch.stack([solution.converged for solution in solutions]).cpu(),
-        )
+        stacked = {
+            name: torch.stack([getattr(solution, name) for solution in solutions]).cpu()
+            for name in InversionTrace.__dataclass_fields__
+        }
+        stacked["nfe"] *= self.evaluations
+        trace = InversionTrace(**stacked)
         return InversionResult(torch.stack(trajectory), torch.stack(noise), self.table, trace)
+
+    def _noised(self, clean: Tensor, i: int) -> Tensor:
+        """sqrt(a_i) z_0 + s_i n, one draw of n for all samples: none depends on its neighbours."""
+        generator = torch.Generator().manual_seed(_SECOND_PATH_SEED + i)
+        n = torch.randn(clean.shape[1:], generator=generator, dtype=clean.dtype).to(clean.device)
+        return math.sqrt(self.table.alphas[i]) * clean + self.table.sigma(i) * n
 
     def _step_map(self, previous: Tensor, i: int) -> Callable[[Tensor, Tensor], Tensor]:
         """f_i(z) = A_i z_{i-1} + B_i eps(z, i)."""

@@ -1,19 +1,20 @@
 """Solvers for the implicit inversion step z = f(z), each sample of a batch on its own.
 
 A solver sees f and a start, nothing else. f takes the latents of the samples still at work and
-their positions in the batch, so that converged samples cost nothing more.
+their positions in the batch, so that converged samples cost nothing more. All iterative solvers
+share one loop; each of them is a rule that makes the next iterate of the evaluations so far.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from dehaze.inversion.criteria import Criterion
+from dehaze.inversion.criteria import Criterion, Evaluation, measure
 
 FixedPointMap = Callable[[Tensor, Tensor], Tensor]
 
@@ -23,13 +24,16 @@ class Solution:
     """What a solver found.
 
     Attributes:
-        z: (B, C, H, W), the last iterate of each sample.
+        z: (B, C, H, W), the last iterate of each sample, of its first path.
         iterations: int64 (B,).
-        nfe: int64 (B,), evaluations of f.
-        residuals: (K, B), the criterion after each iteration; NaN where a sample was no longer
-            iterated, or where the solver does not measure it.
-        contraction: (B,), estimate of the contraction constant q, the ratio of the last two
-            changes; NaN before there are two. 1 or above: not contractive here.
+        nfe: int64 (B,), evaluations of f, those of all paths.
+        residuals: (K, B), the intra-path residual at each iteration; NaN where a sample was no
+            longer iterated, or where the solver does not measure it.
+        inter: (K, B), the inter-path residual likewise; NaN where one path was followed.
+        bounds: (K, B), Banach's bound of the error after each iteration; infinite where it says
+            nothing, NaN where there was none.
+        contraction: (B,), estimate of the contraction constant q at the last iteration; NaN where
+            unknown. 1 or above: not contractive here.
         converged: bool (B,).
     """
 
@@ -37,12 +41,18 @@ class Solution:
     iterations: Tensor
     nfe: Tensor
     residuals: Tensor
+    inter: Tensor
+    bounds: Tensor
     contraction: Tensor
     converged: Tensor
 
 
 class Solver(Protocol):
-    """The signature that every solver has."""
+    """The signature that every solver has.
+
+    ``z_start`` is (paths * B, C, H, W): the starts of the B samples, then those of the criterion's
+    second path. A row's position among these is what f is told.
+    """
 
     def __call__(
         self,
@@ -129,56 +139,182 @@ def ddim(
     Its residual is never known, since that would take the evaluation it saves: it never reports
     convergence. ``tolerance``, ``max_iterations`` and ``criterion`` have no effect.
     """
-    batch = z_start.shape[0]
+    batch = z_start.shape[0] // criterion.paths
     everyone = torch.arange(batch, device=z_start.device)
     once = torch.ones(batch, dtype=torch.int64, device=z_start.device)
     unknown = torch.full((batch,), torch.nan, device=z_start.device)
     return Solution(
-        z=f(z_start, everyone),
+        z=f(z_start[:batch], everyone),
         iterations=once,
         nfe=once.clone(),
         residuals=unknown[None],
-        contraction=unknown.clone(),
+        inter=unknown[None],
+        bounds=unknown[None],
+        contraction=unknown,
         converged=torch.zeros(batch, dtype=torch.bool, device=z_start.device),
     )
 
 
-@register_solver(
-    "fixed-point",
-    cost="1 NFE an iteration",
-    exact=False,
-    needs_grad=False,
-    source="FPI, arXiv 2312.12540, section 3.2",
-)
-def fixed_point(
+UpdateRule = Callable[[Sequence[Evaluation]], Tensor]
+"""From the evaluations at hand, the latest one last, to z_{k+1}."""
+
+
+def register_update_rule(
+    name: str, *, window: int = 2, source: str
+) -> Callable[[UpdateRule], UpdateRule]:
+    """Registers the iterative solver that a rule makes; it sees the last ``window`` evaluations."""
+
+    def register(update: UpdateRule) -> UpdateRule:
+        def solve(
+            f: FixedPointMap,
+            z_start: Tensor,
+            *,
+            tolerance: float,
+            max_iterations: int,
+            criterion: Criterion,
+        ) -> Solution:
+            return iterate(
+                f,
+                z_start,
+                update,
+                window,
+                tolerance=tolerance,
+                max_iterations=max_iterations,
+                criterion=criterion,
+            )
+
+        solve.__doc__ = update.__doc__
+        register_solver(
+            name, cost="1 NFE an iteration", exact=False, needs_grad=False, source=source
+        )(solve)
+        return update
+
+    return register
+
+
+def iterate(
     f: FixedPointMap,
     z_start: Tensor,
+    update: UpdateRule,
+    window: int,
     *,
     tolerance: float,
     max_iterations: int,
     criterion: Criterion,
 ) -> Solution:
-    """Picard iteration: z <- f(z), until the criterion is below ``tolerance``.
+    """Evaluates f and updates, until each sample's criterion is below the tolerance.
 
-    The residual of an iteration is that of the iterate which was put into f; what comes out is
-    nearer still wherever f contracts.
+    The residuals of an iteration are those of the iterate which was put into f; what the rule makes
+    of it is nearer still wherever it converges.
     """
+    paths = criterion.paths
     z = z_start.clone()
-    batch, device = z.shape[0], z.device
+    batch, device = z.shape[0] // paths, z.device
+    unmeasured = torch.full((max_iterations, batch), torch.nan, device=device, dtype=z.dtype)
+    residuals, inter, bounds = unmeasured, unmeasured.clone(), unmeasured.clone()
     iterations = torch.zeros(batch, dtype=torch.int64, device=device)
-    residuals = torch.full((max_iterations, batch), torch.nan, device=device, dtype=z.dtype)
     contraction = torch.full((batch,), torch.nan, device=device, dtype=z.dtype)
     converged = torch.zeros(batch, dtype=torch.bool, device=device)
+    first_rows = batch * torch.arange(paths, device=device)[:, None]
+    history: list[Evaluation] = []
     for k in range(max_iterations):
         active = torch.nonzero(~converged).flatten()
         if active.numel() == 0:
             break
-        mapped = f(z[active], active)
-        residual = criterion(mapped, z[active])
-        residuals[k, active] = residual
-        if k > 0:
-            contraction[active] = residual / residuals[k - 1, active].clamp(min=1e-12)
-        z[active] = mapped
+        rows = (first_rows + active).flatten()
+        history = [*history[1 - window :], Evaluation(z[rows], f(z[rows], rows))]
+        z[rows] = update(history)
+        before = history[-2] if k > 0 else None
+        measured = measure(history[-1], before, z[rows], paths)
+        residuals[k, active], inter[k, active] = measured.intra, measured.inter
+        bounds[k, active], contraction[active] = measured.bound, measured.contraction
         iterations[active] += 1
-        converged[active] = residual < tolerance
-    return Solution(z, iterations, iterations.clone(), residuals, contraction, converged)
+        done = criterion.residual(measured) < tolerance
+        converged[active] = done
+        history = [evaluation.rows(~done.repeat(paths)) for evaluation in history]
+    return Solution(
+        z[:batch], iterations, paths * iterations, residuals, inter, bounds, contraction, converged
+    )
+
+
+@register_update_rule("fixed-point", source="FPI, arXiv 2312.12540, section 3.2")
+def fixed_point(evaluations: Sequence[Evaluation]) -> Tensor:
+    """Picard iteration: z_{k+1} = f(z_k). The error shrinks by q an iteration."""
+    return evaluations[-1].mapped
+
+
+_DAMPING = 0.5
+
+
+@register_update_rule(
+    "damped", source="Hong et al., On Exact Inversion of DPM-Solvers, CVPR 2024, algorithm 1"
+)
+def damped(evaluations: Sequence[Evaluation]) -> Tensor:
+    """Damped iteration: z_{k+1} = (1 - d) z_k + d f(z_k), d = 0.5.
+
+    Where f is linear of factor q the error shrinks by 1 - d + d q an iteration: slower than Picard
+    for 0 < q < 1, and still convergent for -3 < q < -1, where Picard is not.
+    """
+    return torch.lerp(evaluations[-1].latent, evaluations[-1].mapped, _DAMPING)
+
+
+def _mean_mapped(evaluations: Sequence[Evaluation]) -> Tensor:
+    return torch.stack([evaluation.mapped for evaluation in evaluations]).mean(0)
+
+
+@register_update_rule("averaged", source="AIDI-E, arXiv 2309.04907")
+def averaged(evaluations: Sequence[Evaluation]) -> Tensor:
+    """Averaged iteration: z_{k+1} = (f(z_k) + f(z_{k-1})) / 2, f(z_{k-1}) kept from before.
+
+    The first iteration, which has no earlier value, is Picard's. Where f is linear of factor q the
+    error shrinks by the larger root of x^2 = q (x + 1) / 2 an iteration.
+    """
+    return _mean_mapped(evaluations)
+
+
+@register_update_rule("renoise", window=3, source="ReNoise, arXiv 2403.14602")
+def renoise(evaluations: Sequence[Evaluation]) -> Tensor:
+    """ReNoise: z_{k+1} = A_i z_{i-1} + B_i mean_j eps(z_j), over the last three iterates z_j.
+
+    As f is affine in eps, that is the mean of the f(z_j). Where f is linear of factor q the error
+    shrinks by the largest root of x^3 = q (x^2 + x + 1) / 3 an iteration.
+    """
+    return _mean_mapped(evaluations)
+
+
+_RIDGE = 1e-8
+
+
+@register_update_rule(
+    "anderson", window=4, source="AIDI-A, arXiv 2309.04907; Walker and Ni 2011, type II"
+)
+def anderson(evaluations: Sequence[Evaluation]) -> Tensor:
+    """Anderson acceleration of type II over the last three differences, each sample on its own.
+
+    With r_k = f(z_k) - z_k, dR and dF the columns of differences of r and f:
+    gamma = argmin norm(r_k - dR gamma), z_{k+1} = f(z_k) - dF gamma. The normal equations are
+    solved in float64 with a ridge of 1e-8 of their trace. Where the residual grew, and at the first
+    iteration, z_{k+1} = f(z_k).
+    """
+    latest = evaluations[-1]
+    if len(evaluations) == 1:
+        return latest.mapped
+    # (window, rows, D), in float64: the residuals' differences are small beside the latents.
+    mapped = torch.stack([_double(evaluation.mapped) for evaluation in evaluations])
+    residuals = mapped - torch.stack([_double(evaluation.latent) for evaluation in evaluations])
+    dR, dF = (values.diff(dim=0).transpose(0, 1) for values in (residuals, mapped))
+    gram = dR @ dR.transpose(1, 2)
+    trace = gram.diagonal(dim1=1, dim2=2).sum(1)
+    ridge = (_RIDGE * trace).clamp(min=torch.finfo(gram.dtype).tiny)
+    gram = gram + ridge[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype).to(gram.device)
+    gamma = torch.linalg.solve(gram, dR @ residuals[-1][:, :, None])
+    accelerated = mapped[-1] - (gamma * dF).sum(1)
+    grew = residuals[-1].norm(dim=1) > residuals[-2].norm(dim=1)
+    following = torch.where(grew[:, None], mapped[-1], accelerated)
+    return following.to(latest.mapped).view_as(latest.mapped)
+
+
+def _double(rows: Tensor) -> Tensor:
+    # Apple's GPUs have no float64.
+    place = torch.device("cpu") if rows.device.type == "mps" else rows.device
+    return rows.flatten(1).to(place, torch.float64)

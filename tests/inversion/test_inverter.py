@@ -168,3 +168,26 @@ def test_the_trace_names_its_worst_residual_and_is_plain_data() -> None:
     unmeasured = Inverter(TABLE, mild_network, solver="ddim").invert(latents()).trace
     assert math.isnan(unmeasured.worst_residual)
     assert unmeasured.to_dict()["residuals"][0][0] == [None, None]
+
+
+@pytest.mark.parametrize("solver", ["fixed-point", "anderson"])
+def test_a_second_path_changes_no_solution_and_is_counted(solver: str) -> None:
+    settings = {"tolerance": 1e-6, "max_iterations": 60}
+    single = Inverter(TABLE, mild_network, solver=solver, **settings).invert(latents().double())
+    paired = Inverter(
+        TABLE, mild_network, solver=solver, criterion="inter-path", **settings
+    ).invert(latents().double())
+    torch.testing.assert_close(paired.trajectory, single.trajectory, rtol=1e-4, atol=1e-4)
+    assert paired.trace.converged.all()
+    assert torch.equal(paired.trace.nfe, 2 * paired.trace.iterations)
+    assert single.trace.inter.isnan().all()
+    # The first path starts at DDIM's guess, the second elsewhere: they come to one point.
+    assert (paired.trace.inter[:, 0] > paired.trace.last_residuals).all()
+
+
+def test_a_sample_is_inverted_under_two_paths_as_it_would_be_alone() -> None:
+    settings = {"tolerance": 1e-6, "max_iterations": 60, "criterion": "inter-path"}
+    both = Inverter(TABLE, mild_network, **settings).invert(latents())
+    alone = Inverter(TABLE, mild_network, **settings).invert(latents()[1:])
+    torch.testing.assert_close(both.trajectory[:, 1:], alone.trajectory)
+    assert torch.equal(both.trace.nfe[:, 1:], alone.trace.nfe)

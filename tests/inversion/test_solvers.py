@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from dehaze.inversion.criteria import intra_path
-from dehaze.inversion.solvers import get_solver, list_solvers, register_solver
+from dehaze.inversion.criteria import Evaluation, get_criterion
+from dehaze.inversion.solvers import anderson, get_solver, list_solvers, register_solver
 
+INTRA = get_criterion("intra-path")
 START = torch.zeros(3, 1, 2, 2, dtype=torch.float64)
 
 
@@ -25,9 +29,7 @@ def linear_map(rates: list[float], fixed: float = 1.0) -> tuple[list[Tensor], ob
 @pytest.mark.parametrize("name", list_solvers())
 def test_every_solver_reports_each_sample(name: str) -> None:
     calls, f = linear_map([0.1, 0.5, 0.9])
-    solution = get_solver(name).solve(
-        f, START, tolerance=1e-6, max_iterations=10, criterion=intra_path
-    )
+    solution = get_solver(name).solve(f, START, tolerance=1e-6, max_iterations=10, criterion=INTRA)
     assert solution.z.shape == START.shape
     for field in (solution.iterations, solution.nfe, solution.contraction, solution.converged):
         assert field.shape == (3,)
@@ -39,7 +41,7 @@ def test_every_solver_reports_each_sample(name: str) -> None:
 def test_picard_converges_at_the_rate_of_the_map() -> None:
     _, f = linear_map([0.1, 0.5, 0.9])
     solution = get_solver("fixed-point").solve(
-        f, START, tolerance=1e-12, max_iterations=8, criterion=intra_path
+        f, START, tolerance=1e-12, max_iterations=8, criterion=INTRA
     )
     # From 0 to the fixed point 1 the error after k iterations is rate^k, exactly.
     error = (1.0 - solution.z).flatten(1).amax(1)
@@ -51,7 +53,7 @@ def test_picard_estimates_the_contraction_of_each_sample() -> None:
     _, f = linear_map([0.1, 0.5, 0.9], fixed=100.0)
     start = torch.full_like(START, 99.0)
     solution = get_solver("fixed-point").solve(
-        f, start, tolerance=1e-15, max_iterations=6, criterion=intra_path
+        f, start, tolerance=1e-15, max_iterations=6, criterion=INTRA
     )
     expected = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
     torch.testing.assert_close(solution.contraction, expected, rtol=0.02, atol=0)
@@ -60,7 +62,7 @@ def test_picard_estimates_the_contraction_of_each_sample() -> None:
 def test_converged_samples_leave_the_batch() -> None:
     calls, f = linear_map([0.01, 0.5, 0.99])
     solution = get_solver("fixed-point").solve(
-        f, START, tolerance=1e-3, max_iterations=12, criterion=intra_path
+        f, START, tolerance=1e-3, max_iterations=12, criterion=INTRA
     )
     assert solution.converged.tolist() == [True, True, False]
     assert solution.iterations[0] < solution.iterations[1] < solution.iterations[2] == 12
@@ -72,12 +74,12 @@ def test_converged_samples_leave_the_batch() -> None:
 def test_a_sample_is_solved_as_it_would_be_alone() -> None:
     _, together = linear_map([0.2, 0.7, 0.4])
     batched = get_solver("fixed-point").solve(
-        together, START, tolerance=1e-5, max_iterations=30, criterion=intra_path
+        together, START, tolerance=1e-5, max_iterations=30, criterion=INTRA
     )
     for position, rate in enumerate([0.2, 0.7, 0.4]):
         _, alone = linear_map([rate])
         single = get_solver("fixed-point").solve(
-            alone, START[:1], tolerance=1e-5, max_iterations=30, criterion=intra_path
+            alone, START[:1], tolerance=1e-5, max_iterations=30, criterion=INTRA
         )
         assert torch.equal(batched.z[position], single.z[0])
         assert batched.iterations[position] == single.iterations[0]
@@ -86,16 +88,14 @@ def test_a_sample_is_solved_as_it_would_be_alone() -> None:
 def test_a_map_that_does_not_contract_is_not_called_converged() -> None:
     _, f = linear_map([1.5, 1.5, 1.5])
     solution = get_solver("fixed-point").solve(
-        f, START, tolerance=1e-3, max_iterations=6, criterion=intra_path
+        f, START, tolerance=1e-3, max_iterations=6, criterion=INTRA
     )
     assert not solution.converged.any()
 
 
 def test_ddim_is_one_application_and_claims_nothing() -> None:
     _, f = linear_map([0.5, 0.5, 0.5])
-    solution = get_solver("ddim").solve(
-        f, START, tolerance=1.0, max_iterations=9, criterion=intra_path
-    )
+    solution = get_solver("ddim").solve(f, START, tolerance=1.0, max_iterations=9, criterion=INTRA)
     assert torch.equal(solution.z, torch.full_like(START, 0.5))
     assert solution.nfe.tolist() == [1, 1, 1]
     assert not solution.converged.any()
@@ -112,3 +112,104 @@ def test_a_name_is_registered_once() -> None:
         register_solver("ddim", cost="", exact=False, needs_grad=False, source="")(
             get_solver("ddim").solve
         )
+
+
+def solve_linear(name: str, rates: list[float], iterations: int) -> Tensor:
+    """(B,), the error after so many iterations on f(z) = 1 + q (z - 1) from 0."""
+    _, f = linear_map(rates)
+    solution = get_solver(name).solve(
+        f,
+        torch.zeros(len(rates), 1, 2, 2, dtype=torch.float64),
+        tolerance=1e-300,
+        max_iterations=iterations,
+        criterion=INTRA,
+    )
+    return (solution.z - 1.0).flatten(1).abs().amax(1)
+
+
+def test_damping_converges_at_its_closed_form_and_where_picard_does_not() -> None:
+    rates = [0.1, 0.5, 0.9, -0.5, -1.5, -2.5]
+    expected = torch.tensor([(1 - 0.5 + 0.5 * rate) for rate in rates], dtype=torch.float64)
+    torch.testing.assert_close(
+        solve_linear("damped", rates, 7), expected.abs() ** 7, rtol=1e-9, atol=1e-15
+    )
+    assert solve_linear("fixed-point", [-1.5], 7) > 10.0
+
+
+@pytest.mark.parametrize(("name", "window"), [("averaged", 2), ("renoise", 3)])
+@pytest.mark.parametrize("rate", [0.3, 0.5, 0.9])
+def test_averaging_converges_at_the_root_of_its_polynomial(
+    name: str, window: int, rate: float
+) -> None:
+    characteristic = np.array([1.0, *[-rate / window] * window])
+    expected = np.abs(np.roots(characteristic)).max()
+    # Two roots of like size beat against each other: the rate is that of many iterations.
+    early, late = (float(solve_linear(name, [rate], count)) for count in (10, 22))
+    assert (late / early) ** (1 / 12) == pytest.approx(expected, rel=0.02)
+    assert expected > rate
+
+
+def test_anderson_solves_a_linear_map_in_as_many_steps_as_it_has_factors() -> None:
+    rates = torch.tensor([0.2, 0.5, -0.4], dtype=torch.float64)
+
+    def f(z: Tensor, index: Tensor) -> Tensor:
+        return 1.0 + rates[:, None] * (z - 1.0)
+
+    settings = {"tolerance": 1e-300, "criterion": INTRA}
+    start = torch.zeros(2, 1, 3, 2, dtype=torch.float64)
+    solution = get_solver("anderson").solve(f, start, max_iterations=4, **settings)
+    assert (solution.z - 1.0).abs().max() < 1e-6
+    early = get_solver("anderson").solve(f, start, max_iterations=2, **settings)
+    assert (early.z - 1.0).abs().max() > 1e-3
+
+
+def curved_map(A: Tensor, b: Tensor, curve: Any, z: Tensor, index: Tensor) -> Tensor:
+    return (curve(z.flatten(1)) @ A.T + b).view_as(z)
+
+
+def toy_maps() -> list[Any]:
+    """Linear and curved maps of many directions, of constants from 0.1 to 0.95."""
+    maps: list[Any] = []
+    for seed, constant in enumerate([0.1, 0.3, 0.5, 0.7, 0.85, 0.95] * 2):
+        generator = torch.Generator().manual_seed(seed)
+        matrix = torch.randn(24, 24, generator=generator, dtype=torch.float64)
+        if seed >= 6:
+            matrix = matrix + matrix.T
+        matrix = constant * matrix / torch.linalg.matrix_norm(matrix, 2)
+        offset = torch.randn(24, generator=generator, dtype=torch.float64)
+        for curve in (lambda x: x, torch.tanh, torch.sin):
+
+            def f(
+                z: Tensor, index: Tensor, A: Any = matrix, b: Any = offset, g: Any = curve
+            ) -> Any:
+                return (g(z.flatten(1)) @ A.T + b).view_as(z)
+
+            maps.append(f)
+    return maps
+
+
+@pytest.mark.parametrize("tolerance", [1e-3, 1e-6])
+def test_anderson_never_costs_a_tenth_more_than_picard(tolerance: float) -> None:
+    start = torch.zeros(1, 1, 4, 6, dtype=torch.float64)
+    total = {"fixed-point": 0, "anderson": 0}
+    for f in toy_maps():
+        nfe = {}
+        for name in total:
+            solution = get_solver(name).solve(
+                f, start, tolerance=tolerance, max_iterations=500, criterion=INTRA
+            )
+            assert solution.converged.all()
+            nfe[name] = int(solution.nfe[0])
+            total[name] += nfe[name]
+        assert nfe["anderson"] <= 1.1 * nfe["fixed-point"]
+    assert total["anderson"] < 0.75 * total["fixed-point"]
+
+
+def test_anderson_falls_back_where_the_residual_grew() -> None:
+    before = Evaluation(torch.zeros(2, 1, 1, 2), torch.ones(2, 1, 1, 2))
+    latent = torch.ones(2, 1, 1, 2)
+    grown = torch.stack([torch.full((1, 1, 2), 3.0), torch.full((1, 1, 2), 1.5)])
+    following = anderson([before, Evaluation(latent, grown)])
+    # The first sample's residual grew from 1 to 2; the second's shrank to 0.5, secant: z* = 2.
+    assert torch.equal(following[0], grown[0])
+    torch.testing.assert_close(following[1], torch.full((1, 1, 2), 2.0))

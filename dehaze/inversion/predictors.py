@@ -1,0 +1,100 @@
+"""First guesses of z_i, without an evaluation of the network.
+
+In inversion z_0 .. z_{i-1} and the noises that led there are known. A guess that is nearer to z_i
+than z_{i-1} saves the solver iterations; it does not move what the solver converges to.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from dehaze.inversion.schedule import DDIMTable
+
+Prediction = Callable[[DDIMTable, int, Sequence[Tensor], Sequence[Tensor]], Tensor]
+"""(table, step i, z_0 .. z_{i-1}, eps_1 .. eps_{i-1}) -> a guess of z_i."""
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """A registered predictor.
+
+    Attributes:
+        name: as it is called in settings.
+        predict: the function.
+        source: where it was published.
+    """
+
+    name: str
+    predict: Prediction
+    source: str
+
+
+def explicit_step(table: DDIMTable, i: int, previous: Tensor, clean: Tensor) -> Tensor:
+    """z_i from z_{i-1} and the picture that the network would predict at z_i.
+
+    z_i = s_i / s_{i-1} (z_{i-1} - sqrt(a_{i-1}) x) + sqrt(a_i) x, where x = x0hat(z_i) =
+    (z_i - s_i eps(z_i, i)) / sqrt(a_i). With that x it is the fixed point itself: put eps(z_i, i)
+    from the definition of x into z_i = A_i z_{i-1} + B_i eps(z_i, i) and solve for z_i.
+
+    Args:
+        table: the schedule.
+        i: the step, with s_{i-1} > 0.
+        previous: z_{i-1}, (B, C, H, W).
+        clean: x, the same shape.
+
+    Source: derived from the abstract of IFE, arXiv 2512.08547, with x = z_0 + e_i.
+    """
+    before, after = math.sqrt(table.alphas[i - 1]), math.sqrt(table.alphas[i])
+    ratio = table.sigma(i) / table.sigma(i - 1)
+    return ratio * (previous - before * clean) + after * clean
+
+
+def previous_latent(
+    table: DDIMTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
+) -> Tensor:
+    """DDIM's own guess: z_i = z_{i-1}."""
+    return trajectory[-1]
+
+
+def iteration_free_estimate(
+    table: DDIMTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
+) -> Tensor:
+    """The explicit step with the error e_i of the predicted picture taken from step i - 1.
+
+    e_{i-1} = (z_{i-1} - s_{i-1} eps_{i-1}) / sqrt(a_{i-1}) - z_0, which the step before computed.
+    The first step has no such error, and is guessed as z_{i-1}; so is a step from s_{i-1} = 0.
+    """
+    if not noise or table.sigma(i - 1) == 0.0:
+        return trajectory[-1]
+    root, sigma = math.sqrt(table.alphas[i - 1]), table.sigma(i - 1)
+    clean = (trajectory[-1] - sigma * noise[-1]) / root
+    return explicit_step(table, i, trajectory[-1], clean)
+
+
+PREDICTORS: dict[str, Predictor] = {
+    predictor.name: predictor
+    for predictor in (
+        Predictor("previous", previous_latent, "Song et al. 2021, arXiv 2010.02502"),
+        Predictor("ife", iteration_free_estimate, "IFE, arXiv 2512.08547"),
+    )
+}
+
+
+def list_predictors() -> list[str]:
+    """The names of all predictors."""
+    return list(PREDICTORS)
+
+
+def get_predictor(name: str) -> Predictor:
+    """The predictor of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if name not in PREDICTORS:
+        raise ValueError(f"unknown predictor {name!r}: there are {', '.join(PREDICTORS)}")
+    return PREDICTORS[name]
