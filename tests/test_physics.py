@@ -129,7 +129,7 @@ def test_the_pair_tells_transmission_and_airlight() -> None:
     hazy = scatter(clear, truth, AIRLIGHT)
     transmission, airlight = fit_scattering(hazy, clear)
     assert np.abs(transmission - truth).mean() < 0.03
-    np.testing.assert_allclose(airlight, AIRLIGHT, atol=0.03)
+    np.testing.assert_allclose(airlight, AIRLIGHT, atol=0.04)
 
 
 def test_a_pair_without_difference_is_all_transmission() -> None:
