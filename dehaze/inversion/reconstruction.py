@@ -1,0 +1,244 @@
+"""Ways to make classifier-free guidance come back to the picture that was inverted.
+
+An inversion under the source prompt alone (guidance 1) is undone under guidance g > 1 only by
+accident: eps = eps_u + g (eps_c - eps_u) is not the noise that made the step. Each mode prepares
+something that pulls the guided path back: other unconditional embeddings, or an offset a step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dehaze.inversion.inverter import InversionResult, require_finite
+
+EmbeddedNetwork = Callable[[Tensor, int, Tensor], Tensor]
+"""(latents (B, C, H, W), step i, embedding (B, L, D)) -> network output (B, C, H, W)."""
+
+_INNER_STEPS = 10
+
+
+@dataclass(frozen=True)
+class Anchors:
+    """What keeps n guided denoising steps of B samples on the inverted path.
+
+    Attributes:
+        unconditional: (n, B, L, D), the unconditional embedding at each step;
+            ``unconditional[i - 1]`` belongs to step i.
+        offsets: (n, B, C, H, W), added to z_{i-1} after step i.
+        nfe: network evaluations a sample that the preparation took, gradients not counted.
+    """
+
+    unconditional: Tensor
+    offsets: Tensor
+    nfe: int
+
+
+Preparation = Callable[[InversionResult, EmbeddedNetwork, Tensor, Tensor, float], Anchors]
+"""(inversion at guidance 1, network, conditional, unconditional (B, L, D), g) -> anchors."""
+
+
+@dataclass(frozen=True)
+class ReconstructionMode:
+    """A registered mode.
+
+    Attributes:
+        name: as it is called in settings.
+        prepare: the function.
+        cost: of the preparation, in network evaluations (NFE).
+        exact: whether guided denoising under the source prompt comes back without error.
+        needs_grad: whether the network must be differentiable.
+        source: where it was published.
+    """
+
+    name: str
+    prepare: Preparation
+    cost: str
+    exact: bool
+    needs_grad: bool
+    source: str
+
+
+def null_text(
+    inversion: InversionResult,
+    network: EmbeddedNetwork,
+    conditional: Tensor,
+    unconditional: Tensor,
+    guidance_scale: float,
+) -> Anchors:
+    """Null-text inversion: one unconditional embedding a step, fitted to the inverted path.
+
+    From i = N down, with j = N - i and z the guided path so far, Adam with learning rate
+    1e-2 (1 - j / 100) minimises the mean square of D_i(z, e) - z_{i-1} over e, at most 10 times,
+    and stops below 1e-5 + 2e-5 j. D_i is DDIM's guided step, z_{i-1} the inverted latent. The next
+    step starts from the embedding found.
+
+    Source: NTI, arXiv 2211.09794, section 3.2, with the settings of its published code.
+    """
+    table, guided = inversion.table, unconditional.clone()
+    z = inversion.latents
+    found: list[Tensor] = []
+    evaluations = 0
+    for i in range(inversion.steps, 0, -1):
+        j = inversion.steps - i
+        target = inversion.trajectory[i - 1]
+        with torch.no_grad():
+            noise = _noise(inversion, network, z, i, conditional)
+        embedding = guided.detach().clone().requires_grad_()
+        optimiser = torch.optim.Adam([embedding], lr=1e-2 * max(0.0, 1.0 - j / 100.0))
+        for _ in range(_INNER_STEPS):
+            with torch.enable_grad():
+                null = _noise(inversion, network, z, i, embedding)
+                evaluations += 1
+                loss = F.mse_loss(
+                    table.denoise_step(z, null + guidance_scale * (noise - null), i), target
+                )
+                (embedding.grad,) = torch.autograd.grad(loss, [embedding])
+            optimiser.step()
+            if float(loss.detach()) < 1e-5 + 2e-5 * j:
+                break
+        guided = embedding.detach()
+        found.insert(0, guided)
+        with torch.no_grad():
+            null = _noise(inversion, network, z, i, guided)
+        evaluations += 2
+        z = table.denoise_step(z, null + guidance_scale * (noise - null), i)
+    return Anchors(torch.stack(found), torch.zeros_like(inversion.noise), evaluations)
+
+
+def negative_prompt(
+    inversion: InversionResult,
+    network: EmbeddedNetwork,
+    conditional: Tensor,
+    unconditional: Tensor,
+    guidance_scale: float,
+) -> Anchors:
+    """Negative-prompt inversion: the source prompt takes the empty prompt's place, at no cost.
+
+    Under the source prompt eps_u = eps_c, and guidance has no effect: the way back is that of
+    guidance 1.
+
+    Source: NPI, arXiv 2305.16807.
+    """
+    return Anchors(
+        conditional.expand(inversion.steps, -1, -1, -1), torch.zeros_like(inversion.noise), 0
+    )
+
+
+@torch.no_grad()
+def direct(
+    inversion: InversionResult,
+    network: EmbeddedNetwork,
+    conditional: Tensor,
+    unconditional: Tensor,
+    guidance_scale: float,
+) -> Anchors:
+    """Direct inversion: what guidance loses at each step of the inverted path is added again.
+
+    offset_i = z_{i-1} - D_i(z_i) with the inverted z, D_i DDIM's guided step. 2 NFE a step.
+
+    Source: Direct Inversion (PnP Inversion), arXiv 2310.01506.
+    """
+    offsets = []
+    for i in range(1, inversion.steps + 1):
+        z = inversion.trajectory[i]
+        null = _noise(inversion, network, z, i, unconditional)
+        noise = _noise(inversion, network, z, i, conditional)
+        guided = inversion.table.denoise_step(z, null + guidance_scale * (noise - null), i)
+        offsets.append(inversion.trajectory[i - 1] - guided)
+    return Anchors(
+        unconditional.expand(inversion.steps, -1, -1, -1),
+        torch.stack(offsets),
+        2 * inversion.steps,
+    )
+
+
+@torch.no_grad()
+def guided_denoise(
+    inversion: InversionResult,
+    network: EmbeddedNetwork,
+    conditional: Tensor,
+    anchors: Anchors,
+    guidance_scale: float,
+) -> Tensor:
+    """Denoises z_n under guidance, held by the anchors.
+
+    z_{i-1} = D_i(z_i) + offset_i, with eps = eps_u + g (eps_c - eps_u) at z_i.
+
+    Args:
+        inversion: the one that the anchors were prepared for.
+        network: takes the embedding.
+        conditional: of the source prompt for a reconstruction, of another one for an edit,
+            (B, L, D).
+        anchors: of a mode's ``prepare``.
+        guidance_scale: g.
+
+    Returns:
+        z_0, (B, C, H, W).
+
+    Raises:
+        NonFiniteError: the network returned a value that is not finite.
+    """
+    z = inversion.latents
+    for i in range(inversion.steps, 0, -1):
+        null = _noise(inversion, network, z, i, anchors.unconditional[i - 1])
+        noise = _noise(inversion, network, z, i, conditional)
+        noise = null + guidance_scale * (noise - null)
+        z = inversion.table.denoise_step(z, noise, i) + anchors.offsets[i - 1]
+    return z
+
+
+RECONSTRUCTION_MODES: dict[str, ReconstructionMode] = {
+    mode.name: mode
+    for mode in (
+        ReconstructionMode(
+            "null-text",
+            null_text,
+            "up to 12 NFE a step, 10 of them with gradients",
+            exact=False,
+            needs_grad=True,
+            source="NTI, arXiv 2211.09794",
+        ),
+        ReconstructionMode(
+            "negative-prompt",
+            negative_prompt,
+            "0 NFE",
+            exact=False,
+            needs_grad=False,
+            source="NPI, arXiv 2305.16807",
+        ),
+        ReconstructionMode(
+            "direct",
+            direct,
+            "2 NFE a step",
+            exact=True,
+            needs_grad=False,
+            source="Direct Inversion, arXiv 2310.01506",
+        ),
+    )
+}
+
+
+def get_reconstruction_mode(name: str) -> ReconstructionMode:
+    """The reconstruction mode of that name.
+
+    Raises:
+        ValueError: there is none; the message lists those there are.
+    """
+    if name not in RECONSTRUCTION_MODES:
+        raise ValueError(
+            f"unknown reconstruction mode {name!r}: there are {', '.join(RECONSTRUCTION_MODES)}"
+        )
+    return RECONSTRUCTION_MODES[name]
+
+
+def _noise(
+    inversion: InversionResult, network: EmbeddedNetwork, z: Tensor, i: int, embedding: Tensor
+) -> Tensor:
+    output = network(z, i, embedding).to(z.dtype)
+    require_finite(output, i, inversion.table)
+    return inversion.table.predicted_noise(output, z, i)

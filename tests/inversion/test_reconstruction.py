@@ -1,0 +1,129 @@
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from dehaze.inversion import InversionResult, NonFiniteError
+from dehaze.inversion.reconstruction import (
+    RECONSTRUCTION_MODES,
+    Anchors,
+    EmbeddedNetwork,
+    get_reconstruction_mode,
+    guided_denoise,
+)
+from dehaze.pipeline import DehazePipeline
+from dehaze.prompts import tokenize
+
+GUIDANCE = 3.0
+
+
+@dataclass(frozen=True)
+class Case:
+    """A converged inversion at guidance 1, and what is needed to come back under guidance."""
+
+    inversion: InversionResult
+    network: EmbeddedNetwork
+    conditional: Tensor
+    unconditional: Tensor
+
+    def error(self, anchors: Anchors, guidance_scale: float = GUIDANCE) -> float:
+        back = guided_denoise(
+            self.inversion, self.network, self.conditional, anchors, guidance_scale
+        )
+        return float((back - self.inversion.trajectory[0]).square().mean().sqrt())
+
+    @property
+    def plain(self) -> Anchors:
+        steps = self.inversion.steps
+        return Anchors(
+            self.unconditional.expand(steps, -1, -1, -1),
+            torch.zeros_like(self.inversion.noise),
+            0,
+        )
+
+    def prepared(self, name: str, guidance_scale: float = GUIDANCE) -> Anchors:
+        return get_reconstruction_mode(name).prepare(
+            self.inversion, self.network, self.conditional, self.unconditional, guidance_scale
+        )
+
+
+@pytest.fixture(scope="module")
+def case(random_model: Path) -> Case:
+    pipeline = DehazePipeline.from_pretrained(random_model)
+    pipeline.set_progress_bar_config(disable=True)
+    # The random network hardly looks at its prompt: other words are made to matter.
+    with torch.no_grad():
+        for name, weight in pipeline.unet.named_parameters():
+            if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
+                weight.mul_(4.0)
+    photo = np.random.default_rng(0).uniform(size=(16, 16, 3)).astype(np.float32)
+    inversion = pipeline.invert(photo, steps=4, tolerance=1e-5, max_iterations=40)
+    table = inversion.table
+
+    def network(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
+        return pipeline.unet(latents, table.timestep(i), encoder_hidden_states=embedding).sample
+
+    def embed(text: str) -> Tensor:
+        ids = tokenize(pipeline.tokenizer, text).ids[None]
+        with torch.no_grad():
+            return pipeline.text_encoder(ids).last_hidden_state
+
+    return Case(inversion, network, embed(pipeline.default_prompt), embed(""))
+
+
+def test_null_text_recovers_what_guidance_loses(case: Case) -> None:
+    lost = case.error(case.plain)
+    kept = case.error(case.prepared("null-text"))
+    assert lost > 0.01
+    assert kept < 0.3 * lost
+
+
+def test_null_text_stops_where_there_is_nothing_to_gain(case: Case) -> None:
+    idle = case.prepared("null-text", guidance_scale=1.0)
+    busy = case.prepared("null-text")
+    steps = case.inversion.steps
+    # One look, the conditional and the final evaluation: the loss is below its bound at once.
+    assert idle.nfe == 3 * steps
+    assert idle.nfe < busy.nfe <= 12 * steps
+
+
+def test_negative_prompt_is_the_way_back_of_guidance_one(case: Case) -> None:
+    anchors = case.prepared("negative-prompt")
+    assert anchors.nfe == 0
+    assert case.error(anchors) == pytest.approx(case.error(case.plain, 1.0), abs=1e-5)
+    assert case.error(anchors) < 0.1 * case.error(case.plain)
+
+
+def test_direct_comes_back_exactly(case: Case) -> None:
+    anchors = case.prepared("direct")
+    assert anchors.nfe == 2 * case.inversion.steps
+    assert case.error(anchors) < 1e-4
+    # Only under the guidance that the offsets were made for.
+    assert case.error(anchors, 1.5) > 100 * case.error(anchors)
+
+
+@pytest.mark.parametrize("name", list(RECONSTRUCTION_MODES))
+def test_every_mode_anchors_each_step(case: Case, name: str) -> None:
+    anchors = case.prepared(name)
+    steps = case.inversion.steps
+    assert anchors.unconditional.shape == (steps, *case.conditional.shape)
+    assert anchors.offsets.shape == case.inversion.noise.shape
+    assert not anchors.unconditional.requires_grad
+
+
+def test_values_that_are_not_finite_are_an_error(case: Case) -> None:
+    def broken(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
+        return torch.full_like(latents, torch.nan)
+
+    with pytest.raises(NonFiniteError, match="step 4"):
+        guided_denoise(case.inversion, broken, case.conditional, case.plain, GUIDANCE)
+
+
+def test_an_unknown_mode_is_named_with_those_there_are() -> None:
+    with pytest.raises(ValueError, match=r"magic.*null-text"):
+        get_reconstruction_mode("magic")
