@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,9 @@ from dehaze.prompts import (
 
 Array = NDArray[np.float32]
 
+logger = logging.getLogger(__name__)
+
+HALF_PRECISION = (torch.float16, torch.bfloat16)
 READINGS = ("embedding", "delete")
 
 
@@ -420,6 +424,8 @@ class DehazePipeline(DiffusionPipeline):
             embedding = embedding.expand(latents.shape[0], -1, -1)
             sample = latents.to(self.unet.dtype)
             output = self.unet(sample, table.timestep(i), encoder_hidden_states=embedding).sample
+            if not torch.isfinite(output).all() and output.dtype in HALF_PRECISION:
+                output = self._in_single_precision(latents, table.timestep(i), embedding)
             return output.float()
 
         def network(latents: Tensor, i: int, index: Tensor) -> Tensor:
@@ -432,6 +438,16 @@ class DehazePipeline(DiffusionPipeline):
             return unconditional + guidance_scale * (output - unconditional)
 
         return network
+
+    def _in_single_precision(self, latents: Tensor, timestep: int, embedding: Tensor) -> Tensor:
+        """One evaluation that overflowed in half precision, again in float32."""
+        dtype = self.unet.dtype
+        logger.warning("timestep %d is not finite in %s: again in float32", timestep, dtype)
+        self.unet.float()
+        try:
+            return self.unet(latents, timestep, encoder_hidden_states=embedding.float()).sample
+        finally:
+            self.unet.to(dtype)
 
     def prompt_and_span(
         self, prompt: str | None = None, word: str | None = None

@@ -59,7 +59,8 @@ class AttentionSession:
         kept = self.record.get(name)
         if kept is None:
             kept = self.record[name] = value.new_zeros((self.batch, *value.shape[1:]))
-        kept[self.index] = value
+        # A step that overflowed in half precision is evaluated again in float32.
+        kept[self.index] = value.to(kept.dtype)
 
     def recall(self, name: str) -> Tensor:
         """The current samples' rows of what was recorded.
@@ -148,8 +149,8 @@ class ControlledAttention:
             session.keep(self._name(kind, "key"), key)
         if control is None or not self._replaces(control, kind, query.shape[2]):
             return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
-        source_query = session.recall(self._name(kind, "query"))
-        source_key = session.recall(self._name(kind, "key"))
+        source_query = session.recall(self._name(kind, "query")).to(value.dtype)
+        source_key = session.recall(self._name(kind, "key")).to(value.dtype)
         if kind == "self" or control.mapper is None:
             return F.scaled_dot_product_attention(
                 source_query, source_key, value, mask, scale=scale

@@ -212,7 +212,7 @@ class Inverter:
         depth = self.table.steps if depth is None else depth
         if not 1 <= depth <= self.table.steps:
             raise ValueError(f"depth is {depth}: it must be 1 to {self.table.steps}")
-        solve = get_solver(self.solver).solve
+        solver = get_solver(self.solver)
         criterion = get_criterion(self.criterion)
         predict = get_predictor(self.predictor).predict
         trajectory = [latents if latents.dtype == torch.float64 else latents.float()]
@@ -223,7 +223,7 @@ class Inverter:
             starts = [predict(self.table, i, trajectory, noise)]
             if criterion.paths == 2:
                 starts.append(self._noised(trajectory[0], i))
-            solution = solve(
+            solution = solver.of_step(i, self.table.steps)(
                 self._step_map(previous.repeat(criterion.paths, 1, 1, 1), i),
                 torch.cat(starts),
                 tolerance=self.tolerance,

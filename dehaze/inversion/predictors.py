@@ -70,9 +70,41 @@ def iteration_free_estimate(
     """
     if not noise or table.sigma(i - 1) == 0.0:
         return trajectory[-1]
-    root, sigma = math.sqrt(table.alphas[i - 1]), table.sigma(i - 1)
-    clean = (trajectory[-1] - sigma * noise[-1]) / root
+    clean = predicted_picture(table, i - 1, trajectory[-1], noise[-1])
     return explicit_step(table, i, trajectory[-1], clean)
+
+
+_EXTRAPOLATED_SHARE = 0.5
+
+
+def extrapolated_estimate(
+    table: DDIMTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
+) -> Tensor:
+    """As ``iteration_free_estimate``, with the trend of the predicted picture followed halfway.
+
+    x = x_{i-1} + h (x_{i-1} - x_{i-2}) (phi_i - phi_{i-1}) / (phi_{i-1} - phi_{i-2}), where
+    x_j = x0hat(z_j), phi_j = arctan(s_j / sqrt(a_j)) is the angle between picture and noise, and
+    h = 0.5, between the estimate without a trend and the straight line, which noise upsets.
+
+    The first step is guessed as z_{i-1}, the second as ``iteration_free_estimate`` does.
+
+    Source: this project.
+    """
+    if len(noise) < 2 or table.sigma(i - 1) == 0.0:
+        return iteration_free_estimate(table, i, trajectory, noise)
+    earlier, latest = (
+        predicted_picture(table, j, trajectory[j], noise[j - 1]) for j in (i - 2, i - 1)
+    )
+    before, last, now = (
+        math.atan2(table.sigma(j), math.sqrt(table.alphas[j])) for j in (i - 2, i - 1, i)
+    )
+    trend = (now - last) / (last - before) * (latest - earlier)
+    return explicit_step(table, i, trajectory[-1], latest + _EXTRAPOLATED_SHARE * trend)
+
+
+def predicted_picture(table: DDIMTable, i: int, latent: Tensor, noise: Tensor) -> Tensor:
+    """x0hat(z_i) = (z_i - s_i eps_i) / sqrt(a_i)."""
+    return (latent - table.sigma(i) * noise) / math.sqrt(table.alphas[i])
 
 
 PREDICTORS: dict[str, Predictor] = {
@@ -80,6 +112,7 @@ PREDICTORS: dict[str, Predictor] = {
     for predictor in (
         Predictor("previous", previous_latent, "Song et al. 2021, arXiv 2010.02502"),
         Predictor("ife", iteration_free_estimate, "IFE, arXiv 2512.08547"),
+        Predictor("extrapolated", extrapolated_estimate, "this project"),
     )
 }
 

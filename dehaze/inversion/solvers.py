@@ -7,8 +7,9 @@ share one loop; each of them is a rule that makes the next iterate of the evalua
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
@@ -76,6 +77,7 @@ class SolverEntry:
         exact: whether the step is undone exactly whatever the network does.
         needs_grad: whether the network must be differentiable.
         source: where it was published.
+        share: (low, high): it solves the steps i with low N < i < high N, plain DDIM the others.
     """
 
     name: str
@@ -84,20 +86,32 @@ class SolverEntry:
     exact: bool
     needs_grad: bool
     source: str
+    share: tuple[float, float] = (0.0, math.inf)
+
+    def of_step(self, i: int, steps: int) -> Solver:
+        """What solves step i of N."""
+        low, high = self.share
+        return self.solve if low * steps < i < high * steps else ddim
 
 
 _SOLVERS: dict[str, SolverEntry] = {}
 
 
 def register_solver(
-    name: str, *, cost: str, exact: bool, needs_grad: bool, source: str
+    name: str,
+    *,
+    cost: str,
+    exact: bool,
+    needs_grad: bool,
+    source: str,
+    share: tuple[float, float] = (0.0, math.inf),
 ) -> Callable[[Solver], Solver]:
     """Registers a solver under ``name``; a name can be taken once."""
 
     def register(solve: Solver) -> Solver:
         if name in _SOLVERS:
             raise ValueError(f"solver {name!r} is registered already")
-        _SOLVERS[name] = SolverEntry(name, solve, cost, exact, needs_grad, source)
+        _SOLVERS[name] = SolverEntry(name, solve, cost, exact, needs_grad, source, share)
         return solve
 
     return register
@@ -153,6 +167,37 @@ def ddim(
         contraction=unknown,
         converged=torch.zeros(batch, dtype=torch.bool, device=z_start.device),
     )
+
+
+_EASYINV_KEPT = 0.5
+
+
+@register_solver(
+    "easyinv",
+    cost="1 NFE a step",
+    exact=False,
+    needs_grad=False,
+    source="EasyInv, arXiv 2408.05159",
+    share=(0.05, 0.25),
+)
+def easyinv(
+    f: FixedPointMap,
+    z_start: Tensor,
+    *,
+    tolerance: float,
+    max_iterations: int,
+    criterion: Criterion,
+) -> Solution:
+    """EasyInv: plain DDIM inversion, then z_i <- eta z_i + (1 - eta) z_{i-1}, eta = 0.5.
+
+    Only in the steps .05 N < i < .25 N, where it keeps more of the picture. z_{i-1} is the start:
+    the paper's method is the one with the predictor ``previous``.
+    """
+    solution = ddim(
+        f, z_start, tolerance=tolerance, max_iterations=max_iterations, criterion=criterion
+    )
+    start = z_start[: solution.z.shape[0]]
+    return replace(solution, z=torch.lerp(start, solution.z, _EASYINV_KEPT))
 
 
 UpdateRule = Callable[[Sequence[Evaluation]], Tensor]

@@ -8,7 +8,14 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from dehaze.inversion import DDIMTable, InversionResult, Inverter, NonFiniteError, denoise
+from dehaze.inversion import (
+    DDIMTable,
+    InversionResult,
+    Inverter,
+    NonFiniteError,
+    denoise,
+    list_solvers,
+)
 
 TABLE = DDIMTable.from_scheduler(
     DDIMScheduler(
@@ -55,7 +62,7 @@ def test_plain_ddim_inversion_does_not_come_back() -> None:
     assert lost > 1e3 * kept
 
 
-@pytest.mark.parametrize("solver", ["ddim", "fixed-point"])
+@pytest.mark.parametrize("solver", list_solvers())
 def test_strength_zero_undoes_any_inversion_without_the_network(solver: str) -> None:
     z_0 = latents()
     result = Inverter(TABLE, mild_network, solver=solver, max_iterations=2).invert(z_0)
@@ -191,3 +198,17 @@ def test_a_sample_is_inverted_under_two_paths_as_it_would_be_alone() -> None:
     alone = Inverter(TABLE, mild_network, **settings).invert(latents()[1:])
     torch.testing.assert_close(both.trajectory[:, 1:], alone.trajectory)
     assert torch.equal(both.trace.nfe[:, 1:], alone.trace.nfe)
+
+
+def test_easyinv_blends_in_its_share_of_the_steps_and_is_ddim_elsewhere() -> None:
+    plain = Inverter(TABLE, mild_network, solver="ddim").invert(latents())
+    eased = Inverter(TABLE, mild_network, solver="easyinv").invert(latents())
+    # N = 10: 0.5 < i < 2.5.
+    everyone = torch.arange(2)
+    for i in range(1, 11):
+        previous = eased.trajectory[i - 1]
+        explicit = TABLE.inverse_step(previous, mild_network(previous, i, everyone), i)
+        expected = 0.5 * (explicit + previous) if i <= 2 else explicit
+        torch.testing.assert_close(eased.trajectory[i], expected)
+    assert torch.equal(eased.trace.nfe, plain.trace.nfe)
+    assert not torch.equal(eased.latents, plain.latents)

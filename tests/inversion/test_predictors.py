@@ -45,15 +45,42 @@ def test_with_the_true_error_the_explicit_step_is_the_fixed_point(steps: int, sp
         assert (explicit_step(table, i, previous, clean + error) - z).abs().max() < 1e-12
 
 
-def test_where_the_predicted_picture_stays_the_estimate_is_the_solution() -> None:
+@pytest.mark.parametrize("predictor", ["ife", "extrapolated"])
+def test_where_the_predicted_picture_stays_the_estimate_is_the_solution(predictor: str) -> None:
     """eps(z, i) = (z - sqrt(a_i) x) / s_i for one x: then z_i = sqrt(a_i) x + s_i eps_1."""
     table = table_of(10)
     picture, noise = 0.8 * latents(), latents().flip(-1)
     line = [math.sqrt(table.alphas[i]) * picture + table.sigma(i) * noise for i in range(11)]
     for i in range(2, 11):
-        guess = get_predictor("ife").predict(table, i, line[:i], [noise] * (i - 1))
+        guess = get_predictor(predictor).predict(table, i, line[:i], [noise] * (i - 1))
         assert (guess - line[i]).abs().max() < 1e-12
         assert (line[i - 1] - line[i]).abs().max() > 0.01
+
+
+def test_a_trend_of_the_predicted_picture_is_followed_halfway() -> None:
+    """x0hat on a straight line over the angle: half of what the plain estimate misses is left."""
+    table = table_of(10, "noisy-end")
+    still, drift = latents(), latents().flip(-1)
+    angles = [math.atan2(table.sigma(i), math.sqrt(table.alphas[i])) for i in range(11)]
+    pictures = [still + angle * drift for angle in angles]
+    trajectory = [pictures[0]]
+    noise: list[Tensor] = []
+    for i in range(1, 11):
+        if i > 2:
+            ife, extrapolated = (
+                get_predictor(name).predict(table, i, trajectory, noise)
+                for name in ("ife", "extrapolated")
+            )
+            solution = explicit_step(table, i, trajectory[-1], pictures[i])
+            assert (ife - solution).abs().max() > 1e-5
+            torch.testing.assert_close(
+                extrapolated - solution, 0.5 * (ife - solution), rtol=1e-6, atol=1e-12
+            )
+            trajectory.append(solution)
+        else:
+            trajectory.append(math.sqrt(table.alphas[i]) * pictures[i] + table.sigma(i) * still)
+        root = math.sqrt(table.alphas[i])
+        noise.append((trajectory[i] - root * pictures[i]) / table.sigma(i))
 
 
 def test_the_first_step_has_no_error_to_take() -> None:

@@ -1,0 +1,83 @@
+"""Half precision that overflows: one retry in single, then an error with a name."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dehaze.inversion import NonFiniteError
+from dehaze.pipeline import DehazePipeline
+
+Array = NDArray[np.float32]
+
+
+@pytest.fixture
+def half(random_model: Path) -> DehazePipeline:
+    pipeline = DehazePipeline.from_pretrained(random_model, torch_dtype=torch.bfloat16)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
+def overflow(pipeline: DehazePipeline, dtypes: tuple[torch.dtype, ...]) -> list[torch.dtype]:
+    """Makes the network overflow in these data types; returns those of its evaluations."""
+    evaluated: list[torch.dtype] = []
+
+    def hook(module: Any, arguments: Any, output: Any) -> None:
+        evaluated.append(output.sample.dtype)
+        if output.sample.dtype in dtypes:
+            output.sample[0, 0, 0, 0] = torch.inf
+
+    pipeline.unet.register_forward_hook(hook)
+    return evaluated
+
+
+def test_an_overflow_is_evaluated_once_more_in_single_precision(
+    half: DehazePipeline, photo: Array, caplog: pytest.LogCaptureFixture
+) -> None:
+    evaluated = overflow(half, (torch.bfloat16,))
+    result = half.invert(photo, steps=4, solver="ddim", guidance_scale=3.0)
+    assert torch.isfinite(result.trajectory).all()
+    assert evaluated == [torch.bfloat16, torch.float32] * 8
+    assert half.unet.dtype == torch.bfloat16
+    assert "again in float32" in caplog.text
+
+
+def test_an_overflow_on_the_way_back_takes_the_recorded_attention_along(
+    half: DehazePipeline, photo: Array
+) -> None:
+    evaluated = overflow(half, (torch.bfloat16,))
+    result = half(photo, steps=2, solver="ddim", refine="none")
+    assert evaluated == [torch.bfloat16, torch.float32] * 4
+    assert np.isfinite(result.image).all()
+
+
+def test_where_single_precision_overflows_too_the_step_is_named(
+    half: DehazePipeline, photo: Array
+) -> None:
+    evaluated = overflow(half, (torch.bfloat16, torch.float32))
+    with pytest.raises(NonFiniteError, match="step 1"):
+        half.invert(photo, steps=4, solver="ddim")
+    assert evaluated == [torch.bfloat16, torch.float32]
+    assert half.unet.dtype == torch.bfloat16
+
+
+def test_single_precision_is_not_tried_twice(pipeline: DehazePipeline, photo: Array) -> None:
+    evaluated = overflow(pipeline, (torch.float32,))
+    with pytest.raises(NonFiniteError, match="step 1"):
+        pipeline.invert(photo, steps=4, solver="ddim")
+    assert evaluated == [torch.float32]
+
+
+@pytest.mark.parametrize("criterion", ["intra-path", "inter-path"])
+def test_a_second_path_is_not_part_of_the_recording(
+    pipeline: DehazePipeline, photo: Array, criterion: str
+) -> None:
+    result = pipeline.invert(photo, steps=2, criterion=criterion, predictor="ife")
+    assert result.attention
+    assert {rows.shape[0] for rows in result.attention.values()} == {1}
+    assert all(rows.abs().sum() > 0 for rows in result.attention.values())
