@@ -16,6 +16,8 @@ DEFAULTS: dict[str, Any] = {
     "spacing": "noisy-end",
     "max_iterations": 6,
     "tolerance": 1e-3,
+    # The layer whose map of the haze word ranks 1 - t best; the others disagree with each other.
+    "map_layers": {"up_blocks.1.attentions.1.transformer_blocks.0.attn2": 1.0},
 }
 SIZE_LIMIT = 25 * 2**20
 
