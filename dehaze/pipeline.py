@@ -209,7 +209,7 @@ class DehazePipeline(DiffusionPipeline):
             callback_on_step_end,
         )
         size = self.working_size(photo)
-        hazy, clear = (self._decode(latent, size) for latent in (inversion.trajectory[0], latents))
+        hazy, clear = (self.decode(latent, size) for latent in (inversion.trajectory[0], latents))
         recovery = REFINEMENTS[refine](photo, hazy, clear)
         return DehazeResult(
             image=recovery.image if output_type == "np" else as_picture(recovery.image),
@@ -282,21 +282,39 @@ class DehazePipeline(DiffusionPipeline):
         """
         photo = as_pixels(image)
         inversion = self.invert(photo, prompt, **settings)
-        source, _ = self.prompt_and_span(prompt, settings.get("word"))
-        network = self._network(
-            AttentionSession(),
-            inversion.table,
-            self._embed(source),
-            float(settings.get("guidance_scale", 1.0)),
+        latents = self.retrace(
+            inversion,
+            prompt,
+            settings.get("word"),
+            guidance_scale=float(settings.get("guidance_scale", 1.0)),
         )
         size = self.working_size(photo)
-        return resize(photo, size), self._decode(denoise(inversion, network), size)
+        return resize(photo, size), self.decode(latents, size)
+
+    @torch.no_grad()
+    def retrace(
+        self,
+        inversion: InversionResult,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        guidance_scale: float = 1.0,
+    ) -> Tensor:
+        """z_0 as plain denoising under the inversion's own prompt gives it, the network run anew.
+
+        What it differs by from ``inversion.trajectory[0]`` is the inversion's error.
+        """
+        source, _ = self.prompt_and_span(prompt, word)
+        network = self._network(
+            AttentionSession(), inversion.table, self._embed(source), guidance_scale
+        )
+        return denoise(inversion, network)
 
     @torch.no_grad()
     def codec_roundtrip(self, image: Any) -> Array:
         """The photo at the working size, encoded and decoded: float32 (h, w, 3) in [0, 1]."""
         photo = as_pixels(image)
-        return self._decode(self.encode(photo), self.working_size(photo))
+        return self.decode(self.encode(photo), self.working_size(photo))
 
     def working_size(self, photo: Array) -> tuple[int, int]:
         """(height, width) at which the model sees a photo: its own short side, the same shape."""
@@ -471,7 +489,8 @@ class DehazePipeline(DiffusionPipeline):
         ids = prompt.ids[None].to(self._execution_device)
         return self.text_encoder(ids).last_hidden_state.to(self.unet.dtype)
 
-    def _decode(self, latents: Tensor, size: tuple[int, int]) -> Array:
+    @torch.no_grad()
+    def decode(self, latents: Tensor, size: tuple[int, int]) -> Array:
         """The picture of latents (1, C, h, w), cropped to ``size``: float32 (h, w, 3) in [0, 1]."""
         scaled = latents / float(self.vae.config.scaling_factor) + self._shift
         image = self.vae.decode(scaled.to(self.vae.dtype)).sample.float()

@@ -225,7 +225,7 @@ class PipelineMethod(Method):
             yield f"strength={strength}", self._run(source, strength)
 
     def _run(self, source: MethodInput, strength: float) -> MethodOutput:
-        pipeline = _load_pipeline(self._options)
+        pipeline = load_pipeline(self._options)
         _seed(source.seed)
         result = pipeline(
             _to_float(source.hazy),
@@ -257,7 +257,7 @@ class CodecCeiling(Method):
     def run(self, source: MethodInput) -> MethodOutput:
         if source.clear is None:
             raise ValueError("the codec ceiling needs a ground truth")
-        pipeline = _load_pipeline(self._options)
+        pipeline = load_pipeline(self._options)
         clear = _to_float(source.clear)
         working = resize(clear, pipeline.working_size(clear))
         return MethodOutput(image=pipeline.codec_roundtrip(clear), reference=working)
@@ -278,7 +278,7 @@ class InversionCeiling(Method):
         return _pipeline_settings(self._options)
 
     def run(self, source: MethodInput) -> MethodOutput:
-        pipeline = _load_pipeline(self._options)
+        pipeline = load_pipeline(self._options)
         _seed(source.seed)
         working, reconstruction = pipeline.reconstruct(
             _to_float(source.hazy), **self._options.inversion()
@@ -366,7 +366,7 @@ def _to_float(pixels: Pixels) -> Array:
     return pixels.astype(np.float32) / np.float32(255)
 
 
-def _load_pipeline(options: PipelineOptions) -> Any:
+def load_pipeline(options: PipelineOptions) -> Any:
     """The pipeline on its device, with a prompt that it can work with.
 
     Raises:

@@ -1,0 +1,78 @@
+"""``dehaze evaluate inversion``: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.commands import main
+
+
+@pytest.fixture
+def photos(tmp_path: Path, photo: NDArray[np.float32]) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name, pixels in (("a", photo), ("b", photo[::-1])):
+        Image.fromarray((255 * pixels).astype(np.uint8)).save(folder / f"{name}.png")
+    return folder
+
+
+def call(photos: Path, *arguments: object) -> Result:
+    out = photos.parent / "out"
+    settings = ["evaluate", "inversion", photos, "-o", out, *arguments]
+    return CliRunner().invoke(main, list(map(str, settings)))
+
+
+def test_it_prints_the_table_and_writes_four_files(photos: Path, random_model: Path) -> None:
+    pytest.importorskip("matplotlib")
+    done = call(
+        photos,
+        *("--model", random_model, "--steps", "2,3", "--guidance", "1,2", "--render", "haze"),
+        *("--method", "ddim", "--method", "anderson:predictor=ife,iterations=2"),
+    )
+    assert done.exit_code == 0, done.output
+    out = photos.parent / "out"
+    assert (out / "inversion.md").read_text().strip() == done.stdout.strip()
+    scores = json.loads((out / "inversion.json").read_text())["scores"]
+    assert [(row["steps"], row["guidance_scale"], row["solver"]) for row in scores] == [
+        (steps, guidance, solver)
+        for steps in (2, 3)
+        for guidance in (1.0, 2.0)
+        for solver in ("ddim", "anderson")
+    ]
+    assert (out / "rendered" / "hazy" / "a.png").is_file()
+    for name in ("inversion.csv", "inversion.png"):
+        assert (out / name).is_file()
+        assert name in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (("--method", "newton"), "fixed-point"),
+        (("--steps", "ten"), "no list of numbers"),
+        (("--steps", "0"), "positive"),
+        (("--model", "no/such/model/here"), "does not load"),
+        (("--steps", "2000"), "1 to 1000"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    photos: Path, random_model: Path, arguments: tuple[str, ...], cause: str
+) -> None:
+    model = () if "--model" in arguments else ("--model", random_model)
+    done = call(photos, *model, *arguments)
+    assert done.exit_code == 2
+    assert cause in done.stderr
+    assert not (photos.parent / "out").exists()
+
+
+def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
+    done = call(tmp_path / "missing")
+    assert done.exit_code == 2
+    assert "missing" in done.stderr

@@ -1,0 +1,153 @@
+"""``dehaze.eval.inversion``: what is measured, what it costs, and what is written."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.eval import inversion as module
+from dehaze.eval.inversion import (
+    InversionEvaluationError,
+    InversionMethod,
+    InversionTable,
+    codec_ceiling,
+    evaluate_inversion,
+    parse_inversion_method,
+    score_inversion,
+)
+from dehaze.pipeline import DehazePipeline
+
+Array = NDArray[np.float32]
+
+
+def test_a_converged_inversion_scores_higher_than_plain_ddim_and_costs_more(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    plain = score_inversion(pipeline, [photo], InversionMethod("ddim"), steps=4)
+    solved = score_inversion(
+        pipeline, [photo, photo[:, ::-1]], InversionMethod("anderson", iterations=30), steps=4
+    )
+    assert plain.nfe_per_step == 1.0
+    assert plain.converged == 0.0
+    assert np.isnan(plain.contractive)
+    assert solved.psnr > plain.psnr + 20
+    assert solved.latent_error < 0.1 * plain.latent_error
+    assert solved.psnr_worst <= solved.psnr
+    assert solved.nfe_per_step > 2
+    assert solved.converged == 1.0
+
+
+def test_guidance_costs_twice_and_is_undone_by_guidance(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    method = InversionMethod("fixed-point", iterations=3)
+    once, twice = (
+        score_inversion(pipeline, [photo], method, steps=4, guidance_scale=guidance)
+        for guidance in (1.0, 2.0)
+    )
+    assert twice.nfe_per_step == 2 * once.nfe_per_step == 6.0
+    solved = InversionMethod("anderson", iterations=30)
+    assert score_inversion(pipeline, [photo], solved, steps=4, guidance_scale=2.0).psnr > 60
+
+
+def test_what_a_codec_loses_bounds_every_solver(
+    pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = DehazePipeline.encode
+    monkeypatch.setattr(
+        DehazePipeline, "encode", lambda self, pixels: encode(self, pixels).mul(8).round() / 8
+    )
+    ceiling = codec_ceiling(pipeline, [photo])
+    assert 20 < ceiling < 60
+    solved = InversionMethod("anderson", iterations=30)
+    assert score_inversion(pipeline, [photo], solved, steps=4).psnr == pytest.approx(ceiling, abs=1)
+
+
+@pytest.fixture
+def table(pipeline: DehazePipeline, photo: Array) -> InversionTable:
+    seen: list[Any] = []
+    made = evaluate_inversion(
+        pipeline,
+        [photo],
+        [InversionMethod("ddim"), InversionMethod("fixed-point", "ife", iterations=2)],
+        steps=(2, 4),
+        guidance_scales=(1.0,),
+        command="dehaze evaluate inversion photos",
+        on_score=seen.append,
+    )
+    assert tuple(seen) == made.scores
+    return made
+
+
+def test_four_files_say_the_same(table: InversionTable, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    written = table.write(tmp_path / "out")
+    assert [path.name for path in written] == [
+        f"inversion.{suffix}" for suffix in ("json", "csv", "md", "png")
+    ]
+    content = json.loads(written[0].read_text())
+    assert content["photos"] == 1
+    with written[1].open(newline="") as file:
+        lines = list(csv.DictReader(file))
+    text = written[2].read_text()
+    assert len(lines) == len(content["scores"]) == len(table.scores) == 4
+    for row, line, score in zip(content["scores"], lines, table.scores, strict=True):
+        assert row["psnr"] == float(line["psnr"]) == score.psnr
+        assert (row["solver"], row["steps"]) == (score.method.solver, score.steps)
+        assert f"| {score.nfe_per_step:.2f} | {score.psnr:.2f} |" in text
+    assert content["scores"][0]["contractive"] is None
+    assert "`dehaze evaluate inversion photos`" in text
+    assert Image.open(written[3]).size[0] > 300
+
+
+def test_the_same_table_is_drawn_alike(table: InversionTable) -> None:
+    pytest.importorskip("matplotlib")
+    assert table.plot() == table.plot()
+
+
+def test_without_matplotlib_the_cure_is_named(
+    table: InversionTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "matplotlib.figure", None)
+    with pytest.raises(InversionEvaluationError, match=r"dehaze\[plots\]"):
+        table.write(tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_method_is_read_with_its_settings() -> None:
+    method = parse_inversion_method(
+        "anderson:predictor=ife,criterion=certificate,iterations=7,tolerance=1e-3"
+    )
+    assert method == InversionMethod("anderson", "ife", "certificate", 7, 1e-3)
+    assert method.family == "ife + anderson, until certificate"
+    assert parse_inversion_method("ddim") == InversionMethod("ddim")
+
+
+@pytest.mark.parametrize(
+    ("text", "cause"),
+    [
+        ("newton", r"newton.*fixed-point"),
+        ("ddim:predictor=oracle", r"oracle.*ife"),
+        ("ddim:criterion=luck", r"luck.*certificate"),
+        ("ddim:colour=red", r"colour.*iterations"),
+        ("ddim:iterations=many", "no number"),
+        ("ddim:iterations=0", "positive"),
+        ("ddim:tolerance=0", "positive"),
+    ],
+)
+def test_a_wrong_method_is_named(text: str, cause: str) -> None:
+    with pytest.raises(InversionEvaluationError, match=cause):
+        parse_inversion_method(text)
+
+
+def test_the_extra_that_is_advised_exists() -> None:
+    text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
+    assert module.PLOTS == "pip install 'dehaze[plots]'"
+    assert "\nplots = [" in text
