@@ -91,9 +91,18 @@ def validate(pipeline: DehazePipeline, rendered: list[RenderedHaze], steps: int 
         )
         for layer, value in _layer_correlations(pipeline, haze).items():
             correlations.setdefault(layer, []).append(value)
-    means = [float(value) for value in np.mean(rows, axis=0)]
-    layers = {layer: float(np.mean(values)) for layer, values in correlations.items()}
-    return Validation(len(rendered), *means[:6], layers, means[6])
+    hazy, dehazed, transmission, airlight, picard, ddim, heat = np.mean(rows, axis=0).tolist()
+    return Validation(
+        photos=len(rendered),
+        hazy=hazy,
+        dehazed=dehazed,
+        transmission_error=transmission,
+        airlight_error=airlight,
+        picard=picard,
+        ddim=ddim,
+        layer_correlation={layer: float(np.mean(at)) for layer, at in correlations.items()},
+        map_correlation=heat,
+    )
 
 
 def rank_correlation(heat: Array, veil: Array) -> float:

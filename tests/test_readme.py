@@ -1,0 +1,39 @@
+"""What the README shows works as it stands there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+TEXT = (ROOT / "README.md").read_text()
+
+
+def test_the_python_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (block,) = re.findall(r"```python\n(.*?)```", TEXT, re.DOTALL)
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, object] = {}
+    exec(block, names)
+    assert np.asarray(vars(names["result"])["image"]).shape == (512, 768, 3)
+    assert (tmp_path / "photo.safetensors").is_file()
+
+
+def test_the_two_commands_are_where_ci_looks_for_them() -> None:
+    for mark in ("main job", "tests"):
+        (block,) = re.findall(rf"<!-- {mark} -->\n```sh\n(.*?)\n```\n<!-- /{mark} -->", TEXT)
+        assert block.startswith("python3 -m venv .venv && ")
+    assert "<!-- tests -->" in (ROOT / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("**/*.md")), ids=lambda path: path.name)
+def test_links_and_pictures_are_there(path: Path) -> None:
+    if ".venv" in path.parts or "site-packages" in path.parts:
+        pytest.skip("not ours")
+    for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
+        if not target.startswith("http"):
+            assert (path.parent / target).exists(), target
