@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from dehaze.inversion.criteria import get_criterion
@@ -115,11 +115,15 @@ class InversionResult:
 
     def save(self, path: str | Path) -> None:
         """Writes everything to one safetensors file."""
+        Path(path).write_bytes(self.to_bytes())
+
+    def to_bytes(self) -> bytes:
+        """What ``save`` writes."""
         tensors = {"trajectory": self.trajectory, "noise": self.noise}
         tensors.update({f"trace.{name}": value for name, value in vars(self.trace).items()})
         tensors.update({f"attention.{name}": value for name, value in self.attention.items()})
         on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        save_file(on_cpu, path, {"format": _FORMAT, "table": json.dumps(vars(self.table))})
+        return save(on_cpu, {"format": _FORMAT, "table": json.dumps(vars(self.table))})
 
     @classmethod
     def load(cls, path: str | Path) -> InversionResult:
