@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dehaze.commands import CommandError, RegistryChoice
+from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
 
 if TYPE_CHECKING:
     from dehaze.eval.methods import Method, PipelineOptions
@@ -390,6 +390,7 @@ def inversion(
     Each picture is inverted and denoised under the same prompt. The table has PSNR, latent error
     and time beside the cost in network evaluations; the plot draws one against the other.
     """
+    quiet_libraries()
     from dehaze.datasets import (
         DatasetNotFoundError,
         open_photo_folder,
@@ -462,6 +463,7 @@ def _evaluate(
     resume: bool,
     **pipeline: Any,
 ) -> int:
+    quiet_libraries()
     from dehaze.eval.methods import MethodError, PipelineOptions
     from dehaze.eval.protocol import BenchProtocol
     from dehaze.eval.results import markdown_table, result_files, write_results
