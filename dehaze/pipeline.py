@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,7 @@ class DehazeResult:
         transmission: t, float32 (H, W) in (0, 1], or None where the refinement has none.
         airlight: A, float32 (3,) RGB in [0, 1], or None likewise.
         trace: how the inversion went.
-        nfe: network evaluations, inversion and denoising together.
+        nfe: network evaluations that this call took, inversion and denoising together.
     """
 
     image: Any
@@ -136,6 +136,7 @@ class DehazePipeline(DiffusionPipeline):
         prompt: str | None = None,
         word: str | None = None,
         *,
+        inversion: InversionResult | None = None,
         reading: str = "embedding",
         strength: float | Array = 1.0,
         steps: int | None = None,
@@ -159,6 +160,8 @@ class DehazePipeline(DiffusionPipeline):
             image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB.
             prompt: what the photo shows, with the haze word in it.
             word: the word (or phrase) of the prompt to swap for null text.
+            inversion: what ``invert`` returned for this photo and prompt, to try several settings
+                without inverting again; ``steps`` to ``depth`` then have no effect.
             reading: ``embedding`` puts null text at the word's token positions; ``delete`` removes
                 the word from the text and aligns the rest.
             strength: w, 0 for the photo as it was, 1 for the swap; or a map (H, W) of it.
@@ -186,27 +189,30 @@ class DehazePipeline(DiffusionPipeline):
         if output_type not in ("np", "pil"):
             raise ValueError(f"unknown output_type {output_type!r}: there are np, pil")
         photo = as_pixels(image)
-        inversion = self.invert(
-            photo,
-            prompt,
-            word,
-            steps=steps,
-            spacing=spacing,
-            solver=solver,
-            max_iterations=max_iterations,
-            tolerance=tolerance,
-            depth=depth,
-            guidance_scale=guidance_scale,
-        )
-        latents, evaluations = self._swap(
+        evaluations = 0
+        if inversion is None:
+            inversion = self.invert(
+                photo,
+                prompt,
+                word,
+                steps=steps,
+                spacing=spacing,
+                solver=solver,
+                max_iterations=max_iterations,
+                tolerance=tolerance,
+                depth=depth,
+                guidance_scale=guidance_scale,
+            )
+            evaluations = int(inversion.trace.nfe.sum())
+        latents, swapping = self.swap_word(
             inversion,
             prompt,
             word,
-            reading,
-            self._strength(strength, photo, inversion),
-            guidance_scale,
-            AttentionControl(cross_replace_steps, self_replace_steps),
-            callback_on_step_end,
+            reading=reading,
+            strength=self._strength(strength, photo, inversion),
+            guidance_scale=guidance_scale,
+            control=AttentionControl(cross_replace_steps, self_replace_steps),
+            callback_on_step_end=callback_on_step_end,
         )
         size = self.working_size(photo)
         hazy, clear = (self.decode(latent, size) for latent in (inversion.trajectory[0], latents))
@@ -217,7 +223,7 @@ class DehazePipeline(DiffusionPipeline):
             transmission=recovery.transmission,
             airlight=recovery.airlight,
             trace=inversion.trace,
-            nfe=int(inversion.trace.nfe.sum()) + evaluations,
+            nfe=evaluations + swapping,
         )
 
     @torch.no_grad()
@@ -373,18 +379,29 @@ class DehazePipeline(DiffusionPipeline):
         cropped = resize(heat[0].cpu().numpy(), padded)[:height, :width]
         return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
-    def _swap(
+    @torch.no_grad()
+    def swap_word(
         self,
         inversion: InversionResult,
-        prompt: str | None,
-        word: str | None,
-        reading: str,
-        strength: float | Tensor,
-        guidance_scale: float,
-        control: AttentionControl,
-        callback: Callable[[Any, int, int, dict[str, Tensor]], Any] | None,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        reading: str = "embedding",
+        strength: float | Tensor = 1.0,
+        guidance_scale: float = 1.0,
+        control: AttentionControl | None = None,
+        callback_on_step_end: Callable[[Any, int, int, dict[str, Tensor]], Any] | None = None,
     ) -> tuple[Tensor, int]:
-        """Denoises with the word swapped; returns z_0 and the number of network evaluations."""
+        """Denoises an inversion with the word swapped for null text; see ``__call__``.
+
+        Args:
+            strength: one number, or a map that broadcasts to the latents (B, C, h, w).
+            control: Prompt-to-Prompt's settings; the default ones when None.
+
+        Returns:
+            z_0, float32 (B, C, h, w), and the number of network evaluations.
+        """
+        control = control or AttentionControl()
         source, span = self.prompt_and_span(prompt, word)
         if reading == "embedding":
             null = self._embed(tokenize(self.tokenizer, ""))
@@ -394,12 +411,7 @@ class DehazePipeline(DiffusionPipeline):
                 self.tokenizer, without_word(source.text, word or self.description.word)
             )
             context = self._embed(target)
-            control = AttentionControl(
-                control.cross_replace_steps,
-                control.self_replace_steps,
-                control.self_replace_positions,
-                refine_mapper(source, target),
-            )
+            control = replace(control, mapper=refine_mapper(source, target))
         else:
             raise ValueError(f"unknown reading {reading!r}: there are {', '.join(READINGS)}")
         session = AttentionSession(
@@ -424,9 +436,9 @@ class DehazePipeline(DiffusionPipeline):
 
             def on_step(i: int, latents: Tensor) -> None:
                 bar.update()
-                if callback is not None:
+                if callback_on_step_end is not None:
                     step = inversion.steps - i
-                    callback(self, step, table.timestep(i), {"latents": latents})
+                    callback_on_step_end(self, step, table.timestep(i), {"latents": latents})
 
             latents = denoise(inversion, counted, strength=strength, on_step=on_step)
         return latents, calls

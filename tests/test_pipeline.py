@@ -37,19 +37,11 @@ def test_strength_zero_returns_what_the_codec_was_given(
     small = pipeline.codec_roundtrip(photo)
     latents = pipeline.encode(photo)
     inversion = pipeline.invert(photo, steps=10, max_iterations=2)
-    back, evaluations = pipeline._swap(
-        inversion, None, None, "embedding", 0.0, 1.0, _control(), None
-    )
+    back, evaluations = pipeline.swap_word(inversion, strength=0.0)
     assert evaluations == 0
     assert (back - latents).abs().max() < 1e-4
     assert result.nfe == int(inversion.trace.nfe.sum())
     assert small.shape == (16, 24, 3)
-
-
-def _control() -> Any:
-    from dehaze.attention.control import AttentionControl
-
-    return AttentionControl()
 
 
 def test_the_codec_at_the_working_size_is_lossless(pipeline: DehazePipeline) -> None:
@@ -197,10 +189,13 @@ def test_an_inversion_is_saved_and_swapped_later(
     inversion = pipeline.invert(photo)
     inversion.save(tmp_path / "photo.safetensors")
     loaded = InversionResult.load(tmp_path / "photo.safetensors")
-    arguments = (None, None, "embedding", 1.0, 1.0, _control(), None)
-    one, _ = pipeline._swap(inversion, *arguments)
-    other, _ = pipeline._swap(loaded, *arguments)
-    torch.testing.assert_close(one, other)
+    whole = pipeline(photo)
+    later = pipeline(photo, inversion=loaded)
+    np.testing.assert_allclose(later.image, whole.image, atol=1e-6)
+    # Invert once, try many: what is left is one evaluation a step, or none.
+    assert later.nfe == 4
+    assert pipeline(photo, inversion=loaded, strength=0.0).nfe == 0
+    assert whole.nfe == later.nfe + int(inversion.trace.nfe.sum())
 
 
 def test_the_attention_map_is_a_probability(pipeline: DehazePipeline, photo: Array) -> None:
@@ -244,7 +239,7 @@ def test_stable_diffusion_runs_through_the_same_code(stable_diffusion: Path, pho
     latents = pipe.encode(photo)
     inversion = pipe.invert(photo, steps=4)
     assert (inversion.trajectory[0] - latents).abs().max() == 0
-    back, _ = pipe._swap(inversion, None, None, "embedding", 0.0, 1.0, _control(), None)
+    back, _ = pipe.swap_word(inversion, strength=0.0)
     assert (back - latents).abs().max() < 1e-4
 
 
