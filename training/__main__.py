@@ -23,8 +23,23 @@ def main() -> None:
 @click.option("--batch-size", default=64, show_default=True)
 @click.option("--device", default="cpu", show_default=True)
 @click.option("--seed", default=0, show_default=True)
-def train(data: Path, folder: Path, steps: int, batch_size: int, device: str, seed: int) -> None:
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help=f"Export the weights there after the last step; the package ships {BUNDLED.name}/.",
+)
+def train(
+    data: Path,
+    folder: Path,
+    steps: int,
+    batch_size: int,
+    device: str,
+    seed: int,
+    output: Path | None,
+) -> None:
     """Trains on the clear photos under --data, from the run's last checkpoint if it has one."""
+    from training.export import export
     from training.train import Run, TrainingSettings, load_training_photos
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -32,6 +47,8 @@ def train(data: Path, folder: Path, steps: int, batch_size: int, device: str, se
     run = Run(folder, settings, device)
     run.resume()
     run.train(load_training_photos(data))
+    if output is not None:
+        export(run, output)
 
 
 @main.command("export")

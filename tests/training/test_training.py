@@ -6,10 +6,12 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 
 from dehaze.datasets.synthesis import DENSITY_WORDS
 from dehaze.pipeline import DehazePipeline
 from dehaze.prompts import tokenize, word_span
+from training.__main__ import main
 from training.captions import clear_caption, hazy_caption, vocabulary
 from training.data import Example, draw_clear, draw_example, list_photos, load_photos
 from training.export import export
@@ -157,3 +159,18 @@ def test_the_learning_rate_rises_rests_and_falls_to_nothing() -> None:
     assert rates[10:70] == [settings.learning_rate] * 60
     assert rates[70:] == sorted(rates[70:], reverse=True)
     assert rates[-1] < 0.01 * settings.learning_rate
+
+
+def test_one_command_trains_resumes_and_exports(tmp_path: Path) -> None:
+    for name in ("bsds500", "sun_hays80"):
+        (tmp_path / name).mkdir()
+    scene = np.random.default_rng(0).integers(0, 255, (200, 300, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "bsds500" / "a.jpg"), scene)
+    (tmp_path / "bsds500" / "train.txt").write_text("a.jpg\n")
+    arguments = ["train", "--data", str(tmp_path), "--run", str(tmp_path / "run")]
+    arguments += ["--batch-size", "2", "--output", str(tmp_path / "model")]
+    for steps in ("1", "2"):
+        done = CliRunner().invoke(main, [*arguments, "--steps", steps])
+        assert done.exit_code == 0, done.output
+    assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
+    assert DehazePipeline.from_pretrained(tmp_path / "model").description.steps == 10
