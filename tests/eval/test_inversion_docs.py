@@ -1,0 +1,28 @@
+"""docs/inversion.md names what the registries hold."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dehaze.inversion import list_criteria, list_predictors, list_solvers
+from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+TEXT = (DOCS / "inversion.md").read_text(encoding="utf-8")
+
+
+def test_every_solver_stands_in_the_table() -> None:
+    for name in list_solvers():
+        assert f"\n| `{name}` | " in TEXT
+
+
+def test_every_predictor_criterion_and_mode_is_named() -> None:
+    for name in (*list_predictors(), *list_criteria(), *RECONSTRUCTION_MODES):
+        assert f"`{name}`" in TEXT
+
+
+def test_every_picture_is_there() -> None:
+    pictures = [part.split(")")[0] for part in TEXT.split("](")[1:]]
+    assert len(pictures) == 3
+    for picture in pictures:
+        assert (DOCS / picture).is_file()
