@@ -29,6 +29,7 @@ REQUIRED = {
 # Extra of the package, its module, and what it is for.
 EXTRAS = {
     "iqa": ("pyiqa", "learned quality metrics in dehaze evaluate"),
+    "plots": ("matplotlib", "the plots of dehaze invert and dehaze evaluate inversion"),
 }
 
 
