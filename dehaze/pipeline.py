@@ -239,7 +239,7 @@ class DehazePipeline(DiffusionPipeline):
         max_iterations: int | None = None,
         tolerance: float | None = None,
         criterion: str = "intra-path",
-        predictor: str = "previous",
+        predictor: str | None = None,
         depth: int | None = None,
         guidance_scale: float = 1.0,
     ) -> InversionResult:
@@ -264,7 +264,7 @@ class DehazePipeline(DiffusionPipeline):
             tolerance=_either(tolerance, needs.tolerance),
             max_iterations=_either(max_iterations, needs.max_iterations),
             criterion=criterion,
-            predictor=predictor,
+            predictor=_either(predictor, needs.predictor),
             evaluations=_evaluations(guidance_scale),
         )
         total = table.steps if depth is None else depth

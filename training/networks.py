@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dehaze.models.codec import PixelUnshuffleCodec
@@ -39,22 +41,34 @@ class Networks:
         (folder / "model_index.json").write_text(text + "\n")
 
 
+def learn_merges(words: list[str]) -> list[tuple[str, str]]:
+    """The byte pair merges that make each of some ASCII words one token.
+
+    The most frequent pair is merged first, the alphabetically first one of several. The trainer of
+    the tokenizers library leaves that order to chance, and with it the token ids: a run that was
+    resumed would read its own captions wrongly.
+
+    Source: Sennrich, Haddow and Birch, arXiv 1508.07909, algorithm 1.
+    """
+    spelled = [[*word[:-1], f"{word[-1]}</w>"] for word in words]
+    merges = []
+    while pairs := Counter(pair for pieces in spelled for pair in pairwise(pieces)):
+        best = min(pairs, key=lambda pair: (-pairs[pair], pair))
+        merges.append(best)
+        for pieces in spelled:
+            for position in range(len(pieces) - 2, -1, -1):
+                if tuple(pieces[position : position + 2]) == best:
+                    pieces[position : position + 2] = ["".join(best)]
+    return merges
+
+
 def build_tokenizer(words: list[str], folder: Path) -> Any:
     """A CLIP tokenizer in which each of ``words`` is one token and anything else falls into bytes.
 
-    The merges are learned from the list of words alone; an unknown word is spelled out, which the
-    network has never seen in training and therefore has no meaning for.
+    An unknown word is spelled out, which the network has never seen in training and therefore has
+    no meaning for.
     """
-    core = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
-    core.pre_tokenizer = pre_tokenizers.Sequence(
-        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.ByteLevel(add_prefix_space=False)]
-    )
-    core.decoder = decoders.BPEDecoder()
-    trainer = trainers.BpeTrainer(
-        vocab_size=10_000, min_frequency=1, end_of_word_suffix="</w>", show_progress=False
-    )
-    core.train_from_iterator(words, trainer)
-    merges = json.loads(core.to_str())["model"]["merges"]
+    merges = learn_merges(words)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     tokens = [*alphabet, *(f"{character}</w>" for character in alphabet)]
     tokens += [first + second for first, second in merges]

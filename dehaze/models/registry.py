@@ -21,6 +21,7 @@ class ModelDescription:
         steps: DDIM steps.
         spacing: timestep spacing, None for the scheduler's own.
         solver: of the implicit inversion step.
+        predictor: of the solver's start.
         max_iterations: the solver's iterations a step.
         tolerance: relative, for the inversion.
         prompt: the prompt that a hazy photo is inverted under.
@@ -34,6 +35,7 @@ class ModelDescription:
     steps: int = 50
     spacing: str | None = None
     solver: str = "fixed-point"
+    predictor: str = "previous"
     max_iterations: int = 5
     tolerance: float = 1e-4
     prompt: str = "a photo with haze"

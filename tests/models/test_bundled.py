@@ -22,7 +22,14 @@ def read(path: Path) -> Array:
 
 
 def reconstruction(bundled: DehazePipeline, photo: Array, solver: str) -> float:
-    settings = {"steps": 20, "spacing": "leading", "solver": solver}
+    settings = {
+        "steps": 20,
+        "spacing": "leading",
+        "solver": solver,
+        "predictor": "previous",
+        "max_iterations": 5,
+        "tolerance": 1e-3,
+    }
     small, back = bundled.reconstruct(photo, **settings)
     return float(peak_signal_noise_ratio(small, back, data_range=1.0))
 

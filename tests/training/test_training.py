@@ -15,7 +15,7 @@ from training.__main__ import main
 from training.captions import clear_caption, hazy_caption, vocabulary
 from training.data import Example, draw_clear, draw_example, list_photos, load_photos
 from training.export import export
-from training.networks import build_tokenizer
+from training.networks import build_tokenizer, learn_merges
 from training.train import Run, TrainingSettings, draw_timesteps, embed_captions
 
 PHOTOS = [np.random.default_rng(k).random((160, 240, 3)).astype(np.float32) for k in range(3)]
@@ -39,6 +39,16 @@ def test_each_word_of_the_vocabulary_is_one_token(tmp_path: Path) -> None:
     tokenizer = build_tokenizer(vocabulary(), tmp_path)
     for word in vocabulary():
         assert len(tokenizer(word)["input_ids"]) == 3
+
+
+def test_token_ids_are_the_same_in_every_run(tmp_path: Path) -> None:
+    one, other = (build_tokenizer(vocabulary(), tmp_path / name) for name in ("one", "other"))
+    assert one.get_vocab() == other.get_vocab()
+    # Ties: "ab" and "cd" are as frequent as each other, whichever word comes first.
+    assert (
+        learn_merges(["cd", "ab"]) == learn_merges(["ab", "cd"]) == [("a", "b</w>"), ("c", "d</w>")]
+    )
+    assert learn_merges(["hazy", "haze"])[:2] == [("a", "z"), ("h", "az")]
 
 
 def test_examples_are_what_their_captions_say() -> None:
