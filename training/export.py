@@ -14,10 +14,8 @@ DEFAULTS: dict[str, Any] = {
     "short_side": 32,
     "steps": 10,
     "spacing": "noisy-end",
-    "solver": "anderson",
-    "predictor": "extrapolated",
-    "max_iterations": 4,
-    "tolerance": 1e-2,
+    "max_iterations": 6,
+    "tolerance": 1e-3,
     # The layer whose map of the haze word ranks 1 - t best; the others disagree with each other.
     "map_layers": {"up_blocks.1.attentions.1.transformer_blocks.0.attn2": 1.0},
 }
