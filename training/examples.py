@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 
 from dehaze.datasets.synthesis import render_haze
+from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.pipeline import DehazePipeline
 from training.data import load_photos
-from training.validate import psnr
 
 # Photo, kind of haze, mean of 1 - t, seed.
 EXAMPLES = (
@@ -66,7 +66,7 @@ def write_sheet(pipeline: DehazePipeline, kodak: Path, path: Path, count: int = 
         density = float(rng.uniform(0.3, 0.65))
         rendered = render_haze(clear, rng, density=density, homogeneous=True)
         result = pipeline(rendered.hazy)
-        scores.append(psnr(result.image, clear))
+        scores.append(peak_signal_noise_ratio(result.image, clear, data_range=1.0))
         row = np.hstack([rendered.hazy, result.image, clear])
         cell = cv2.resize(row, (600, 132), interpolation=cv2.INTER_AREA)
         cells.append(

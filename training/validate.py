@@ -6,12 +6,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.stats import spearmanr
 
 from dehaze.attention.maps import recorded_layers
 from dehaze.datasets.synthesis import RenderedHaze, render_haze
+from dehaze.eval.haze_maps import airlight_error, density_correlation, transmission_error
+from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.pipeline import DehazePipeline
-from training.data import Array, load_photos
+from training.data import load_photos
 
 # Each photo's haze is drawn from a generator of its own, so that any two runs see the same haze.
 _SEED = 20_000
@@ -58,11 +59,6 @@ def validation_haze(data: Path, count: int) -> list[RenderedHaze]:
     ]
 
 
-def psnr(picture: Array, truth: Array) -> float:
-    """PSNR in dB of pictures in [0, 1]."""
-    return float(-10.0 * np.log10(np.mean((picture.astype(np.float64) - truth) ** 2)))
-
-
 def validate(pipeline: DehazePipeline, rendered: list[RenderedHaze], steps: int = 20) -> Validation:
     """Scores a pipeline; the reconstructions take ``steps`` steps of the leading spacing."""
     rows: list[list[float]] = []
@@ -71,31 +67,29 @@ def validate(pipeline: DehazePipeline, rendered: list[RenderedHaze], steps: int 
         result = pipeline(haze.hazy)
         assert result.transmission is not None
         assert result.airlight is not None
-        veil = 1.0 - haze.transmission
         reconstructions = [
-            psnr(
+            peak_signal_noise_ratio(
                 *pipeline.reconstruct(
                     haze.hazy,
                     steps=steps,
                     spacing="leading",
                     predictor="previous",
                     solver=solver,
-                    **settings,
-                )
+                    max_iterations=5,
+                    tolerance=1e-3,
+                ),
+                data_range=1.0,
             )
-            for solver, settings in (
-                ("fixed-point", {"max_iterations": 5, "tolerance": 1e-3}),
-                ("ddim", {}),
-            )
+            for solver in ("fixed-point", "ddim")
         ]
         rows.append(
             [
-                psnr(haze.hazy, haze.clear),
-                psnr(result.image, haze.clear),
-                float(np.abs(result.transmission - haze.transmission).mean()),
-                float(np.abs(result.airlight - haze.airlight).mean()),
+                peak_signal_noise_ratio(haze.hazy, haze.clear, data_range=1.0),
+                peak_signal_noise_ratio(result.image, haze.clear, data_range=1.0),
+                transmission_error(result.transmission, haze.transmission).mean_absolute,
+                airlight_error(result.airlight, haze.airlight).mean_absolute,
                 *reconstructions,
-                rank_correlation(result.attention, veil),
+                density_correlation(result.attention, haze.transmission),
             ]
         )
         for layer, value in _layer_correlations(pipeline, haze).items():
@@ -114,19 +108,11 @@ def validate(pipeline: DehazePipeline, rendered: list[RenderedHaze], steps: int 
     )
 
 
-def rank_correlation(heat: Array, veil: Array) -> float:
-    """Spearman's rank correlation of two maps (H, W); 0 where one of them is flat."""
-    if np.ptp(heat) == 0 or np.ptp(veil) == 0:
-        return 0.0
-    return float(spearmanr(heat.ravel(), veil.ravel()).statistic)
-
-
 def _layer_correlations(pipeline: DehazePipeline, haze: RenderedHaze) -> dict[str, float]:
     inversion = pipeline.invert(haze.hazy)
-    veil = 1.0 - haze.transmission
     return {
-        layer: rank_correlation(
-            pipeline.word_attention(haze.hazy, inversion, layers={layer: 1.0}), veil
+        layer: density_correlation(
+            pipeline.word_attention(haze.hazy, inversion, layers={layer: 1.0}), haze.transmission
         )
         for layer in recorded_layers(inversion.attention)
     }
