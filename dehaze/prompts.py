@@ -65,11 +65,7 @@ def word_span(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
     wanted = " ".join(word.split())
     if not wanted:
         raise WordError("the word to remove is empty: name a word of the prompt")
-    pattern = re.compile(
-        r"(?<!\w)" + r"\s+".join(re.escape(part) for part in wanted.split(" ")) + r"(?!\w)",
-        re.IGNORECASE,
-    )
-    found = [match.span() for match in pattern.finditer(prompt.text)]
+    found = [match.span() for match in _whole_words(wanted).finditer(prompt.text)]
     if not found:
         there = ", ".join(dict.fromkeys(re.findall(r"[\w'-]+", prompt.text))) or "nothing"
         raise WordError(f"the prompt {prompt.text!r} has no word {word!r}: it has {there}")
@@ -81,10 +77,15 @@ def word_span(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
     return tuple(positions)
 
 
+def _whole_words(words: str) -> re.Pattern[str]:
+    """Matches a word or phrase in any case, whatever the spaces in it, and no part of a word."""
+    parts = r"\s+".join(re.escape(part) for part in words.split())
+    return re.compile(rf"(?<!\w){parts}(?!\w)", re.IGNORECASE)
+
+
 def without_word(text: str, word: str) -> str:
     """The prompt's text with every occurrence of ``word`` deleted and the gap closed."""
-    pattern = r"(?<!\w)" + r"\s+".join(re.escape(part) for part in word.split()) + r"(?!\w)"
-    rest = re.sub(pattern, " ", text, flags=re.IGNORECASE)
+    rest = _whole_words(word).sub(" ", text)
     rest = re.sub(r"\s+([,.;:!?])", r"\1", re.sub(r"\s+", " ", rest))
     rest = re.sub(r"([,;:])[,;:]+", r"\1", rest)
     return rest.strip(" ,;:")
