@@ -24,14 +24,15 @@ ALLOWED: dict[str, set[str]] = {
     "inversion": set(),
     "attention": {"prompts"},
     "models": set(),
-    "pipeline": {"inversion", "attention", "prompts", "physics", "models"},
+    "base": {"inversion", "attention", "prompts", "physics", "models"},
+    "pipeline": {"base", "inversion", "attention", "prompts", "physics"},
     "engines": {"pipeline", "images", "batch"},
     "batch": {"pipeline", "images", "engines"},
     # The public API: the pipeline, the photo reader, and the model of the haze itself.
     "datasets": {"physics", "images"},
-    "eval": {"pipeline", "inversion", "datasets", "physics", "images", "models"},
+    "eval": {"base", "pipeline", "inversion", "datasets", "physics", "images", "models"},
     "commands": {
-        "attention", "batch", "datasets", "engines", "eval", "images", "inversion", "models",
+        "attention", "base", "batch", "datasets", "engines", "eval", "images", "inversion", "models",
         "physics", "pipeline", "prompts",
     },
 }  # fmt: skip

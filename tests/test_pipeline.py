@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from dehaze.base import as_pixels
 from dehaze.inversion import InversionResult
-from dehaze.pipeline import DehazePipeline, as_pixels
+from dehaze.pipeline import DehazePipeline
 from dehaze.prompts import WordError
 
 Array = NDArray[np.float32]

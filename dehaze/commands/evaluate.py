@@ -391,6 +391,7 @@ def inversion(
     and time beside the cost in network evaluations; the plot draws one against the other.
     """
     quiet_libraries()
+    from dehaze.base import as_pixels
     from dehaze.datasets import (
         DatasetNotFoundError,
         open_photo_folder,
@@ -406,7 +407,6 @@ def inversion(
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.images import PhotoError
     from dehaze.inversion import NonFiniteError, ScheduleError
-    from dehaze.pipeline import as_pixels
 
     try:
         chosen = [parse_inversion_method(method) for method in methods]

@@ -1,0 +1,434 @@
+"""What every pipeline here shares: a model's parts, the way to its latents and back, inversion."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from diffusers import DiffusionPipeline
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from dehaze.attention.control import AttentionControl
+from dehaze.attention.maps import word_map
+from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.inversion import DDIMTable, InversionResult, Inverter, denoise
+from dehaze.inversion.criteria import get_criterion
+from dehaze.inversion.inverter import NetworkFunction
+from dehaze.models.load import BUNDLED, load_parts
+from dehaze.models.registry import ModelDescription, describe
+from dehaze.physics import resize
+from dehaze.prompts import TokenizedPrompt, tokenize, word_span
+
+Array = NDArray[np.float32]
+StepCallback = Callable[[Any, int, int, dict[str, Tensor]], Any]
+"""diffusers' own: ``callback(pipeline, step, timestep, {"latents": latents})``."""
+
+Pipeline = TypeVar("Pipeline", bound="InversionPipeline")
+
+logger = logging.getLogger(__name__)
+
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+
+
+class InversionPipeline(DiffusionPipeline):
+    """A text-to-image model whose photos can be inverted, shown, and denoised under control.
+
+    Args:
+        vae: the codec: AutoencoderKL or PixelUnshuffleCodec.
+        text_encoder: CLIPTextModel.
+        tokenizer: CLIPTokenizer.
+        unet: UNet2DConditionModel with cross-attention.
+        scheduler: any diffusers scheduler with ``alphas_cumprod``.
+        description: the model's needs and defaults; derived from the parts when None.
+    """
+
+    model_cpu_offload_seq = "text_encoder->unet->vae"
+
+    def __init__(
+        self,
+        vae: Any,
+        text_encoder: Any,
+        tokenizer: Any,
+        unet: Any,
+        scheduler: Any,
+        description: ModelDescription | None = None,
+    ) -> None:
+        super().__init__()
+        self.register_modules(
+            vae=vae,
+            text_encoder=text_encoder,
+            tokenizer=tokenizer,
+            unet=unet,
+            scheduler=scheduler,
+        )
+        self.description = description or describe(unet, vae)
+
+    @classmethod
+    def from_pretrained(
+        cls: type[Pipeline],
+        pretrained_model_name_or_path: str | Path = BUNDLED,
+        *,
+        torch_dtype: torch.dtype | None = None,
+        revision: str | None = None,
+    ) -> Pipeline:
+        """Loads a pipeline; see ``dehaze.models.load.load_parts`` for arguments and errors."""
+        parts = load_parts(
+            pretrained_model_name_or_path, torch_dtype=torch_dtype, revision=revision
+        )
+        return cls(**vars(parts))
+
+    @property
+    def default_prompt(self) -> str:
+        """The prompt that is used when none is given."""
+        return self.description.prompt
+
+    @torch.no_grad()
+    def invert(
+        self,
+        image: Any,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        steps: int | None = None,
+        spacing: str | None = None,
+        solver: str | None = None,
+        max_iterations: int | None = None,
+        tolerance: float | None = None,
+        criterion: str = "intra-path",
+        predictor: str | None = None,
+        depth: int | None = None,
+        guidance_scale: float = 1.0,
+    ) -> InversionResult:
+        """Inverts a photo under a prompt, at the model's working size.
+
+        What is None is taken from the model's description.
+
+        Args:
+            image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB.
+            prompt: what the photo shows.
+            word: a word that the prompt must hold.
+            steps: N, DDIM steps.
+            spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
+            solver: of the implicit inversion step, see ``dehaze.inversion.list_solvers``.
+            max_iterations: of the solver, a step.
+            tolerance: of the solver, relative.
+            criterion: when a step is solved, see ``dehaze.inversion.list_criteria``.
+            predictor: the solver's start, see ``dehaze.inversion.list_predictors``.
+            depth: how many of the N steps to invert; all when None.
+            guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
+
+        Raises:
+            WordError: the word is not in the prompt, or the prompt is too long.
+            ValueError: a setting is unknown or out of range; the message lists what there is.
+            NonFiniteError: the network returned values that are not finite.
+        """
+        source, _ = self.prompt_and_span(prompt, word)
+        latents = self.encode(as_pixels(image))
+        needs = self.description
+        table = DDIMTable.from_scheduler(
+            self.scheduler, _either(steps, needs.steps), _either(spacing, needs.spacing)
+        )
+        batch = latents.shape[0]
+        session = AttentionSession(batch=batch * get_criterion(criterion).paths, recording=True)
+        inverter = Inverter(
+            table,
+            self._network(session, table, self._embed(source), guidance_scale),
+            solver=_either(solver, needs.solver),
+            tolerance=_either(tolerance, needs.tolerance),
+            max_iterations=_either(max_iterations, needs.max_iterations),
+            criterion=criterion,
+            predictor=_either(predictor, needs.predictor),
+            evaluations=_evaluations(guidance_scale),
+        )
+        total = table.steps if depth is None else depth
+        with controlled_attention(self.unet, session), self.progress_bar(total=total) as bar:
+            result = inverter.invert(latents, depth=depth, on_step=lambda i: bar.update())
+        # A second path only checks the first.
+        result.attention.update({name: rows[:batch] for name, rows in session.record.items()})
+        return result
+
+    @torch.no_grad()
+    def reconstruct(
+        self, image: Any, prompt: str | None = None, **settings: Any
+    ) -> tuple[Any, Any]:
+        """The photo at the working size, and what plain denoising makes of its inversion.
+
+        The network runs again on the way back, under the same prompt: the pair measures how exact
+        the inversion is. ``settings`` as for ``invert``.
+
+        Returns:
+            two float32 (h, w, 3) pictures in [0, 1], working size.
+        """
+        photo = as_pixels(image)
+        inversion = self.invert(photo, prompt, **settings)
+        latents = self.retrace(
+            inversion,
+            prompt,
+            settings.get("word"),
+            guidance_scale=float(settings.get("guidance_scale", 1.0)),
+        )
+        size = self.working_size(photo)
+        return resize(photo, size), self.decode(latents, size)
+
+    @torch.no_grad()
+    def retrace(
+        self,
+        inversion: InversionResult,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        guidance_scale: float = 1.0,
+    ) -> Tensor:
+        """z_0 as plain denoising under the inversion's own prompt gives it, the network run anew.
+
+        What it differs by from ``inversion.trajectory[0]`` is the inversion's error.
+        """
+        source, _ = self.prompt_and_span(prompt, word)
+        network = self._network(
+            AttentionSession(), inversion.table, self._embed(source), guidance_scale
+        )
+        return denoise(inversion, network)
+
+    @torch.no_grad()
+    def codec_roundtrip(self, image: Any) -> Array:
+        """The photo at the working size, encoded and decoded: float32 (h, w, 3) in [0, 1]."""
+        photo = as_pixels(image)
+        return self.decode(self.encode(photo), self.working_size(photo))
+
+    def working_size(self, photo: Array) -> tuple[int, int]:
+        """(height, width) at which the model sees a photo: its own short side, the same shape."""
+        short = self.description.short_side
+        scale = short / min(photo.shape[:2])
+        return (
+            max(short, round(photo.shape[0] * scale)),
+            max(short, round(photo.shape[1] * scale)),
+        )
+
+    @torch.no_grad()
+    def encode(self, photo: Array) -> Tensor:
+        """z_0 of a photo, float32 (1, C, h, w): resized, mirrored up to the size multiple, encoded.
+
+        The codec's own scaling and shift are applied, and its posterior's mode is taken.
+        """
+        small = resize(photo, self.working_size(photo))
+        multiple = self.description.size_multiple
+        height, width = small.shape[:2]
+        padded = np.pad(
+            small, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="symmetric"
+        )
+        image = torch.from_numpy(np.ascontiguousarray(padded)).permute(2, 0, 1)[None] * 2.0 - 1.0
+        image = image.to(self._execution_device, self.vae.dtype)
+        latents = self.vae.encode(image).latent_dist.mode().float()
+        return (latents - self._shift) * float(self.vae.config.scaling_factor)
+
+    def word_attention(
+        self,
+        image: Any,
+        inversion: InversionResult,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        layers: Mapping[str, float] | None = None,
+        steps: Sequence[int] | None = None,
+    ) -> Array:
+        """The attention map of a word at the photo's size, float32 (H, W), from its inversion.
+
+        ``layers`` and ``steps`` choose what is averaged, see ``dehaze.attention.maps.word_map``;
+        when None, the layers of the model's description and all steps.
+        """
+        photo = as_pixels(image)
+        _, span = self.prompt_and_span(prompt, word)
+        latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
+        heat = word_map(
+            inversion.attention,
+            span,
+            latent_size,
+            layers=_either(layers, self.description.map_layers),
+            steps=steps,
+        )
+        height, width = self.working_size(photo)
+        multiple = self.description.size_multiple
+        padded = (height + -height % multiple, width + -width % multiple)
+        cropped = resize(heat[0].cpu().numpy(), padded)[:height, :width]
+        return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+    @torch.no_grad()
+    def denoise_under(
+        self,
+        inversion: InversionResult,
+        context: Tensor,
+        control: AttentionControl,
+        *,
+        strength: float | Tensor = 1.0,
+        guidance_scale: float = 1.0,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> tuple[Tensor, int]:
+        """Denoises an inversion under another prompt, held to the source by attention control.
+
+        Args:
+            inversion: with recorded attention.
+            context: the target's text embedding, (1, L, D).
+            control: Prompt-to-Prompt's settings.
+            strength: w, one number, or a map that broadcasts to the latents (B, C, h, w).
+            guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
+            callback_on_step_end: called after each step, as in diffusers.
+
+        Returns:
+            z_0, float32 (B, C, h, w), and the number of network evaluations.
+        """
+        session = AttentionSession(
+            record=inversion.attention,
+            batch=inversion.latents.shape[0],
+            control=control,
+            steps=inversion.steps,
+        )
+        table = inversion.table
+        calls = 0
+        network = self._network(session, table, context, guidance_scale)
+
+        def counted(latents: Tensor, i: int, index: Tensor) -> Tensor:
+            nonlocal calls
+            calls += _evaluations(guidance_scale)
+            return network(latents, i, index)
+
+        with (
+            controlled_attention(self.unet, session),
+            self.progress_bar(total=inversion.steps) as bar,
+        ):
+
+            def on_step(i: int, latents: Tensor) -> None:
+                bar.update()
+                if callback_on_step_end is not None:
+                    step = inversion.steps - i
+                    callback_on_step_end(self, step, table.timestep(i), {"latents": latents})
+
+            latents = denoise(inversion, counted, strength=strength, on_step=on_step)
+        return latents, calls
+
+    def _network(
+        self, session: AttentionSession, table: DDIMTable, context: Tensor, guidance_scale: float
+    ) -> NetworkFunction:
+        """The network under one prompt; (1, L, D) ``context`` serves every sample of a batch."""
+        guided = _evaluations(guidance_scale) == 2
+        null = self._embed(tokenize(self.tokenizer, "")) if guided else context
+
+        def evaluate(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
+            embedding = embedding.expand(latents.shape[0], -1, -1)
+            sample = latents.to(self.unet.dtype)
+            output = self.unet(sample, table.timestep(i), encoder_hidden_states=embedding).sample
+            if not torch.isfinite(output).all() and output.dtype in HALF_PRECISION:
+                output = self._in_single_precision(latents, table.timestep(i), embedding)
+            return output.float()
+
+        def network(latents: Tensor, i: int, index: Tensor) -> Tensor:
+            session.step, session.index = i, index
+            output = evaluate(latents, i, context)
+            if not guided:
+                return output
+            with session.paused():
+                unconditional = evaluate(latents, i, null)
+            return unconditional + guidance_scale * (output - unconditional)
+
+        return network
+
+    def _in_single_precision(self, latents: Tensor, timestep: int, embedding: Tensor) -> Tensor:
+        """One evaluation that overflowed in half precision, again in float32."""
+        dtype = self.unet.dtype
+        logger.warning("timestep %d is not finite in %s: again in float32", timestep, dtype)
+        self.unet.float()
+        try:
+            return self.unet(latents, timestep, encoder_hidden_states=embedding.float()).sample
+        finally:
+            self.unet.to(dtype)
+
+    def prompt_and_span(
+        self, prompt: str | None = None, word: str | None = None
+    ) -> tuple[TokenizedPrompt, tuple[int, ...]]:
+        """The prompt as tokens, and where in it the word stands: nowhere when none is named.
+
+        Raises:
+            WordError: the word is not in the prompt, or the prompt is too long.
+        """
+        tokens = tokenize(self.tokenizer, self.default_prompt if prompt is None else prompt)
+        return tokens, () if word is None else word_span(tokens, word)
+
+    def _embed(self, prompt: TokenizedPrompt) -> Tensor:
+        """(1, L, D), the text encoder's last hidden state."""
+        ids = prompt.ids[None].to(self._execution_device)
+        return self.text_encoder(ids).last_hidden_state.to(self.unet.dtype)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, size: tuple[int, int]) -> Array:
+        """The picture of latents (1, C, h, w), cropped to ``size``: float32 (h, w, 3) in [0, 1]."""
+        scaled = latents / float(self.vae.config.scaling_factor) + self._shift
+        image = self.vae.decode(scaled.to(self.vae.dtype)).sample.float()
+        pixels = image[0, :, : size[0], : size[1]].permute(1, 2, 0).cpu().numpy() * 0.5 + 0.5
+        return np.clip(pixels, 0.0, 1.0).astype(np.float32)
+
+    @property
+    def _shift(self) -> float:
+        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
+
+    def latent_strength(
+        self, strength: float | Array, photo: Array, inversion: InversionResult
+    ) -> float | Tensor:
+        """A strength as the latents take it: one number, or a photo's map at their size.
+
+        Raises:
+            ValueError: the map is not of the photo's size.
+        """
+        if np.ndim(strength) == 0:
+            return float(strength)
+        weights = np.asarray(strength, dtype=np.float32)
+        if weights.shape != photo.shape[:2]:
+            raise ValueError(f"strength is {weights.shape} and the photo {photo.shape[:2]}")
+        latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
+        return torch.from_numpy(resize(weights, latent_size))[None, None].to(inversion.latents)
+
+
+def as_pixels(image: Any) -> Array:
+    """A photo as float32 (H, W, 3) RGB in [0, 1].
+
+    Args:
+        image: PIL of any mode, uint8 (H, W, 3) in [0, 255], uint16 in [0, 65535], or float in
+            [0, 1]; the type decides, never the values.
+
+    Raises:
+        ValueError: another shape or type, values that are not finite, or floats outside [0, 1].
+    """
+    if isinstance(image, Image.Image):
+        image = np.asarray(image.convert("RGB"))
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"a photo is (H, W, 3), not {pixels.shape}")
+    if pixels.dtype in (np.uint8, np.uint16):
+        return np.asarray(pixels / np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ValueError(f"a photo is uint8, uint16 or float, not {pixels.dtype}")
+    if not np.isfinite(pixels).all():
+        raise ValueError("the photo has values that are not finite")
+    if pixels.min() < 0.0 or pixels.max() > 1.0:
+        raise ValueError(f"a float photo is in [0, 1], not [{pixels.min():g}, {pixels.max():g}]")
+    return np.asarray(pixels, dtype=np.float32)
+
+
+def as_picture(pixels: Array) -> Image.Image:
+    """A PIL image of float32 (H, W, 3) in [0, 1]."""
+    return Image.fromarray(np.round(pixels * 255.0).astype(np.uint8))
+
+
+def _either(given: Any, default: Any) -> Any:
+    """What was given, zero included, or else the model's default."""
+    return default if given is None else given
+
+
+def _evaluations(guidance_scale: float) -> int:
+    """Network evaluations a call: without guidance the unconditional pass is never run."""
+    return 1 if guidance_scale == 1.0 else 2
