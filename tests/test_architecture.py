@@ -32,8 +32,8 @@ ALLOWED: dict[str, set[str]] = {
     "datasets": {"physics", "images"},
     "eval": {"base", "pipeline", "inversion", "datasets", "physics", "images", "models"},
     "commands": {
-        "attention", "base", "batch", "datasets", "engines", "eval", "images", "inversion", "models",
-        "physics", "pipeline", "prompts",
+        "attention", "base", "batch", "datasets", "engines", "eval", "images", "inversion",
+        "models", "physics", "pipeline", "prompts",
     },
 }  # fmt: skip
 
