@@ -6,6 +6,7 @@ transparency, EXIF, colour profile and compression of the source all come back w
 
 from __future__ import annotations
 
+import errno
 import io
 import logging
 import os
@@ -46,16 +47,23 @@ _FORMAT_OF_SUFFIX = {
     ".webp": "WEBP",
     ".bmp": "BMP",
 }
+_HEIC_CURE = "convert it to JPEG or TIFF first: heif-convert of libheif does, or sips on a Mac"
+_RAW_CURE = "develop it to TIFF or JPEG first: darktable-cli, RawTherapee or dcraw -T do"
+_OTHER_CURE = "convert it to PNG or JPEG first: ImageMagick does"
+# Offset and pattern of a file's first bytes, what it is, and what to do with it.
 _SIGNATURES = (
-    (4, rb"ftyp(avif|avis)", "AVIF"),
-    (4, rb"ftyp(hei|hev|mif1|msf1)", "HEIC"),
-    (0, rb"GIF8", "GIF"),
-    (0, rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "JPEG XL"),
-    (0, rb"\x00\x00\x00\x0cjP  ", "JPEG 2000"),
-    (0, rb"\s*(<\?xml|<svg)", "SVG or XML"),
-    (0, rb"%PDF", "PDF"),
+    (4, rb"ftyp(avif|avis)", "AVIF", _HEIC_CURE),
+    (4, rb"ftyp(hei|hev|mif1|msf1)", "HEIC", _HEIC_CURE),
+    (4, rb"ftypcrx", "camera raw (CR3)", _RAW_CURE),
+    (0, rb"GIF8", "GIF", _OTHER_CURE),
+    (0, rb"\xff\x0a|\x00\x00\x00\x0cJXL ", "JPEG XL", _OTHER_CURE),
+    (0, rb"\x00\x00\x00\x0cjP  ", "JPEG 2000", _OTHER_CURE),
+    (0, rb"\s*(<\?xml|<svg)", "SVG or XML", _OTHER_CURE),
+    (0, rb"%PDF", "PDF", _OTHER_CURE),
 )
 _TIFF_CURE = "save it as a TIFF or PNG of 8 or 16 bits, grey or RGB"
+# How the name of a file begins and ends while it is being written.
+_UNFINISHED = (".dehaze-", ".part")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
 _ORIENTATION = 0x0112
@@ -87,6 +95,9 @@ class PhotoError(ValueError):
         self.cause = " ".join(cause.split())
         self.cure = cure
         super().__init__(f"{printable(path)}: {self.cause}; {self.cure}")
+
+    def __reduce__(self) -> tuple[type[PhotoError], tuple[Path, str, str]]:
+        return type(self), (self.path, self.cause, self.cure)
 
 
 @dataclass(frozen=True)
@@ -149,14 +160,63 @@ def printable(path: str | os.PathLike[str]) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def read_photo(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
-    """Read a JPEG, PNG, TIFF, WebP or BMP file of 8 or 16 bits a channel.
+@dataclass(frozen=True)
+class PhotoFile:
+    """A photo as it lies in its file: known to be one, and how large, but not decoded yet.
 
-    The content decides the format, not the name. The EXIF orientation is applied.
+    Attributes:
+        path: the file.
+        data: all of its bytes.
+        megapixels: width times height, in millions, as the header states them.
+    """
+
+    path: Path
+    data: bytes
+    megapixels: float
+
+    def decode(self) -> Photo:
+        """The photo, upright.
+
+        Raises:
+            PhotoError: cut short, damaged, or of an unsupported kind.
+        """
+        with _named_errors(self.path, self.data), _open(self.data) as image:
+            return _decode(self.path, self.data, image)
+
+
+def open_photo(
+    path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS
+) -> PhotoFile:
+    """Read a JPEG, PNG, TIFF, WebP or BMP file, and its header.
 
     Args:
-        path: the file.
+        path: the file. The content decides the format, not the name.
         max_megapixels: a photo with more pixels is refused before it is decoded.
+
+    Raises:
+        PhotoError: missing, empty, too large, not a photo, or of an unsupported kind.
+    """
+    path = Path(path)
+    data = _read_bytes(path)
+    unsupported = _unsupported_kind(path, data)
+    if unsupported is not None:
+        kind, cure = unsupported
+        raise PhotoError(path, f"{kind} is not supported", cure)
+    with _named_errors(path, data), _open(data) as image:
+        megapixels = image.width * image.height / 1e6
+    if megapixels > max_megapixels:
+        raise PhotoError(
+            path,
+            f"has {megapixels:.0f} megapixels where at most {max_megapixels:g} are read",
+            "raise --max-megapixels if you trust the file",
+        )
+    return PhotoFile(path, data, megapixels)
+
+
+def read_photo(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGAPIXELS) -> Photo:
+    """Read and decode a JPEG, PNG, TIFF, WebP or BMP file of 8 or 16 bits a channel.
+
+    Arguments as for ``open_photo``.
 
     Returns:
         The photo: pixels (H, W, 3) in [0, 1] and everything ``write_photo`` needs.
@@ -164,45 +224,7 @@ def read_photo(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGA
     Raises:
         PhotoError: missing, empty, cut short, too large, not a photo, or of an unsupported kind.
     """
-    path = Path(path)
-    data = _read_bytes(path)
-    kind = _unsupported_kind(path, data)
-    if kind is not None:
-        raise PhotoError(
-            path,
-            f"{kind} is not supported",
-            "convert it to JPEG, PNG or TIFF first (a raw developer or ImageMagick does)",
-        )
-    try:
-        with _open(data) as image:
-            megapixels = image.width * image.height / 1e6
-            if megapixels > max_megapixels:
-                raise PhotoError(
-                    path,
-                    f"has {megapixels:.0f} megapixels where at most {max_megapixels:g} are read",
-                    "raise --max-megapixels if you trust the file",
-                )
-            return _decode(path, data, image)
-    except PhotoError:
-        raise
-    except UnidentifiedImageError as error:
-        if data.startswith((b"II*\0", b"MM\0*")):
-            raise PhotoError(
-                path, "is a damaged TIFF, or of a kind that is not supported", _TIFF_CURE
-            ) from error
-        raise PhotoError(
-            path,
-            "is not a photo that can be read",
-            "JPEG, PNG, TIFF, WebP and BMP are; if it is one of these, copy it again",
-        ) from error
-    except Exception as error:
-        # A damaged file can trip a decoder anywhere; whatever it raises, the file is at fault.
-        cause = (
-            "is cut short"
-            if "truncated" in str(error).lower()
-            else f"cannot be decoded ({type(error).__name__}: {error})"
-        )
-        raise PhotoError(path, cause, "copy it again from where it came") from error
+    return open_photo(path, max_megapixels=max_megapixels).decode()
 
 
 def write_photo(
@@ -257,22 +279,47 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     """
     path = Path(path)
     # A name of its own, so that a photo whose name fills all 255 bytes still has room.
-    temporary = path.parent / f".dehaze-{secrets.token_hex(8)}.part"
+    temporary = path.parent / f"{_UNFINISHED[0]}{secrets.token_hex(8)}{_UNFINISHED[1]}"
     try:
         with open(temporary, "xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
+        _synchronise(path.parent)
     except BaseException as error:
         temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
+            if error.errno == errno.ENAMETOOLONG:
+                raise PhotoError(path, "its name is too long to write", "shorten it") from error
             raise PhotoError(
                 path,
                 f"cannot be written ({error.strerror or error})",
                 "check the folder's permissions and the room on the disk",
             ) from error
         raise
+
+
+def discard_unfinished(folder: Path) -> None:
+    """Remove what writes that were killed have left in a folder."""
+    prefix, suffix = _UNFINISHED
+    for path in folder.glob(f"{prefix}*{suffix}"):
+        path.unlink(missing_ok=True)
+
+
+def _synchronise(folder: Path) -> None:
+    """A new name lasts once its folder is on the disk as well."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems synchronise no folders.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _read_bytes(path: Path) -> bytes:
@@ -291,14 +338,43 @@ def _read_bytes(path: Path) -> bytes:
     return data
 
 
-def _unsupported_kind(path: Path, data: bytes) -> str | None:
+def _unsupported_kind(path: Path, data: bytes) -> tuple[str, str] | None:
+    """What a file is, and what to do with it, if it is known and not supported."""
     # Many raw files are TIFF inside: by content they would pass for their own thumbnail.
     if path.suffix.lower() in RAW_SUFFIXES:
-        return f"camera raw ({path.suffix})"
-    for offset, pattern, kind in _SIGNATURES:
+        return f"camera raw ({path.suffix})", _RAW_CURE
+    for offset, pattern, kind, cure in _SIGNATURES:
         if re.match(pattern, data[offset : offset + 32]):
-            return kind
+            return kind, cure
     return None
+
+
+@contextmanager
+def _named_errors(path: Path, data: bytes) -> Iterator[None]:
+    """Whatever a decoder raises, the file is at fault: a damaged one can trip it anywhere."""
+    try:
+        yield
+    except PhotoError:
+        raise
+    except MemoryError as error:
+        raise PhotoError(path, "does not fit in memory", "make it smaller first") from error
+    except UnidentifiedImageError as error:
+        if data.startswith((b"II*\0", b"MM\0*")):
+            raise PhotoError(
+                path, "is a damaged TIFF, or of a kind that is not supported", _TIFF_CURE
+            ) from error
+        raise PhotoError(
+            path,
+            "is not a photo that can be read",
+            "JPEG, PNG, TIFF, WebP and BMP are; if it is one of these, copy it again",
+        ) from error
+    except Exception as error:
+        cure = "copy it again from where it came"
+        if "truncated" in str(error).lower():
+            raise PhotoError(path, "is cut short", cure) from error
+        raise PhotoError(
+            path, f"cannot be decoded ({type(error).__name__}: {error})", cure
+        ) from error
 
 
 @contextmanager

@@ -26,8 +26,10 @@ ALLOWED: dict[str, set[str]] = {
     "models": set(),
     "base": {"inversion", "attention", "prompts", "physics", "models"},
     "pipeline": {"base", "inversion", "attention", "prompts", "physics"},
-    "engines": {"pipeline", "images", "batch"},
-    "batch": {"pipeline", "images", "engines"},
+    "batch": {"images"},
+    "engines": {
+        "attention", "batch", "eval", "images", "inversion", "models", "pipeline", "prompts",
+    },
     # The public API: the pipeline, the photo reader, and the model of the haze itself.
     "datasets": {"physics", "images"},
     "eval": {"base", "pipeline", "inversion", "datasets", "physics", "images", "models"},

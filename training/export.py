@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from dehaze.models.hashes import write_manifest
 from training.train import Run
 
 # Chosen on haze rendered over BSDS500's validation photos: see the model card.
@@ -34,6 +35,7 @@ def export(run: Run, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     networks.save(folder)
     (folder / "dehaze.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
+    write_manifest(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if size > SIZE_LIMIT:
         raise ValueError(f"the model takes {size} bytes: the limit is {SIZE_LIMIT}")

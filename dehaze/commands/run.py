@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 import sys
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +20,8 @@ from dehaze import __version__
 from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_libraries
 
 if TYPE_CHECKING:
-    import numpy as np
-    import torch
-    from numpy.typing import NDArray
-
-    from dehaze.batch import Outcome, Plan, PlannedPhoto, Saved, Summary
-    from dehaze.images import Photo
-    from dehaze.pipeline import DehazePipeline, DehazeResult
+    from dehaze.batch import Job, Outcome, Plan, Summary
+    from dehaze.batch.task import Executor, Work
 
 # What --save can add, and what each file appends to the whole name of its photo, so that those of
 # a.jpg and a.png stay apart.
@@ -31,8 +31,10 @@ SIDE_FILES = {
     "trace": ".trace.json",
 }
 DATA_TYPES = ("float32", "float16", "bfloat16")
-INTERRUPTED = 130
+EXECUTORS = ("local", "ray")
 DIFFUSION = "diffusion"
+# The options that are the pipeline's own.
+RECIPE = ("prompt", "word", "reading", "strength", "solver", "steps", "tolerance", "refine")
 
 
 def _solvers() -> Iterable[str]:
@@ -92,6 +94,11 @@ class _SideFiles(click.ParamType):
     default="bundled",
     show_default=True,
     help="The bundled model, a folder in diffusers format, or a hub id.",
+)
+@click.option(
+    "--revision",
+    metavar="NAME",
+    help="Branch, tag or commit of a hub id: a commit is the same model for ever.",
 )
 @click.option(
     "--engine",
@@ -173,21 +180,46 @@ class _SideFiles(click.ParamType):
     help="Refuse larger photos, so that a forged header cannot fill the memory.",
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--executor",
+    type=click.Choice(EXECUTORS),
+    default="local",
+    show_default=True,
+    help="In this process, or on a Ray cluster (this machine's, or the one at --ray-address).",
+)
+@click.option(
+    "--ray-address",
+    metavar="ADDRESS",
+    help="Of a running cluster.  [default: $RAY_ADDRESS, or else one of this machine alone]",
+)
+@click.option(
+    "--workers",
+    type=click.IntRange(min=1),
+    help="Photos at a time with --executor ray.  [default: the GPUs, or else the CPUs]",
+)
+@click.option(
+    "--watch",
+    type=click.FloatRange(min=0, min_open=True),
+    is_flag=False,
+    flag_value=5.0,
+    metavar="SECONDS",
+    help="When all is done, look for new photos every so often, until interrupted.  [5]",
+)
+@click.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
 @click.pass_context
 def run(
     context: click.Context,
     /,
     inputs: tuple[Path, ...],
     output: Path,
-    model: str,
-    engine: str,
     save: tuple[str, ...],
-    device: str,
-    dtype: str,
     resume: bool,
     max_megapixels: float,
-    seed: int,
-    **recipe: Any,
+    watch: float | None,
+    dry_run: bool,
+    as_json: bool,
+    **options: Any,
 ) -> None:
     """Remove the haze from photos and folders of photos.
 
@@ -195,124 +227,251 @@ def run(
     photo's name, size, format, bit depth and metadata, and its place below the folder. Inputs are
     never changed. A second run continues where the first one stopped.
 
-    Exit code: 0, all photos are done; 1, some failed and are named; 2, the command is wrong.
+    Exit code: 0, all photos are done; 1, some failed and are named; 2, the command is wrong; 130 or
+    143, interrupted by Ctrl-C or by SIGTERM.
     """
-    if "transmission" in save and recipe["refine"] != "physics":
+    _check_options(save, options)
+    from dehaze import batch
+    from dehaze.images import printable
+
+    beside = {kind: SIDE_FILES[kind] for kind in save}
+    say = _JsonLines() if as_json else _Text()
+    try:
+        plan = batch.plan(inputs, output, beside=list(beside.values()))
+        if not plan.photos and not plan.unreadable and watch is None:
+            raise CommandError(_nothing_to_do(plan))
+        batch.check_room(plan)
+        if dry_run:
+            say.plan(plan)
+            return
+        for folder in plan.results:
+            say.line(f"{printable(folder)}: holds results of an earlier run and is not searched")
+        work, settings = _work(beside, options)
+        executor = _executor(work, options)
+        with (
+            _termination_interrupts() as received,
+            batch.Job(
+                output, settings=settings, overwrite=not resume, max_megapixels=max_megapixels
+            ) as job,
+        ):
+            summary = _do(job, plan, executor, say)
+            say.summary(plan, summary)
+            if watch is not None and not summary.interrupted:
+                looks = batch.watch(inputs, output, watch, beside=list(beside.values()), seen=plan)
+                summary = _keep_watch(job, looks, executor, say, summary)
+    except (batch.PlanError, _work_error()) as error:
+        raise CommandError(str(error)) from error
+    if summary.error is not None:
+        say.line(str(summary.error))
+    if summary.interrupted and watch is None:
+        context.exit(128 + received[-1])
+    context.exit(1 if summary.error is not None or summary.having("failed") else 0)
+
+
+def _check_options(save: tuple[str, ...], options: dict[str, Any]) -> None:
+    engine = options["engine"]
+    if "transmission" in save and options["refine"] != "physics":
         raise click.UsageError("--save transmission needs --refine physics, which estimates it.")
     if save and engine != DIFFUSION:
         raise click.UsageError(
             f"--save needs --engine {DIFFUSION}: {engine} gives the photo alone."
         )
+    if options["executor"] != "ray":
+        for name in ("workers", "ray_address"):
+            if options[name] is not None:
+                raise click.UsageError(f"--{name.replace('_', '-')} needs --executor ray.")
+
+
+def _work_error() -> type[Exception]:
+    from dehaze.engines.work import WorkError
+
+    return WorkError
+
+
+def _work(beside: dict[str, str], options: dict[str, Any]) -> tuple[Work, dict[str, Any]]:
+    """What is done to each photo, and all that decides its result."""
+    from dehaze.engines.work import ClassicalWork, DiffusionWork
+
+    if options["engine"] != DIFFUSION:
+        return ClassicalWork(options["engine"]), {
+            "version": __version__,
+            "engine": options["engine"],
+        }
     quiet_libraries()
-    from dehaze import batch
-    from dehaze.images import printable
-
-    try:
-        plan = batch.plan(inputs, output, beside=[SIDE_FILES[kind] for kind in save])
-    except batch.PlanError as error:
-        raise CommandError(str(error)) from error
-    if not plan.photos and not plan.unreadable:
-        raise CommandError(_nothing_to_do(plan))
-    process, write = (
-        _diffusion(model, device, dtype, recipe, seed, save)
-        if engine == DIFFUSION
-        else _classical(engine)
-    )
-    settings = recipe | {
+    recipe = {name: options[name] for name in RECIPE}
+    chosen = {name: options[name] for name in ("model", "revision", "dtype", "seed")}
+    work = DiffusionWork(recipe, **chosen, device=options["device"], beside=beside)
+    if os.path.isdir(work.model):
+        # On another machine the working folder is another one.
+        work = replace(work, model=os.path.abspath(work.model))
+    return work, {
+        **recipe,
+        **chosen,
         "version": __version__,
-        "model": model,
-        "engine": engine,
-        "dtype": dtype,
-        "seed": seed,
-        "save": save,
+        "engine": DIFFUSION,
+        "weights": work.fingerprint(),
+        "save": list(beside),
     }
-    for folder in plan.results:
-        _say(f"{printable(folder)}: holds results of an earlier run and is not searched")
+
+
+def _executor(work: Work, options: dict[str, Any]) -> Executor:
+    """Ready to run: whatever is wrong with the work has been found."""
+    if options["executor"] == "local":
+        from dehaze.engines.local import LocalExecutor
+
+        return LocalExecutor(work.start())
+    from dehaze.engines.ray import RayExecutor
+    from dehaze.engines.work import DiffusionWork
+
+    # Started here as well, though to no other end than to find what is wrong with it.
+    (replace(work, device="cpu") if isinstance(work, DiffusionWork) else work).start()
+    return RayExecutor(
+        work,
+        address=options["ray_address"],
+        workers=options["workers"],
+        gpu=options["engine"] == DIFFUSION and options["device"] in ("auto", "cuda"),
+    )
+
+
+def _do(job: Job, plan: Plan, executor: Executor, say: _Text | _JsonLines) -> Summary:
+    with say.progress(len(plan.photos) + len(plan.unreadable)):
+        return job.run(plan, executor, say.outcome)
+
+
+def _keep_watch(
+    job: Job, looks: Iterator[Plan], executor: Executor, say: _Text | _JsonLines, so_far: Summary
+) -> Summary:
+    """Do what comes, until interrupted: the outcomes of all that was done."""
+    outcomes = so_far.outcomes
     try:
-        with _Progress(len(plan.photos) + len(plan.unreadable)) as progress:
-            summary = batch.run(
-                plan,
-                process,
-                write,
-                progress,
-                settings=settings,
-                overwrite=not resume,
-                max_megapixels=max_megapixels,
-            )
-    except batch.PlanError as error:
-        raise CommandError(str(error)) from error
-    click.echo(_sentence(plan, summary))
-    if summary.interrupted:
-        context.exit(INTERRUPTED)
-    context.exit(1 if summary.having("failed") else 0)
+        for plan in looks:
+            summary = _do(job, plan, executor, say)
+            outcomes += summary.outcomes
+            say.summary(plan, summary)
+            if summary.interrupted or summary.error is not None:
+                return replace(summary, outcomes=outcomes)
+    except KeyboardInterrupt:
+        pass
+    return replace(so_far, outcomes=outcomes, interrupted=True)
 
 
-def _diffusion(
-    model: str, device: str, dtype: str, recipe: dict[str, Any], seed: int, save: tuple[str, ...]
-) -> tuple[Callable[[Photo], Any], Callable[[PlannedPhoto, Photo, Any], Saved]]:
-    """How a photo is dehazed by the model, and how what comes out is written."""
-    import torch
+@contextmanager
+def _termination_interrupts() -> Iterator[list[int]]:
+    """SIGTERM ends the job as Ctrl-C does; yields the signals received, Ctrl-C's as default."""
+    received = [int(signal.SIGINT)]
 
-    from dehaze.prompts import WordError
+    def interrupt(number: int, frame: object) -> None:
+        received.append(number)
+        raise KeyboardInterrupt
 
-    pipe = _load(model, device, dtype)
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        pipe.check_prompt(recipe["prompt"], recipe["word"])
-    except WordError as error:
-        raise CommandError(str(error)) from error
-    given = {name: value for name, value in recipe.items() if value is not None}
-
-    def process(photo: Photo) -> DehazeResult:
-        # Anew for each photo: no result depends on which photos came before it.
-        torch.manual_seed(seed)
-        return pipe(photo.pixels, **given)
-
-    def write(planned: PlannedPhoto, photo: Photo, result: DehazeResult) -> Saved:
-        return _write(planned, photo, result, save)
-
-    return process, write
+        yield received
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
-def _classical(
-    engine: str,
-) -> tuple[Callable[[Photo], Any], Callable[[PlannedPhoto, Photo, Any], Saved]]:
-    """How a photo is dehazed by a baseline, and how what comes out is written."""
-    from dehaze.eval.baselines import get_baseline
+class _Text:
+    """For people: a bar on stderr, if that is a terminal, failures above it, sums on stdout."""
 
-    baseline = get_baseline(engine)
-    return lambda photo: baseline.run(photo.pixels), _write_alone
+    def __init__(self) -> None:
+        self._bar: Any = None
 
-
-class _Progress:
-    """A bar over the photos on stderr, if that is a terminal; failures and notes above it."""
-
-    def __init__(self, total: int) -> None:
+    @contextmanager
+    def progress(self, total: int) -> Iterator[None]:
         from tqdm import tqdm
 
-        self._bar = tqdm(total=total, unit="photo", file=sys.stderr, disable=None, leave=False)
+        with tqdm(total=total, unit="photo", file=sys.stderr, disable=None, leave=False) as bar:
+            self._bar = bar
+            try:
+                yield
+            finally:
+                self._bar = None
 
-    def __enter__(self) -> _Progress:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._bar.close()
-
-    def __call__(self, outcome: Outcome) -> None:
+    def outcome(self, outcome: Outcome) -> None:
         from dehaze.images import printable
 
-        lines = [f"{printable(outcome.source)}: note: {note}" for note in outcome.notes]
-        if outcome.error is not None:
-            lines.append(str(outcome.error))
         self._bar.update()
-        if lines:
+        for note in outcome.notes:
+            self.line(f"{printable(outcome.source)}: note: {note}")
+        if outcome.error is not None:
+            self.line(str(outcome.error))
+
+    def line(self, text: str) -> None:
+        if self._bar is not None:
             self._bar.clear()
-            for line in lines:
-                _say(line)
+        click.echo(f"dehaze: {text}", err=True)
+        if self._bar is not None:
             self._bar.refresh()
 
+    def plan(self, plan: Plan) -> None:
+        from dehaze.images import printable
 
-def _say(line: str) -> None:
-    click.echo(f"dehaze: {line}", err=True)
+        for photo in plan.photos:
+            click.echo(f"{printable(photo.source)} -> {printable(photo.output)}")
+        counts = plan.counts()
+        parts = [f"{counts.photos} photos of {counts.megabytes:.1f} MB"]
+        if counts.existing:
+            parts.append(f"{counts.existing} with a result there already")
+        if counts.unsupported:
+            parts.append(f"{counts.unsupported} of a kind that cannot be read")
+        if plan.unreadable:
+            parts.append(f"{len(plan.unreadable)} folders that cannot be listed")
+        if plan.passed_over:
+            parts.append(f"{len(plan.passed_over)} files passed over as no photo")
+        if counts.inside_input:
+            parts.append("the output lies inside an input and is not searched")
+        click.echo("; ".join((*parts, "nothing was done")))
+
+    def summary(self, plan: Plan, summary: Summary) -> None:
+        click.echo(_sentence(plan, summary))
+
+
+class _JsonLines:
+    """For programs: one JSON object a line on stdout, told apart by "event"."""
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[None]:
+        yield
+
+    def outcome(self, outcome: Outcome) -> None:
+        error = outcome.error
+        self._emit(
+            "photo",
+            source=str(outcome.source),
+            status=outcome.status,
+            output=None if outcome.output is None else str(outcome.output),
+            error=None if error is None else {"cause": error.cause, "cure": error.cure},
+            seconds=round(outcome.seconds, 3),
+            nfe=outcome.nfe,
+            residual=outcome.residual if math.isfinite(outcome.residual) else None,
+            notes=list(outcome.notes),
+        )
+
+    def line(self, text: str) -> None:
+        click.echo(f"dehaze: {text}", err=True)
+
+    def plan(self, plan: Plan) -> None:
+        for photo in plan.photos:
+            self._emit("planned", source=str(photo.source), output=str(photo.output))
+        self._emit("plan", output=str(plan.output), **asdict(plan.counts()))
+
+    def summary(self, plan: Plan, summary: Summary) -> None:
+        self._emit(
+            "summary",
+            output=str(plan.output),
+            **{status: len(summary.having(status)) for status in ("done", "kept", "failed")},
+            passed_over=len(plan.passed_over),
+            left=_left(plan, summary),
+            seconds=round(summary.seconds, 3),
+            interrupted=summary.interrupted,
+        )
+
+    def _emit(self, event: str, **values: Any) -> None:
+        click.echo(json.dumps({"event": event, **values}))
 
 
 def _nothing_to_do(plan: Plan) -> str:
@@ -322,75 +481,8 @@ def _nothing_to_do(plan: Plan) -> str:
     return f"no photo found{others}; photos end in {', '.join(sorted(PHOTO_SUFFIXES))}"
 
 
-def _load(model: str, device: str, dtype: str) -> DehazePipeline:
-    import torch
-
-    from dehaze.models.load import ModelError
-    from dehaze.pipeline import DehazePipeline
-
-    torch_device = _device(device)
-    torch_dtype: torch.dtype | None = None if dtype == "auto" else getattr(torch, dtype)
-    try:
-        pipe = DehazePipeline.from_pretrained(model, torch_dtype=torch_dtype)
-    except ModelError as error:
-        raise CommandError(str(error)) from error
-    pipe.to(torch_device)
-    pipe.set_progress_bar_config(disable=True)
-    return pipe
-
-
-def _device(name: str) -> torch.device:
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise CommandError(
-            f"--device {name} cannot be used ({reason}); dehaze doctor lists what can"
-        ) from error
-    return device
-
-
-def _write(
-    planned: PlannedPhoto, photo: Photo, result: DehazeResult, kinds: tuple[str, ...]
-) -> Saved:
-    import numpy as np
-
-    from dehaze.attention.maps import overlay
-    from dehaze.batch import Saved
-    from dehaze.images import Encoding, Photo, write_bytes, write_photo
-
-    beside = {
-        kind: planned.output.with_name(planned.output.name + SIDE_FILES[kind]) for kind in kinds
-    }
-    if "attention" in beside:
-        write_photo(beside["attention"], overlay(photo.pixels, result.attention_normalised()))
-    if "transmission" in beside and result.transmission is not None:
-        grey = np.repeat(result.transmission[..., None], 3, axis=2)
-        write_photo(beside["transmission"], grey, like=Photo(grey, encoding=Encoding(grey=True)))
-    if "trace" in beside:
-        write_bytes(beside["trace"], json.dumps(result.trace.to_dict(), indent=1).encode())
-    # The photo comes last: where it is, the files beside it are.
-    write_photo(planned.output, result.image, like=photo)
-    return Saved(
-        files=(planned.output, *beside.values()),
-        nfe=result.nfe,
-        residual=result.trace.worst_residual,
-    )
-
-
-def _write_alone(planned: PlannedPhoto, photo: Photo, pixels: NDArray[np.float32]) -> Saved:
-    from dehaze.batch import Saved
-    from dehaze.images import write_photo
-
-    write_photo(planned.output, pixels, like=photo)
-    return Saved(files=(planned.output,), nfe=0, residual=math.nan)
+def _left(plan: Plan, summary: Summary) -> int:
+    return len(plan.photos) + len(plan.unreadable) - len(summary.outcomes)
 
 
 def _sentence(plan: Plan, summary: Summary) -> str:
@@ -410,7 +502,6 @@ def _sentence(plan: Plan, summary: Summary) -> str:
             f"{summary.seconds_per_photo:.2f} s and {summary.nfe_per_photo:.0f} NFE a photo"
         )
     parts.append(f"in {printable(plan.output)}")
-    if summary.interrupted:
-        left = len(plan.photos) + len(plan.unreadable) - len(summary.outcomes)
-        parts.append(f"interrupted with {left} to go, run it again to continue")
+    if _left(plan, summary):
+        parts.append(f"interrupted with {_left(plan, summary)} to go, run it again to continue")
     return "; ".join(parts)

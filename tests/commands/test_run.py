@@ -19,9 +19,10 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import dehaze
-from dehaze.batch import JOURNAL_NAME
+from dehaze.batch import JOURNAL_NAME, LOCK_NAME
 from dehaze.commands import main
 from dehaze.commands import run as module
+from dehaze.engines import work
 from dehaze.eval.baselines import get_baseline
 from dehaze.images import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.inversion.solvers import list_solvers
@@ -62,6 +63,12 @@ class FakePipeline:
         self.draws: list[float] = []
         self.interrupt_at: int | None = None
 
+    def to(self, device: torch.device) -> None:
+        assert isinstance(device, torch.device)
+
+    def set_progress_bar_config(self, *, disable: bool) -> None:
+        assert disable
+
     def check_prompt(self, prompt: str | None, word: str | None) -> None:
         if prompt is not None and (word or "haze") not in prompt:
             raise WordError(f"{word!r} is not in {prompt!r}")
@@ -78,7 +85,7 @@ class FakePipeline:
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     fake = FakePipeline()
-    monkeypatch.setattr(module, "_load", lambda model, device, dtype: fake)
+    monkeypatch.setattr(work, "load_pipeline", lambda model, revision, dtype: fake)
     return fake
 
 
@@ -117,7 +124,12 @@ def test_a_folder_comes_out_as_it_went_in(invoke: Invoke) -> None:
     assert shade("out/a.jpg") == pytest.approx(0.4, abs=0.01)
     assert shade("out/sub/b.png") == pytest.approx(0.2, abs=0.003)
     assert read_photo("out/sub/b.png").size == (3, 5)
-    assert sorted(path.name for path in Path("out").iterdir()) == [JOURNAL_NAME, "a.jpg", "sub"]
+    assert sorted(path.name for path in Path("out").iterdir()) == [
+        JOURNAL_NAME,
+        LOCK_NAME,
+        "a.jpg",
+        "sub",
+    ]
 
 
 def test_the_default_output_is_a_folder_named_dehazed(invoke: Invoke) -> None:
@@ -289,7 +301,11 @@ def test_ctrl_c_ends_with_a_summary_and_a_second_run_continues(
     assert result.exit_code == 130
     assert result.stdout.startswith("1 done; ")
     assert result.stdout.endswith("interrupted with 2 to go, run it again to continue\n")
-    assert sorted(path.name for path in Path("dehazed").iterdir()) == [JOURNAL_NAME, "a.png"]
+    assert sorted(path.name for path in Path("dehazed").iterdir()) == [
+        JOURNAL_NAME,
+        LOCK_NAME,
+        "a.png",
+    ]
     pipeline.interrupt_at = None
     assert invoke("in").stdout.startswith("2 done, 1 kept")
 

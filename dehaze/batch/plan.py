@@ -1,0 +1,270 @@
+"""What a job will do, decided before any of it is done."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dehaze.batch.journal import JOURNAL_NAME
+from dehaze.images import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES, PhotoError, printable
+
+# macOS keeps a file's attributes beside it under its name with this prefix, suffix included.
+_ATTRIBUTE_PREFIX = "._"
+
+
+class PlanError(ValueError):
+    """A job that cannot be planned, in one line: what stands in the way, and the cure."""
+
+
+@dataclass(frozen=True)
+class PlannedPhoto:
+    """One photo and where it goes: ``output`` lies in the plan's folder, named as the source."""
+
+    source: Path
+    output: Path
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a job will do.
+
+    Attributes:
+        output: the output folder.
+        photos: in the order of the inputs, by name within a folder.
+        passed_over: files in input folders that are not photos.
+        unreadable: folders that could not be listed.
+        results: folders that hold the results of an earlier job, and are not searched.
+        searched: the inputs that are folders.
+    """
+
+    output: Path
+    photos: tuple[PlannedPhoto, ...]
+    passed_over: tuple[Path, ...] = ()
+    unreadable: tuple[PhotoError, ...] = ()
+    results: tuple[Path, ...] = ()
+    searched: tuple[Path, ...] = ()
+
+    def counts(self) -> PlanCounts:
+        """What there is to do, as the disk shows it now."""
+        inside = os.path.realpath(self.output) + os.sep
+        return PlanCounts(
+            photos=len(self.photos),
+            megabytes=sum(_size(photo.source) for photo in self.photos) / 1e6,
+            existing=sum(os.path.lexists(photo.output) for photo in self.photos),
+            unsupported=sum(
+                photo.source.suffix.lower() in UNSUPPORTED_SUFFIXES for photo in self.photos
+            ),
+            inside_input=any(
+                inside.startswith(os.path.realpath(folder) + os.sep) for folder in self.searched
+            ),
+            passed_over=len(self.passed_over),
+            unreadable=len(self.unreadable),
+        )
+
+
+@dataclass(frozen=True)
+class PlanCounts:
+    """A plan in numbers.
+
+    Attributes:
+        photos: how many there are.
+        megabytes: that their files take, 10^6 bytes.
+        existing: how many have a file at their output's place.
+        unsupported: how many are of a kind that cannot be read, by their names.
+        inside_input: whether the output folder lies inside of an input.
+        passed_over: files that are no photos.
+        unreadable: folders that could not be listed.
+    """
+
+    photos: int
+    megabytes: float
+    existing: int
+    unsupported: int
+    inside_input: bool
+    passed_over: int
+    unreadable: int
+
+
+@dataclass
+class _Root:
+    """One input: a folder or a file, and its photos by their path below it."""
+
+    path: Path
+    is_folder: bool
+    members: dict[Path, Path]
+
+    @property
+    def label(self) -> str:
+        absolute = Path(os.path.abspath(self.path))
+        return absolute.name if self.is_folder else absolute.parent.name
+
+
+class _Search:
+    """Lists folders to the bottom, and keeps what it could not or would not enter."""
+
+    def __init__(self, closed: str) -> None:
+        self._closed = closed
+        self.unreadable: list[PhotoError] = []
+        self.results: list[Path] = []
+
+    def files_below(self, folder: Path, ancestors: tuple[str, ...] = ()) -> list[Path]:
+        """Every file below the folder, by name."""
+        try:
+            entries = sorted(folder.iterdir())
+        except OSError as error:
+            cause = f"cannot be listed ({error.strerror})"
+            self.unreadable.append(PhotoError(folder, cause, "check the folder's permissions"))
+            return []
+        ancestors = (*ancestors, _real(folder))
+        files: list[Path] = []
+        for entry in entries:
+            if not os.path.isdir(entry):
+                files.append(entry)
+            # A link back up would never end.
+            elif _real(entry) == self._closed or _real(entry) in ancestors:
+                continue
+            elif os.path.isfile(entry / JOURNAL_NAME):
+                self.results.append(entry)
+            else:
+                files += self.files_below(entry, ancestors)
+        return files
+
+
+def plan(inputs: Sequence[Path], output: Path, *, beside: Sequence[str] = ()) -> Plan:
+    """Decide what is read and where each result goes; nothing is read or written yet.
+
+    Files named in ``inputs`` are taken whatever their name. Folders are searched to the bottom for
+    photos, links to folders included, but neither into the output folder nor into one that an
+    earlier job wrote. Subfolders are kept; where inputs would meet in one output, each of them gets
+    the name of its folder as well.
+
+    Args:
+        inputs: files and folders.
+        output: the output folder; it need not exist.
+        beside: what is appended to an output's name for the files written next to it.
+
+    Raises:
+        PlanError: a missing input, an output that is an input or is claimed twice, or an output
+            folder that is a file.
+    """
+    if not output.is_dir() and (output.exists() or output.suffix.lower() in PHOTO_SUFFIXES):
+        raise PlanError(f"{printable(output)}: the output must be a folder; name one with -o")
+    roots: list[_Root] = []
+    search = _Search(closed=_real(output))
+    passed_over: list[Path] = []
+    planned: set[str] = set()
+    for path in inputs:
+        if not os.path.exists(path):
+            raise PlanError(f"{printable(path)}: does not exist; check the name")
+        root = _Root(path, is_folder=path.is_dir(), members={})
+        if not root.is_folder:
+            found = [path]
+        elif _real(path) == _real(output):
+            raise PlanError(
+                f"{printable(path)}: is the output folder as well; name another one with -o"
+            )
+        else:
+            found = search.files_below(path)
+        for source in found:
+            if root.is_folder and not _has_photo_name(source):
+                passed_over.append(source)
+            elif os.path.abspath(source) not in planned:
+                planned.add(os.path.abspath(source))
+                below = source.relative_to(path) if root.is_folder else Path(source.name)
+                root.members[below] = source
+        roots.append(root)
+
+    photos = tuple(
+        PlannedPhoto(source, output / prefix / below)
+        for root, prefix in zip(roots, _prefixes(roots), strict=True)
+        for below, source in root.members.items()
+    )
+    _check_claims(photos, beside)
+    return Plan(
+        output=output,
+        photos=photos,
+        passed_over=tuple(path for path in passed_over if os.path.abspath(path) not in planned),
+        unreadable=tuple(search.unreadable),
+        results=tuple(search.results),
+        searched=tuple(root.path for root in roots if root.is_folder),
+    )
+
+
+def check_room(plan: Plan) -> None:
+    """See to it that the disk has room for the results: about what their photos take.
+
+    Raises:
+        PlanError: it has not.
+    """
+    new = sum(_size(photo.source) for photo in plan.photos if not os.path.lexists(photo.output))
+    place = Path(os.path.abspath(plan.output))
+    while not place.exists():
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    if free < new:
+        raise PlanError(
+            f"{printable(plan.output)}: the results take about {new / 1e6:.0f} MB and the disk has "
+            f"{free / 1e6:.0f} MB left; make room, name another folder with -o, or do fewer photos "
+            "at a time"
+        )
+
+
+def _size(path: Path) -> int:
+    """Bytes, 0 for a file that cannot be asked: it will fail by name."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _has_photo_name(path: Path) -> bool:
+    return path.suffix.lower() in PHOTO_SUFFIXES | UNSUPPORTED_SUFFIXES and not (
+        path.name.startswith(_ATTRIBUTE_PREFIX)
+    )
+
+
+def _prefixes(roots: Sequence[_Root]) -> list[str]:
+    """For each root the folder name that keeps it apart from the others, or nothing."""
+    owners: dict[str, set[int]] = defaultdict(set)
+    for index, root in enumerate(roots):
+        for below in root.members:
+            owners[os.path.normcase(below)].add(index)
+    meeting: set[int] = set()
+    for indices in owners.values():
+        if len(indices) > 1:
+            meeting |= indices
+    return [root.label if index in meeting else "" for index, root in enumerate(roots)]
+
+
+def _check_claims(photos: Sequence[PlannedPhoto], beside: Sequence[str]) -> None:
+    sources = {_place(photo.source): photo.source for photo in photos}
+    sources |= {_real(photo.source): photo.source for photo in photos}
+    claims: dict[str, Path] = {}
+    for photo in photos:
+        for ending in ("", *beside):
+            output = photo.output.with_name(photo.output.name + ending)
+            place = _place(output)
+            if place in sources:
+                raise PlanError(
+                    f"{printable(photo.source)}: its output would replace the input "
+                    f"{printable(sources[place])}; name another folder with -o"
+                )
+            other = claims.setdefault(place, photo.source)
+            if other is not photo.source:
+                raise PlanError(
+                    f"{printable(photo.source)}: would be written to the same file as "
+                    f"{printable(other)}, {printable(output)}; do them in two runs"
+                )
+
+
+def _real(path: Path) -> str:
+    return os.path.normcase(os.path.realpath(path))
+
+
+def _place(path: Path) -> str:
+    """Where a name lies: links to folders resolved, the name itself not."""
+    return os.path.normcase(os.path.join(os.path.realpath(path.parent), path.name))

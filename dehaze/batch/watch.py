@@ -1,0 +1,73 @@
+"""Waits for photos to arrive in folders, until each of them has come whole."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from dehaze.batch.plan import Plan, PlanError, plan
+
+Stamp = tuple[int, int]
+
+logger = logging.getLogger(__name__)
+
+
+def watch(
+    inputs: Sequence[Path],
+    output: Path,
+    seconds: float,
+    *,
+    beside: Sequence[str] = (),
+    seen: Plan,
+) -> Iterator[Plan]:
+    """Look at the inputs again and again, and plan what is new or has changed.
+
+    A photo is due once its size and time were the same at two looks: until then, whoever writes it
+    may not be done. What was due once, whatever became of it, is due again only when it changes.
+
+    Args:
+        inputs: as for ``plan``.
+        output: as for ``plan``.
+        seconds: between two looks.
+        beside: as for ``plan``.
+        seen: what has been dealt with before the first look.
+
+    Yields:
+        a plan of what is due, never empty; the next look is taken after it has been dealt with.
+    """
+    dealt_with = {photo.source: _stamp(photo.source) for photo in seen.photos}
+    last_look: dict[Path, Stamp | None] = {}
+    said = ""
+    while True:
+        time.sleep(seconds)
+        try:
+            found = plan(inputs, output, beside=beside)
+        except PlanError as error:
+            # Files come and go while others write them: what stands in the way now may not later.
+            if str(error) != said:
+                logger.warning("%s", error)
+            said = str(error)
+            continue
+        look = {photo.source: _stamp(photo.source) for photo in found.photos}
+        due = tuple(
+            photo
+            for photo in found.photos
+            if (stamp := look[photo.source]) is not None
+            and stamp == last_look.get(photo.source)
+            and stamp != dealt_with.get(photo.source)
+        )
+        last_look = look
+        if due:
+            dealt_with |= {photo.source: look[photo.source] for photo in due}
+            yield replace(found, photos=due, passed_over=(), unreadable=(), results=())
+
+
+def _stamp(path: Path) -> Stamp | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns

@@ -1,0 +1,139 @@
+"""Runs a job on a Ray cluster by Ray Data: a pool of actors, each with the model loaded once.
+
+The folders must lie under the same paths on every machine. The driver keeps the journal; an actor
+that dies is started again, and its photo is done again.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import pickle
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dehaze.batch.task import Report, Task, Work, run_task
+from dehaze.engines.work import WorkError
+from dehaze.images import PhotoError
+
+# A photo whose worker dies is tried so many times again: whatever kills each of them is not chance.
+RETRIES = 2
+
+
+class _Actor:
+    """One worker of the pool; a photo at a time comes in and its report goes out, both pickled."""
+
+    def __init__(self, work: Work) -> None:
+        self._worker = work.start()
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
+        reports = [run_task(pickle.loads(task), self._worker) for task in batch["task"]]
+        return {"report": [pickle.dumps(report) for report in reports]}
+
+
+@dataclass(frozen=True)
+class RayExecutor:
+    """Runs tasks on the actors of a Ray cluster.
+
+    Attributes:
+        work: what is done to each photo.
+        address: of a running cluster, as for ``ray.init``; None for ``$RAY_ADDRESS``, or else a
+            cluster of this machine alone, which ends with the job.
+        workers: how many actors; None for one for each GPU of the cluster, or each CPU if it has
+            no GPU.
+        gpu: whether an actor takes a GPU where the cluster has one.
+    """
+
+    work: Work
+    address: str | None = None
+    workers: int | None = None
+    gpu: bool = True
+
+    def run(self, tasks: Iterable[Task], report: Callable[[Report], None]) -> None:
+        """See ``dehaze.batch.Executor``.
+
+        Raises:
+            WorkError: Ray is not installed, or the cluster cannot be reached.
+        """
+        ray = _quiet_ray()
+        ours = not ray.is_initialized()
+        if ours:
+            self._connect(ray)
+        try:
+            self._run(ray, list(tasks), report)
+        finally:
+            if ours:
+                ray.shutdown()
+
+    def _connect(self, ray: Any) -> None:
+        address = self.address or os.environ.get("RAY_ADDRESS") or "local"
+        options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
+        if address == "local":
+            cores = os.cpu_count() or 1
+            options |= {"num_cpus": max(cores, self.workers or 1), "include_dashboard": False}
+        try:
+            ray.init(address=address, **options)
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            reason = (str(error).splitlines() or [""])[0]
+            raise WorkError(
+                f"the Ray cluster at {address} cannot be reached ({reason}); check the address and "
+                "that ray start ran there"
+            ) from error
+
+    def _run(self, ray: Any, tasks: list[Task], report: Callable[[Report], None]) -> None:
+        if not tasks:
+            return
+        resources = ray.cluster_resources()
+        gpus = int(resources.get("GPU", 0)) if self.gpu else 0
+        most = self.workers or gpus or int(resources.get("CPU", 1))
+        size = min(most, gpus or most, len(tasks))
+        # A block a photo: the next photo goes to whichever actor is free.
+        pickled = [{"task": pickle.dumps(task)} for task in tasks]
+        with warnings.catch_warnings():
+            # No named parameter says how often a task is tried again.
+            warnings.simplefilter("ignore")
+            reports = ray.data.from_items(pickled, override_num_blocks=len(tasks)).map_batches(
+                _Actor,
+                fn_constructor_args=(self.work,),
+                batch_size=1,
+                # One photo at an actor: one that kills it takes no other with it.
+                compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+                max_task_retries=RETRIES,
+                **({"num_gpus": 1} if gpus else {"num_cpus": 1}),
+            )
+        left = {task.output: task for task in tasks}
+        for row in reports.iter_rows():
+            done: Report = pickle.loads(row["report"])
+            del left[done.task.output]
+            report(done)
+        for task in left.values():
+            report(Report(task, error=_worker_died(task.source)))
+
+
+def _worker_died(source: Path) -> PhotoError:
+    return PhotoError(
+        source,
+        f"its worker died on it {RETRIES + 1} times",
+        "look for want of memory on that machine, or do it with --executor local",
+    )
+
+
+def _quiet_ray() -> Any:
+    """Ray, which sends no usage statistics from here and keeps its logs to its own files."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise WorkError(f'--executor ray needs Ray ({error}); pip install "dehaze[ray]"') from error
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
+    for name in ("ray.data", "ray.data._internal"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    # A photo that cannot be done is reported by name; it must not end the job.
+    context.max_errored_blocks = -1
+    return ray

@@ -1,0 +1,109 @@
+"""Whether a model's files are the ones that were published: SHA-256, file by file.
+
+A model of this project carries its hashes in ``SHA256SUMS``, in the format of coreutils' sha256sum.
+The hub's cache names each file by its hash: SHA-256 for large files, git's own (SHA-1) for others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+MANIFEST = "SHA256SUMS"
+# What a loader reads. dehaze.json is left out: it holds settings that are edited by hand.
+_SUFFIXES = frozenset({".json", ".safetensors", ".txt"})
+_EDITED = "dehaze.json"
+_LINE = re.compile(r"([0-9a-f]{64})  (.+)")
+_SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True)
+class CheckedFile:
+    """A file of a model, by its path below the model's folder.
+
+    ``state`` is "whole", "changed", "missing", or "unknown" where no hash is recorded for it.
+    """
+
+    name: str
+    state: Literal["whole", "changed", "missing", "unknown"]
+
+
+def write_manifest(folder: Path) -> None:
+    """Record the hashes of a model's files in its folder."""
+    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}" for path in _files(folder)]
+    (folder / MANIFEST).write_text("\n".join(lines) + "\n")
+
+
+def verify(folder: Path) -> list[CheckedFile]:
+    """Compare a model's files with their recorded hashes, by name.
+
+    Raises:
+        ValueError: ``SHA256SUMS`` has a line that is not one of sha256sum's.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        return [CheckedFile(_name(path, folder), _blob_state(path)) for path in _files(folder)]
+    expected: dict[str, str] = {}
+    for line in manifest.read_text().splitlines():
+        match = _LINE.fullmatch(line)
+        if match is None:
+            raise ValueError(f"{manifest}: {line[:40]!r} is not a hash and a name")
+        expected[match[2]] = match[1]
+    present = {_name(path, folder): path for path in _files(folder)}
+    checked = []
+    for name in sorted({*expected, *present}):
+        state: Literal["whole", "changed", "missing", "unknown"]
+        if name not in present:
+            state = "missing"
+        elif name not in expected:
+            state = "unknown"
+        else:
+            state = "whole" if _sha256(present[name]) == expected[name] else "changed"
+        checked.append(CheckedFile(name, state))
+    return checked
+
+
+def fingerprint(folder: Path) -> str:
+    """One hash of all that decides what a model gives; equal for equal files, wherever they lie."""
+    content = hashlib.sha256()
+    for path in [*_files(folder), folder / _EDITED]:
+        if path.is_file():
+            content.update(f"{_sha256(path)}  {_name(path, folder)}\n".encode())
+    return content.hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(
+        path
+        for path in folder.rglob("*")
+        if path.suffix in _SUFFIXES and path.name != _EDITED and path.is_file()
+    )
+
+
+def _name(path: Path, folder: Path) -> str:
+    return path.relative_to(folder).as_posix()
+
+
+def _blob_state(path: Path) -> Literal["whole", "changed", "unknown"]:
+    blob = path.resolve()
+    if blob.parent.name != "blobs":
+        return "unknown"
+    if _SHA256.fullmatch(blob.name):
+        return "whole" if _sha256(blob) == blob.name else "changed"
+    if _GIT.fullmatch(blob.name):
+        content = blob.read_bytes()
+        header = f"blob {len(content)}\0".encode()
+        found = hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
+        return "whole" if found == blob.name else "changed"
+    return "unknown"
+
+
+def _sha256(path: Path) -> str:
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
