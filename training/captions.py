@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from dehaze.datasets.appearance import APPEARANCES
 from dehaze.datasets.synthesis import DENSITY_WORDS, HAZE_KINDS
 
 ADJECTIVES = {"haze": "hazy", "fog": "foggy", "mist": "misty", "smog": "smoggy", "smoke": "smoky"}
@@ -254,6 +255,15 @@ def hazy_caption(rng: np.random.Generator) -> Caption:
         text = phrase.format(haze=f"{level} {kind}", subject=subject)
         return Caption(text, word, kind, DENSITY_WORDS[level])
     return Caption(phrase.format(haze=kind, subject=subject), kind, kind)
+
+
+def appearance_caption(word: str, rng: np.random.Generator) -> Caption:
+    """A caption that names an appearance: the plain prompt, or one with a subject."""
+    prompt = APPEARANCES[word].prompt
+    if rng.random() < 0.5:
+        subject = SUBJECTS[int(rng.integers(len(SUBJECTS)))]
+        prompt = prompt.replace("a photo", f"a photo of a {subject}")
+    return Caption(prompt, word)
 
 
 def clear_caption(rng: np.random.Generator) -> Caption:

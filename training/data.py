@@ -10,8 +10,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.datasets.synthesis import render_haze
-from training.captions import Caption, clear_caption, hazy_caption
+from dehaze.datasets.appearance import APPEARANCES, render_appearance
+from dehaze.datasets.synthesis import HAZE_KINDS, render_haze
+from training.captions import Caption, appearance_caption, clear_caption, hazy_caption
 
 Array = NDArray[np.float32]
 
@@ -29,6 +30,15 @@ class Example:
     picture: Array
     caption: Caption
     swapped: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A degraded picture, its caption, and the clear photo behind it."""
+
+    degraded: Array
+    clear: Array
+    caption: Caption
 
 
 def list_photos(data: Path) -> list[Path]:
@@ -114,3 +124,55 @@ def draw_example(photos: list[Array], size: tuple[int, int], rng: np.random.Gene
     if chance > 0.96:
         return Example(picture, Caption(""), swapped=False)
     return Example(picture, caption, swapped=False)
+
+
+def draw_pair(photos: list[Array], size: tuple[int, int], rng: np.random.Generator) -> Pair:
+    """Haze of any kind, or another appearance, over any photo, under a caption that names it."""
+    if rng.random() < 0.2:
+        degraded, clear, caption = _draw_appearance(photos, size, rng)
+    else:
+        degraded, clear, caption = _draw_haze(photos, size, rng)
+    noise = rng.normal(0.0, float(rng.uniform(0.0, 0.006)), degraded.shape)
+    degraded, clear = (np.clip(picture, 0.0, 1.0) for picture in (degraded + noise, clear))
+    return Pair(degraded.astype(np.float32), clear.astype(np.float32), caption)
+
+
+def _draw_haze(
+    photos: list[Array], size: tuple[int, int], rng: np.random.Generator
+) -> tuple[Array, Array, Caption]:
+    """Half the captions are the pipeline's default one, under which a user's photo comes without a
+    word on its density: one in eight of these is clear already.
+    """
+    clear = draw_clear(photos, size, rng)
+    kinds = list(HAZE_KINDS)
+    if rng.random() < 0.5:
+        caption = Caption("a photo with haze", "haze", "haze")
+        kind = "haze" if rng.random() < 0.5 else kinds[int(rng.integers(len(kinds)))]
+        clear_already = rng.random() < 0.125
+        density = float(rng.uniform(0.0, 0.04) if clear_already else rng.uniform(0.04, 0.92))
+    else:
+        caption = hazy_caption(rng)
+        kind = caption.kind or "haze"
+        bounds = caption.density
+        density = None if bounds is None else float(rng.uniform(*bounds))
+    hazy = render_haze(clear, rng, kind=kind, density=density).hazy
+    if rng.random() < 0.15:
+        # Dusk, shade, a coloured light: less light on the scene is less light on its air.
+        light = float(rng.uniform(0.3, 0.9)) * np.exp(rng.normal(0.0, 0.06, 3)).astype(np.float32)
+        hazy, clear = hazy * light, clear * light
+    return hazy, clear, caption
+
+
+def _draw_appearance(
+    photos: list[Array], size: tuple[int, int], rng: np.random.Generator
+) -> tuple[Array, Array, Caption]:
+    """Rendered at four times the size: flakes and streaks are smaller than a working pixel."""
+    words = [word for word in APPEARANCES if word != "haze"]
+    word = words[int(rng.integers(len(words)))]
+    large = draw_clear(photos, (4 * size[0], 4 * size[1]), rng)
+    rendered = render_appearance(large, word, rng)
+    degraded, clear = (
+        cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
+        for picture in (rendered.picture, rendered.clear)
+    )
+    return degraded, clear, appearance_caption(word, rng)

@@ -6,6 +6,7 @@ import json
 import logging
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,33 +79,89 @@ def embed_captions(networks: Networks, examples: list[Example]) -> Tensor:
     return torch.stack(embeddings)
 
 
-def loss_of(networks: Networks, examples: list[Example], generator: torch.Generator) -> Tensor:
+def latents_of(networks: Networks, pictures: list[Array]) -> Tensor:
+    """z_0, float32 (B, C, h', w'), of pictures (h, w, 3) in [0, 1]."""
+    images = torch.from_numpy(np.stack(pictures)).to(networks.unet.device).permute(0, 3, 1, 2)
+    encoded = networks.vae.encode(images * 2.0 - 1.0).latent_dist.mode()
+    return torch.as_tensor(encoded * networks.vae.config.scaling_factor)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one step learns from.
+
+    Attributes:
+        examples: B pictures of one size with their captions.
+        noise: (B, C, h, w), standard normal, at the codec's size.
+        timesteps: int64 (B,).
+    """
+
+    examples: list[Example]
+    noise: Tensor
+    timesteps: Tensor
+
+
+BatchSource = Callable[[int, np.random.Generator, torch.Generator], Batch]
+"""(number of examples, generators of that step) -> batch; the generators are its only chance."""
+
+
+def separate_batches(photos: list[Array], networks: Networks) -> BatchSource:
+    """The first stage's batches: each picture by itself, with noise of its own."""
+
+    def draw(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
+        size = draw_working_size(rng)
+        examples = [draw_example(photos, size, rng) for _ in range(count)]
+        return Batch(
+            examples,
+            torch.randn(latent_shape(networks, count, size), generator=generator),
+            draw_timesteps(count, 1000, generator),
+        )
+
+    return draw
+
+
+def latent_shape(networks: Networks, count: int, size: tuple[int, int]) -> tuple[int, ...]:
+    """Shape of the latents of ``count`` pictures of ``size``."""
+    patch = networks.vae.config.patch_size
+    return (count, networks.unet.config.in_channels, size[0] // patch, size[1] // patch)
+
+
+def loss_of(networks: Networks, batch: Batch) -> Tensor:
     """Mean squared error of the predicted velocity v = sqrt(a) eps - sqrt(1 - a) z_0.
 
     Source: Salimans and Ho, "Progressive Distillation", arXiv 2202.00512, appendix D.
     """
     device = networks.unet.device
-    pictures = np.stack([example.picture for example in examples])
-    images = torch.from_numpy(pictures).permute(0, 3, 1, 2).to(device) * 2.0 - 1.0
-    clean = networks.vae.encode(images).latent_dist.mode() * networks.vae.config.scaling_factor
-    timesteps = draw_timesteps(len(examples), 1000, generator).to(device)
-    noise = torch.randn(clean.shape, generator=generator).to(device)
+    clean = latents_of(networks, [example.picture for example in batch.examples])
+    noise, timesteps = batch.noise.to(device), batch.timesteps.to(device)
     noisy = networks.scheduler.add_noise(clean, noise, timesteps)
     velocity = networks.scheduler.get_velocity(clean, noise, timesteps)
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        context = embed_captions(networks, examples)
+        context = embed_captions(networks, batch.examples)
         predicted = networks.unet(noisy, timesteps, context).sample
     return F.mse_loss(predicted.float(), velocity)
 
 
 class Run:
-    """A training run in a folder: its networks, its optimiser, where it stands."""
+    """A training run in a folder: its networks, its optimiser, where it stands.
 
-    def __init__(self, folder: Path, settings: TrainingSettings, device: str) -> None:
+    Args:
+        networks: where training starts; new ones when None.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        settings: TrainingSettings,
+        device: str,
+        networks: Networks | None = None,
+    ) -> None:
         self.folder, self.settings = folder, settings
         torch.manual_seed(settings.seed)
-        tokenizer = build_tokenizer(vocabulary(), folder / "tokenizer_source")
-        self.networks = build_networks(tokenizer)
+        if networks is None:
+            tokenizer = build_tokenizer(vocabulary(), folder / "tokenizer_source")
+            networks = build_networks(tokenizer)
+        self.networks = networks
         self.networks.unet.to(device)
         self.networks.text_encoder.to(device)
         self.parameters = [
@@ -151,7 +208,7 @@ class Run:
         self.average.copy_to(self.parameters)
         return self.networks
 
-    def train(self, photos: list[Array]) -> None:
+    def train(self, source: BatchSource) -> None:
         """Trains up to the settings' number of steps; safe to stop at any moment."""
         settings = self.settings
         log = (self.folder / "log.jsonl").open("a")
@@ -161,11 +218,10 @@ class Run:
             # Each step has a generator of its own, so that a resumed run sees the same examples.
             rng = np.random.default_rng((settings.seed, self.step))
             generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
-            size = draw_working_size(rng)
-            examples = [draw_example(photos, size, rng) for _ in range(settings.batch_size)]
+            batch = source(settings.batch_size, rng, generator)
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate_at(self.step)
-            loss = loss_of(self.networks, examples, generator)
+            loss = loss_of(self.networks, batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)

@@ -9,7 +9,7 @@ from dehaze.datasets.appearance import APPEARANCES, Array, render_appearance
 
 @pytest.fixture
 def clear() -> Array:
-    coarse = np.random.default_rng(1).random((6, 9, 3)).astype(np.float32)
+    coarse = np.random.default_rng(1).random((16, 24, 3)).astype(np.float32)
     return np.clip(cv2.resize(coarse, (144, 96), interpolation=cv2.INTER_CUBIC), 0.0, 1.0)
 
 
