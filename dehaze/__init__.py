@@ -10,12 +10,26 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from dehaze.editing import EditPipeline, EditResult, EditSettings
     from dehaze.pipeline import DehazePipeline, DehazeResult
 
 __version__ = "0.1.0"
-__all__ = ["DehazePipeline", "DehazeResult", "__version__"]
+__all__ = [
+    "DehazePipeline",
+    "DehazeResult",
+    "EditPipeline",
+    "EditResult",
+    "EditSettings",
+    "__version__",
+]
 
-_HOME = {"DehazePipeline": "dehaze.pipeline", "DehazeResult": "dehaze.pipeline"}
+_HOME = {
+    "DehazePipeline": "dehaze.pipeline",
+    "DehazeResult": "dehaze.pipeline",
+    "EditPipeline": "dehaze.editing",
+    "EditResult": "dehaze.editing",
+    "EditSettings": "dehaze.editing",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from dehaze.attention.control import AttentionControl
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.inversion import DDIMTable, InversionResult, Inverter, denoise
 from dehaze.inversion.criteria import get_criterion
 from dehaze.inversion.inverter import NetworkFunction
+from dehaze.inversion.sampling import sample
 from dehaze.models.load import BUNDLED, load_parts
 from dehaze.models.registry import ModelDescription, describe
 from dehaze.physics import resize
-from dehaze.prompts import TokenizedPrompt, tokenize, word_span
+from dehaze.prompts import TokenizedPrompt, WordError, tokenize, word_span
 
 Array = NDArray[np.float32]
 StepCallback = Callable[[Any, int, int, dict[str, Tensor]], Any]
@@ -211,6 +211,65 @@ class InversionPipeline(DiffusionPipeline):
             max(short, round(photo.shape[1] * scale)),
         )
 
+    def latent_pixels(self, inversion: InversionResult) -> tuple[int, int]:
+        """(height, width) in pixels that an inversion's latents stand for, padding included."""
+        height, width = inversion.latents.shape[-2:]
+        scale = self.description.pixels_per_latent
+        return int(height) * scale, int(width) * scale
+
+    @torch.no_grad()
+    def generate(
+        self,
+        prompt: str,
+        *,
+        seed: int = 0,
+        size: tuple[int, int] | None = None,
+        steps: int | None = None,
+        spacing: str | None = None,
+        guidance_scale: float = 1.0,
+    ) -> InversionResult:
+        """Makes a picture from noise and keeps its path: an inversion without error, to be edited.
+
+        Args:
+            prompt: what it shall show.
+            seed: of the noise, which is drawn on the CPU: the same on every device.
+            size: (height, width) in pixels, multiples of the model's size multiple; the model's
+                own short side, square, when None.
+            steps: N, DDIM steps.
+            spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
+            guidance_scale: classifier-free guidance g.
+
+        Raises:
+            WordError: the prompt is too long.
+            ValueError: a setting is out of range.
+            NonFiniteError: the network returned values that are not finite.
+        """
+        needs = self.description
+        height, width = size or (needs.short_side, needs.short_side)
+        if height % needs.size_multiple or width % needs.size_multiple or min(height, width) < 1:
+            raise ValueError(
+                f"size is {(height, width)}: this model needs multiples of {needs.size_multiple}"
+            )
+        table = DDIMTable.from_scheduler(
+            self.scheduler, _either(steps, needs.steps), _either(spacing, needs.spacing)
+        )
+        scale = needs.pixels_per_latent
+        noise = torch.randn(
+            (1, int(self.unet.config.in_channels), height // scale, width // scale),
+            generator=torch.Generator().manual_seed(seed),
+        )
+        session = AttentionSession(recording=True)
+        context = self._embed(tokenize(self.tokenizer, prompt))
+        with controlled_attention(self.unet, session):
+            result = sample(
+                table,
+                self._network(session, table, context, guidance_scale),
+                noise.to(self._execution_device),
+                evaluations=_evaluations(guidance_scale),
+            )
+        result.attention.update(session.record)
+        return result
+
     @torch.no_grad()
     def encode(self, photo: Array) -> Tensor:
         """z_0 of a photo, float32 (1, C, h, w): resized, mirrored up to the size multiple, encoded.
@@ -244,7 +303,9 @@ class InversionPipeline(DiffusionPipeline):
         when None, the layers of the model's description and all steps.
         """
         photo = as_pixels(image)
-        _, span = self.prompt_and_span(prompt, word)
+        tokens, span = self.prompt_and_span(prompt, word)
+        if not span:
+            raise WordError(f"name a word of the prompt {tokens.text!r}")
         latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
         heat = word_map(
             inversion.attention,
@@ -264,10 +325,13 @@ class InversionPipeline(DiffusionPipeline):
         self,
         inversion: InversionResult,
         context: Tensor,
-        control: AttentionControl,
+        session: AttentionSession,
         *,
         strength: float | Tensor = 1.0,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | Tensor = 1.0,
+        unconditional: Tensor | None = None,
+        source: Tensor | None = None,
+        revise: Callable[[int, Tensor, Tensor], Tensor] = lambda i, latents, noise: latents,
         callback_on_step_end: StepCallback | None = None,
     ) -> tuple[Tensor, int]:
         """Denoises an inversion under another prompt, held to the source by attention control.
@@ -275,28 +339,38 @@ class InversionPipeline(DiffusionPipeline):
         Args:
             inversion: with recorded attention.
             context: the target's text embedding, (1, L, D).
-            control: Prompt-to-Prompt's settings.
+            session: its control and observer are used; what the inversion recorded is put into it.
             strength: w, one number, or a map that broadcasts to the latents (B, C, h, w).
-            guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
+            guidance_scale: classifier-free guidance g, one number or such a map; 1 never runs the
+                unconditional pass.
+            unconditional: (n, 1, L, D), the unconditional embedding of each step, step 1 first; the
+                empty prompt's when None.
+            source: the source's embedding. If it is given, w goes from the noise that the source
+                has at the target's latents, for an evaluation more a step, rather than from the
+                noise of the inversion.
+            revise: as in ``dehaze.inversion.denoise``.
             callback_on_step_end: called after each step, as in diffusers.
 
         Returns:
             z_0, float32 (B, C, h, w), and the number of network evaluations.
         """
-        session = AttentionSession(
-            record=inversion.attention,
-            batch=inversion.latents.shape[0],
-            control=control,
-            steps=inversion.steps,
-        )
+        session.record = inversion.attention
+        session.batch = inversion.latents.shape[0]
+        session.steps = inversion.steps
         table = inversion.table
+        network = self._network(session, table, context, guidance_scale, unconditional)
         calls = 0
-        network = self._network(session, table, context, guidance_scale)
 
         def counted(latents: Tensor, i: int, index: Tensor) -> Tensor:
             nonlocal calls
             calls += _evaluations(guidance_scale)
-            return network(latents, i, index)
+            output = network(latents, i, index)
+            if source is None:
+                return output
+            calls += 1
+            with session.paused():
+                own = self._evaluate(latents, table.timestep(i), source)
+            return own + strength * (output - own)
 
         with (
             controlled_attention(self.unet, session),
@@ -309,34 +383,47 @@ class InversionPipeline(DiffusionPipeline):
                     step = inversion.steps - i
                     callback_on_step_end(self, step, table.timestep(i), {"latents": latents})
 
-            latents = denoise(inversion, counted, strength=strength, on_step=on_step)
+            latents = denoise(
+                inversion,
+                counted,
+                strength=strength if source is None else 1.0,
+                revise=revise,
+                on_step=on_step,
+            )
         return latents, calls
 
     def _network(
-        self, session: AttentionSession, table: DDIMTable, context: Tensor, guidance_scale: float
+        self,
+        session: AttentionSession,
+        table: DDIMTable,
+        context: Tensor,
+        guidance_scale: float | Tensor,
+        unconditional: Tensor | None = None,
     ) -> NetworkFunction:
         """The network under one prompt; (1, L, D) ``context`` serves every sample of a batch."""
         guided = _evaluations(guidance_scale) == 2
         null = self._embed(tokenize(self.tokenizer, "")) if guided else context
 
-        def evaluate(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
-            embedding = embedding.expand(latents.shape[0], -1, -1)
-            sample = latents.to(self.unet.dtype)
-            output = self.unet(sample, table.timestep(i), encoder_hidden_states=embedding).sample
-            if not torch.isfinite(output).all() and output.dtype in HALF_PRECISION:
-                output = self._in_single_precision(latents, table.timestep(i), embedding)
-            return output.float()
-
         def network(latents: Tensor, i: int, index: Tensor) -> Tensor:
             session.step, session.index = i, index
-            output = evaluate(latents, i, context)
+            output = self._evaluate(latents, table.timestep(i), context)
             if not guided:
                 return output
+            empty = null if unconditional is None else unconditional[i - 1]
             with session.paused():
-                unconditional = evaluate(latents, i, null)
-            return unconditional + guidance_scale * (output - unconditional)
+                without = self._evaluate(latents, table.timestep(i), empty)
+            return without + guidance_scale * (output - without)
 
         return network
+
+    def _evaluate(self, latents: Tensor, timestep: int, embedding: Tensor) -> Tensor:
+        """The network's output in float32 (B, C, h, w); (1, L, D) serves the whole batch."""
+        embedding = embedding.to(self.unet.dtype).expand(latents.shape[0], -1, -1)
+        sample = latents.to(self.unet.dtype)
+        output = self.unet(sample, timestep, encoder_hidden_states=embedding).sample
+        if not torch.isfinite(output).all() and output.dtype in HALF_PRECISION:
+            output = self._in_single_precision(latents, timestep, embedding)
+        return output.float()
 
     def _in_single_precision(self, latents: Tensor, timestep: int, embedding: Tensor) -> Tensor:
         """One evaluation that overflowed in half precision, again in float32."""
@@ -429,6 +516,6 @@ def _either(given: Any, default: Any) -> Any:
     return default if given is None else given
 
 
-def _evaluations(guidance_scale: float) -> int:
+def _evaluations(guidance_scale: float | Tensor) -> int:
     """Network evaluations a call: without guidance the unconditional pass is never run."""
-    return 1 if guidance_scale == 1.0 else 2
+    return 1 if bool((torch.as_tensor(guidance_scale) == 1.0).all()) else 2

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dehaze.attention.control import AttentionControl, refine_mapper
 from dehaze.attention.maps import normalised
+from dehaze.attention.processors import AttentionSession
 from dehaze.base import InversionPipeline, StepCallback, as_picture, as_pixels
 from dehaze.inversion import InversionResult, InversionTrace
 from dehaze.physics import REFINEMENTS
@@ -203,7 +204,7 @@ class DehazePipeline(InversionPipeline):
         return self.denoise_under(
             inversion,
             context,
-            control,
+            AttentionSession(control=control),
             strength=strength,
             guidance_scale=guidance_scale,
             callback_on_step_end=callback_on_step_end,

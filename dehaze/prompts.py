@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,17 +64,53 @@ def word_span(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
     """
     wanted = " ".join(word.split())
     if not wanted:
-        raise WordError("the word to remove is empty: name a word of the prompt")
+        raise WordError("the word is empty: name a word of the prompt")
     found = [match.span() for match in _whole_words(wanted).finditer(prompt.text)]
     if not found:
         there = ", ".join(dict.fromkeys(re.findall(r"[\w'-]+", prompt.text))) or "nothing"
         raise WordError(f"the prompt {prompt.text!r} has no word {word!r}: it has {there}")
-    positions = [
+    return _positions(prompt, found)
+
+
+def prompt_words(prompt: TokenizedPrompt) -> list[tuple[str, tuple[int, ...]]]:
+    """Every word of the prompt, as it stands between spaces, with its token positions."""
+    return [
+        (match.group(), _positions(prompt, [match.span()]))
+        for match in re.finditer(r"\S+", prompt.text)
+    ]
+
+
+def changed_words(source: TokenizedPrompt, target: TokenizedPrompt) -> list[tuple[int, ...]]:
+    """Token positions of each word of the source of which a token is not found in the target."""
+    aligned = align_tokens(source.ids[: source.count].tolist(), target.ids[: target.count].tolist())
+    return [span for _, span in prompt_words(source) if not set(span) <= set(aligned)]
+
+
+def check_vocabulary(text: str, vocabulary: Collection[str] | None) -> None:
+    """Raises ``WordError`` where the text has a word that the model has never learned.
+
+    Args:
+        text: a prompt.
+        vocabulary: every word that the model knows, in lower case; None where any word is made of
+            pieces that mean something.
+    """
+    if vocabulary is None:
+        return
+    unknown = [word for word in re.findall(r"\w+", text) if word.lower() not in vocabulary]
+    if unknown:
+        raise WordError(
+            f"the model has no word {', '.join(map(repr, unknown))}: it has "
+            f"{', '.join(sorted(vocabulary))}"
+        )
+
+
+def _positions(prompt: TokenizedPrompt, found: Sequence[tuple[int, int]]) -> tuple[int, ...]:
+    """The tokens that share a character with any of some ranges of the text."""
+    return tuple(
         index
         for index, (start, end) in enumerate(prompt.offsets)
         if end > start and any(start < stop and end > begin for begin, stop in found)
-    ]
-    return tuple(positions)
+    )
 
 
 def _whole_words(words: str) -> re.Pattern[str]:

@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "attention": {"prompts"},
     "models": set(),
     "base": {"inversion", "attention", "prompts", "physics", "models"},
+    "editing": {"base", "inversion", "attention", "prompts", "physics"},
     "pipeline": {"base", "inversion", "attention", "prompts", "physics"},
     "batch": {"images"},
     "engines": {
@@ -32,10 +33,10 @@ ALLOWED: dict[str, set[str]] = {
     },
     # The public API: the pipeline, the photo reader, and the model of the haze itself.
     "datasets": {"physics", "images"},
-    "eval": {"base", "pipeline", "inversion", "datasets", "physics", "images", "models"},
+    "eval": {"base", "editing", "pipeline", "inversion", "datasets", "physics", "images", "models"},
     "commands": {
-        "attention", "base", "batch", "datasets", "engines", "eval", "images", "inversion",
-        "models", "physics", "pipeline", "prompts",
+        "attention", "base", "batch", "datasets", "editing", "engines", "eval", "images",
+        "inversion", "models", "physics", "pipeline", "prompts",
     },
 }  # fmt: skip
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from dehaze.models.hashes import write_manifest
+from training.captions import vocabulary
 from training.train import Run
 
 # Chosen on haze rendered over BSDS500's validation photos: see the model card.
@@ -34,7 +35,8 @@ def export(run: Run, folder: Path) -> int:
         shutil.rmtree(folder / part, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)
     networks.save(folder)
-    (folder / "dehaze.json").write_text(json.dumps(DEFAULTS, indent=2) + "\n")
+    description = DEFAULTS | {"vocabulary": vocabulary()}
+    (folder / "dehaze.json").write_text(json.dumps(description, indent=2) + "\n")
     write_manifest(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if size > SIZE_LIMIT:

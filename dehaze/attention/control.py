@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dehaze.prompts import TokenizedPrompt, align_tokens
+from dehaze.prompts import TokenizedPrompt, WordError, align_tokens, prompt_words, word_span
 
 
 class ControlError(ValueError):
@@ -16,65 +17,212 @@ class ControlError(ValueError):
 
 @dataclass(frozen=True)
 class TokenMapper:
-    """Which source token each target token takes its attention map from.
+    """What each target token takes of the source's attention maps.
 
     Attributes:
-        source: int64 (L,), for each target position a source position.
-        weight: float (L,), 1 where the source's map is used, 0 where the target's own is.
+        matrix: float (L, L): column j holds the weights with which the source's maps make that of
+            target token j.
+        weight: float (L,), 1 where the target token follows, 0 where it keeps its own map.
     """
 
-    source: Tensor
+    matrix: Tensor
     weight: Tensor
 
 
 @dataclass(frozen=True)
 class AttentionControl:
-    """Prompt-to-Prompt's settings for one edit.
+    """Prompt-to-Prompt's settings for one edit, on tokens.
 
     Attributes:
         cross_replace_steps: share of the denoising steps, from the first, in which the target uses
-            the source's cross-attention maps, in [0, 1].
+            the source's cross-attention maps, in [0, 1]; or float (L,), a share for each target
+            token.
         self_replace_steps: likewise for self-attention.
         self_replace_positions: self-attention is replaced in layers of at most so many positions.
         mapper: how target tokens follow source tokens; None when every position follows its own.
+        equalizer: float (L,), what each target token's followed map is multiplied by; None for 1.
 
     Source: Prompt-to-Prompt, arXiv 2208.01626, section 3.2.
     """
 
-    cross_replace_steps: float = 0.8
+    cross_replace_steps: float | Tensor = 0.8
     self_replace_steps: float = 0.4
     self_replace_positions: int = 32 * 32
     mapper: TokenMapper | None = None
+    equalizer: Tensor | None = None
 
     def __post_init__(self) -> None:
         for name in ("cross_replace_steps", "self_replace_steps"):
-            value = getattr(self, name)
-            if not 0.0 <= value <= 1.0:
-                raise ControlError(f"{name} is {value}: it is a share of the steps, 0 to 1")
+            shares = torch.as_tensor(getattr(self, name))
+            if not ((shares >= 0.0) & (shares <= 1.0)).all():
+                worst = float(shares.flatten()[(shares.flatten() - 0.5).abs().argmax()])
+                raise ControlError(f"{name} is {worst:g}: it is a share of the steps, 0 to 1")
 
-    def replaces_cross(self, i: int, steps: int) -> bool:
-        """Whether step i of ``steps`` (N first, 1 last) injects cross-attention."""
-        return steps - i < int(self.cross_replace_steps * steps)
+    def cross_weight(self, i: int, steps: int) -> float | Tensor:
+        """alpha at step i of ``steps`` (N first, 1 last): 1 where source maps are followed, else 0.
+
+        One number where all target tokens are alike, else (L,).
+        """
+        shares = self.cross_replace_steps
+        if not isinstance(shares, Tensor):
+            return float(steps - i < int(shares * steps))
+        # In double precision, as Python's own numbers: .8 of 5 steps is 4 of them.
+        follows = steps - i < (shares.double() * steps + 1e-9).floor()
+        if bool((follows == follows[0]).all()):
+            return float(follows[0])
+        return follows.float()
 
     def replaces_self(self, i: int, steps: int) -> bool:
         """Whether step i of ``steps`` (N first, 1 last) injects self-attention."""
         return steps - i < int(self.self_replace_steps * steps)
 
+    @property
+    def keeps_maps(self) -> bool:
+        """Whether a followed map is the source's own, so that its queries and keys will do."""
+        return self.mapper is None and self.equalizer is None
+
+    def mixed(self, source: Tensor, own: Tensor, alpha: float | Tensor) -> Tensor:
+        """The target's cross-attention map, (..., P, L), from the source's and its own.
+
+        alpha c (w S M + (1 - w) T) + (1 - alpha) T with source map S, own map T, mapper (M, w) and
+        equalizer c.
+        """
+        followed = source
+        if self.mapper is not None:
+            weight = self.mapper.weight.to(own)
+            followed = weight * (source @ self.mapper.matrix.to(own)) + (1.0 - weight) * own
+        if self.equalizer is not None:
+            followed = followed * self.equalizer.to(own)
+        if isinstance(alpha, Tensor):
+            alpha = alpha.to(own)
+        return alpha * followed + (1.0 - alpha) * own
+
+
+def replace_mapper(source: TokenizedPrompt, target: TokenizedPrompt) -> TokenMapper:
+    """P2P's Replace: word by word, each target word takes the maps of the word in its place.
+
+    Where the two have different numbers of tokens, each token of the target's word takes the sum
+    over the source's divided by the target's number of tokens: together they attend as much as the
+    source's word did.
+
+    Raises:
+        WordError: the prompts have different numbers of words.
+
+    Source: Prompt-to-Prompt, arXiv 2208.01626, section 3.2, "Word Swap". The published code shifts
+    the tokens before the last word of unequal length only; here those behind it are shifted, too.
+    """
+    words, others = prompt_words(source), prompt_words(target)
+    if len(words) != len(others):
+        raise WordError(
+            f"replace goes word by word, and {source.text!r} has {len(words)} words where "
+            f"{target.text!r} has {len(others)}: use refine, or as many words"
+        )
+    length = len(target.ids)
+    matrix = torch.zeros(length, length)
+    matrix[0, 0] = 1.0
+    for (_, before), (_, after) in zip(words, others, strict=True):
+        if len(before) == len(after):
+            matrix[list(before), list(after)] = 1.0
+        else:
+            matrix[torch.tensor(before)[:, None], torch.tensor(after)] = 1.0 / len(after)
+    _pad(matrix, source, target)
+    return TokenMapper(matrix, torch.ones(length))
+
 
 def refine_mapper(source: TokenizedPrompt, target: TokenizedPrompt) -> TokenMapper:
     """P2P's Refine: aligned tokens follow the source's maps, new tokens keep their own.
 
-    The padding after the shorter prompt follows the padding after the longer one.
-
-    Source: Prompt-to-Prompt, arXiv 2208.01626, section 3.2, "Adding a New Phrase".
+    Source: Prompt-to-Prompt, arXiv 2208.01626, section 3.2, "Adding a New Phrase". The published
+    code lets padding follow the same position, where a longer source still has words; here padding
+    follows padding.
     """
     aligned = align_tokens(source.ids[: source.count].tolist(), target.ids[: target.count].tolist())
     length = len(target.ids)
-    positions = torch.arange(length)
+    matrix = torch.zeros(length, length)
     weight = torch.ones(length)
     for index, follows in enumerate(aligned):
         if follows < 0:
             weight[index] = 0.0
         else:
-            positions[index] = follows
-    return TokenMapper(positions, weight)
+            matrix[follows, index] = 1.0
+    _pad(matrix, source, target)
+    return TokenMapper(matrix, weight)
+
+
+def _pad(matrix: Tensor, source: TokenizedPrompt, target: TokenizedPrompt) -> None:
+    """The target's end token and padding follow the source's, as far as those go."""
+    length = len(matrix)
+    for distance, index in enumerate(range(target.count - 1, length)):
+        matrix[:, index] = 0.0
+        matrix[min(source.count - 1 + distance, length - 1), index] = 1.0
+
+
+MapperFunction = Callable[[TokenizedPrompt, TokenizedPrompt], TokenMapper | None]
+
+CONTROLS: dict[str, MapperFunction] = {
+    "replace": replace_mapper,
+    "refine": refine_mapper,
+    "reweight": lambda source, target: None,
+}
+"""How target tokens follow source tokens, by the names of Prompt-to-Prompt's edits."""
+
+
+def choose_control(source: TokenizedPrompt, target: TokenizedPrompt) -> str:
+    """The control that fits two prompts: reweight for equal ones, replace for as many words."""
+    if torch.equal(source.ids, target.ids):
+        return "reweight"
+    same = len(prompt_words(source)) == len(prompt_words(target))
+    return "replace" if same else "refine"
+
+
+def prompt_to_prompt(
+    source: TokenizedPrompt,
+    target: TokenizedPrompt,
+    control: str | None = None,
+    *,
+    cross_replace_steps: float | Mapping[str, float] = 0.8,
+    self_replace_steps: float = 0.4,
+    word_weights: Mapping[str, float] | None = None,
+) -> AttentionControl:
+    """Prompt-to-Prompt's settings for two prompts, words turned into tokens.
+
+    Args:
+        control: one of ``CONTROLS``; what fits the prompts when None.
+        cross_replace_steps: a share of the steps, or a share for each of some words of the target;
+            ``default`` stands for all others, 0.8 where it is not given.
+        self_replace_steps: a share of the steps.
+        word_weights: what the maps of some words of the target are multiplied by, wherever they
+            are followed.
+
+    Raises:
+        ControlError: the control is unknown, a share is out of range, or prompts that differ are
+            to be reweighted.
+        WordError: a word is not in the target prompt, or the prompts do not fit the control.
+    """
+    name = control or choose_control(source, target)
+    if name not in CONTROLS:
+        raise ControlError(f"unknown control {name!r}: there are {', '.join(CONTROLS)}")
+    if name == "reweight" and not torch.equal(source.ids, target.ids):
+        raise ControlError(
+            f"reweight keeps the prompt, and {source.text!r} is not {target.text!r}: use replace "
+            "or refine, which take word weights as well"
+        )
+    equalizer = None
+    if word_weights:
+        equalizer = torch.ones(len(target.ids))
+        for word, weight in word_weights.items():
+            equalizer[list(word_span(target, word))] = weight
+    shares: float | Tensor
+    if isinstance(cross_replace_steps, Mapping):
+        by_word = dict(cross_replace_steps)
+        shares = torch.full((len(target.ids),), by_word.pop("default", 0.8), dtype=torch.float64)
+        for word, share in by_word.items():
+            shares[list(word_span(target, word))] = share
+    else:
+        shares = cross_replace_steps
+    return AttentionControl(
+        shares,
+        self_replace_steps,
+        mapper=CONTROLS[name](source, target),
+        equalizer=equalizer,
+    )

@@ -3,12 +3,13 @@
 Where every target token follows its own position, "use the source's map" is exactly attention with
 the source's queries and keys and the target's values: softmax(Q_src K_src^T / sqrt(d)) V_tgt. So
 the (heads, HW, HW) maps of Prompt-to-Prompt are never formed; what is kept is linear in HW, and
-fused kernels stay in use.
+fused kernels stay in use. Cross-attention maps are formed where tokens follow other tokens, where
+words are weighed, and where somebody looks at them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,6 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dehaze.attention.control import AttentionControl, ControlError
+
+Observer = Callable[[str, Tensor], None]
+"""Gets a layer's name and the cross-attention map (B, heads, P, L) that the layer has used."""
 
 
 @dataclass
@@ -31,6 +35,7 @@ class AttentionSession:
         batch: B of the whole recording.
         recording: whether evaluations are recorded now.
         control: what to inject now; None for nothing.
+        observer: sees every cross-attention map that is used under a control; None for nobody.
         step: the step i of the current evaluation.
         steps: n, the number of denoising steps.
         index: int64 (b,), the current evaluation's samples in the batch.
@@ -40,6 +45,7 @@ class AttentionSession:
     batch: int = 1
     recording: bool = False
     control: AttentionControl | None = None
+    observer: Observer | None = None
     step: int = 0
     steps: int = 0
     index: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
@@ -147,37 +153,61 @@ class ControlledAttention:
         if session.recording:
             session.keep(self._name(kind, "query"), query)
             session.keep(self._name(kind, "key"), key)
-        if control is None or not self._replaces(control, kind, query.shape[2]):
+        if control is None:
             return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
-        source_query = session.recall(self._name(kind, "query")).to(value.dtype)
-        source_key = session.recall(self._name(kind, "key")).to(value.dtype)
-        if kind == "self" or control.mapper is None:
-            return F.scaled_dot_product_attention(
-                source_query, source_key, value, mask, scale=scale
-            )
-        source_map = attention_map(source_query, source_key, scale)
-        own_map = attention_map(query, key, scale)
-        mapper = control.mapper
-        weight = mapper.weight.to(own_map)
-        followed = source_map[..., mapper.source.to(own_map.device)]
-        return (weight * followed + (1.0 - weight) * own_map) @ value
-
-    def _replaces(self, control: AttentionControl, kind: str, positions: int) -> bool:
-        session = self.session
         if kind == "cross":
-            return control.replaces_cross(session.step, session.steps)
+            return self._attend_across(control, query, key, value, mask, scale)
+        if self._replaces_self(control, query.shape[2]):
+            query, key = self._source(kind, value.dtype)
+        return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+
+    def _attend_across(
+        self,
+        control: AttentionControl,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scale: float,
+    ) -> Tensor:
+        session = self.session
+        alpha = control.cross_weight(session.step, session.steps)
+        follows = isinstance(alpha, Tensor) or alpha > 0.0
+        if not isinstance(alpha, Tensor) and (control.keeps_maps or not follows):
+            if follows:
+                query, key = self._source("cross", value.dtype)
+            if session.observer is None:
+                return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+            used = attention_map(query, key, scale, mask)
+        else:
+            source = attention_map(*self._source("cross", value.dtype), scale, mask)
+            used = control.mixed(source, attention_map(query, key, scale, mask), alpha)
+        if session.observer is not None:
+            session.observer(self.layer, used)
+        return used @ value
+
+    def _replaces_self(self, control: AttentionControl, positions: int) -> bool:
+        session = self.session
         return positions <= control.self_replace_positions and control.replaces_self(
             session.step, session.steps
         )
+
+    def _source(self, kind: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """The source's queries and keys at this step."""
+        query, key = (
+            self.session.recall(self._name(kind, tensor)).to(dtype) for tensor in ("query", "key")
+        )
+        return query, key
 
     def _name(self, kind: str, tensor: str) -> str:
         constant = kind == "cross" and tensor == "key"
         return record_name(self.layer, kind, tensor, 0 if constant else self.session.step)
 
 
-def attention_map(query: Tensor, key: Tensor, scale: float) -> Tensor:
-    """softmax(scale Q K^T): (B, heads, P, d), (B, heads, L, d) -> (B, heads, P, L)."""
-    return (scale * query @ key.transpose(-1, -2)).softmax(-1)
+def attention_map(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
+    """softmax(scale Q K^T + mask): (B, heads, P, d), (B, heads, L, d) -> (B, heads, P, L)."""
+    scores = scale * query @ key.transpose(-1, -2)
+    return (scores if mask is None else scores + mask).softmax(-1)
 
 
 @contextmanager

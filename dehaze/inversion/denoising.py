@@ -15,6 +15,7 @@ def denoise(
     network: NetworkFunction,
     *,
     strength: float | Tensor = 1.0,
+    revise: Callable[[int, Tensor, Tensor], Tensor] = lambda i, latents, noise: latents,
     on_step: Callable[[int, Tensor], None] = lambda i, latents: None,
 ) -> Tensor:
     """Denoises z_n back to z_0, between the inversion's own noise and the target's.
@@ -27,6 +28,7 @@ def denoise(
         inversion: from ``Inverter.invert``.
         network: under the target prompt.
         strength: w, one number, or a map that broadcasts to (B, C, H, W).
+        revise: what becomes of z_{i-1} after step i, from i, z_{i-1} and the step's eps.
         on_step: called with i and z_{i-1} after each step.
 
     Returns:
@@ -45,6 +47,6 @@ def denoise(
             output = network(z, i, everyone).to(z.dtype)
             require_finite(output, i, table)
             noise = noise + strength * (table.predicted_noise(output, z, i) - noise)
-        z = table.denoise_step(z, noise, i)
+        z = revise(i, table.denoise_step(z, noise, i), noise)
         on_step(i, z)
     return z

@@ -16,6 +16,7 @@ class ModelDescription:
     """A model's needs and defaults.
 
     Attributes:
+        pixels_per_latent: pixels on a side of one position of the latents.
         size_multiple: pixels; the working height and width are multiples of it.
         short_side: pixels; the short side that the model works at.
         steps: DDIM steps.
@@ -28,8 +29,11 @@ class ModelDescription:
         word: the word of it that is swapped for null text.
         map_layers: weight of each cross-attention layer in the haze attention map; None for all
             layers alike.
+        vocabulary: every word that the model has learned, in lower case; None for a model that
+            makes any word of pieces.
     """
 
+    pixels_per_latent: int
     size_multiple: int
     short_side: int
     steps: int = 50
@@ -41,6 +45,7 @@ class ModelDescription:
     prompt: str = "a photo with haze"
     word: str = "haze"
     map_layers: Mapping[str, float] | None = field(default=None)
+    vocabulary: frozenset[str] | None = None
 
 
 def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescription:
@@ -58,6 +63,7 @@ def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescriptio
     sample_size = unet.config.sample_size
     short_latent = min(sample_size) if isinstance(sample_size, (list, tuple)) else int(sample_size)
     derived = ModelDescription(
+        pixels_per_latent=pixels_per_latent,
         size_multiple=pixels_per_latent * 2 ** (len(unet.config.block_out_channels) - 1),
         short_side=pixels_per_latent * short_latent,
     )
@@ -68,4 +74,6 @@ def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescriptio
     unknown = sorted(set(settings) - set(vars(derived)))
     if unknown:
         raise ValueError(f"{own} has unknown fields {', '.join(unknown)}")
+    if settings.get("vocabulary") is not None:
+        settings["vocabulary"] = frozenset(settings["vocabulary"])
     return replace(derived, **settings)

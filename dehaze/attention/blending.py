@@ -1,0 +1,120 @@
+"""Prompt-to-Prompt's LocalBlend: what the chosen words do not cover stays as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from dehaze.attention.control import ControlError
+from dehaze.attention.maps import grid_of, recorded_layers
+from dehaze.attention.processors import attention_map, record_name
+
+Span = Sequence[int]
+
+# SD 1.5's 16 x 16 maps of a 64 x 64 latent.
+_QUARTER = 4
+
+
+def layers_near_a_quarter(
+    record: Mapping[str, Tensor], latent_size: tuple[int, int]
+) -> dict[str, tuple[int, int]]:
+    """The recorded cross-attention layers of one size, the nearest to a quarter of the latent's.
+
+    Returns:
+        (height, width) of each layer's map, by name.
+
+    Raises:
+        ControlError: nothing was recorded.
+    """
+    grids = {}
+    for layer, steps in recorded_layers(record).items():
+        query = record[record_name(layer, "cross", "query", steps[0])]
+        grids[layer] = grid_of(query.shape[2], latent_size)
+    if not grids:
+        raise ControlError("no cross-attention was recorded: invert with attention recording on")
+    wanted = max(latent_size) / _QUARTER
+    nearest = min(grids.values(), key=lambda grid: (abs(max(grid) - wanted), grid))
+    return {layer: grid for layer, grid in grids.items() if grid == nearest}
+
+
+@dataclass
+class LocalBlend:
+    """Holds an edit to where chosen words of the source or the target are attended to.
+
+    It is the observer of an ``AttentionSession`` while the target is denoised, and is called on the
+    latents after each step. Maps are summed over the steps so far, over tokens and layers, averaged
+    over heads.
+
+    Attributes:
+        record: the source's queries and keys.
+        latent_size: (H, W) of the latent.
+        steps: n, the number of denoising steps.
+        source_span: token positions of the words in the source prompt.
+        target_span: likewise in the target prompt.
+        source_substruct: of words in the source prompt whose places stay as they were, whatever
+            the other words cover; empty for none.
+        target_substruct: likewise in the target prompt.
+        threshold: of a map relative to its maximum.
+        start: share of the steps that pass before the first blend.
+
+    Source: Prompt-to-Prompt, arXiv 2208.01626, section 3.2; the settings of its published code,
+    whose name for words to leave out is "substruct".
+    """
+
+    record: Mapping[str, Tensor]
+    latent_size: tuple[int, int]
+    steps: int
+    source_span: Span
+    target_span: Span
+    source_substruct: Span = ()
+    target_substruct: Span = ()
+    threshold: float = 0.3
+    start: float = 0.2
+    mask: Tensor | None = field(default=None, init=False)
+    """(B, 1, H, W), 0 or 1: where the edit was let through at the last step; None before."""
+
+    def __post_init__(self) -> None:
+        self._layers = layers_near_a_quarter(self.record, self.latent_size)
+        self._sums: dict[str, Tensor] = {}
+
+    def observe(self, layer: str, used: Tensor) -> None:
+        """Adds the map (B, heads, P, L) that the target used in a layer at the current step."""
+        if layer in self._layers:
+            self._add("target", layer, used, self.target_span)
+            self._add("target substruct", layer, used, self.target_substruct)
+
+    def __call__(self, i: int, latents: Tensor, source: Tensor) -> Tensor:
+        """The latents after step i, put back to the source's (B, C, H, W) outside of the mask."""
+        for layer in self._layers:
+            query = self.record[record_name(layer, "cross", "query", i)].float()
+            key = self.record[record_name(layer, "cross", "key", 0)].float()
+            attended = attention_map(query, key, query.shape[-1] ** -0.5)
+            self._add("source", layer, attended, self.source_span)
+            self._add("source substruct", layer, attended, self.source_substruct)
+        if self.steps - i < int(self.start * self.steps):
+            return latents
+        mask = self._covered("source", pooled=True) | self._covered("target", pooled=True)
+        if self.source_substruct or self.target_substruct:
+            mask = mask & ~(
+                self._covered("source substruct", pooled=False)
+                | self._covered("target substruct", pooled=False)
+            )
+        self.mask = mask.to(latents)
+        return source + self.mask * (latents - source)
+
+    def _add(self, whose: str, layer: str, maps: Tensor, span: Span) -> None:
+        attended = maps[..., list(span)].sum(-1).mean(1)
+        grid = attended.float().unflatten(1, self._layers[layer])
+        self._sums[whose] = self._sums[whose] + grid if whose in self._sums else grid
+
+    def _covered(self, whose: str, *, pooled: bool) -> Tensor:
+        """Where the summed map is above the threshold, bool (B, 1, H, W)."""
+        heat = self._sums[whose][:, None]
+        if pooled:
+            heat = F.max_pool2d(heat, 3, stride=1, padding=1)
+        heat = F.interpolate(heat, size=self.latent_size)
+        peak = heat.amax((2, 3), keepdim=True)
+        return (heat > self.threshold * peak) & (peak > 0.0)

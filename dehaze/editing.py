@@ -1,0 +1,436 @@
+"""The editing pipeline: a photo and two prompts in, the photo under the second prompt out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dehaze.attention.blending import LocalBlend
+from dehaze.attention.control import prompt_to_prompt
+from dehaze.attention.maps import word_map
+from dehaze.attention.processors import AttentionSession
+from dehaze.base import InversionPipeline, StepCallback, as_picture, as_pixels
+from dehaze.inversion import InversionResult, InversionTrace
+from dehaze.inversion.reconstruction import Anchors, get_reconstruction_mode
+from dehaze.inversion.stochastic import localisation, stochastic_step
+from dehaze.physics import REFINEMENTS
+from dehaze.prompts import (
+    TokenizedPrompt,
+    WordError,
+    changed_words,
+    check_vocabulary,
+    tokenize,
+    word_span,
+)
+
+Array = NDArray[np.float32]
+
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How an edit goes; the defaults are Prompt-to-Prompt's, at strength 1, without guidance.
+
+    Attributes:
+        control: ``replace``, ``refine`` or ``reweight``, see ``dehaze.attention.control.CONTROLS``;
+            None for what fits the prompts.
+        cross_replace_steps: share of the steps with the source's cross-attention maps, [0, 1]; or a
+            share for each of some words of the target, ``default`` for all others.
+        self_replace_steps: share of the steps with the source's self-attention maps, [0, 1].
+        word_weights: what the attention to words of the target is multiplied by.
+        blend: words, of either prompt, that the change is held to (LocalBlend).
+        substruct: words, of either prompt, that nothing changes where they are; needs ``blend``.
+        blend_threshold: of LocalBlend, relative to a map's maximum.
+        mode: ``plain``, or a reconstruction mode, see ``dehaze.inversion.reconstruction``.
+        guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
+        guidance_outside: AIDI's blended guidance: g is ``guidance_scale`` where ``focus`` is
+            attended to, this where it is not, and between them in between; None for one g.
+        strength: w, 0 for the photo as it was, 1 for the target prompt; or a map (H, W) of it.
+        fresh_source: w goes from the noise of the source prompt at the edited latents, for an
+            evaluation more a step, rather than from the noise of the inversion.
+        focus: words of the source that are being edited, for ``guidance_outside`` and for the score
+            of ``samples``; None for the words that the target lacks or weighs.
+        eta: noise of the denoising steps, 0 for DDIM, 1 for DDPM.
+        samples: how many draws with ``eta`` the best is chosen of.
+        seed: of the draws.
+    """
+
+    control: str | None = None
+    cross_replace_steps: float | Mapping[str, float] = 0.8
+    self_replace_steps: float = 0.4
+    word_weights: Mapping[str, float] = field(default_factory=dict)
+    blend: tuple[str, ...] = ()
+    substruct: tuple[str, ...] = ()
+    blend_threshold: float = 0.3
+    mode: str = PLAIN
+    guidance_scale: float = 1.0
+    guidance_outside: float | None = None
+    strength: float | Array = 1.0
+    fresh_source: bool = False
+    focus: str | None = None
+    eta: float = 0.0
+    samples: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.mode != PLAIN:
+            get_reconstruction_mode(self.mode)
+            if self.guidance_scale == 1.0:
+                raise ValueError(
+                    f"mode {self.mode} undoes what guidance breaks: give a guidance_scale above 1"
+                )
+            if self.guidance_outside is not None:
+                raise ValueError(f"guidance_outside needs mode {PLAIN}, not {self.mode}")
+        if self.substruct and not self.blend:
+            raise ValueError("substruct takes words out of a blend: name the words to blend too")
+        if not 0.0 <= self.eta <= 1.0:
+            raise ValueError(f"eta is {self.eta}: it must be 0 to 1")
+        if self.samples < 1 or (self.samples > 1 and self.eta == 0.0):
+            raise ValueError(
+                f"{self.samples} samples need at least 1, and an eta above 0 to differ"
+            )
+
+
+@dataclass(frozen=True)
+class EditedLatents:
+    """What ``EditPipeline.edit`` returns.
+
+    Attributes:
+        latents: z_0, float32 (1, C, h, w).
+        mask: float32 (1, 1, h, w), 0 or 1, where LocalBlend let the change through at the last
+            step; None without a blend.
+        scores: of each sample, see ``dehaze.inversion.stochastic.localisation``; the latents are
+            the best one's. Empty where there was one sample only.
+        nfe: network evaluations.
+    """
+
+    latents: Tensor
+    mask: Tensor | None
+    scores: tuple[float, ...]
+    nfe: int
+
+
+@dataclass(frozen=True)
+class EditResult:
+    """An edited picture, and what was learned on the way.
+
+    Attributes:
+        image: float32 (H, W, 3) RGB in [0, 1] at the photo's own size, or at the working size where
+            there was none; a PIL image where ``output_type="pil"`` was asked for.
+        source: float32 (h, w, 3), the picture as it was, at the working size.
+        mask: float32 (h', w') at the latents' size, where LocalBlend let the change through; None
+            without a blend.
+        scores: of each sample where there were several; the image is the best one.
+        trace: how the inversion went.
+        nfe: network evaluations that this call took, inversion and denoising together.
+    """
+
+    image: Any
+    source: Array
+    mask: Array | None
+    scores: tuple[float, ...]
+    trace: InversionTrace
+    nfe: int
+
+
+class EditPipeline(InversionPipeline):
+    """Edits photos and generated pictures by their prompts, under Prompt-to-Prompt control.
+
+    Its parts are those of ``InversionPipeline``.
+
+    Example:
+        >>> pipe = EditPipeline.from_pretrained("bundled")  # doctest: +SKIP
+        >>> inversion = pipe.invert(photo, "a photo with haze")  # doctest: +SKIP
+        >>> less = pipe(photo, "a photo with haze", inversion=inversion,
+        ...             settings=EditSettings(word_weights={"haze": -1}))  # doctest: +SKIP
+    """
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Any | None,
+        source: str,
+        target: str | None = None,
+        settings: EditSettings | None = None,
+        *,
+        inversion: InversionResult | None = None,
+        refine: str = "affine",
+        output_type: str = "np",
+        callback_on_step_end: StepCallback | None = None,
+        **inversion_settings: Any,
+    ) -> EditResult:
+        """Edits one picture.
+
+        Args:
+            image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB;
+                None for the generated picture that ``inversion`` stands for.
+            source: what it shows.
+            target: what it shall show; the source where only words are weighed.
+            settings: how; the defaults when None.
+            inversion: what ``invert`` returned for this photo and prompt, or ``generate`` for none.
+            refine: ``affine`` carries the change of light and colour to the photo's own size and
+                keeps its details, ``none`` enlarges what the model made, which may be a new thing;
+                see ``dehaze.physics.REFINEMENTS``. Of no effect without a photo.
+            output_type: ``np`` or ``pil``.
+            callback_on_step_end: called after each denoising step, as in diffusers.
+            inversion_settings: of ``invert``, where there is no inversion yet.
+
+        Raises:
+            WordError: a prompt is too long, or lacks a word that a setting names.
+            ControlError: the control does not fit the prompts.
+            ValueError: a setting is unknown or out of range; the message lists what there is.
+            NonFiniteError: the network returned values that are not finite.
+        """
+        if refine not in REFINEMENTS:
+            raise ValueError(f"unknown refine {refine!r}: there are {', '.join(REFINEMENTS)}")
+        if output_type not in ("np", "pil"):
+            raise ValueError(f"unknown output_type {output_type!r}: there are np, pil")
+        photo = None if image is None else as_pixels(image)
+        self.check_prompts(source, target, settings)
+        evaluations = 0
+        if inversion is None:
+            if photo is None:
+                raise ValueError("there is neither a photo nor an inversion to edit")
+            inversion = self.invert(photo, source, **inversion_settings)
+            evaluations = int(inversion.trace.nfe.sum())
+        edited = self.edit(
+            inversion,
+            source,
+            target,
+            settings,
+            photo=photo,
+            callback_on_step_end=callback_on_step_end,
+        )
+        size = self.latent_pixels(inversion) if photo is None else self.working_size(photo)
+        before, after = (
+            self.decode(latents, size) for latents in (inversion.trajectory[0], edited.latents)
+        )
+        result = after if photo is None else REFINEMENTS[refine](photo, before, after).image
+        return EditResult(
+            image=result if output_type == "np" else as_picture(result),
+            source=before,
+            mask=None if edited.mask is None else edited.mask[0, 0].cpu().numpy(),
+            scores=edited.scores,
+            trace=inversion.trace,
+            nfe=evaluations + edited.nfe,
+        )
+
+    def check_prompts(
+        self, source: str, target: str | None = None, settings: EditSettings | None = None
+    ) -> None:
+        """Raises ``WordError`` or ``ControlError`` where prompts, words and control do not fit."""
+        settings = settings or EditSettings()
+        before, after = self._prompts(source, target)
+        for word in (*settings.blend, *settings.substruct):
+            _either_span(before, after, word)
+        if settings.guidance_outside is not None or settings.samples > 1:
+            self._focus(before, after, settings)
+        self._control(before, after, settings)
+
+    @torch.no_grad()
+    def edit(
+        self,
+        inversion: InversionResult,
+        source: str,
+        target: str | None = None,
+        settings: EditSettings | None = None,
+        *,
+        photo: Array | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> EditedLatents:
+        """Denoises an inversion, or a generated picture's path, under the target prompt.
+
+        The source prompt is not evaluated again (unless ``fresh_source`` or a reconstruction mode
+        asks for it): its attention and its noise are those of the inversion.
+
+        Args:
+            inversion: of one picture, with recorded attention.
+            photo: float32 (H, W, 3) in [0, 1], the size that a strength map has; else not needed.
+
+        Raises:
+            as ``__call__``.
+        """
+        settings = settings or EditSettings()
+        before, after = self._prompts(source, target)
+        control = self._control(before, after, settings)
+        strength: float | Tensor
+        if np.ndim(settings.strength) == 0:
+            strength = float(np.asarray(settings.strength))
+        elif photo is None:
+            raise ValueError("a strength map needs the photo that it is a map of")
+        else:
+            strength = self.latent_strength(settings.strength, photo, inversion)
+        guidance: float | Tensor = settings.guidance_scale
+        focus = None
+        if settings.guidance_outside is not None or settings.samples > 1:
+            focus = self._focus_map(inversion, self._focus(before, after, settings))
+        if settings.guidance_outside is not None and focus is not None:
+            outside = settings.guidance_outside
+            guidance = outside + focus * (settings.guidance_scale - outside)
+        context = self._embed(after)
+        anchors = self._anchors(inversion, before, settings)
+        samples: list[tuple[float, Tensor, Tensor | None]] = []
+        evaluations = 0 if anchors is None else anchors.nfe
+        for number in range(settings.samples):
+            blend = self._blend(inversion, before, after, settings)
+            latents, nfe = self.denoise_under(
+                inversion,
+                context,
+                AttentionSession(
+                    control=control, observer=None if blend is None else blend.observe
+                ),
+                strength=strength,
+                guidance_scale=guidance,
+                unconditional=None if anchors is None else anchors.unconditional[:, :1],
+                source=self._embed(before) if settings.fresh_source else None,
+                revise=_revision(inversion, settings, number, anchors, blend),
+                callback_on_step_end=callback_on_step_end,
+            )
+            evaluations += nfe
+            score = 0.0
+            if focus is not None:
+                score = localisation(latents, inversion.trajectory[0], focus)
+            samples.append((score, latents, None if blend is None else blend.mask))
+        _, latents, mask = max(samples, key=lambda sample: sample[0])
+        scores = tuple(score for score, _, _ in samples) if settings.samples > 1 else ()
+        return EditedLatents(latents, mask, scores, evaluations)
+
+    def _prompts(self, source: str, target: str | None) -> tuple[TokenizedPrompt, TokenizedPrompt]:
+        texts = (source, source if target is None else target)
+        for text in texts:
+            check_vocabulary(text, self.description.vocabulary)
+        before, after = (tokenize(self.tokenizer, text) for text in texts)
+        return before, after
+
+    def _control(
+        self, before: TokenizedPrompt, after: TokenizedPrompt, settings: EditSettings
+    ) -> Any:
+        return prompt_to_prompt(
+            before,
+            after,
+            settings.control,
+            cross_replace_steps=settings.cross_replace_steps,
+            self_replace_steps=settings.self_replace_steps,
+            word_weights=settings.word_weights,
+        )
+
+    def _blend(
+        self,
+        inversion: InversionResult,
+        before: TokenizedPrompt,
+        after: TokenizedPrompt,
+        settings: EditSettings,
+    ) -> LocalBlend | None:
+        if not settings.blend:
+            return None
+        spans = [
+            _either_spans(before, after, words) for words in (settings.blend, settings.substruct)
+        ]
+        height, width = inversion.latents.shape[-2:]
+        return LocalBlend(
+            inversion.attention,
+            (int(height), int(width)),
+            inversion.steps,
+            *spans[0],
+            *spans[1],
+            threshold=settings.blend_threshold,
+        )
+
+    def _focus(
+        self, before: TokenizedPrompt, after: TokenizedPrompt, settings: EditSettings
+    ) -> tuple[int, ...]:
+        """Positions in the source of the words that are being edited."""
+        if settings.focus is not None:
+            return word_span(before, settings.focus)
+        spans = changed_words(before, after) or [
+            word_span(before, word) for word in settings.word_weights
+        ]
+        if not spans:
+            raise WordError(
+                f"no word of {before.text!r} is being edited: name one that is attended to where "
+                "the change belongs (focus)"
+            )
+        return tuple(sorted({position for span in spans for position in span}))
+
+    def _focus_map(self, inversion: InversionResult, span: Sequence[int]) -> Tensor:
+        """(1, 1, h, w) in [0, 1]: where the source attends to the span, stretched."""
+        height, width = inversion.latents.shape[-2:]
+        heat = word_map(
+            inversion.attention,
+            span,
+            (int(height), int(width)),
+            layers=self.description.map_layers,
+        )[:, None]
+        low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
+        return (heat - low) / (high - low).clamp(min=1e-12)
+
+    def _anchors(
+        self, inversion: InversionResult, before: TokenizedPrompt, settings: EditSettings
+    ) -> Anchors | None:
+        if settings.mode == PLAIN:
+            return None
+
+        def network(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
+            return self._evaluate(latents, inversion.table.timestep(i), embedding)
+
+        return get_reconstruction_mode(settings.mode).prepare(
+            inversion,
+            network,
+            self._embed(before),
+            self._embed(tokenize(self.tokenizer, "")),
+            settings.guidance_scale,
+        )
+
+
+def _revision(
+    inversion: InversionResult,
+    settings: EditSettings,
+    number: int,
+    anchors: Anchors | None,
+    blend: LocalBlend | None,
+) -> Any:
+    """What becomes of the latents after a step: held by anchors, noised, blended, in that order."""
+    generator = torch.Generator().manual_seed(settings.seed + number)
+
+    def revise(i: int, latents: Tensor, noise: Tensor) -> Tensor:
+        if anchors is not None:
+            latents = latents + anchors.offsets[i - 1]
+        if settings.eta > 0.0:
+            latents = stochastic_step(inversion.table, i, latents, noise, settings.eta, generator)
+        if blend is not None:
+            latents = blend(i, latents, inversion.trajectory[i - 1])
+        return latents
+
+    return revise
+
+
+def _either_span(
+    before: TokenizedPrompt, after: TokenizedPrompt, word: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where a word stands in the source and in the target; it may be missing in one of them."""
+    spans: list[tuple[int, ...]] = []
+    errors: list[WordError] = []
+    for prompt in (before, after):
+        try:
+            spans.append(word_span(prompt, word))
+        except WordError as error:
+            spans.append(())
+            errors.append(error)
+    if len(errors) == 2:
+        raise errors[0]
+    return spans[0], spans[1]
+
+
+def _either_spans(
+    before: TokenizedPrompt, after: TokenizedPrompt, words: Sequence[str]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    pairs = [_either_span(before, after, word) for word in words]
+    source = tuple(position for span, _ in pairs for position in span)
+    return source, tuple(position for _, span in pairs for position in span)

@@ -1,0 +1,59 @@
+"""Denoising with fresh noise, and the score by which the best of several samples is chosen."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dehaze.inversion.schedule import DDIMTable
+
+
+def step_deviation(table: DDIMTable, i: int, eta: float) -> float:
+    """sigma_i = eta sqrt((1 - a_{i-1}) / (1 - a_i)) sqrt(1 - a_i / a_{i-1}); 0 at the last step.
+
+    Source: DDIM, arXiv 2010.02502, eq. 16.
+    """
+    now, after = table.alphas[i], table.alphas[i - 1]
+    if after >= 1.0:
+        return 0.0
+    return eta * math.sqrt((1.0 - after) / (1.0 - now)) * math.sqrt(1.0 - now / after)
+
+
+def stochastic_step(
+    table: DDIMTable, i: int, latents: Tensor, noise: Tensor, eta: float, generator: torch.Generator
+) -> Tensor:
+    """Turns the outcome of a DDIM step into that of the step with eta > 0.
+
+    z_{i-1} = sqrt(a_{i-1}) x_0 + sqrt(1 - a_{i-1} - sigma_i^2) eps + sigma_i n, n normal.
+
+    Args:
+        latents: z_{i-1} as DDIM gives it, (B, C, H, W).
+        noise: the step's eps.
+        generator: of n, on the CPU: the same seed draws the same noise on every device.
+
+    Source: DDIM, arXiv 2010.02502, eq. 12; used for editing by AIDI, arXiv 2309.04907.
+    """
+    deviation = step_deviation(table, i, eta)
+    fresh = torch.randn(latents.shape, generator=generator, dtype=latents.dtype)
+    kept = math.sqrt(max(table.sigma(i - 1) ** 2 - deviation**2, 0.0))
+    return latents + (kept - table.sigma(i - 1)) * noise + deviation * fresh.to(latents.device)
+
+
+def localisation(edited: Tensor, source: Tensor, focus: Tensor) -> float:
+    """How much more an edit changed the place it was meant for than the rest of the picture.
+
+    sqrt(mean_M d / mean_{1-M} d), with d the squared change of a latent position, averaged over
+    channels, and the means weighted by M and by 1 - M: edit strength over background change. 1 is
+    a change that is alike everywhere; a change of the background alone gives 0.
+
+    Args:
+        edited: z_0, (1, C, H, W).
+        source: z_0 of the picture as it was.
+        focus: M, (1, 1, H, W) in [0, 1], high where the edited word is attended to.
+    """
+    change = (edited - source).square().mean(1, keepdim=True)
+    inside = (focus * change).sum() / focus.sum().clamp(min=1e-12)
+    outside = ((1.0 - focus) * change).sum() / (1.0 - focus).sum().clamp(min=1e-12)
+    return float((inside / outside.clamp(min=1e-12)).sqrt())

@@ -1,0 +1,258 @@
+"""Prompt-to-Prompt as the paper states it, maps materialised and two branches, against ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from dehaze.attention.control import AttentionControl
+from dehaze.editing import EditPipeline, EditSettings
+from dehaze.inversion import InversionResult
+from dehaze.pipeline import DehazePipeline
+from dehaze.prompts import swap_for_null_text, tokenize, word_span
+
+STEPS = 5
+SOURCE = "a photo of a street with dense haze"
+# begin a photo of a street with dense haze end, then padding.
+DENSE, HAZE, END = 7, 8, 9
+
+
+@dataclass
+class Textbook:
+    """One attention processor for all layers, on a batch (source, target).
+
+    Attributes:
+        mapper: (L, L), source token to target token.
+        own: (L,), 1 where a target token keeps its own map.
+        equalizer: (L,).
+        shares: (L,), of the steps in which a target token follows.
+        self_share: of the steps with the source's self-attention.
+        blended: (positions in the source, in the target) that LocalBlend holds the change to.
+        left_out: likewise, of what stays.
+    """
+
+    mapper: Tensor = field(default_factory=lambda: torch.eye(32))
+    own: Tensor = field(default_factory=lambda: torch.zeros(32))
+    equalizer: Tensor = field(default_factory=lambda: torch.ones(32))
+    shares: Tensor = field(default_factory=lambda: torch.full((32,), 0.8))
+    self_share: float = 0.4
+    blended: tuple[list[int], list[int]] | None = None
+    left_out: tuple[list[int], list[int]] | None = None
+    threshold: float = 0.3
+    step: int = 0
+    store: list[Tensor] = field(default_factory=list)
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        **unused: Any,
+    ) -> Tensor:
+        is_cross = encoder_hidden_states is not None
+        context = encoder_hidden_states if is_cross else hidden_states
+        query = attn.head_to_batch_dim(attn.to_q(hidden_states))
+        key = attn.head_to_batch_dim(attn.to_k(context))
+        value = attn.head_to_batch_dim(attn.to_v(context))
+        maps = torch.softmax(torch.bmm(query, key.transpose(1, 2)) * attn.scale, dim=-1)
+        source, target = maps.reshape(2, attn.heads, *maps.shape[1:])
+        if is_cross:
+            followed = torch.einsum("hpw,wn->hpn", source, self.mapper)
+            followed = (followed * (1 - self.own) + target * self.own) * self.equalizer
+            alpha = (self.step < (self.shares * STEPS + 1e-6).int()).float()
+            target = followed * alpha + (1 - alpha) * target
+            if maps.shape[1] == 4 * 6 or maps.shape[1] == 8 * 8:
+                self.store.append(torch.stack([source, target]))
+        elif self.step < int(self.self_share * STEPS):
+            target = source
+        out = attn.batch_to_head_dim(torch.bmm(torch.cat([source, target]), value))
+        return attn.to_out[1](attn.to_out[0](out))
+
+    def mask(self, pair: Tensor, tokens: tuple[list[int], list[int]], pool: bool) -> Tensor:
+        """Both branches' masks, as the published LocalBlend makes them."""
+        maps = torch.stack(self.store).mean(0).mean(1)
+        maps = torch.stack([maps[row][:, tokens[row]].sum(-1) for row in (0, 1)])[:, None]
+        maps = maps.unflatten(2, (pair.shape[2] // 2, pair.shape[3] // 2))
+        if pool:
+            maps = F.max_pool2d(maps, (3, 3), (1, 1), padding=(1, 1))
+        mask = F.interpolate(maps, size=pair.shape[2:])
+        peak = mask.max(2, keepdims=True)[0].max(3, keepdims=True)[0]
+        inside = mask / peak.clamp(min=1e-30) > self.threshold
+        return inside[:1] | inside
+
+    def blend(self, pair: Tensor) -> Tensor:
+        if self.blended is None or self.step < int(0.2 * STEPS):
+            return pair
+        mask = self.mask(pair, self.blended, pool=True)
+        if self.left_out is not None:
+            mask = mask & ~self.mask(pair, self.left_out, pool=False)
+        return pair[:1] + mask.float() * (pair - pair[:1])
+
+    @torch.no_grad()
+    def edit(self, pipe: EditPipeline, path: InversionResult, contexts: Tensor) -> Tensor:
+        """Both z_0, the network run on source and target side by side."""
+        before = dict(pipe.unet.attn_processors)
+        pipe.unet.set_attn_processor(self)
+        table, pair = path.table, path.latents.repeat(2, 1, 1, 1)
+        for i in range(STEPS, 0, -1):
+            output = pipe.unet(pair, table.timestep(i), encoder_hidden_states=contexts).sample
+            pair = table.denoise_step(pair, table.predicted_noise(output, pair, i), i)
+            pair = self.blend(pair)
+            self.step += 1
+        pipe.unet.set_attn_processor(before)
+        return pair
+
+
+@dataclass(frozen=True)
+class Model:
+    pipe: EditPipeline
+    path: InversionResult
+
+
+@pytest.fixture(scope="module", params=["random", "bundled"])
+def model(request: pytest.FixtureRequest, random_model: Path, bundled: DehazePipeline) -> Model:
+    """A generated picture's path: no inversion, so no error of one."""
+    if request.param == "random":
+        pipe = EditPipeline.from_pretrained(random_model)
+        # The random network hardly looks at its prompt: words are made to matter, here and there.
+        with torch.no_grad():
+            for name, weight in pipe.unet.named_parameters():
+                if "attn2.to_" in name and "bias" not in name:
+                    weight.mul_(4.0)
+    else:
+        pipe = EditPipeline(**bundled.components, description=bundled.description)
+    pipe.set_progress_bar_config(disable=True)
+    size = (16, 24) if request.param == "random" else (32, 32)
+    return Model(pipe, pipe.generate(SOURCE, size=size, steps=STEPS))
+
+
+def eye_with(**columns: dict[int, float]) -> Tensor:
+    """The identity but for some columns, ``c8={7: 0.5}``: column 8 takes half of row 7."""
+    matrix = torch.eye(32)
+    for name, column in columns.items():
+        index = int(name[1:])
+        matrix[:, index] = 0.0
+        for row, weight in column.items():
+            matrix[row, index] = weight
+    return matrix
+
+
+def at(positions: list[int], value: float, otherwise: float) -> Tensor:
+    tensor = torch.full((32,), otherwise)
+    tensor[positions] = value
+    return tensor
+
+
+def shifted(by: int, start: int) -> dict[str, dict[int, float]]:
+    return {f"c{column}": {min(max(column - by, 0), 31): 1.0} for column in range(start, 32)}
+
+
+CASES: dict[str, tuple[str, EditSettings, Callable[[], Textbook]]] = {
+    "replace": (
+        "a photo of a street with dense snow",
+        EditSettings(control="replace"),
+        lambda: Textbook(),
+    ),
+    "replace, one token by two": (
+        "a photo of a street with faint, haze",
+        EditSettings(control="replace", cross_replace_steps=1.0, self_replace_steps=1.0),
+        lambda: Textbook(
+            mapper=eye_with(c7={DENSE: 0.5}, c8={DENSE: 0.5}, **shifted(1, 9)),
+            shares=torch.ones(32),
+            self_share=1.0,
+        ),
+    ),
+    "replace, two tokens by one": (
+        "a photo of a street with dense fog",
+        EditSettings(control="replace"),
+        lambda: Textbook(mapper=torch.eye(32)),
+    ),
+    "refine, a word more": (
+        "a photo of a street with very dense haze",
+        EditSettings(control="refine"),
+        lambda: Textbook(
+            mapper=eye_with(**shifted(1, 8)), own=at([7], 1.0, 0.0), shares=torch.full((32,), 0.8)
+        ),
+    ),
+    "refine, a word less": (
+        "a photo of a street with haze",
+        EditSettings(control="refine", self_replace_steps=0.8),
+        lambda: Textbook(mapper=eye_with(**shifted(-1, 7)), self_share=0.8),
+    ),
+    "reweight": (
+        SOURCE,
+        EditSettings(control="reweight", word_weights={"dense haze": -1.0}),
+        lambda: Textbook(equalizer=at([DENSE, HAZE], -1.0, 1.0)),
+    ),
+    "refine and reweight": (
+        "a photo of a street with very dense haze",
+        EditSettings(control="refine", word_weights={"haze": 2.0, "very": 3.0}),
+        lambda: Textbook(
+            mapper=eye_with(**shifted(1, 8)),
+            own=at([7], 1.0, 0.0),
+            equalizer=at([7], 3.0, 1.0) * at([9], 2.0, 1.0),
+        ),
+    ),
+    "steps by word": (
+        "a photo of a street with dense snow",
+        EditSettings(control="replace", cross_replace_steps={"default": 1.0, "snow": 0.2}),
+        lambda: Textbook(shares=at([HAZE], 0.2, 1.0)),
+    ),
+    "local blend": (
+        "a photo of a street with dense snow",
+        EditSettings(control="replace", blend=("street", "snow"), blend_threshold=0.97),
+        lambda: Textbook(blended=([5], [5, HAZE]), threshold=0.97),
+    ),
+    "local blend without a word": (
+        "a photo of a street with dense snow",
+        EditSettings(
+            control="replace", blend=("snow",), substruct=("street",), blend_threshold=0.9
+        ),
+        lambda: Textbook(blended=([], [HAZE]), left_out=([5], [5]), threshold=0.9),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_every_controller_is_the_textbooks(model: Model, case: str) -> None:
+    target, settings, textbook = CASES[case]
+    pipe, path = model.pipe, model.path
+    with torch.no_grad():
+        contexts = torch.cat(
+            [pipe._embed(tokenize(pipe.tokenizer, text)) for text in (SOURCE, target)]
+        )
+    source, wanted = textbook().edit(pipe, path, contexts).split(1)
+    # Our path has no source branch: the textbook's must have come back to the same picture.
+    torch.testing.assert_close(source, path.trajectory[0], rtol=0, atol=1e-4)
+    edited = pipe.edit(path, SOURCE, target, settings)
+    torch.testing.assert_close(edited.latents, wanted, rtol=0, atol=1e-4)
+    assert edited.nfe == STEPS
+    # The edit must do something, or agreement would say nothing.
+    assert (edited.latents - path.trajectory[0]).abs().max() > 1e-3
+    if settings.blend:
+        assert edited.mask is not None
+        assert 0.0 < edited.mask.mean() < 1.0
+
+
+@pytest.mark.parametrize(("cross", "self_"), [(0.8, 0.4), (1.0, 1.0), (0.0, 1.0), (0.4, 0.0)])
+def test_the_swap_for_null_text_is_the_textbooks(model: Model, cross: float, self_: float) -> None:
+    pipe, path = model.pipe, model.path
+    haze = DehazePipeline(**pipe.components, description=pipe.description)
+    haze.set_progress_bar_config(disable=True)
+    prompt = tokenize(pipe.tokenizer, SOURCE)
+    with torch.no_grad():
+        context = pipe._embed(prompt)
+        null = pipe._embed(tokenize(pipe.tokenizer, ""))
+    swapped = swap_for_null_text(context, null[0], word_span(prompt, "dense haze"))
+    textbook = Textbook(shares=torch.full((32,), cross), self_share=self_)
+    wanted = textbook.edit(pipe, path, torch.cat([context, swapped]))[1:]
+    latents, _ = haze.swap_word(path, SOURCE, "dense haze", control=AttentionControl(cross, self_))
+    torch.testing.assert_close(latents, wanted, rtol=0, atol=1e-4)
+    assert (latents - path.trajectory[0]).abs().max() > 1e-3

@@ -1,0 +1,260 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.attention.control import ControlError
+from dehaze.editing import EditPipeline, EditSettings
+from dehaze.inversion import InversionResult
+from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES
+from dehaze.prompts import WordError
+
+Array = NDArray[np.float32]
+SOURCE, TARGET = "a street with haze", "a street with snow"
+
+
+@pytest.fixture(scope="module")
+def pipe(random_model: Path) -> EditPipeline:
+    loaded = EditPipeline.from_pretrained(random_model)
+    # The random network hardly looks at its prompt: words are made to matter, here and there.
+    with torch.no_grad():
+        for name, weight in loaded.unet.named_parameters():
+            if "attn2.to_" in name and "bias" not in name:
+                weight.mul_(4.0)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def inversion(pipe: EditPipeline) -> InversionResult:
+    """Of a generated picture: without error."""
+    return pipe.generate(SOURCE, seed=1, size=(16, 24))
+
+
+def change(pipe: EditPipeline, inversion: InversionResult, **settings: Any) -> torch.Tensor:
+    target = settings.pop("target", TARGET)
+    edited = pipe.edit(inversion, SOURCE, target, EditSettings(**settings))
+    return edited.latents - inversion.trajectory[0]
+
+
+def test_a_photo_is_edited_at_its_own_size(pipe: EditPipeline, photo: Array) -> None:
+    result = pipe(photo, SOURCE, TARGET, max_iterations=3)
+    assert result.image.shape == photo.shape
+    assert result.source.shape == (16, 24, 3)
+    assert np.abs(result.image - photo).max() > 1e-3
+    assert result.nfe == int(result.trace.nfe.sum()) + 4
+    assert (result.mask, result.scores) == (None, ())
+    picture = pipe(photo, SOURCE, TARGET, max_iterations=3, output_type="pil").image
+    assert isinstance(picture, Image.Image)
+    assert picture.size == (60, 40)
+
+
+def test_a_saved_inversion_is_edited_again_for_half_the_evaluations_or_fewer(
+    pipe: EditPipeline, photo: Array, tmp_path: Path
+) -> None:
+    whole = pipe(photo, SOURCE, TARGET)
+    pipe.invert(photo, SOURCE).save(tmp_path / "photo.safetensors")
+    saved = InversionResult.load(tmp_path / "photo.safetensors")
+    again = pipe(photo, SOURCE, TARGET, inversion=saved)
+    np.testing.assert_allclose(again.image, whole.image, atol=1e-6)
+    other = pipe(photo, SOURCE, "a street with rain", inversion=saved)
+    assert again.nfe == other.nfe == saved.steps
+    assert 2 * again.nfe <= whole.nfe
+    assert np.abs(other.image - again.image).max() > 1e-3
+
+
+def test_a_generated_picture_is_edited_without_an_inversion(pipe: EditPipeline) -> None:
+    path = pipe.generate(SOURCE, seed=3)
+    assert int(path.trace.nfe.sum()) == path.steps == 4
+    same = pipe.generate(SOURCE, seed=3)
+    assert torch.equal(path.trajectory, same.trajectory)
+    assert not torch.equal(path.latents, pipe.generate(SOURCE, seed=4).latents)
+    # Every step of the path solves its equation, so the source prompt comes back to it.
+    torch.testing.assert_close(pipe.retrace(path, SOURCE), path.trajectory[0], atol=1e-4, rtol=0)
+    result = pipe(None, SOURCE, TARGET, inversion=path)
+    assert result.image.shape == result.source.shape == (16, 16, 3)
+    assert result.nfe == 4
+    guided = pipe.generate(SOURCE, seed=3, guidance_scale=3.0)
+    assert int(guided.trace.nfe.sum()) == 8
+    back = pipe.retrace(guided, SOURCE, guidance_scale=3.0)
+    torch.testing.assert_close(back, guided.trajectory[0], atol=1e-4, rtol=0)
+
+
+def test_strength_zero_is_the_source_and_costs_nothing(
+    pipe: EditPipeline, inversion: InversionResult
+) -> None:
+    edited = pipe.edit(inversion, SOURCE, TARGET, EditSettings(strength=0.0))
+    torch.testing.assert_close(edited.latents, inversion.trajectory[0], atol=1e-5, rtol=0)
+    assert edited.nfe == 0
+
+
+def test_strength_from_the_fresh_source_agrees_at_one_and_costs_twice(
+    pipe: EditPipeline, inversion: InversionResult
+) -> None:
+    fresh = pipe.edit(inversion, SOURCE, TARGET, EditSettings(fresh_source=True))
+    cached = pipe.edit(inversion, SOURCE, TARGET)
+    torch.testing.assert_close(fresh.latents, cached.latents, atol=1e-5, rtol=0)
+    assert (fresh.nfe, cached.nfe) == (8, 4)
+    # Beyond 1 the two go different ways.
+    more = [
+        change(pipe, inversion, strength=1.5, fresh_source=fresh_source)
+        for fresh_source in (False, True)
+    ]
+    assert (more[0] - more[1]).abs().max() > 1e-3
+    assert min(float(other.norm()) for other in more) > float(change(pipe, inversion).norm())
+
+
+def test_the_source_at_its_own_latents_is_no_edit(
+    pipe: EditPipeline, inversion: InversionResult
+) -> None:
+    """Both prompts alike: the fresh noise of the source is that of the path."""
+    settings = EditSettings(strength=1.7, fresh_source=True)
+    edited = pipe.edit(inversion, SOURCE, None, settings)
+    torch.testing.assert_close(edited.latents, inversion.trajectory[0], atol=1e-4, rtol=0)
+
+
+def test_guidance_one_is_none_and_more_of_it_goes_further(
+    pipe: EditPipeline, inversion: InversionResult
+) -> None:
+    edited = pipe.edit(inversion, SOURCE, TARGET, EditSettings(guidance_scale=2.0))
+    assert edited.nfe == 8
+    assert (edited.latents - pipe.edit(inversion, SOURCE, TARGET).latents).abs().max() > 1e-3
+
+
+def test_blended_guidance_lies_between_its_two_scales(
+    pipe: EditPipeline, inversion: InversionResult
+) -> None:
+    low, high = (change(pipe, inversion, guidance_scale=g) for g in (1.0, 3.0))
+    alike = change(pipe, inversion, guidance_scale=3.0, guidance_outside=3.0)
+    torch.testing.assert_close(alike, high, atol=1e-4, rtol=0)
+    blended = change(pipe, inversion, guidance_scale=3.0, guidance_outside=1.0)
+    nearer = (blended - low).norm(), (blended - high).norm(), (high - low).norm()
+    assert nearer[0] < nearer[2]
+    assert nearer[1] < nearer[2]
+    named = change(pipe, inversion, guidance_scale=3.0, guidance_outside=1.0, focus="haze")
+    assert torch.equal(named, blended)
+
+
+@pytest.mark.parametrize("mode", list(RECONSTRUCTION_MODES))
+def test_every_mode_brings_guidance_nearer_to_the_source(
+    pipe: EditPipeline, inversion: InversionResult, mode: str
+) -> None:
+    settings: dict[str, Any] = {
+        "target": SOURCE, "guidance_scale": 4.0, "cross_replace_steps": 0.0,
+        "self_replace_steps": 0.0,
+    }  # fmt: skip
+    lost = change(pipe, inversion, **settings).norm()
+    kept = change(pipe, inversion, mode=mode, **settings).norm()
+    assert kept < 0.6 * lost
+    # And leaves an edit to be one.
+    assert change(pipe, inversion, mode=mode, guidance_scale=4.0).abs().max() > 1e-2
+
+
+def test_the_anchors_of_a_mode_are_counted(pipe: EditPipeline, inversion: InversionResult) -> None:
+    direct = pipe.edit(inversion, SOURCE, TARGET, EditSettings(mode="direct", guidance_scale=2.0))
+    assert direct.nfe == 2 * 4 + 2 * 4
+
+
+def test_a_blend_leaves_the_rest_as_it_was(pipe: EditPipeline, inversion: InversionResult) -> None:
+    settings = EditSettings(blend=("street",), blend_threshold=0.97)
+    edited = pipe.edit(inversion, SOURCE, TARGET, settings)
+    assert edited.mask is not None
+    assert edited.mask.shape == (1, 1, 8, 12)
+    outside = (1.0 - edited.mask) * (edited.latents - inversion.trajectory[0])
+    assert 0.0 < edited.mask.mean() < 1.0
+    assert outside.abs().max() == 0.0
+    assert (edited.latents - inversion.trajectory[0]).abs().max() > 1e-3
+
+
+def test_a_strength_map_acts_where_it_is_set(pipe: EditPipeline, photo: Array) -> None:
+    weights = np.zeros(photo.shape[:2], np.float32)
+    weights[:, 30:] = 1.0
+    found = pipe.invert(photo, SOURCE)
+    settings = EditSettings(strength=weights)
+    edited = pipe.edit(found, SOURCE, TARGET, settings, photo=photo)
+    moved = (edited.latents - found.trajectory[0]).abs().mean((0, 1, 2))
+    assert moved[8:].mean() > 2 * moved[:4].mean()
+    with pytest.raises(ValueError, match="needs the photo"):
+        pipe.edit(found, SOURCE, TARGET, settings)
+
+
+def test_the_best_of_several_samples_is_kept(
+    pipe: EditPipeline, inversion: InversionResult
+) -> None:
+    settings = EditSettings(eta=0.8, samples=4, seed=5)
+    edited = pipe.edit(inversion, SOURCE, TARGET, settings)
+    assert len(edited.scores) == 4
+    assert len(set(edited.scores)) == 4
+    assert edited.nfe == 16
+    best = int(np.argmax(edited.scores))
+    alone = pipe.edit(inversion, SOURCE, TARGET, EditSettings(eta=0.8, seed=5 + best))
+    assert torch.equal(alone.latents, edited.latents)
+    assert torch.equal(edited.latents, pipe.edit(inversion, SOURCE, TARGET, settings).latents)
+
+
+def test_a_step_of_the_edit_calls_back(pipe: EditPipeline, inversion: InversionResult) -> None:
+    steps: list[int] = []
+    pipe.edit(
+        inversion,
+        SOURCE,
+        TARGET,
+        callback_on_step_end=lambda owner, step, timestep, tensors: steps.append(step),
+    )
+    assert steps == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"mode": "magic"}, "null-text"),
+        ({"mode": "direct"}, "guidance_scale"),
+        ({"mode": "direct", "guidance_scale": 2.0, "guidance_outside": 1.0}, "plain"),
+        ({"substruct": ("street",)}, "blend"),
+        ({"eta": 2.0}, "0 to 1"),
+        ({"samples": 3}, "eta"),
+        ({"samples": 0}, "at least 1"),
+        ({"control": "swirl"}, "replace, refine, reweight"),
+        ({"blend": ("rain",)}, "rain.*a, street, with, haze"),
+        ({"word_weights": {"rain": 2.0}}, "rain.*a, street, with, snow"),
+        ({"cross_replace_steps": -1.0}, "cross_replace_steps"),
+        ({"guidance_outside": 1.0, "guidance_scale": 2.0, "focus": "fog"}, "fog"),
+    ],
+)
+def test_bad_settings_are_named(
+    pipe: EditPipeline, photo: Array, settings: dict[str, Any], cause: str
+) -> None:
+    with pytest.raises(ValueError, match=cause):
+        pipe(photo, SOURCE, TARGET, EditSettings(**settings))
+
+
+def test_what_cannot_be_edited_is_named(pipe: EditPipeline, photo: Array) -> None:
+    with pytest.raises(ValueError, match="neither a photo nor an inversion"):
+        pipe(None, SOURCE, TARGET)
+    with pytest.raises(ValueError, match="affine"):
+        pipe(photo, SOURCE, TARGET, refine="magic")
+    with pytest.raises(ValueError, match="np, pil"):
+        pipe(photo, SOURCE, TARGET, output_type="pt")
+    with pytest.raises(ValueError, match="multiples of 4"):
+        pipe.generate(SOURCE, size=(16, 15))
+    several = EditSettings(eta=0.5, samples=2)
+    with pytest.raises(WordError, match="focus"):
+        pipe(photo, "a street", "a street with snow", several)
+    bare = pipe.generate(SOURCE)
+    bare.attention.clear()
+    with pytest.raises(ControlError, match="no cross-attention was recorded"):
+        pipe.edit(bare, SOURCE, TARGET, EditSettings(blend=("street",)))
+
+
+def test_a_word_that_the_model_never_learned_is_refused(random_model: Path) -> None:
+    pipe = EditPipeline.from_pretrained(random_model)
+    pipe.description = replace(pipe.description, vocabulary=frozenset(("a", "photo", "snow")))
+    pipe.check_prompts("a photo", "A photo, snow")
+    with pytest.raises(WordError, match="no word 'elephant': it has a, photo, snow"):
+        pipe.check_prompts("a photo", "a photo elephant")
