@@ -40,13 +40,13 @@ def train(
 ) -> None:
     """Trains on the clear photos under --data, from the run's last checkpoint if it has one."""
     from training.export import export
-    from training.train import Run, TrainingSettings, load_training_photos
+    from training.train import Run, TrainingSettings, load_training_photos, separate_batches
 
     folder.mkdir(parents=True, exist_ok=True)
     settings = TrainingSettings(steps=steps, batch_size=batch_size, seed=seed)
     run = Run(folder, settings, device)
     run.resume()
-    run.train(load_training_photos(data))
+    run.train(separate_batches(load_training_photos(data), run.networks))
     if output is not None:
         export(run, output)
 

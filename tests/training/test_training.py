@@ -16,7 +16,13 @@ from training.captions import clear_caption, hazy_caption, vocabulary
 from training.data import Example, draw_clear, draw_example, list_photos, load_photos
 from training.export import export
 from training.networks import build_tokenizer, learn_merges
-from training.train import Run, TrainingSettings, draw_timesteps, embed_captions
+from training.train import (
+    Run,
+    TrainingSettings,
+    draw_timesteps,
+    embed_captions,
+    separate_batches,
+)
 
 PHOTOS = [np.random.default_rng(k).random((160, 240, 3)).astype(np.float32) for k in range(3)]
 
@@ -133,7 +139,7 @@ def test_a_run_learns_resumes_where_it_was_and_is_exported(tmp_path: Path) -> No
     half = TrainingSettings(steps=3, batch_size=4, warmup=2, checkpoint_every=3, decay=0.0)
     interrupted = Run(tmp_path / "run", half, "cpu")
     before = [weight.detach().clone() for weight in interrupted.parameters]
-    interrupted.train(PHOTOS)
+    interrupted.train(separate_batches(PHOTOS, interrupted.networks))
     assert not any(
         torch.equal(old, new) for old, new in zip(before, interrupted.parameters, strict=True)
     )
@@ -150,7 +156,7 @@ def test_a_run_learns_resumes_where_it_was_and_is_exported(tmp_path: Path) -> No
             assert torch.equal(value, states[1]["state"][number][name])
     shadows = (interrupted.average.shadow_params, resumed.average.shadow_params)
     assert all(torch.equal(one, other) for one, other in zip(*shadows, strict=True))
-    resumed.train(PHOTOS)
+    resumed.train(separate_batches(PHOTOS, resumed.networks))
     assert resumed.step == 5
 
     size = export(resumed, tmp_path / "model")
