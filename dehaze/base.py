@@ -84,6 +84,13 @@ class InversionPipeline(DiffusionPipeline):
         )
         return cls(**vars(parts))
 
+    @classmethod
+    def sharing(cls: type[Pipeline], other: InversionPipeline) -> Pipeline:
+        """A pipeline of this kind on the very parts of another one: nothing is loaded again."""
+        shared = cls(**other.components, description=other.description)
+        shared.set_progress_bar_config(**getattr(other, "_progress_bar_config", {}))
+        return shared
+
     @property
     def default_prompt(self) -> str:
         """The prompt that is used when none is given."""

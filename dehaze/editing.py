@@ -200,6 +200,7 @@ class EditPipeline(InversionPipeline):
                 raise ValueError("there is neither a photo nor an inversion to edit")
             inversion = self.invert(photo, source, **inversion_settings)
             evaluations = int(inversion.trace.nfe.sum())
+        self._check_fit(inversion, photo)
         edited = self.edit(
             inversion,
             source,
@@ -301,6 +302,27 @@ class EditPipeline(InversionPipeline):
         _, latents, mask = max(samples, key=lambda sample: sample[0])
         scores = tuple(score for score, _, _ in samples) if settings.samples > 1 else ()
         return EditedLatents(latents, mask, scores, evaluations)
+
+    def _check_fit(self, inversion: InversionResult, photo: Array | None) -> None:
+        """Raises ``ValueError`` where an inversion is of another model or another photo."""
+        needs = self.description
+        channels, *found = inversion.trajectory.shape[2:]
+        if channels != self.unet.config.in_channels:
+            raise ValueError(
+                f"the inversion has {channels} channels and the model "
+                f"{self.unet.config.in_channels}: it was made by another model"
+            )
+        if photo is None:
+            return
+        wanted = [
+            (side + -side % needs.size_multiple) // needs.pixels_per_latent
+            for side in self.working_size(photo)
+        ]
+        if found != wanted:
+            raise ValueError(
+                f"the inversion's latents are {tuple(found)} and the photo's {tuple(wanted)}: it "
+                "was made of another photo"
+            )
 
     def _prompts(self, source: str, target: str | None) -> tuple[TokenizedPrompt, TokenizedPrompt]:
         texts = (source, source if target is None else target)

@@ -94,6 +94,26 @@ def word_map(
     return heat
 
 
+def grid_maps(
+    record: Mapping[str, Tensor], span: Sequence[int], latent_size: tuple[int, int]
+) -> dict[str, Array]:
+    """The word's map in each layer at each recorded step: float32 (n, H, W), step n first.
+
+    Arguments and errors as ``word_map``; only the first sample of a batch is looked at.
+    """
+    return {
+        layer: np.stack(
+            [
+                word_map(record, span, latent_size, layers={layer: 1.0}, steps=[step])[0]
+                .cpu()
+                .numpy()
+                for step in reversed(steps)
+            ]
+        )
+        for layer, steps in recorded_layers(record).items()
+    }
+
+
 def normalised(heat: Array) -> Array:
     """The map stretched to [0, 1], for pictures only; a flat map becomes 0."""
     low, high = float(heat.min()), float(heat.max())

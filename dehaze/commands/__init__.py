@@ -19,6 +19,8 @@ from dehaze import __version__
 # Stated here so that the list of commands needs no import of them.
 COMMANDS = {
     "run": "Remove the haze from photos and folders of photos.",
+    "edit": "Edit a photo, or a generated picture, by two prompts.",
+    "attention": "Show where in a photo the model attends to a word.",
     "invert": "Invert a photo and show how the inversion converged.",
     "evaluate": "Measure a model on published data sets.",
     "doctor": "Say what is installed, what is missing, and what to do.",

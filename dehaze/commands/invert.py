@@ -55,7 +55,7 @@ def _criteria() -> Iterable[str]:
 )
 @click.option("--model", default="bundled", show_default=True, help="As in run.")
 @click.option("--prompt", help="What the photo shows.  [default: the model's]")
-@click.option("--word", help="The haze word in the prompt.  [default: the model's]")
+@click.option("--word", help="A word that the prompt must hold.")
 @click.option(
     "--solver",
     type=RegistryChoice(_solvers),
@@ -113,6 +113,7 @@ def invert(
     Exit code: 0, it is written; 2, it could not be.
     """
     quiet_libraries()
+    from dehaze.editing import EditPipeline
     from dehaze.eval.inversion import InversionEvaluationError, import_figure
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.images import PhotoError, read_photo, write_bytes
@@ -123,7 +124,7 @@ def invert(
         if plots is not None:
             import_figure()
         pixels = read_photo(image).pixels
-        pipeline = load_pipeline(PipelineOptions(model=model, device=device))
+        pipeline = EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device)))
         inversion = pipeline.invert(pixels, **settings)
         output.parent.mkdir(parents=True, exist_ok=True)
         write_bytes(output, inversion.to_bytes())

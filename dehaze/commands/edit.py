@@ -1,0 +1,282 @@
+"""``dehaze edit``: a photo, or a generated picture, under another prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_libraries
+
+if TYPE_CHECKING:
+    from dehaze.editing import EditResult
+    from dehaze.images import Photo
+
+
+def _controls() -> Iterable[str]:
+    from dehaze.attention.control import CONTROLS
+
+    return CONTROLS
+
+
+def _modes() -> Iterable[str]:
+    from dehaze.editing import PLAIN
+    from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES
+
+    return (PLAIN, *RECONSTRUCTION_MODES)
+
+
+def _refinements() -> Iterable[str]:
+    from dehaze.physics import REFINEMENTS
+
+    return REFINEMENTS
+
+
+def _solvers() -> Iterable[str]:
+    from dehaze.inversion import list_solvers
+
+    return list_solvers()
+
+
+class _Weight(click.ParamType):
+    """WORD=NUMBER, or a number alone where a default makes sense."""
+
+    name = "WORD=NUMBER"
+
+    def __init__(self, *, default: bool = False) -> None:
+        self._default = default
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, float]:
+        if isinstance(value, tuple):
+            return value
+        word, equals, number = str(value).rpartition("=")
+        if not word and (equals or not self._default):
+            self.fail(f"{value!r} is no WORD=NUMBER such as haze=-1.", param, ctx)
+        try:
+            return word or "default", float(number)
+        except ValueError:
+            self.fail(f"{number!r} in {value!r} is no number.", param, ctx)
+
+
+@click.command(short_help=COMMANDS["edit"])
+@click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
+@click.option("--source", required=True, help="What the picture shows.")
+@click.option("--target", help="What it shall show.  [default: the source, its words weighed]")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="The result; made or replaced.  [default: edited/ and the photo's name]",
+)
+@click.option(
+    "--inversion",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="What dehaze invert wrote for IMAGE and --source: nothing is inverted again.",
+)
+@click.option(
+    "--generate",
+    type=click.IntRange(min=0),
+    metavar="SEED",
+    help="In place of IMAGE: edit the picture that --source makes from this seed.",
+)
+@click.option(
+    "--control",
+    type=RegistryChoice(_controls),
+    metavar="NAME",
+    help="replace, refine or reweight.  [default: what fits the prompts]",
+)
+@click.option(
+    "--cross-replace",
+    type=_Weight(default=True),
+    multiple=True,
+    metavar="[WORD=]SHARE",
+    help="Share of the steps with the source's cross-attention, of all words or of one of the "
+    "target; may be repeated.  [default: 0.8]",
+)
+@click.option(
+    "--self-replace",
+    type=click.FloatRange(0, 1),
+    default=0.4,
+    show_default=True,
+    help="Share of the steps with the source's self-attention.",
+)
+@click.option(
+    "--word-weight",
+    type=_Weight(),
+    multiple=True,
+    metavar="WORD=NUMBER",
+    help="Multiply the attention to a word of the target; may be repeated.",
+)
+@click.option("--blend", multiple=True, metavar="WORD", help="Change only where this word is.")
+@click.option("--substruct", multiple=True, metavar="WORD", help="And not where this word is.")
+@click.option(
+    "--blend-threshold",
+    type=click.FloatRange(0, 1),
+    default=0.3,
+    show_default=True,
+    metavar="SHARE",
+)
+@click.option(
+    "--mode",
+    type=RegistryChoice(_modes),
+    default="plain",
+    show_default=True,
+    metavar="NAME",
+    help="What holds guidance to the source: plain, or a reconstruction mode; a wrong name lists "
+    "them.",
+)
+@click.option(
+    "--guidance",
+    "guidance_scale",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="Classifier-free guidance; 1 is none.",
+)
+@click.option(
+    "--guidance-outside",
+    type=click.FloatRange(min=0),
+    help="Guidance where the edited word is not: blended guidance.",
+)
+@click.option("--focus", metavar="WORD", help="The edited word of the source.  [default: found]")
+@click.option(
+    "--strength",
+    type=click.FloatRange(min=0),
+    default=1.0,
+    show_default=True,
+    help="How much of the edit is done; 0 gives the picture back.",
+)
+@click.option(
+    "--fresh-source",
+    is_flag=True,
+    help="Measure a strength above 1 from the source prompt at the edited picture.",
+)
+@click.option(
+    "--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Noise of the steps."
+)
+@click.option(
+    "--samples",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Of so many draws with --eta keep the best.",
+)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@click.option(
+    "--refine",
+    type=RegistryChoice(_refinements),
+    default="affine",
+    show_default=True,
+    metavar="NAME",
+    help="affine keeps the photo's details; none shows what the model made, new things too.",
+)
+@click.option("--steps", type=click.IntRange(min=1), help="[default: the model's]")
+@click.option("--depth", type=click.IntRange(min=1), help="Invert so many of them.  [default: all]")
+@click.option(
+    "--solver",
+    type=RegistryChoice(_solvers),
+    metavar="NAME",
+    help="Of the inversion; a wrong name lists them.  [default: the model's]",
+)
+@click.option("--model", default="bundled", show_default=True, help="As in run.")
+@click.option("--device", default="auto", show_default=True)
+def edit(
+    image: Path | None,
+    source: str,
+    target: str | None,
+    output: Path | None,
+    inversion: Path | None,
+    generate: int | None,
+    cross_replace: tuple[tuple[str, float], ...],
+    self_replace: float,
+    word_weight: tuple[tuple[str, float], ...],
+    refine: str,
+    steps: int | None,
+    depth: int | None,
+    solver: str | None,
+    model: str,
+    device: str,
+    **settings: Any,
+) -> None:
+    """Edit the photo IMAGE by two prompts: what it shows, and what it shall show.
+
+    \b
+      dehaze edit a.jpg --source "a photo with haze" --target "a photo"
+      dehaze edit a.jpg --source "a street at night" --target "a street at sunset"
+      dehaze edit a.jpg --source "a photo with haze" --word-weight haze=-1
+      dehaze edit --generate 7 --source "a city in fog" --target "a city in snow"
+
+    With --inversion and no IMAGE the result has the size that the model works at.
+
+    Exit code: 0, it is written; 2, it could not be.
+    """
+    if (generate is None) == (image is None and inversion is None):
+        raise click.UsageError("name a photo, or --inversion FILE, or --generate SEED: one source.")
+    if generate is not None and (depth is not None or solver is not None):
+        raise click.UsageError("--depth and --solver are of an inversion; --generate needs none.")
+    if inversion is not None and any(value is not None for value in (steps, depth, solver)):
+        raise click.UsageError("--steps, --depth and --solver were chosen when it was inverted.")
+    destination = output or Path("edited") / _name(image, inversion, generate)
+    if image is not None and destination.exists() and destination.samefile(image):
+        raise click.UsageError("the result would replace the photo: name another -o FILE.")
+    quiet_libraries()
+    from dehaze.editing import EditPipeline, EditSettings
+    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
+    from dehaze.images import PhotoError, read_photo
+    from dehaze.inversion import InversionResult, NonFiniteError
+
+    try:
+        chosen = EditSettings(
+            cross_replace_steps=dict(cross_replace) or 0.8,
+            self_replace_steps=self_replace,
+            word_weights=dict(word_weight),
+            **settings,
+        )
+        photo = None if image is None else read_photo(image)
+        path = None if inversion is None else InversionResult.load(inversion)
+        pipe = EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device)))
+        pipe.check_prompts(source, target, chosen)
+        if generate is not None:
+            path = pipe.generate(source, seed=generate, steps=steps)
+        result = pipe(
+            None if photo is None else photo.pixels,
+            source,
+            target,
+            chosen,
+            inversion=path,
+            refine=refine,
+            **({} if path is not None else {"steps": steps, "depth": depth, "solver": solver}),
+        )
+        destination.parent.mkdir(parents=True, exist_ok=True)
+        _write(destination, result, photo)
+    except (MethodError, NonFiniteError, OSError, PhotoError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    made = 0 if generate is None or path is None else int(path.trace.nfe.sum())
+    parts = [f"{result.nfe + made} NFE"]
+    if result.scores:
+        scores = ", ".join(f"{score:.2f}" for score in result.scores)
+        parts.append(f"best {max(result.scores):.2f} of {scores}")
+    if result.mask is not None:
+        parts.append(f"{100 * result.mask.mean():.0f} % let through")
+    click.echo(f"{'; '.join(parts)}; {destination}")
+
+
+def _name(image: Path | None, inversion: Path | None, generate: int | None) -> str:
+    if image is not None:
+        return image.name
+    return f"{inversion.stem}.png" if inversion is not None else f"generated-{generate}.png"
+
+
+def _write(destination: Path, result: EditResult, photo: Photo | None) -> None:
+    from dehaze.images import write_photo
+
+    write_photo(destination, result.image, like=photo)
+    if photo is None:
+        # There is no file to compare it with.
+        write_photo(destination.with_suffix(f".source{destination.suffix}"), result.source)

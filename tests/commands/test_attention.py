@@ -1,0 +1,79 @@
+"""``dehaze attention``: five files, each what it says."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.commands import main
+from dehaze.editing import EditPipeline
+
+
+@pytest.fixture
+def picture(tmp_path: Path, photo: NDArray[np.float32]) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray((255 * photo).astype(np.uint8)).save(path)
+    return path
+
+
+def call(picture: Path, *arguments: object) -> Result:
+    settings = ["attention", picture, "-o", picture.parent / "maps", *arguments]
+    return CliRunner().invoke(main, list(map(str, settings)))
+
+
+def test_the_maps_of_a_phrase(picture: Path, random_model: Path) -> None:
+    prompt = "a city, in dense haze"
+    done = call(
+        picture, "--prompt", prompt, "--word", "dense haze", "--model", random_model, "--steps", 3
+    )
+    assert done.exit_code == 0, done.output
+    folder = picture.parent / "maps"
+    names = sorted(path.name for path in folder.iterdir())
+    start = "photo.png.dense haze"
+    kinds = (".grid.npy", ".grid.png", ".npy", ".png")
+    assert names == [*(f"{start}{kind}" for kind in kinds), "photo.png.words.png"]
+    heat = np.load(folder / f"{start}.npy")
+    assert (heat.dtype, heat.shape) == (np.float32, (40, 60))
+    # The very map of the library, and the very one that the grid averages to.
+    pipe = EditPipeline.from_pretrained(random_model)
+    pipe.set_progress_bar_config(disable=True)
+    pixels = np.asarray(Image.open(picture))
+    inversion = pipe.invert(pixels, prompt, steps=3)
+    expected = pipe.word_attention(pixels, inversion, prompt, "dense haze")
+    np.testing.assert_allclose(heat, expected, atol=1e-6)
+    grid = np.load(folder / f"{start}.grid.npy")
+    assert grid.shape == (7, 3, 8, 12)
+    assert grid.mean() == pytest.approx(float(heat.mean()), rel=0.02)
+    assert Image.open(folder / f"{start}.png").size == (60, 40)
+    # Photo, phrase, and a, city, in, dense, haze.
+    sheet = Image.open(folder / "photo.png.words.png")
+    assert sheet.size == (7 * (288 + 6) + 6, 192 + 14 + 6 + 6)
+    assert "dense haze: mean probability" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (("--word", "rain"), "it has a, photo, with, haze"),
+        (("--prompt", "a city in fog"), "it has a, city, in, fog"),
+        (("--model", "no/such/model"), "does not load"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    picture: Path, random_model: Path, arguments: tuple[object, ...], cause: str
+) -> None:
+    done = call(picture, "--model", random_model, *arguments)
+    assert done.exit_code == 2
+    assert cause in done.stderr
+    assert not (picture.parent / "maps").exists()
+
+
+def test_a_word_that_the_bundled_model_never_learned_is_refused(picture: Path) -> None:
+    done = call(picture, "--prompt", "a photo of elephants", "--word", "elephants")
+    assert done.exit_code == 2
+    assert "no word 'elephants': it has a, aerial" in done.stderr

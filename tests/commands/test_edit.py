@@ -1,0 +1,166 @@
+"""``dehaze edit``: photos, saved inversions, generated pictures, and what is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.commands import main
+
+SOURCE = ("--source", "a street with haze")
+TARGET = ("--target", "a street with snow")
+
+
+@pytest.fixture
+def picture(tmp_path: Path, photo: NDArray[np.float32]) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray((255 * photo).astype(np.uint8)).save(path)
+    return path
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["edit", *map(str, arguments)])
+
+
+def pixels(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(path))
+
+
+def test_a_photo_is_edited_under_its_own_name(
+    picture: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(picture.parent)
+    before = picture.read_bytes()
+    done = call(picture, *SOURCE, *TARGET, "--model", random_model)
+    assert done.exit_code == 0, done.output
+    result = picture.parent / "edited" / "photo.png"
+    assert pixels(result).shape == pixels(picture).shape
+    assert not np.array_equal(pixels(result), pixels(picture))
+    assert picture.read_bytes() == before
+    assert "edited/photo.png" in done.stdout
+
+
+def test_every_option_reaches_the_edit(picture: Path, random_model: Path) -> None:
+    out = picture.parent / "out.png"
+    done = call(
+        picture, *SOURCE, *TARGET, "--model", random_model, "-o", out,
+        "--control", "refine", "--cross-replace", "0.9", "--cross-replace", "snow=0.2",
+        "--self-replace", 0.2, "--word-weight", "snow=2", "--blend", "street", "--substruct", "a",
+        "--blend-threshold", 0.9, "--guidance", 2, "--guidance-outside", 1.5, "--focus", "haze",
+        "--strength", 1.2, "--fresh-source", "--eta", 0.2, "--samples", 2, "--seed", 4,
+        "--refine", "none", "--steps", 3, "--depth", 2, "--solver", "anderson",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "best" in done.stdout
+    assert "% let through" in done.stdout
+    guided = call(
+        picture, *SOURCE, *TARGET, "--model", random_model, "-o", out, "--mode", "direct",
+        "--guidance", 2, "--steps", 2,
+    )  # fmt: skip
+    assert guided.exit_code == 0, guided.output
+
+
+def test_words_are_weighed_without_a_target(picture: Path, random_model: Path) -> None:
+    settings = (*SOURCE, "--model", random_model, "--refine", "none", "--cross-replace", 1)
+    files = [picture.parent / f"{name}.png" for name in ("same", "weighed")]
+    assert call(picture, *settings, "-o", files[0]).exit_code == 0
+    assert call(picture, *settings, "-o", files[1], "--word-weight", "haze=-5").exit_code == 0
+    same, weighed = map(pixels, files)
+    assert np.abs(same.astype(int) - weighed).max() >= 1
+
+
+def test_a_saved_inversion_is_edited_twice_for_a_step_each(
+    picture: Path, random_model: Path
+) -> None:
+    saved = picture.parent / "photo.safetensors"
+    inverted = CliRunner().invoke(
+        main,
+        list(
+            map(
+                str,
+                ("invert", picture, "-o", saved, "--model", random_model, "--prompt", SOURCE[1]),
+            )
+        ),
+    )
+    assert inverted.exit_code == 0, inverted.output
+    whole = picture.parent / "whole.png"
+    assert call(picture, *SOURCE, *TARGET, "--model", random_model, "-o", whole).exit_code == 0
+    settings = (*SOURCE, "--model", random_model, "--inversion", saved)
+    again = picture.parent / "again.png"
+    done = call(picture, *settings, *TARGET, "-o", again)
+    assert done.stdout.startswith("4 NFE")
+    np.testing.assert_array_equal(pixels(again), pixels(whole))
+    # Without the photo, at the size of the model.
+    alone = picture.parent / "alone.png"
+    other = call(*settings, "--target", "a street with rain", "-o", alone)
+    assert other.stdout.startswith("4 NFE")
+    assert pixels(alone).shape == (16, 24, 3)
+    assert pixels(picture.parent / "alone.source.png").shape == (16, 24, 3)
+
+
+def test_a_generated_picture_is_edited(tmp_path: Path, random_model: Path) -> None:
+    out = tmp_path / "made.png"
+    done = call("--generate", 7, *SOURCE, *TARGET, "--model", random_model, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("8 NFE")
+    assert not np.array_equal(pixels(out), pixels(tmp_path / "made.source.png"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        ((), "one source"),
+        (("PHOTO", "--generate", 1), "one source"),
+        (("--generate", 1, "--depth", 2), "--generate needs none"),
+        (("--inversion", "x.safetensors", "--steps", 2), "when it was inverted"),
+        (("PHOTO", "-o", "PHOTO"), "would replace the photo"),
+        (("PHOTO", "--control", "swirl"), "replace, refine, reweight"),
+        (("PHOTO", "--control", "reweight"), "keeps the prompt"),
+        (("PHOTO", "--mode", "magic"), "null-text"),
+        (("PHOTO", "--mode", "direct"), "guidance_scale"),
+        (("PHOTO", "--word-weight", "haze"), "WORD=NUMBER"),
+        (("PHOTO", "--word-weight", "snow=much"), "'much'"),
+        (("PHOTO", "--word-weight", "rain=2"), "it has a, street, with, snow"),
+        (("PHOTO", "--blend", "rain"), "it has a, street, with, haze"),
+        (("PHOTO", "--cross-replace", "snow=2"), "0 to 1"),
+        (("PHOTO", "--inversion", "missing.safetensors"), "missing.safetensors"),
+        (("missing.jpg",), "missing.jpg"),
+        (("PHOTO", "--model", "no/such/model"), "does not load"),
+    ],
+)
+def test_what_is_wrong_is_named_and_nothing_is_written(
+    picture: Path, random_model: Path, arguments: tuple[object, ...], cause: str
+) -> None:
+    out = picture.parent / "made" / "out.png"
+    given = [picture if argument == "PHOTO" else argument for argument in arguments]
+    settings = (*SOURCE, *TARGET, "-o", out, "--model", random_model)
+    done = call(*settings, *given)
+    assert done.exit_code == 2
+    assert cause in done.stderr
+    assert not out.parent.exists()
+
+
+def test_the_inversion_of_another_photo_is_refused(
+    picture: Path, random_model: Path, tmp_path: Path
+) -> None:
+    saved = tmp_path / "other.safetensors"
+    square = tmp_path / "square.png"
+    Image.fromarray(pixels(picture)[:40, :40]).save(square)
+    CliRunner().invoke(
+        main, ["invert", str(square), "-o", str(saved), "--model", str(random_model)]
+    )
+    done = call(picture, *SOURCE, *TARGET, "--model", random_model, "--inversion", saved)
+    assert done.exit_code == 2
+    assert "another photo" in done.stderr
+
+
+def test_a_word_that_the_bundled_model_never_learned_lists_those_it_has(picture: Path) -> None:
+    done = call(picture, *SOURCE, "--target", "a street with elephants")
+    assert done.exit_code == 2
+    assert "no word 'elephants': it has a, aerial" in done.stderr
+    assert "\n" not in done.stderr.strip()
