@@ -120,7 +120,7 @@ class _Weight(click.ParamType):
     type=click.FloatRange(0, 1),
     default=0.3,
     show_default=True,
-    metavar="SHARE",
+    help="A word is where its map is above so much of its peak.",
 )
 @click.option(
     "--mode",
@@ -244,6 +244,7 @@ def edit(
         pipe.check_prompts(source, target, chosen)
         if generate is not None:
             path = pipe.generate(source, seed=generate, steps=steps)
+        inverting: dict[str, Any] = {"steps": steps, "depth": depth, "solver": solver}
         result = pipe(
             None if photo is None else photo.pixels,
             source,
@@ -251,7 +252,7 @@ def edit(
             chosen,
             inversion=path,
             refine=refine,
-            **({} if path is not None else {"steps": steps, "depth": depth, "solver": solver}),
+            **(inverting if path is None else {}),
         )
         destination.parent.mkdir(parents=True, exist_ok=True)
         _write(destination, result, photo)
