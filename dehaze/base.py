@@ -17,9 +17,8 @@ from torch import Tensor
 
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession, controlled_attention
-from dehaze.inversion import DDIMTable, InversionResult, Inverter, denoise
+from dehaze.inversion import DDIMTable, InversionResult, Inverter, NetworkFunction, denoise
 from dehaze.inversion.criteria import get_criterion
-from dehaze.inversion.inverter import NetworkFunction
 from dehaze.inversion.sampling import sample
 from dehaze.models.load import BUNDLED, load_parts
 from dehaze.models.registry import ModelDescription, describe
@@ -123,7 +122,7 @@ class InversionPipeline(DiffusionPipeline):
             word: a word that the prompt must hold.
             steps: N, DDIM steps.
             spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
-            solver: of the implicit inversion step, see ``dehaze.inversion.list_solvers``.
+            solver: the inversion method, see ``dehaze.inversion.list_methods``.
             max_iterations: of the solver, a step.
             tolerance: of the solver, relative.
             criterion: when a step is solved, see ``dehaze.inversion.list_criteria``.

@@ -109,7 +109,7 @@ class DehazePipeline(InversionPipeline):
             strength: w, 0 for the photo as it was, 1 for the swap; or a map (H, W) of it.
             steps: N, DDIM steps.
             spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
-            solver: of the implicit inversion step, see ``dehaze.inversion.list_solvers``.
+            solver: the inversion method, see ``dehaze.inversion.list_methods``.
             max_iterations: of the solver, a step.
             tolerance: of the solver, relative.
             depth: how many of the N steps to invert; all when None.

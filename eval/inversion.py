@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from dehaze.eval.metrics import psnr_rgb
 from dehaze.images import write_bytes
-from dehaze.inversion import list_criteria, list_predictors, list_solvers
+from dehaze.inversion import list_criteria, list_methods, list_predictors
 from dehaze.inversion.criteria import root_mean_square
 from dehaze.physics import resize
 
@@ -68,7 +68,7 @@ def parse_inversion_method(text: str) -> InversionMethod:
         InversionEvaluationError: a name or a number is wrong; the message lists what there is.
     """
     solver, _, rest = text.partition(":")
-    names = {"solver": list_solvers(), "predictor": list_predictors(), "criterion": list_criteria()}
+    names = {"solver": list_methods(), "predictor": list_predictors(), "criterion": list_criteria()}
     chosen: dict[str, Any] = {"solver": solver}
     for setting in filter(None, rest.split(",")):
         key, _, value = setting.partition("=")

@@ -476,9 +476,9 @@ def _refuse_argument(name: str, argument: str) -> None:
 
 
 def _solver(value: str) -> str:
-    from dehaze.inversion import list_solvers
+    from dehaze.inversion import list_methods
 
-    return _one_of(value, list_solvers())
+    return _one_of(value, list_methods())
 
 
 def _refinement(value: str) -> str:

@@ -34,9 +34,9 @@ def _psnr_variants() -> Iterable[str]:
 
 
 def _solvers() -> Iterable[str]:
-    from dehaze.inversion import list_solvers
+    from dehaze.inversion import list_methods
 
-    return list_solvers()
+    return list_methods()
 
 
 def _refinements() -> Iterable[str]:

@@ -20,9 +20,9 @@ _PLOTTED_ITERATIONS = 12
 
 
 def _solvers() -> Iterable[str]:
-    from dehaze.inversion import list_solvers
+    from dehaze.inversion import list_methods
 
-    return list_solvers()
+    return list_methods()
 
 
 def _predictors() -> Iterable[str]:

@@ -38,9 +38,9 @@ RECIPE = ("prompt", "word", "reading", "strength", "solver", "steps", "tolerance
 
 
 def _solvers() -> Iterable[str]:
-    from dehaze.inversion.solvers import list_solvers
+    from dehaze.inversion import list_methods
 
-    return list_solvers()
+    return list_methods()
 
 
 def _refinements() -> Iterable[str]:

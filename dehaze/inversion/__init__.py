@@ -1,26 +1,30 @@
-"""Exact inversion of DDIM: schedule, solvers, the inverter, and the way back.
+"""Exact inversion of DDIM: schedule, methods, the inverter, and the way back.
 
 Nothing here knows what is being edited: a network comes in as a function, latents go out.
 """
 
 from dehaze.inversion.criteria import list_criteria
 from dehaze.inversion.denoising import denoise
-from dehaze.inversion.inverter import InversionResult, InversionTrace, Inverter, NonFiniteError
+from dehaze.inversion.inverter import Inverter
+from dehaze.inversion.methods import get_method, list_methods
+from dehaze.inversion.network import NetworkFunction, NonFiniteError
 from dehaze.inversion.predictors import list_predictors
+from dehaze.inversion.result import InversionResult, InversionTrace
 from dehaze.inversion.schedule import DDIMTable, ScheduleError
-from dehaze.inversion.solvers import Solution, get_solver, list_solvers
+from dehaze.inversion.solvers import Solution
 
 __all__ = [
     "DDIMTable",
     "InversionResult",
     "InversionTrace",
     "Inverter",
+    "NetworkFunction",
     "NonFiniteError",
     "ScheduleError",
     "Solution",
     "denoise",
-    "get_solver",
+    "get_method",
     "list_criteria",
+    "list_methods",
     "list_predictors",
-    "list_solvers",
 ]

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from dehaze.inversion.denoising import denoise
-from dehaze.inversion.inverter import Inverter, NetworkFunction
+from dehaze.inversion.inverter import Inverter
+from dehaze.inversion.network import NetworkFunction
 from dehaze.inversion.schedule import DDIMTable
 
 _STEPS = 2

@@ -7,7 +7,9 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dehaze.inversion.inverter import InversionResult, NetworkFunction, require_finite
+from dehaze.inversion.methods import get_method
+from dehaze.inversion.network import NetworkFunction, evaluate_noise
+from dehaze.inversion.result import InversionResult
 
 
 def denoise(
@@ -22,7 +24,7 @@ def denoise(
 
     At each step eps = eps_src + w (eps_tgt - eps_src), where eps_src is the noise that made the
     step in the inversion. w = 0 undoes the inversion exactly and never runs the network; w = 1 is
-    the target prompt alone.
+    the target prompt alone. The sampler is that of the method which inverted: DDIM, EDICT or BDIA.
 
     Args:
         inversion: from ``Inverter.invert``.
@@ -37,16 +39,19 @@ def denoise(
     Raises:
         NonFiniteError: the network returned a value that is not finite.
     """
-    table = inversion.table
-    z = inversion.latents
-    everyone = torch.arange(z.shape[0], device=z.device)
+    everyone = torch.arange(inversion.latents.shape[0], device=inversion.latents.device)
     untouched = not bool(torch.as_tensor(strength).any())
-    for i in range(inversion.steps, 0, -1):
-        noise = inversion.noise[i - 1]
-        if not untouched:
-            output = network(z, i, everyone).to(z.dtype)
-            require_finite(output, i, table)
-            noise = noise + strength * (table.predicted_noise(output, z, i) - noise)
-        z = revise(i, table.denoise_step(z, noise, i), noise)
+
+    def noise_at(z: Tensor, i: int, source: Tensor) -> Tensor:
+        if untouched:
+            return source
+        return source + strength * (
+            evaluate_noise(inversion.table, network, z, i, everyone) - source
+        )
+
+    def after_step(i: int, z: Tensor, noise: Tensor) -> Tensor:
+        z = revise(i, z, noise)
         on_step(i, z)
-    return z
+        return z
+
+    return get_method(inversion.method).denoise(inversion, noise_at, after_step)

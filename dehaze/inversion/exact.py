@@ -6,10 +6,13 @@ DDIM's trajectory: both evaluate the network beside it.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from dehaze.inversion.inverter import NetworkFunction
+from dehaze.inversion.network import NetworkFunction, evaluate_noise
+from dehaze.inversion.result import AfterStep, BlendedNoise, InversionResult, InversionTrace
 from dehaze.inversion.schedule import DDIMTable
 
 _EDICT_MIXING = 0.93
@@ -17,8 +20,14 @@ _BDIA_GAMMA = 0.96
 
 
 def edict_invert(
-    table: DDIMTable, network: NetworkFunction, latents: Tensor, mixing: float = _EDICT_MIXING
-) -> tuple[Tensor, Tensor]:
+    table: DDIMTable,
+    network: NetworkFunction,
+    latents: Tensor,
+    depth: int,
+    on_step: Callable[[int], None] = lambda i: None,
+    *,
+    mixing: float = _EDICT_MIXING,
+) -> InversionResult:
     """EDICT inversion: two coupled latents, both of which start at z_0.
 
     A denoising step, with x and y changing roles at each:
@@ -33,47 +42,81 @@ def edict_invert(
         table: the schedule.
         network: under the source prompt.
         latents: z_0, (B, C, H, W).
+        depth: steps to invert.
+        on_step: called with i after each step.
         mixing: p, in (0, 1].
 
     Returns:
-        (x_N, y_N), each (B, C, H, W).
+        the inversion; its trajectory and noise are those of x, the companion's those of y.
 
     Source: EDICT, arXiv 2211.12446.
     """
     everyone = torch.arange(latents.shape[0], device=latents.device)
     x, y = latents, latents
-    for i in range(1, table.steps + 1):
+    trajectories: tuple[list[Tensor], list[Tensor]] = ([x], [y])
+    noises: tuple[list[Tensor], list[Tensor]] = ([], [])
+    for i in range(1, depth + 1):
         x, y = _in_turn(x, y, i)
         y = (y - (1.0 - mixing) * x) / mixing
         x = (x - (1.0 - mixing) * y) / mixing
-        y = table.inverse_step(y, _noise(table, network, x, i, everyone), i)
-        x = table.inverse_step(x, _noise(table, network, y, i, everyone), i)
-        x, y = _in_turn(x, y, i)
-    return x, y
+        noise_of_y = evaluate_noise(table, network, x, i, everyone)
+        y = table.inverse_step(y, noise_of_y, i)
+        noise_of_x = evaluate_noise(table, network, y, i, everyone)
+        x = table.inverse_step(x, noise_of_x, i)
+        for kept, pair in (
+            (trajectories, _in_turn(x, y, i)),
+            (noises, _in_turn(noise_of_x, noise_of_y, i)),
+        ):
+            for values, value in zip(kept, pair, strict=True):
+                values.append(value)
+        x, y = trajectories[0][-1], trajectories[1][-1]
+        on_step(i)
+    (x_trajectory, y_trajectory), (x_noise, y_noise) = (
+        tuple(torch.stack(values) for values in kept) for kept in (trajectories, noises)
+    )
+    return InversionResult(
+        x_trajectory,
+        x_noise,
+        table,
+        _trace(depth, latents, evaluations=2),
+        method="edict",
+        companion={"trajectory": y_trajectory, "noise": y_noise},
+    )
 
 
 def edict_denoise(
-    table: DDIMTable,
-    network: NetworkFunction,
-    pair: tuple[Tensor, Tensor],
+    inversion: InversionResult,
+    noise_at: BlendedNoise,
+    after_step: AfterStep = lambda i, latents, noise: latents,
+    *,
     mixing: float = _EDICT_MIXING,
-) -> tuple[Tensor, Tensor]:
-    """The way back of ``edict_invert``: (x_N, y_N) -> (x_0, y_0), both z_0 under its network."""
-    x, y = pair
-    everyone = torch.arange(x.shape[0], device=x.device)
-    for i in range(table.steps, 0, -1):
+) -> Tensor:
+    """The way back of ``edict_invert``: x_0, which is z_0 where the noise is the inversion's."""
+    table, companion = inversion.table, inversion.companion
+    x, y = inversion.latents, companion["trajectory"][-1]
+    for i in range(inversion.steps, 0, -1):
+        source_of_x, source_of_y = _in_turn(inversion.noise[i - 1], companion["noise"][i - 1], i)
         x, y = _in_turn(x, y, i)
-        x = table.denoise_step(x, _noise(table, network, y, i, everyone), i)
-        y = table.denoise_step(y, _noise(table, network, x, i, everyone), i)
+        noise_of_x = noise_at(y, i, source_of_x)
+        x = table.denoise_step(x, noise_of_x, i)
+        noise_of_y = noise_at(x, i, source_of_y)
+        y = table.denoise_step(y, noise_of_y, i)
         x = mixing * x + (1.0 - mixing) * y
         y = mixing * y + (1.0 - mixing) * x
         x, y = _in_turn(x, y, i)
-    return x, y
+        x = after_step(i, x, _in_turn(noise_of_x, noise_of_y, i)[0])
+    return x
 
 
 def bdia_invert(
-    table: DDIMTable, network: NetworkFunction, latents: Tensor, gamma: float = _BDIA_GAMMA
-) -> tuple[Tensor, Tensor]:
+    table: DDIMTable,
+    network: NetworkFunction,
+    latents: Tensor,
+    depth: int,
+    on_step: Callable[[int], None] = lambda i: None,
+    *,
+    gamma: float = _BDIA_GAMMA,
+) -> InversionResult:
     """BDIA inversion: each latent is made of the two before it.
 
     With D_i(z) = (z - B_i eps(z, i)) / A_i, DDIM's step from i down to i - 1, and
@@ -86,47 +129,77 @@ def bdia_invert(
     step.
 
     Args:
-        table: the schedule, of at least 2 steps.
+        table: the schedule.
         network: under the source prompt.
         latents: z_0, (B, C, H, W).
+        depth: steps to invert.
+        on_step: called with i after each step.
         gamma: g, in (0, 1]; the paper takes 0.92 to 1.
 
     Returns:
-        (z_{N-1}, z_N), each (B, C, H, W): both are needed to come back.
+        the inversion. The way back needs z_n and z_{n-1}, the last two of its trajectory.
+        ``noise[i - 1]`` is eps(z_i, i) for i < n; the last one, which the way back never asks for,
+        is that of a DDIM step from z_{n-1} to z_n.
 
     Source: BDIA, arXiv 2307.10829.
     """
     everyone = torch.arange(latents.shape[0], device=latents.device)
-    noise = _noise(table, network, latents, 1, everyone)
-    below, z = latents, table.inverse_step(latents, noise, 1)
-    for i in range(1, table.steps):
-        noise = _noise(table, network, z, i, everyone)
-        down, up = table.denoise_step(z, noise, i), table.inverse_step(z, noise, i + 1)
-        below, z = z, (below - down) / gamma + up
-    return below, z
+    first = evaluate_noise(table, network, latents, 1, everyone)
+    trajectory, noise = [latents, table.inverse_step(latents, first, 1)], []
+    on_step(1)
+    for i in range(1, depth):
+        below, z = trajectory[-2:]
+        noise.append(evaluate_noise(table, network, z, i, everyone))
+        down, up = table.denoise_step(z, noise[-1], i), table.inverse_step(z, noise[-1], i + 1)
+        trajectory.append((below - down) / gamma + up)
+        on_step(i + 1)
+    noise.append(table.noise_of_step(trajectory[-1], trajectory[-2], depth))
+    return InversionResult(
+        torch.stack(trajectory),
+        torch.stack(noise),
+        table,
+        _trace(depth, latents, evaluations=1),
+        method="bdia",
+    )
 
 
 def bdia_denoise(
-    table: DDIMTable,
-    network: NetworkFunction,
-    pair: tuple[Tensor, Tensor],
+    inversion: InversionResult,
+    noise_at: BlendedNoise,
+    after_step: AfterStep = lambda i, latents, noise: latents,
+    *,
     gamma: float = _BDIA_GAMMA,
 ) -> Tensor:
-    """The way back of ``bdia_invert``: (z_{N-1}, z_N) -> z_0."""
-    z, above = pair
-    everyone = torch.arange(z.shape[0], device=z.device)
-    for i in range(table.steps - 1, 0, -1):
-        noise = _noise(table, network, z, i, everyone)
+    """The way back of ``bdia_invert``, which begins one step down, at z_{n-1}."""
+    table = inversion.table
+    z, above = inversion.trajectory[-2], inversion.trajectory[-1]
+    z = after_step(inversion.steps, z, inversion.noise[-1])
+    for i in range(inversion.steps - 1, 0, -1):
+        noise = noise_at(z, i, inversion.noise[i - 1])
         down, up = table.denoise_step(z, noise, i), table.inverse_step(z, noise, i + 1)
-        z, above = gamma * (above - up) + down, z
+        z, above = after_step(i, gamma * (above - up) + down, noise), z
     return z
 
 
-def _noise(
-    table: DDIMTable, network: NetworkFunction, z: Tensor, i: int, everyone: Tensor
-) -> Tensor:
-    return table.predicted_noise(network(z, i, everyone).to(z.dtype), z, i)
+def _trace(depth: int, latents: Tensor, *, evaluations: int) -> InversionTrace:
+    """Nothing to iterate and nothing to measure: exact by construction."""
+    shape = (depth, latents.shape[0])
+    once = torch.ones(shape, dtype=torch.int64)
+
+    def unknown(*dimensions: int) -> Tensor:
+        return torch.full(dimensions, torch.nan, dtype=latents.dtype)
+
+    return InversionTrace(
+        residuals=unknown(depth, 1, shape[1]),
+        inter=unknown(depth, 1, shape[1]),
+        bounds=unknown(depth, 1, shape[1]),
+        iterations=once,
+        nfe=evaluations * once,
+        contraction=unknown(*shape),
+        converged=torch.ones(shape, dtype=torch.bool),
+    )
 
 
 def _in_turn(x: Tensor, y: Tensor, i: int) -> tuple[Tensor, Tensor]:
+    """x and y change roles at every other step, so that neither leads."""
     return (x, y) if i % 2 else (y, x)

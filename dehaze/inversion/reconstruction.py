@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dehaze.inversion.inverter import InversionResult, require_finite
+from dehaze.inversion.network import require_finite
+from dehaze.inversion.result import InversionResult
 
 EmbeddedNetwork = Callable[[Tensor, int, Tensor], Tensor]
 """(latents (B, C, H, W), step i, embedding (B, L, D)) -> network output (B, C, H, W)."""

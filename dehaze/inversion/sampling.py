@@ -5,12 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dehaze.inversion.inverter import (
-    InversionResult,
-    InversionTrace,
-    NetworkFunction,
-    require_finite,
-)
+from dehaze.inversion.network import NetworkFunction, evaluate_noise
+from dehaze.inversion.result import InversionResult, InversionTrace
 from dehaze.inversion.schedule import DDIMTable
 
 
@@ -37,9 +33,7 @@ def sample(
     everyone = torch.arange(z.shape[0], device=z.device)
     trajectory, noises = [z], []
     for i in range(table.steps, 0, -1):
-        output = network(z, i, everyone).to(z.dtype)
-        require_finite(output, i, table)
-        noise = table.predicted_noise(output, z, i)
+        noise = evaluate_noise(table, network, z, i, everyone)
         z = table.denoise_step(z, noise, i)
         trajectory.append(z)
         noises.append(noise)

@@ -25,7 +25,7 @@ from dehaze.commands import run as module
 from dehaze.engines import work
 from dehaze.eval.baselines import get_baseline
 from dehaze.images import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
-from dehaze.inversion.solvers import list_solvers
+from dehaze.inversion import list_methods
 from dehaze.models.load import BUNDLED_FOLDER
 from dehaze.physics import REFINEMENTS
 from dehaze.pipeline import READINGS
@@ -166,7 +166,7 @@ def test_notes_are_said(invoke: Invoke) -> None:
         ([], "Missing argument 'INPUT...'"),
         (["nowhere"], "'nowhere' does not exist"),
         (["in", "--save", "attention,depth"], "'depth' is not one of attention, transmission"),
-        (["in", "--solver", "guess"], f"'guess' is not one of {', '.join(list_solvers())}"),
+        (["in", "--solver", "guess"], f"'guess' is not one of {', '.join(list_methods())}"),
         (["in", "--refine", "guess"], f"'guess' is not one of {', '.join(REFINEMENTS)}"),
         (["in", "--save", "transmission", "--refine", "affine"], "needs --refine physics"),
         (["in", "--steps", "0"], "0 is not in the range x>=1"),
@@ -214,7 +214,7 @@ def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: Fake
     photo_at("a.png")
     invoke("a.png")
     assert pipeline.settings == [{"reading": "embedding", "strength": 1.0, "refine": "physics"}]
-    solver = list_solvers()[-1]
+    solver = list_methods()[-1]
     result = invoke(
         *("a.png", "--prompt", "a street in fog", "--word", "fog", "--reading", "delete"),
         *("--strength", "0.5", "--solver", solver, "--steps", "7", "--tolerance", "0.01"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dehaze.inversion import list_criteria, list_predictors, list_solvers
+from dehaze.inversion import list_criteria, list_methods, list_predictors
 from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -12,7 +12,7 @@ TEXT = (DOCS / "inversion.md").read_text(encoding="utf-8")
 
 
 def test_every_solver_stands_in_the_table() -> None:
-    for name in list_solvers():
+    for name in list_methods():
         assert f"\n| `{name}` | " in TEXT
 
 

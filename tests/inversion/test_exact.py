@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from dehaze.inversion import DDIMTable, Inverter, denoise
+from dehaze.inversion import DDIMTable, InversionResult, Inverter, denoise
 from dehaze.inversion.exact import bdia_denoise, bdia_invert, edict_denoise, edict_invert
+from dehaze.inversion.network import NetworkFunction
+from dehaze.inversion.result import BlendedNoise
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -33,6 +37,15 @@ def mild_network(z: Tensor, i: int, index: Tensor) -> Tensor:
     return torch.tanh(0.3 * z + 0.02 * i)
 
 
+def anew(table: DDIMTable, network: NetworkFunction) -> BlendedNoise:
+    """The noise that the network predicts, whatever the inversion found."""
+
+    def noise_at(z: Tensor, i: int, source: Tensor) -> Tensor:
+        return table.predicted_noise(network(z, i, torch.arange(len(z))), z, i)
+
+    return noise_at
+
+
 def latents() -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return torch.randn(2, 3, 4, 5, generator=generator, dtype=torch.float64)
@@ -42,10 +55,11 @@ def latents() -> Tensor:
 @pytest.mark.parametrize("steps", [4, 7, 50])
 def test_edict_comes_back_whatever_the_network(steps: int, prediction_type: str) -> None:
     table = table_of(steps, prediction_type)
-    pair = edict_invert(table, rough_network, latents())
-    assert (pair[0] - latents()).abs().max() > 0.1
-    for back in edict_denoise(table, rough_network, pair):
-        assert (back - latents()).abs().max() < 1e-6
+    inversion = edict_invert(table, rough_network, latents(), steps)
+    assert (inversion.latents - latents()).abs().max() > 0.1
+    assert (inversion.companion["trajectory"][-1] - inversion.latents).abs().max() > 0.01
+    back = edict_denoise(inversion, anew(table, rough_network))
+    assert (back - latents()).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
@@ -55,18 +69,19 @@ def test_bdia_comes_back_whatever_the_network(
     steps: int, prediction_type: str, gamma: float
 ) -> None:
     table = table_of(steps, prediction_type)
-    pair = bdia_invert(table, mild_network, latents(), gamma)
-    assert (pair[1] - latents()).abs().max() > 0.1
-    back = bdia_denoise(table, mild_network, pair, gamma)
+    inversion = bdia_invert(table, mild_network, latents(), steps, gamma=gamma)
+    assert (inversion.latents - latents()).abs().max() > 0.1
+    back = bdia_denoise(inversion, anew(table, mild_network), gamma=gamma)
     assert (back - latents()).abs().max() < 1e-6
 
 
 def test_with_another_network_on_the_way_back_they_do_not_come_back() -> None:
     table = table_of(10)
-    edict = edict_invert(table, mild_network, latents())
-    bdia = bdia_invert(table, mild_network, latents())
-    assert (edict_denoise(table, rough_network, edict)[0] - latents()).abs().max() > 0.01
-    assert (bdia_denoise(table, rough_network, bdia) - latents()).abs().max() > 0.01
+    edict = edict_invert(table, mild_network, latents(), 10)
+    bdia = bdia_invert(table, mild_network, latents(), 10)
+    other = anew(table, rough_network)
+    assert (edict_denoise(edict, other) - latents()).abs().max() > 0.01
+    assert (bdia_denoise(bdia, other) - latents()).abs().max() > 0.01
 
 
 def test_where_the_noise_does_not_depend_on_the_latent_all_invert_alike() -> None:
@@ -77,30 +92,54 @@ def test_where_the_noise_does_not_depend_on_the_latent_all_invert_alike() -> Non
 
     table = table_of(10)
     solved = Inverter(table, constant, tolerance=1e-12, max_iterations=3).invert(latents())
-    for pair in (
-        edict_invert(table, constant, latents()),
-        bdia_invert(table, constant, latents()),
-    ):
-        torch.testing.assert_close(pair[1], solved.latents, rtol=1e-9, atol=1e-9)
+    for invert in (edict_invert, bdia_invert):
+        made = invert(table, constant, latents(), 10)
+        torch.testing.assert_close(made.trajectory, solved.trajectory, rtol=1e-9, atol=1e-9)
 
 
 def test_a_converged_inversion_comes_back_as_the_oracles_do() -> None:
     table = table_of(10)
     solved = Inverter(table, mild_network, tolerance=1e-12, max_iterations=200).invert(latents())
-    oracle = edict_denoise(table, mild_network, edict_invert(table, mild_network, latents()))[0]
-    torch.testing.assert_close(denoise(solved, mild_network), oracle, rtol=1e-6, atol=1e-6)
+    oracle = Inverter(table, mild_network, solver="edict").invert(latents())
+    torch.testing.assert_close(
+        denoise(solved, mild_network), denoise(oracle, mild_network), rtol=1e-6, atol=1e-6
+    )
 
 
-def test_each_step_costs_what_is_said() -> None:
-    calls = {"edict": 0, "bdia": 0}
+@pytest.mark.parametrize(("method", "cost"), [("edict", 2), ("bdia", 1)])
+def test_each_step_costs_what_is_said(method: str, cost: int) -> None:
+    calls = 0
 
-    def counting(name: str) -> object:
-        def network(z: Tensor, i: int, index: Tensor) -> Tensor:
-            calls[name] += 1
-            return mild_network(z, i, index)
+    def counting(z: Tensor, i: int, index: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return mild_network(z, i, index)
 
-        return network
+    result = Inverter(table_of(10), counting, solver=method, evaluations=2).invert(latents())
+    assert calls == 10 * cost
+    assert int(result.trace.nfe[:, 0].sum()) == 2 * calls
+    assert result.trace.converged.all()
+    assert result.trace.residuals.isnan().all()
 
-    edict_invert(table_of(10), counting("edict"), latents())  # type: ignore[arg-type]
-    bdia_invert(table_of(10), counting("bdia"), latents())  # type: ignore[arg-type]
-    assert calls == {"edict": 20, "bdia": 10}
+
+@pytest.mark.parametrize("method", ["edict", "bdia"])
+@pytest.mark.parametrize("depth", [1, 2, 5])
+def test_a_partial_inversion_comes_back_too(method: str, depth: int) -> None:
+    steps: list[int] = []
+    inverter = Inverter(table_of(10), mild_network, solver=method)
+    result = inverter.invert(latents(), depth=depth, on_step=steps.append)
+    assert steps == list(range(1, depth + 1))
+    assert result.trajectory.shape == (depth + 1, *latents().shape)
+    assert result.noise.shape == (depth, *latents().shape)
+    back = denoise(result, mild_network, on_step=lambda i, z: steps.append(i))
+    assert (back - latents()).abs().max() < 1e-9
+    assert steps[depth:] == list(range(depth, 0, -1))
+
+
+@pytest.mark.parametrize("method", ["edict", "bdia"])
+def test_a_saved_inversion_knows_its_way_back(method: str, tmp_path: Path) -> None:
+    result = Inverter(table_of(6), mild_network, solver=method).invert(latents())
+    result.save(tmp_path / "inversion.safetensors")
+    loaded = InversionResult.load(tmp_path / "inversion.safetensors")
+    assert loaded.method == method
+    assert (denoise(loaded, mild_network) - latents()).abs().max() < 1e-9

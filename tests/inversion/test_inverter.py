@@ -14,7 +14,8 @@ from dehaze.inversion import (
     Inverter,
     NonFiniteError,
     denoise,
-    list_solvers,
+    get_method,
+    list_methods,
 )
 
 TABLE = DDIMTable.from_scheduler(
@@ -62,7 +63,7 @@ def test_plain_ddim_inversion_does_not_come_back() -> None:
     assert lost > 1e3 * kept
 
 
-@pytest.mark.parametrize("solver", list_solvers())
+@pytest.mark.parametrize("solver", list_methods())
 def test_strength_zero_undoes_any_inversion_without_the_network(solver: str) -> None:
     z_0 = latents()
     result = Inverter(TABLE, mild_network, solver=solver, max_iterations=2).invert(z_0)
@@ -71,6 +72,18 @@ def test_strength_zero_undoes_any_inversion_without_the_network(solver: str) -> 
         raise AssertionError("the network ran")
 
     assert (denoise(result, never, strength=0.0) - z_0).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("name", list_methods())
+def test_every_method_says_what_it_costs_and_keeps_its_word(name: str) -> None:
+    method = get_method(name)
+    assert method.name == name
+    assert "NFE" in method.cost
+    assert method.source
+    result = Inverter(TABLE, mild_network, solver=name, max_iterations=1).invert(latents().double())
+    assert result.method == name
+    lost = float((denoise(result, mild_network) - latents().double()).abs().max())
+    assert (lost < 1e-6) == method.exact
 
 
 def test_strength_is_a_line_between_the_noises_and_may_be_a_map() -> None:

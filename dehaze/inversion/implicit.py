@@ -1,0 +1,130 @@
+"""Inversion along DDIM's own trajectory: one implicit step after the other, and DDIM back."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dehaze.inversion.criteria import get_criterion
+from dehaze.inversion.network import NetworkFunction, evaluate_noise
+from dehaze.inversion.predictors import get_predictor
+from dehaze.inversion.result import AfterStep, BlendedNoise, InversionResult, InversionTrace
+from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.solvers import Solution, get_solver
+
+# The second path's start is drawn alike in every run: the same photo gives the same inversion.
+_SECOND_PATH_SEED = 0
+
+
+@dataclass(frozen=True)
+class StepSettings:
+    """How an implicit step is solved.
+
+    Attributes:
+        tolerance: relative, below which a step counts as solved.
+        max_iterations: a step's limit.
+        criterion: name of a criterion.
+        predictor: name of a predictor, which makes the solver's start.
+    """
+
+    tolerance: float = 1e-4
+    max_iterations: int = 5
+    criterion: str = "intra-path"
+    predictor: str = "previous"
+
+    def __post_init__(self) -> None:
+        get_criterion(self.criterion)
+        get_predictor(self.predictor)
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance is {self.tolerance}: it must be positive")
+        if self.max_iterations < 1:
+            raise ValueError(f"max_iterations is {self.max_iterations}: it must be at least 1")
+
+
+def implicit_invert(
+    table: DDIMTable,
+    network: NetworkFunction,
+    latents: Tensor,
+    depth: int,
+    on_step: Callable[[int], None],
+    settings: StepSettings,
+    *,
+    solver: str,
+) -> InversionResult:
+    """Solves z_i = A_i z_{i-1} + B_i eps(z_i, i) for i = 1 .. depth.
+
+    Args:
+        table: the schedule.
+        network: under the source prompt.
+        latents: z_0, (B, C, H, W).
+        depth: steps to invert.
+        on_step: called with i after each step.
+        settings: of every step.
+        solver: name of a registered solver.
+    """
+    entry = get_solver(solver)
+    criterion = get_criterion(settings.criterion)
+    predict = get_predictor(settings.predictor).predict
+    trajectory = [latents]
+    noise: list[Tensor] = []
+    solutions: list[Solution] = []
+    for i in range(1, depth + 1):
+        previous = trajectory[-1]
+        starts = [predict(table, i, trajectory, noise)]
+        if criterion.paths == 2:
+            starts.append(noised(table, latents, i))
+        solution = entry.of_step(i, table.steps)(
+            step_map(table, network, previous.repeat(criterion.paths, 1, 1, 1), i),
+            torch.cat(starts),
+            tolerance=settings.tolerance,
+            max_iterations=settings.max_iterations,
+            criterion=criterion,
+        )
+        noise.append(table.noise_of_step(solution.z, previous, i))
+        trajectory.append(solution.z)
+        solutions.append(solution)
+        on_step(i)
+    stacked = {
+        name: torch.stack([getattr(solution, name) for solution in solutions]).cpu()
+        for name in InversionTrace.__dataclass_fields__
+    }
+    return InversionResult(
+        torch.stack(trajectory),
+        torch.stack(noise),
+        table,
+        InversionTrace(**stacked),
+        method=solver,
+    )
+
+
+def noised(table: DDIMTable, clean: Tensor, i: int) -> Tensor:
+    """sqrt(a_i) z_0 + s_i n, one draw of n for all samples: none depends on its neighbours."""
+    generator = torch.Generator().manual_seed(_SECOND_PATH_SEED + i)
+    n = torch.randn(clean.shape[1:], generator=generator, dtype=clean.dtype).to(clean.device)
+    return math.sqrt(table.alphas[i]) * clean + table.sigma(i) * n
+
+
+def step_map(
+    table: DDIMTable, network: NetworkFunction, previous: Tensor, i: int
+) -> Callable[[Tensor, Tensor], Tensor]:
+    """f_i(z) = A_i z_{i-1} + B_i eps(z, i), as a function of z and positions in the batch."""
+
+    def f(z: Tensor, index: Tensor) -> Tensor:
+        return table.inverse_step(previous[index], evaluate_noise(table, network, z, i, index), i)
+
+    return f
+
+
+def ddim_denoise(
+    inversion: InversionResult, noise_at: BlendedNoise, after_step: AfterStep
+) -> Tensor:
+    """z_{i-1} = (z_i - B_i eps) / A_i from n down, eps at z_i; see ``dehaze.inversion.denoise``."""
+    z = inversion.latents
+    for i in range(inversion.steps, 0, -1):
+        noise = noise_at(z, i, inversion.noise[i - 1])
+        z = after_step(i, inversion.table.denoise_step(z, noise, i), noise)
+    return z
