@@ -13,7 +13,7 @@ from PIL import Image
 from dehaze.attention.control import ControlError
 from dehaze.editing import EditPipeline, EditSettings
 from dehaze.inversion import InversionResult
-from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES
+from dehaze.inversion.reconstruction import list_reconstruction_modes
 from dehaze.prompts import WordError
 
 Array = NDArray[np.float32]
@@ -142,7 +142,7 @@ def test_blended_guidance_lies_between_its_two_scales(
     assert torch.equal(named, blended)
 
 
-@pytest.mark.parametrize("mode", list(RECONSTRUCTION_MODES))
+@pytest.mark.parametrize("mode", list_reconstruction_modes())
 def test_every_mode_brings_guidance_nearer_to_the_source(
     pipe: EditPipeline, inversion: InversionResult, mode: str
 ) -> None:

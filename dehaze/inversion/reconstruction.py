@@ -14,8 +14,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from dehaze.inversion.methods import get_method
 from dehaze.inversion.network import require_finite
 from dehaze.inversion.result import InversionResult
+from dehaze.inversion.solvers import list_solvers
 
 EmbeddedNetwork = Callable[[Tensor, int, Tensor], Tensor]
 """(latents (B, C, H, W), step i, embedding (B, L, D)) -> network output (B, C, H, W)."""
@@ -49,7 +51,7 @@ class ReconstructionMode:
 
     Attributes:
         name: as it is called in settings.
-        prepare: the function.
+        anchor: the function.
         cost: of the preparation, in network evaluations (NFE).
         exact: whether guided denoising under the source prompt comes back without error.
         needs_grad: whether the network must be differentiable.
@@ -57,11 +59,39 @@ class ReconstructionMode:
     """
 
     name: str
-    prepare: Preparation
+    anchor: Preparation
     cost: str
     exact: bool
     needs_grad: bool
     source: str
+
+    def prepare(
+        self,
+        inversion: InversionResult,
+        network: EmbeddedNetwork,
+        conditional: Tensor,
+        unconditional: Tensor,
+        guidance_scale: float,
+    ) -> Anchors:
+        """The anchors of an inversion.
+
+        Args:
+            inversion: at guidance 1, along DDIM's trajectory.
+            network: takes the embedding.
+            conditional: of the source prompt, (B, L, D).
+            unconditional: of the empty prompt, (B, L, D).
+            guidance_scale: g, of the way back.
+
+        Raises:
+            ValueError: the inversion has a trajectory of another sampler.
+            NonFiniteError: the network returned a value that is not finite.
+        """
+        if not get_method(inversion.method).iterates:
+            raise ValueError(
+                f"{self.name} holds DDIM's trajectory, and {inversion.method} inverts another: "
+                f"choose one of {', '.join(list_solvers())}"
+            )
+        return self.anchor(inversion, network, conditional, unconditional, guidance_scale)
 
 
 def null_text(
@@ -222,6 +252,11 @@ RECONSTRUCTION_MODES: dict[str, ReconstructionMode] = {
         ),
     )
 }
+
+
+def list_reconstruction_modes() -> list[str]:
+    """The names of all reconstruction modes."""
+    return list(RECONSTRUCTION_MODES)
 
 
 def get_reconstruction_mode(name: str) -> ReconstructionMode:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from dehaze.inversion import list_criteria, list_methods, list_predictors
-from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES
+from dehaze.inversion.reconstruction import list_reconstruction_modes
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
 TEXT = (DOCS / "inversion.md").read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ def test_every_solver_stands_in_the_table() -> None:
 
 
 def test_every_predictor_criterion_and_mode_is_named() -> None:
-    for name in (*list_predictors(), *list_criteria(), *RECONSTRUCTION_MODES):
+    for name in (*list_predictors(), *list_criteria(), *list_reconstruction_modes()):
         assert f"`{name}`" in TEXT
 
 

@@ -2,30 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from dehaze.attention.processors import AttentionSession
 from dehaze.inversion import DDIMTable, Inverter
 from dehaze.inversion.criteria import get_criterion, root_mean_square
-from dehaze.inversion.inverter import NetworkFunction
+from dehaze.inversion.implicit import step_map
+from dehaze.inversion.network import NetworkFunction
 from dehaze.inversion.solvers import get_solver
 from dehaze.pipeline import DehazePipeline
-
-
-def step_map(
-    table: DDIMTable, network: NetworkFunction, previous: Tensor, i: int
-) -> Callable[[Tensor, Tensor], Tensor]:
-    def f(z: Tensor, index: Tensor) -> Tensor:
-        noise = table.predicted_noise(network(z, i, index), z, i)
-        return table.inverse_step(previous[index], noise, i)
-
-    return f
 
 
 @pytest.mark.parametrize("iterations", [2, 3])

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +10,11 @@ from torch import Tensor
 
 from dehaze.inversion import InversionResult, NonFiniteError
 from dehaze.inversion.reconstruction import (
-    RECONSTRUCTION_MODES,
     Anchors,
     EmbeddedNetwork,
     get_reconstruction_mode,
     guided_denoise,
+    list_reconstruction_modes,
 )
 from dehaze.pipeline import DehazePipeline
 from dehaze.prompts import tokenize
@@ -108,7 +108,7 @@ def test_direct_comes_back_exactly(case: Case) -> None:
     assert case.error(anchors, 1.5) > 100 * case.error(anchors)
 
 
-@pytest.mark.parametrize("name", list(RECONSTRUCTION_MODES))
+@pytest.mark.parametrize("name", list_reconstruction_modes())
 def test_every_mode_anchors_each_step(case: Case, name: str) -> None:
     anchors = case.prepared(name)
     steps = case.inversion.steps
@@ -123,6 +123,12 @@ def test_values_that_are_not_finite_are_an_error(case: Case) -> None:
 
     with pytest.raises(NonFiniteError, match="step 4"):
         guided_denoise(case.inversion, broken, case.conditional, case.plain, GUIDANCE)
+
+
+def test_only_a_ddim_trajectory_can_be_held(case: Case) -> None:
+    other = replace(case, inversion=replace(case.inversion, method="edict"))
+    with pytest.raises(ValueError, match=r"edict inverts another.*fixed-point"):
+        other.prepared("direct")
 
 
 def test_an_unknown_mode_is_named_with_those_there_are() -> None:
