@@ -35,9 +35,9 @@ def _refinements() -> Iterable[str]:
 
 
 def _solvers() -> Iterable[str]:
-    from dehaze.inversion import list_solvers
+    from dehaze.inversion import list_methods
 
-    return list_solvers()
+    return list_methods()
 
 
 class _Weight(click.ParamType):
