@@ -15,15 +15,16 @@ import secrets
 import struct
 import threading
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
 import numpy.typing as npt
+import tifffile
 from PIL import Image, ImageCms, JpegImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
@@ -66,7 +67,7 @@ _TIFF_CURE = "save it as a TIFF or PNG of 8 or 16 bits, grey or RGB"
 _UNFINISHED = (".dehaze-", ".part")
 _PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-_ORIENTATION = 0x0112
+_WIDTH, _HEIGHT, _ORIENTATION = 0x0100, 0x0101, 0x0112
 _EXIF_IFD = 0x8769
 _PIXEL_WIDTH, _PIXEL_HEIGHT = 0xA002, 0xA003
 # TIFF tags that say how the source's bytes lie, not what the photo shows: the writer makes its own.
@@ -180,8 +181,12 @@ class PhotoFile:
         Raises:
             PhotoError: cut short, damaged, or of an unsupported kind.
         """
-        with _named_errors(self.path, self.data), _open(self.data) as image:
-            return _decode(self.path, self.data, image)
+        with _named_errors(self.path, self.data):
+            tags = _grey_alpha_tags(self.data)
+            if tags is not None:
+                return _decode_grey_alpha(self.path, self.data, tags)
+            with _open(self.data) as image:
+                return _decode(self.path, self.data, image)
 
 
 def open_photo(
@@ -202,8 +207,14 @@ def open_photo(
     if unsupported is not None:
         kind, cure = unsupported
         raise PhotoError(path, f"{kind} is not supported", cure)
-    with _named_errors(path, data), _open(data) as image:
-        megapixels = image.width * image.height / 1e6
+    with _named_errors(path, data):
+        tags = _grey_alpha_tags(data)
+        if tags is not None:
+            width, height = tags[_WIDTH], tags[_HEIGHT]
+        else:
+            with _open(data) as image:
+                width, height = image.size
+    megapixels = width * height / 1e6
     if megapixels > max_megapixels:
         raise PhotoError(
             path,
@@ -393,59 +404,95 @@ def _decode(path: Path, data: bytes, image: Image.Image) -> Photo:
     # A JPEG that carries further pictures (a gain map, a preview) calls itself MPO.
     file_format = "JPEG" if image.format == "MPO" else str(image.format)
     frames = getattr(image, "n_frames", 1)
-    notes = []
+    notes = _notes_on_name(path, file_format)
     if frames > 1:
         if file_format in ("PNG", "WEBP"):
             raise PhotoError(
                 path, f"is an animation of {frames} frames", "save its frames as photos first"
             )
         notes.append(f"only the first of its {frames} pictures is kept")
-    expected = _FORMAT_OF_SUFFIX.get(path.suffix.lower())
-    if expected not in (None, file_format):
-        notes.append(f"holds {file_format} in spite of its name, and comes back as {file_format}")
 
     bits = _bits(path, data, image, file_format)
     subsampling = JpegImagePlugin.get_sampling(image) if file_format == "JPEG" else 0
     # Loading proves that all of the file is there, also where OpenCV then reads the full depth.
     image.load()
-    # Pillow and OpenCV both turn a TIFF upright as they decode it, and nothing else.
-    orientation = image.getexif().get(_ORIENTATION, 1)
-
-    icc_profile: bytes | None = image.info.get("icc_profile") or None
+    encoding = Encoding(
+        format=file_format,
+        bits=bits,
+        icc_profile=image.info.get("icc_profile") or None,
+        xmp=_xmp(image.info),
+        dots_per_inch=_dots_per_inch(image.info),
+        quantisation=getattr(image, "quantization", None),
+        # Pillow cannot name (-1) or write rarer subsamplings: full chroma loses nothing.
+        subsampling=max(subsampling, 0),
+        progressive=bool(image.info.get("progressive")),
+        lossless=file_format != "WEBP" or _webp_is_lossless(data),
+    )
     if bits == 16:
         samples = _samples_16(data)
+    elif image.mode == "CMYK":
+        notes.append("converted from CMYK to sRGB")
+        samples = np.asarray(_from_cmyk(image, encoding.icc_profile))
+        encoding = replace(encoding, icc_profile=None)
     else:
-        if image.mode == "CMYK":
-            notes.append("converted from CMYK to sRGB")
-            image_rgb, icc_profile = _from_cmyk(image, icc_profile), None
-        else:
-            image_rgb = image.convert(_plain_mode(path, image))
-        samples = np.atleast_3d(np.asarray(image_rgb))
+        samples = np.atleast_3d(np.asarray(image.convert(_plain_mode(path, image))))
+    return _photo(samples, image.getexif(), encoding, notes)
 
-    samples = _upright(samples, orientation)
-    values = samples.astype(np.float32) / np.float32(2**bits - 1)
+
+def _photo(
+    samples: npt.NDArray[Any], exif: Image.Exif, encoding: Encoding, notes: list[str]
+) -> Photo:
+    """A photo of stored samples, (H, W, 1 to 4): grey or RGB, then alpha."""
+    # Pillow and OpenCV both turn a TIFF upright as they decode it, and nothing else.
+    samples = _upright(samples, exif.get(_ORIENTATION, 1))
+    values = samples.astype(np.float32) / np.float32(2**encoding.bits - 1)
     grey = values.shape[2] < 3
     colour = np.repeat(values[..., :1], 3, axis=2) if grey else values[..., :3]
-    exif = _exif(image, size=(samples.shape[1], samples.shape[0]), notes=notes)
     return Photo(
         pixels=np.ascontiguousarray(colour),
         alpha=np.ascontiguousarray(values[..., -1]) if values.shape[2] in (2, 4) else None,
-        encoding=Encoding(
-            format=file_format,
-            bits=bits,
+        encoding=replace(
+            encoding,
             grey=grey,
-            exif=exif,
-            icc_profile=icc_profile,
-            xmp=_xmp(image),
-            dots_per_inch=_dots_per_inch(image),
-            quantisation=getattr(image, "quantization", None),
-            # Pillow cannot name (-1) or write rarer subsamplings: full chroma loses nothing.
-            subsampling=max(subsampling, 0),
-            progressive=bool(image.info.get("progressive")),
-            lossless=file_format != "WEBP" or _webp_is_lossless(data),
+            exif=_exif(exif, size=(samples.shape[1], samples.shape[0]), notes=notes),
         ),
         notes=tuple(notes),
     )
+
+
+def _notes_on_name(path: Path, file_format: str) -> list[str]:
+    expected = _FORMAT_OF_SUFFIX.get(path.suffix.lower())
+    if expected in (None, file_format):
+        return []
+    return [f"holds {file_format} in spite of its name, and comes back as {file_format}"]
+
+
+def _grey_alpha_tags(data: bytes) -> Image.Exif | None:
+    """The tags of a TIFF of 16-bit grey with alpha, which Pillow and OpenCV do not read."""
+    if not data.startswith((b"II*\0", b"MM\0*")):
+        return None
+    tags = Image.Exif()
+    tags.load(data)
+    wanted = {
+        TiffImagePlugin.BITSPERSAMPLE: (16, 16),
+        TiffImagePlugin.PHOTOMETRIC_INTERPRETATION: 1,
+        TiffImagePlugin.SAMPLESPERPIXEL: 2,
+    }
+    return tags if all(tags.get(tag) == value for tag, value in wanted.items()) else None
+
+
+def _decode_grey_alpha(path: Path, data: bytes, tags: Image.Exif) -> Photo:
+    samples = tifffile.imread(io.BytesIO(data), key=0)
+    if samples.dtype != np.uint16 or samples.shape != (tags[_HEIGHT], tags[_WIDTH], 2):
+        raise OSError("the decoder gave no 16-bit samples of the size that the header states")
+    # The print density is among the tags, and comes back with them.
+    encoding = Encoding(
+        format="TIFF",
+        bits=16,
+        icc_profile=tags.get(TiffImagePlugin.ICCPROFILE) or None,
+        xmp=_xmp({"xmp": tags.get(TiffImagePlugin.XMP)}),
+    )
+    return _photo(samples, tags, encoding, _notes_on_name(path, "TIFF"))
 
 
 def _bits(path: Path, data: bytes, image: Image.Image, file_format: str) -> int:
@@ -527,8 +574,7 @@ def _upright(samples: npt.NDArray[Any], orientation: int) -> npt.NDArray[Any]:
     return samples
 
 
-def _exif(image: Image.Image, *, size: tuple[int, int], notes: list[str]) -> bytes | None:
-    exif = image.getexif()
+def _exif(exif: Image.Exif, *, size: tuple[int, int], notes: list[str]) -> bytes | None:
     try:
         for tag in _LAYOUT_TAGS.intersection(exif):
             del exif[tag]
@@ -546,8 +592,8 @@ def _exif(image: Image.Image, *, size: tuple[int, int], notes: list[str]) -> byt
         return None
 
 
-def _xmp(image: Image.Image) -> bytes | None:
-    packet = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp")
+def _xmp(info: Mapping[Any, Any]) -> bytes | None:
+    packet = info.get("xmp") or info.get("XML:com.adobe.xmp")
     if not packet:
         return None
     if isinstance(packet, str):
@@ -555,8 +601,8 @@ def _xmp(image: Image.Image) -> bytes | None:
     return _XMP_ORIENTATION.sub(rb"\g<1>\g<3>1\g<2>\g<4>", bytes(packet))
 
 
-def _dots_per_inch(image: Image.Image) -> tuple[float, float] | None:
-    density = image.info.get("dpi")
+def _dots_per_inch(info: Mapping[Any, Any]) -> tuple[float, float] | None:
+    density = info.get("dpi")
     if density is None:
         return None
     horizontal, vertical = float(density[0]), float(density[1])

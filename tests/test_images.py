@@ -34,6 +34,7 @@ LOSSLESS = [
     ("TIFF", 16, False, False),
     ("TIFF", 16, False, True),
     ("TIFF", 16, True, False),
+    ("TIFF", 16, True, True),
     ("BMP", 8, False, False),
     ("BMP", 8, False, True),
     ("BMP", 8, True, False),
@@ -222,28 +223,45 @@ def test_cmyk_becomes_srgb_and_says_so(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize(("file_format", "bits"), [("PNG", 8), ("PNG", 16), ("TIFF", 16)])
+@pytest.mark.parametrize(
+    ("file_format", "bits", "grey_alpha"),
+    [("PNG", 8, False), ("PNG", 16, False), ("TIFF", 16, False), ("TIFF", 16, True)],
+)
 def test_orientation_is_applied_and_reset(
-    tmp_path: Path, orientation: int, file_format: str, bits: int
+    tmp_path: Path, orientation: int, file_format: str, bits: int, grey_alpha: bool
 ) -> None:
     stored = smooth(3, 5)
+    if grey_alpha:
+        stored[:] = stored[..., :1]
     upright = ImageOps.exif_transpose(_tagged(Image.fromarray(stored), orientation))
     pixels = stored / np.float32(255)
     encoding = Encoding(
-        format=file_format, bits=bits, exif=camera_exif(orientation).tobytes(), xmp=XMP
+        format=file_format,
+        bits=bits,
+        grey=grey_alpha,
+        exif=camera_exif(orientation).tobytes(),
+        xmp=XMP,
+        icc_profile=ICC,
     )
-    write_photo(tmp_path / "a", pixels, like=Photo(pixels, encoding=encoding))
+    alpha = pixels[..., 0] if grey_alpha else None
+    write_photo(tmp_path / "a", pixels, like=Photo(pixels, alpha, encoding))
 
     photo = read_photo(tmp_path / "a")
     np.testing.assert_array_equal(np.rint(photo.pixels * 255), np.asarray(upright))
+    if grey_alpha:
+        assert photo.alpha is not None
+        np.testing.assert_array_equal(np.rint(photo.alpha * 255), np.asarray(upright)[..., 0])
     write_photo(tmp_path / "b", photo.pixels, like=photo)
-    with Image.open(tmp_path / "b") as image:
-        assert image.size == upright.size
-        exif = image.getexif()
-        assert exif.get(ExifTags.Base.Orientation, 1) == 1
-        assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] == upright.width
+    exif = Image.Exif()
     again = read_photo(tmp_path / "b")
+    assert again.encoding.exif is not None
+    exif.load(again.encoding.exif)
+    assert exif.get(ExifTags.Base.Orientation, 1) == 1
+    assert exif[ExifTags.Base.Make] == "Mistmaker"
+    assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] == upright.width
     np.testing.assert_array_equal(again.pixels, photo.pixels)
+    assert again.size == upright.size
+    assert again.encoding.icc_profile == ICC
     assert again.encoding.xmp is not None
     assert b"moor" in again.encoding.xmp
     assert b'"6"' not in again.encoding.xmp

@@ -23,6 +23,7 @@ COMMANDS = {
     "attention": "Show where in a photo the model attends to a word.",
     "invert": "Invert a photo and show how the inversion converged.",
     "evaluate": "Measure a model on published data sets.",
+    "models": "Say which models there are, and whether their files are whole.",
     "doctor": "Say what is installed, what is missing, and what to do.",
 }
 

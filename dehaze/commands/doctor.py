@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
 from importlib.util import find_spec
 
@@ -29,6 +30,7 @@ REQUIRED = {
 # Extra of the package, its module, and what it is for.
 EXTRAS = {
     "iqa": ("pyiqa", "learned quality metrics in dehaze evaluate"),
+    "ray": ("ray", "dehaze run --executor ray"),
     "plots": ("matplotlib", "the plots of dehaze invert and dehaze evaluate inversion"),
 }
 
@@ -53,19 +55,25 @@ class Check:
 
 
 @click.command(short_help=COMMANDS["doctor"])
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
 @click.pass_context
-def doctor(context: click.Context, /) -> None:
+def doctor(context: click.Context, /, as_json: bool) -> None:
     """Say what is installed, what is missing, and what to do.
 
     Exit code: 0 if dehaze run can work here, 1 if not.
     """
-    click.echo(f"dehaze {__version__}, Python {platform.python_version()}, {platform.platform()}")
     checks = diagnose()
+    works = all(check.works for check in checks if check.required)
+    if as_json:
+        for check in checks:
+            click.echo(json.dumps(asdict(check)))
+        context.exit(0 if works else 1)
+    click.echo(f"dehaze {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for check in checks:
         state = "ok" if check.works else "BROKEN" if check.required else "absent"
         line = f"{state:7} {check.name}: {check.detail}"
         click.echo(line if check.works or not check.cure else f"{line}; {check.cure}")
-    if all(check.works for check in checks if check.required):
+    if works:
         click.echo("dehaze run can work here.")
     else:
         click.echo("dehaze run cannot work here: see BROKEN above.")
@@ -139,13 +147,20 @@ def _device() -> Check:
 
 
 def _bundled_model() -> Check:
-    from dehaze.models import load
+    from dehaze.models import hashes, load
 
     cure = "install dehaze again: the model ships with it"
     weights = list(load.BUNDLED_FOLDER.rglob("*.safetensors"))
     if not weights:
         return Check("bundled model", False, "its files are missing", cure)
     megabytes = sum(path.stat().st_size for path in weights) / 1e6
+    changed = [
+        file.name
+        for file in hashes.verify(load.BUNDLED_FOLDER)
+        if file.state in ("changed", "missing")
+    ]
+    if changed:
+        return Check("bundled model", False, f"is damaged ({', '.join(changed)})", cure)
     try:
         from dehaze.pipeline import DehazePipeline
 

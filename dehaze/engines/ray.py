@@ -56,7 +56,7 @@ class RayExecutor:
         """See ``dehaze.batch.Executor``.
 
         Raises:
-            WorkError: Ray is not installed, or the cluster cannot be reached.
+            WorkError: Ray is not installed, the cluster cannot be reached, or nothing starts there.
         """
         ray = _quiet_ray()
         ours = not ray.is_initialized()
@@ -64,6 +64,12 @@ class RayExecutor:
             self._connect(ray)
         try:
             self._run(ray, list(tasks), report)
+        except ray.exceptions.RayError as error:
+            lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+            raise WorkError(
+                f"the workers on the Ray cluster cannot work ({(lines or [''])[-1]}); dehaze, the "
+                "model and the folders must be on every machine, under the same paths"
+            ) from error
         finally:
             if ours:
                 ray.shutdown()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from importlib import metadata
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 from dehaze.commands import doctor as module
 from dehaze.commands import main
 from dehaze.commands.doctor import Check, diagnose
+from dehaze.models.hashes import write_manifest
 from dehaze.models.load import BUNDLED_FOLDER, ModelError
 from dehaze.pipeline import DehazePipeline
 
@@ -40,6 +42,34 @@ def test_all_is_well() -> None:
     assert result.exit_code == 0
     assert "BROKEN" not in result.output
     assert result.output.endswith("dehaze run can work here.\n")
+
+
+@pytest.mark.usefixtures("_loadable_model")
+def test_json_says_the_same_with_the_same_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    result = CliRunner().invoke(main, ["doctor", "--json"])
+    assert result.exit_code == 0
+    checks = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [check["name"] for check in checks] == [check.name for check in diagnose()]
+    monkeypatch.setitem(module.REQUIRED, "fog-tools", "fog_tools")
+    result = CliRunner().invoke(main, ["doctor", "--json"])
+    assert result.exit_code == 1
+    (wrong,) = (
+        check
+        for check in map(json.loads, result.stdout.splitlines())
+        if check["required"] and not check["works"]
+    )
+    assert (wrong["name"], wrong["cure"]) == ("fog-tools", 'pip install "fog-tools"')
+
+
+@pytest.mark.usefixtures("_loadable_model")
+def test_a_damaged_model_is_told_by_its_hashes(tmp_path: Path) -> None:
+    write_manifest(tmp_path / "bundled")
+    assert named(diagnose(), "bundled model").works
+    (tmp_path / "bundled/unet.safetensors").write_bytes(bytes(2_499_999))
+    check = named(diagnose(), "bundled model")
+    assert not check.works
+    assert check.detail == "is damaged (unet.safetensors)"
+    assert check.required
 
 
 @pytest.mark.usefixtures("_loadable_model")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,6 +22,7 @@ from PIL import Image
 
 import dehaze
 from dehaze.batch import JOURNAL_NAME, LOCK_NAME
+from dehaze.batch.journal import Journal
 from dehaze.commands import main
 from dehaze.commands import run as module
 from dehaze.engines import work
@@ -385,3 +388,202 @@ def test_a_classical_engine_has_nothing_else_to_save(invoke: Invoke, tmp_path: P
     done = invoke("a.png", "--engine", "magic")
     assert done.exit_code == 2
     assert "diffusion, dcp" in done.output
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_dry_run_shows_the_plan_and_does_nothing(invoke: Invoke, pipeline: FakePipeline) -> None:
+    photo_at("in/a.jpg")
+    photo_at("in/sub/b\n.png")
+    photo_at("in/dehazed/b.png")
+    Path("in/c.heic").write_bytes(bytes(1000))
+    Path("in/notes.txt").touch()
+    result = invoke("in", "-o", "in/dehazed", "--dry-run")
+    assert result.exit_code == 0
+    megabytes = sum(Path("in", name).stat().st_size for name in ("a.jpg", "sub/b\n.png", "c.heic"))
+    assert result.stdout.splitlines() == [
+        "in/a.jpg -> in/dehazed/a.jpg",
+        "in/c.heic -> in/dehazed/c.heic",
+        "'in/sub/b\\n.png' -> 'in/dehazed/sub/b\\n.png'",
+        f"3 photos of {megabytes / 1e6:.1f} MB; 1 of a kind that cannot be read; 1 files passed "
+        "over as no photo; the output lies inside an input and is not searched; nothing was done",
+    ]
+    assert pipeline.settings == []
+    assert [path.name for path in Path("in/dehazed").iterdir()] == ["b.png"]
+
+    planned = lines_of(invoke("in", "-o", "out", "--dry-run", "--json").stdout)
+    assert [line["event"] for line in planned] == ["planned"] * 4 + ["plan"]
+    assert planned[0] == {"event": "planned", "source": "in/a.jpg", "output": "out/a.jpg"}
+    assert (planned[-1]["photos"], planned[-1]["existing"]) == (4, 0)
+    assert not Path("out").exists()
+
+
+def test_results_that_the_disk_has_no_room_for_are_not_begun(
+    invoke: Invoke, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo_at("in/a.png", shape=(200, 300))
+    size = Path("in/a.png").stat().st_size
+    usage = type("Usage", (), {"free": size - 1})
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: usage)
+    result = invoke("in")
+    assert result.exit_code == 2
+    assert "make room, name another folder with -o" in result.stderr
+    assert not Path("dehazed").exists()
+    usage.free = size  # type: ignore[attr-defined]
+    assert invoke("in").exit_code == 0
+
+
+def test_json_says_all_that_text_says(invoke: Invoke) -> None:
+    photo_at("in/a.png")
+    Image.new("CMYK", (4, 4)).save("in/b.jpg")
+    Path("in/c.jpg").write_bytes(b"")
+    result = invoke("in", "--json")
+    assert result.exit_code == 1
+    *photos, summary = lines_of(result.stdout)
+    a, b, c = sorted(photos, key=lambda line: line["source"])
+    assert {line["event"] for line in photos} == {"photo"}
+    assert (a["status"], a["output"], a["nfe"], a["residual"]) == (
+        "done", "dehazed/a.png", 80, 0.01,
+    )  # fmt: skip
+    assert b["notes"] == ["converted from CMYK to sRGB"]
+    assert (c["status"], c["output"]) == ("failed", None)
+    assert c["error"] == {
+        "cause": "is empty (0 bytes)",
+        "cure": "copy it again from where it came",
+    }
+    assert summary | {"seconds": 0} == {
+        "event": "summary", "output": "dehazed", "done": 2, "kept": 0, "failed": 1,
+        "passed_over": 0, "left": 0, "seconds": 0, "interrupted": False,
+    }  # fmt: skip
+
+
+def test_a_watch_does_what_comes_until_it_is_interrupted(
+    invoke: Invoke, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo_at("in/a.png")
+    steps = [lambda: photo_at("in/b.png"), lambda: None, lambda: photo_at("in/c.png", 0.2)]
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if not steps:
+            raise KeyboardInterrupt
+        steps.pop(0)()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    result = invoke("in", "--watch", "2.5")
+    # c.png came at the last look: it is not known to be whole.
+    assert result.exit_code == 0, result.output
+    assert waits == [2.5] * 4
+    assert [line.split(";")[0] for line in result.stdout.splitlines()] == ["1 done", "1 done"]
+    assert Path("dehazed/b.png").is_file()
+    assert not Path("dehazed/c.png").exists()
+    assert invoke("in", "--watch").stdout.startswith("1 done, 2 kept")
+    assert waits[-1] == 5
+
+
+def test_a_watch_over_an_empty_folder_waits(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sleep(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    Path("in").mkdir()
+    assert invoke("in", "--watch").exit_code == 0
+    assert invoke("in").exit_code == 2
+
+
+def test_names_with_leading_dashes_follow_two_dashes(invoke: Invoke) -> None:
+    photo_at("-o.png", 0.8)
+    assert invoke("-o", "out", "--", "-o.png").exit_code == 0
+    assert shade("out/-o.png") == pytest.approx(0.4, abs=0.003)
+
+
+@pytest.mark.parametrize("option", ["--workers=2", "--ray-address=10.0.0.1:6379"])
+def test_options_of_ray_need_ray(invoke: Invoke, option: str) -> None:
+    photo_at("a.png")
+    result = invoke("a.png", option)
+    assert result.exit_code == 2
+    assert "needs --executor ray" in result.stderr
+
+
+def test_without_ray_its_executor_is_named_with_its_cure(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo_at("a.png")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    result = invoke("a.png", "--engine", "dcp", "--executor", "ray")
+    assert result.exit_code == 2
+    assert 'pip install "dehaze[ray]"' in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_other_weights_or_another_revision_are_other_settings(
+    invoke: Invoke, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo_at("a.png")
+    prints = {"before": "1", "after": "2"}
+    for when, expected in (("before", "1 done"), ("before", "0 done, 1 kept"), ("after", "1 done")):
+        monkeypatch.setattr(work.DiffusionWork, "fingerprint", lambda self, when=when: prints[when])
+        assert invoke("a.png").stdout.startswith(expected)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_ends_the_job_cleanly_and_the_next_run_continues(
+    tmp_path: Path, number: int, code: int
+) -> None:
+    """In a process of its own, as an operating system or a person would send it."""
+    for index in range(80):
+        photo_at(tmp_path / f"in/{index:03d}.png", index / 80, shape=(40, 60))
+    command = [sys.executable, str(ROOT / "cli.py"), "run", "in", "-o", "out", "--engine", "dcp"]
+    job = subprocess.Popen(
+        [*command, "--json"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    assert job.stdout is not None
+    first = job.stdout.readline()
+    job.send_signal(number)
+    rest, stderr = job.communicate(timeout=60)
+    assert (job.returncode, stderr) == (code, b"")
+    *photos, summary = lines_of((first + rest).decode())
+    assert summary["interrupted"]
+    assert 0 < summary["done"] == len(photos) < 80
+    assert summary["left"] == 80 - summary["done"]
+    assert list((tmp_path / "out").glob("*.part")) == []
+    assert len(list((tmp_path / "out").glob("*.png"))) == summary["done"]
+    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    left = summary["left"]
+    assert again.stdout.startswith(f"{left} done, {summary['done']} kept from an earlier run; ")
+
+
+def test_two_jobs_on_one_folder_the_second_is_refused(invoke: Invoke) -> None:
+    photo_at("a.png")
+    Path("dehazed").mkdir()
+    with Journal(Path("dehazed")):
+        result = invoke("a.png")
+    assert result.exit_code == 2
+    assert "dehazed: another dehaze run is writing to it" in result.stderr
+    assert not Path("dehazed/a.png").exists()
+    assert invoke("a.png").exit_code == 0
+
+
+def test_a_journal_that_cannot_be_written_any_more_ends_the_job(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in "abc":
+        photo_at(f"in/{name}.png")
+    append = Journal._append
+
+    def full(self: Journal, records: Any) -> None:
+        records = list(records)
+        if any(record["status"] == "done" for record in records):
+            raise OSError(28, "No space left on device")
+        append(self, records)
+
+    monkeypatch.setattr(Journal, "_append", full)
+    result = invoke("in")
+    assert result.exit_code == 1
+    assert "cannot be read or written (No space left on device)" in result.stderr
+    assert "3 to go" in result.stdout

@@ -1,0 +1,104 @@
+"""Time and peak memory of ``dehaze run`` against the folder's length and the photos' size.
+
+    python benchmarks/folder_job.py length --counts 10,100,1000 --engine dcp
+    python benchmarks/folder_job.py size --megapixels 0.2,1,6,12,24
+
+Every case is a process of its own, over photos made from one of the examples. Processor time is
+what the operating system accounts to the process when it has ended, and says more than wall time
+where other programs run; peak memory is the largest that the process ever was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+import cv2
+
+ROOT = Path(__file__).resolve().parents[1]
+EXAMPLE = ROOT / "examples" / "kodim19_haze.jpg"
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What one process took: wall and processor seconds, and peak memory in MB."""
+
+    wall: float
+    processor: float
+    megabytes: float
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=("length", "size"))
+    parser.add_argument("--counts", default="10,100,1000", help="photos in a folder")
+    parser.add_argument("--megapixels", default="0.2,1,6,12,24", help="of a photo")
+    parser.add_argument("--photos", type=int, default=3, help="in a folder, for size")
+    parser.add_argument("--engine", default="diffusion")
+    given = parser.parse_args(arguments)
+    options = ("--engine", given.engine)
+    if given.what == "length":
+        cases = [
+            (int(count), float(given.megapixels.split(",")[0])) for count in given.counts.split(",")
+        ]
+    else:
+        cases = [(given.photos, float(size)) for size in given.megapixels.split(",")]
+    print("| photos | megapixels each | photos a minute | wall s | processor s | peak MB |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    costs = []
+    for count, megapixels in cases:
+        cost = measure(count, megapixels, options)
+        costs.append((count, cost))
+        print(
+            f"| {count} | {megapixels:g} | {60 * count / cost.wall:.1f} | {cost.wall:.1f} | "
+            f"{cost.processor:.1f} | {cost.megabytes:.0f} |",
+            flush=True,
+        )
+    if given.what == "length":
+        for (fewer, before), (more, after) in pairwise(costs):
+            each = (after.processor - before.processor) / (more - fewer)
+            print(f"from {fewer} to {more} photos: {each:.3f} processor s for each more")
+
+
+def measure(count: int, megapixels: float, options: Sequence[str]) -> Cost:
+    """Run the command over as many photos of this size as a process of its own."""
+    with tempfile.TemporaryDirectory() as folder:
+        make_photos(Path(folder) / "in", count, megapixels)
+        command = [sys.executable, ROOT / "cli.py", "run", "in", "-o", "out", *options]
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        assert process.stderr is not None
+        said = process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        wall = time.perf_counter() - started
+        if os.waitstatus_to_exitcode(status) != 0:
+            raise SystemExit(said.decode())
+    # Linux counts ru_maxrss in KiB, macOS in bytes.
+    unit = 1e6 if sys.platform == "darwin" else 1e6 / 1024
+    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
+
+
+def make_photos(folder: Path, count: int, megapixels: float) -> None:
+    """JPEG photos of the example, each turned and shifted so that no two are the same."""
+    folder.mkdir()
+    example = cv2.imread(str(EXAMPLE))
+    scale = (megapixels * 1e6 / (example.shape[0] * example.shape[1])) ** 0.5
+    photo = cv2.resize(example, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    for index in range(count):
+        shifted = photo.copy()
+        shifted[: 1 + index % photo.shape[0]] //= 2
+        cv2.imwrite(str(folder / f"{index:05d}.jpg"), shifted, [cv2.IMWRITE_JPEG_QUALITY, 90])
+
+
+if __name__ == "__main__":
+    main()

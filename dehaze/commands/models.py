@@ -1,0 +1,156 @@
+"""``dehaze models``: which models there are, what each is, and whether its files are whole."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from dehaze.commands import COMMANDS, CommandError, quiet_libraries
+
+MODEL = click.argument("model", default="bundled")
+REVISION = click.option("--revision", metavar="NAME", help="Branch, tag or commit of a hub id.")
+JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+
+
+@dataclass(frozen=True)
+class Known:
+    """A model that can be used without a download.
+
+    Attributes:
+        model: what --model takes.
+        revision: commit of a hub model, or "" for the bundled one.
+        megabytes: that its files take, 10^6 bytes.
+        folder: where they lie.
+    """
+
+    model: str
+    revision: str
+    megabytes: float
+    folder: str
+
+
+@click.group(short_help=COMMANDS["models"])
+def models() -> None:
+    """Say which models there are, what each is, and whether its files are whole.
+
+    A MODEL is "bundled", a folder in diffusers' format, or a hub id.
+    """
+
+
+@models.command("list")
+@JSON
+def list_models(as_json: bool) -> None:
+    """List the models that can be used without a download: the bundled one, and the hub's cache."""
+    for known in (_bundled(), *_cached()):
+        if as_json:
+            click.echo(json.dumps(asdict(known)))
+        else:
+            revision = f" at {known.revision}" if known.revision else ""
+            click.echo(f"{known.model}{revision}: {known.megabytes:.1f} MB in {known.folder}")
+
+
+@models.command()
+@MODEL
+@REVISION
+@JSON
+def info(model: str, revision: str | None, as_json: bool) -> None:
+    """Say what a model is made of and what it does when nothing else is asked for."""
+    quiet_libraries()
+    from dehaze.models.load import ModelError, find_model, load_parts
+
+    try:
+        folder = find_model(model, revision)
+        parts = load_parts(model, revision=revision)
+    except ModelError as error:
+        raise CommandError(str(error)) from error
+    networks = {name: getattr(parts, name) for name in ("unet", "text_encoder", "vae")}
+    facts: dict[str, Any] = {
+        "model": model,
+        "folder": str(folder),
+        **{
+            name: f"{type(network).__name__}, {_parameters(network):,} parameters"
+            for name, network in networks.items()
+        },
+        "prediction": parts.scheduler.config.prediction_type,
+        **vars(parts.description),
+    }
+    if as_json:
+        click.echo(json.dumps(facts, default=dict))
+        return
+    for name, value in facts.items():
+        click.echo(f"{name}: {value}")
+
+
+@models.command()
+@MODEL
+@REVISION
+@JSON
+@click.pass_context
+def verify(context: click.Context, /, model: str, revision: str | None, as_json: bool) -> None:
+    """Compare a model's files with their published hashes.
+
+    Those of the bundled model come with it; those of a hub model are what the hub calls its files.
+
+    Exit code: 0, all files are whole; 1, some are changed, missing or without a hash.
+    """
+    from dehaze.models.hashes import verify as verify_files
+    from dehaze.models.load import ModelError, find_model
+
+    try:
+        folder = find_model(model, revision)
+        checked = verify_files(folder)
+    except (ModelError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    wrong = [file for file in checked if file.state != "whole"]
+    if as_json:
+        for file in checked:
+            click.echo(json.dumps(asdict(file)))
+    else:
+        for file in wrong:
+            click.echo(f"{file.state}: {folder / file.name}", err=True)
+        click.echo(f"{len(checked) - len(wrong)} of {len(checked)} files are whole; in {folder}")
+    if any(file.state in ("changed", "missing") for file in wrong) and not as_json:
+        cure = "install dehaze" if model == "bundled" else "get the model"
+        click.echo(f"dehaze: {model} is damaged: {cure} again", err=True)
+    elif wrong and not as_json:
+        click.echo(f"dehaze: {model} has files that no hash is published for", err=True)
+    context.exit(1 if wrong else 0)
+
+
+def _bundled() -> Known:
+    from dehaze.models.load import BUNDLED, BUNDLED_FOLDER
+
+    return Known(BUNDLED, "", _megabytes(BUNDLED_FOLDER), str(BUNDLED_FOLDER))
+
+
+def _cached() -> list[Known]:
+    from huggingface_hub import scan_cache_dir
+    from huggingface_hub.errors import CacheNotFound
+
+    try:
+        cache = scan_cache_dir()
+    except CacheNotFound:
+        return []
+    return [
+        Known(
+            repository.repo_id,
+            revision.commit_hash,
+            revision.size_on_disk / 1e6,
+            str(revision.snapshot_path),
+        )
+        for repository in sorted(cache.repos, key=lambda one: one.repo_id)
+        for revision in repository.revisions
+        if (revision.snapshot_path / "model_index.json").is_file()
+    ]
+
+
+def _megabytes(folder: Path) -> float:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) / 1e6
+
+
+def _parameters(network: Any) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())

@@ -1,0 +1,79 @@
+"""Watching folders: a photo is due once it is whole, and again only when it changes."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from jobs import outputs, photo_at
+
+from dehaze.batch import Plan, plan, watch
+
+Step = Callable[[], object]
+
+
+@pytest.fixture
+def between_looks(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
+    """What happens before each look, instead of waiting; the watch ends when nothing is left."""
+    steps: list[Step] = []
+
+    def sleep(seconds: float) -> None:
+        assert seconds == 3
+        if not steps:
+            raise KeyboardInterrupt
+        steps.pop(0)()
+
+    monkeypatch.setattr(time, "sleep", sleep)
+    return steps
+
+
+def collect(folder: Path, seen: Plan) -> list[list[str]]:
+    """The outputs of each plan that a watch gives until it is interrupted."""
+    found: list[list[str]] = []
+    try:
+        for due in watch([folder], folder.parent / "out", 3, seen=seen):
+            found.append(outputs(due))
+    except KeyboardInterrupt:
+        return found
+    raise AssertionError("a watch does not end by itself")
+
+
+def test_a_photo_is_due_at_the_second_look_that_finds_it_unchanged(
+    tmp_path: Path, between_looks: list[Step]
+) -> None:
+    folder = tmp_path / "in"
+    old = photo_at(folder / "old.png")
+    seen = plan([folder], tmp_path / "out")
+
+    def grow() -> None:
+        with open(folder / "new.png", "ab") as file:
+            file.write(b"more")
+
+    def nothing() -> None:
+        pass
+
+    between_looks += [lambda: photo_at(folder / "new.png"), grow, nothing, nothing, nothing]
+    assert collect(folder, seen) == [["new.png"]]
+    between_looks += [nothing, lambda: os.utime(old, (1, 1)), nothing, nothing]
+    assert collect(folder, plan([folder], tmp_path / "out")) == [["old.png"]]
+
+
+def test_photos_that_vanish_and_folders_that_come_later_do_not_end_it(
+    tmp_path: Path, between_looks: list[Step], caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "in"
+    photo_at(folder / "a.png")
+    seen = plan([folder], tmp_path / "out")
+    between_looks += [
+        (folder / "a.png").unlink,
+        folder.rmdir,
+        lambda: None,
+        lambda: photo_at(folder / "sub/b.png"),
+        lambda: None,
+    ]
+    assert collect(folder, seen) == [["sub/b.png"]]
+    # The folder was missing at two looks and was named once.
+    assert caplog.text.count("does not exist") == 1

@@ -1,0 +1,163 @@
+"""The local executor: neighbours are read and written beside the network, within bounded memory."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from jobs import FakeWorker, invert
+
+from dehaze.batch import Report, Saved, Task
+from dehaze.engines import local
+from dehaze.engines.local import LocalExecutor
+from dehaze.images import FloatArray, Photo, PhotoFile, read_photo, write_photo
+
+PATIENCE = 20.0
+
+
+def tasks(folder: Path, count: int, *, side: int = 4) -> list[Task]:
+    (folder / "in").mkdir()
+    (folder / "out").mkdir()
+    made = []
+    for index in range(count):
+        source = folder / "in" / f"{index}.png"
+        write_photo(source, np.full((side, side, 3), index / 10, np.float32))
+        made.append(Task(source, folder / "out" / source.name, folder / "out", 100))
+    return made
+
+
+def test_every_task_is_reported_once_with_what_was_written(tmp_path: Path) -> None:
+    reports: list[Report] = []
+    made = tasks(tmp_path, 5)
+    LocalExecutor(FakeWorker()).run(made, reports.append)
+    assert [report.task for report in reports] == made
+    assert all(report.error is None and report.seconds > 0 for report in reports)
+    for index, report in enumerate(reports):
+        assert list(report.files) == [report.task.output]
+        assert read_photo(report.task.output).pixels.mean() == pytest.approx(
+            1 - index / 10, abs=0.003
+        )
+
+
+def test_the_next_photo_is_read_and_the_last_written_while_one_is_in_the_network(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every wait below would end in a timeout if the three steps took turns."""
+    third_is_read, first_is_written, second_runs = (threading.Event() for _ in range(3))
+    made = tasks(tmp_path, 3)
+    decode = PhotoFile.decode
+
+    def watched(file: PhotoFile) -> Photo:
+        if file.path.name == "2.png":
+            third_is_read.set()
+        return decode(file)
+
+    monkeypatch.setattr(PhotoFile, "decode", watched)
+
+    class Worker(FakeWorker):
+        def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
+            if output.name == "0.png":
+                assert second_runs.wait(PATIENCE)
+                first_is_written.set()
+            return super().save(output, photo, result)
+
+    def process(photo: Photo) -> FloatArray:
+        if photo.pixels.mean() == pytest.approx(0.1, abs=0.003):
+            second_runs.set()
+            assert third_is_read.wait(PATIENCE)
+            assert first_is_written.wait(PATIENCE)
+        return photo.pixels
+
+    reports: list[Report] = []
+    LocalExecutor(Worker(process)).run(made, reports.append)
+    assert [report.error for report in reports] == [None] * 3
+
+
+@pytest.mark.parametrize(("limit", "most"), [(0.0, 1), (1.0, 5)])
+def test_photos_wait_for_room_before_they_are_decoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, most: int
+) -> None:
+    """With no room at all, a photo is decoded only when the one before it has been written."""
+    monkeypatch.setattr(local, "MEGAPIXELS_AHEAD", limit)
+    made = tasks(tmp_path, 6)
+    held, largest = 0, 0
+    lock = threading.Lock()
+    decode = PhotoFile.decode
+
+    def counted(file: PhotoFile) -> Photo:
+        nonlocal held, largest
+        with lock:
+            held += 1
+            largest = max(largest, held)
+        return decode(file)
+
+    class Worker(FakeWorker):
+        def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
+            nonlocal held
+            saved = super().save(output, photo, result)
+            with lock:
+                held -= 1
+            return saved
+
+    monkeypatch.setattr(PhotoFile, "decode", counted)
+    reports: list[Report] = []
+    LocalExecutor(Worker()).run(made, reports.append)
+    assert [report.error for report in reports] == [None] * 6
+    assert 1 <= largest <= most
+
+
+def test_a_failure_at_any_step_gives_its_room_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Were room lost, the photos after it would wait for ever."""
+    monkeypatch.setattr(local, "MEGAPIXELS_AHEAD", 0.0)
+    made = tasks(tmp_path, 4)
+    made[0].source.write_bytes(made[0].source.read_bytes()[:30])
+
+    class Worker(FakeWorker):
+        def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
+            if output.name == "2.png":
+                raise OSError(28, "No space left on device")
+            return super().save(output, photo, result)
+
+    def process(photo: Photo) -> FloatArray:
+        if photo.pixels.mean() == pytest.approx(0.1, abs=0.003):
+            raise RuntimeError("no")
+        return photo.pixels
+
+    reports: dict[str, Report] = {}
+    LocalExecutor(Worker(process)).run(
+        made, lambda report: reports.update({report.task.source.name: report})
+    )
+    assert [reports[f"{index}.png"].error is None for index in range(4)] == [
+        False,
+        False,
+        False,
+        True,
+    ]
+
+
+def test_an_interrupt_lets_the_write_in_hand_end_and_reports_it(tmp_path: Path) -> None:
+    made = tasks(tmp_path, 5)
+    writing, may_write = threading.Event(), threading.Event()
+
+    class Worker(FakeWorker):
+        def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
+            writing.set()
+            assert may_write.wait(PATIENCE)
+            return super().save(output, photo, result)
+
+    def process(photo: Photo) -> FloatArray:
+        if photo.pixels.mean() > 0.05:
+            assert writing.wait(PATIENCE)
+            may_write.set()
+            raise KeyboardInterrupt
+        return invert(photo)
+
+    reports: list[Report] = []
+    with pytest.raises(KeyboardInterrupt):
+        LocalExecutor(Worker(process)).run(made, reports.append)
+    assert [report.task for report in reports] == made[:1]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["0.png"]

@@ -1,0 +1,150 @@
+"""A job on a real Ray of this machine: the same results, also when a worker is killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jobs import FakeWorker, do, photo_at
+
+from dehaze.batch import Job, Outcome, plan
+from dehaze.engines.ray import RETRIES, RayExecutor
+from dehaze.engines.work import ClassicalWork, WorkError
+from dehaze.images import FloatArray, Photo, write_photo
+
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[None]:
+    """Two workers, in processes of their own, that find this file and the tools of the tests."""
+    with pytest.MonkeyPatch.context() as patch:
+        here = Path(__file__).parent
+        patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (here, here.parent))))
+        RayExecutor(ClassicalWork("dcp"), workers=2)._connect(ray)
+        yield
+        ray.shutdown()
+
+
+@dataclass(frozen=True)
+class MarkedWork:
+    """Inverts photos, tells which process does it, and dies on photos of one shade."""
+
+    marks: Path
+    poison: float = -1.0
+
+    def start(self) -> FakeWorker:
+        def process(photo: Photo) -> FloatArray:
+            (self.marks / str(os.getpid())).touch()
+            if abs(float(photo.pixels.mean()) - self.poison) < 0.003:
+                os._exit(1)
+            time.sleep(0.2)
+            return 1 - photo.pixels
+
+        return FakeWorker(process)
+
+
+def run(folder: Path, output: str, work: Any, progress: Any = lambda outcome: None) -> Any:
+    with Job(folder / output, settings={}) as job:
+        planned = plan([folder / "in"], folder / output)
+        return job.run(planned, RayExecutor(work, workers=2), progress)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_results_are_those_of_the_local_run_though_a_worker_is_killed(tmp_path: Path) -> None:
+    for index in range(8):
+        photo_at(tmp_path / f"in/{index}.png", index / 10)
+    (tmp_path / "in/torn.jpg").write_bytes(b"\xff\xd8 torn")
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    killed: list[int] = []
+
+    def kill_once(outcome: Outcome) -> None:
+        if not killed and outcome.status == "done":
+            killed.append(int(next(marks.iterdir()).name))
+            os.kill(killed[0], signal.SIGKILL)
+
+    summary = run(tmp_path, "ray", MarkedWork(marks), kill_once)
+    assert killed
+    assert len(list(marks.iterdir())) == 3, "two workers, and the one in the place of the killed"
+    assert len(summary.having("done")) == 8
+    (failed,) = summary.having("failed")
+    assert failed.source.name == "torn.jpg"
+    assert str(failed.error).startswith(f"{failed.source}: is not a photo that can be read")
+
+    do(plan([tmp_path / "in"], tmp_path / "local"), settings={"a": 1})
+    for index in range(8):
+        name = f"{index}.png"
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+    # The journal is the same: the next run, wherever it takes place, keeps what is done.
+    with Job(tmp_path / "ray", settings={}) as job:
+        again = job.run(
+            plan([tmp_path / "in"], tmp_path / "ray"), RayExecutor(MarkedWork(marks)), print
+        )
+    assert (len(again.having("kept")), len(again.having("failed"))) == (8, 1)
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_photo_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
+    for index in range(4):
+        photo_at(tmp_path / f"in/{index}.png", index / 10)
+    (tmp_path / "marks").mkdir()
+    summary = run(tmp_path, "out", MarkedWork(tmp_path / "marks", poison=0.1))
+    (failed,) = summary.having("failed")
+    assert failed.source.name == "1.png"
+    assert f"its worker died on it {RETRIES + 1} times" in str(failed.error)
+    assert len(summary.having("done")) == 3
+
+
+@pytest.mark.usefixtures("cluster")
+def test_a_real_method_gives_the_same_bytes_as_here(tmp_path: Path) -> None:
+    random = np.random.default_rng(3)
+    (tmp_path / "in").mkdir()
+    for name in ("a.jpg", "b.png"):
+        pixels = random.uniform(0.4, 0.9, (30, 40, 3)).astype(np.float32)
+        write_photo(tmp_path / "in" / name, pixels)
+    work = ClassicalWork("dcp")
+    run(tmp_path, "ray", work)
+    do(plan([tmp_path / "in"], tmp_path / "local"), worker=work.start())
+    for name in ("a.jpg", "b.png"):
+        assert (tmp_path / "ray" / name).read_bytes() == (tmp_path / "local" / name).read_bytes()
+
+
+@dataclass(frozen=True)
+class ImpossibleWork:
+    """Cannot start anywhere."""
+
+    def start(self) -> FakeWorker:
+        raise WorkError("no such model: get it")
+
+
+@pytest.mark.usefixtures("cluster")
+def test_work_that_cannot_start_over_there_ends_the_job_in_one_line(tmp_path: Path) -> None:
+    photo_at(tmp_path / "in/a.png")
+    with pytest.raises(WorkError, match="no such model: get it") as got:
+        run(tmp_path, "out", ImpossibleWork())
+    assert "\n" not in str(got.value)
+    assert not (tmp_path / "out/a.png").exists()
+
+
+def test_a_cluster_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unreachable(address: str, **options: Any) -> None:
+        raise ConnectionError(f"no cluster at {address}\nmore")
+
+    monkeypatch.setattr(ray, "init", unreachable)
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
+    with pytest.raises(WorkError, match=r"10\.0\.0\.1:6379 cannot be reached \(no cluster") as got:
+        RayExecutor(ClassicalWork("dcp")).run([], print)
+    assert "\n" not in str(got.value)
+    with pytest.raises(WorkError, match="other:1 cannot be reached"):
+        RayExecutor(ClassicalWork("dcp"), address="other:1").run([], print)

@@ -1,0 +1,163 @@
+"""What a worker does when memory or precision do not suffice, and how it starts."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dehaze.engines import work as module
+from dehaze.engines.work import ClassicalWork, DiffusionWork, DiffusionWorker, WorkError
+from dehaze.eval.baselines import get_baseline
+from dehaze.images import FloatArray, Photo
+from dehaze.inversion import NonFiniteError
+
+
+class OutOfMemoryError(RuntimeError):
+    """Named as the accelerator's own."""
+
+
+@dataclass
+class FakePipeline:
+    """A pipeline of one layer whose calls fail as they are told to."""
+
+    fails: list[Exception | None]
+    dtype: torch.dtype = torch.float32
+    seen: list[tuple[str, torch.dtype]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.unet = torch.nn.Linear(1, 1, dtype=self.dtype, device="meta")
+        self.unet.dtype = self.dtype  # type: ignore[assignment]
+        self.vae = torch.nn.Linear(1, 1)
+        self.components = {"unet": self.unet, "vae": self.vae, "tokenizer": object()}
+        self.device = torch.device("meta")
+
+    def __call__(self, pixels: FloatArray, **recipe: Any) -> FloatArray:
+        weight = self.unet.weight
+        self.seen.append((weight.device.type, weight.dtype))
+        error = self.fails.pop(0)
+        if error is not None:
+            raise error
+        return pixels
+
+
+@pytest.fixture
+def networks_move_freely(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The meta device stands for an accelerator, but nothing can be copied out of it."""
+
+    def to(self: torch.nn.Module, *, device: torch.device | str, dtype: torch.dtype) -> Any:
+        for name, parameter in list(self.named_parameters()):
+            empty = torch.empty_like(parameter, device=device, dtype=dtype)
+            setattr(self, name, torch.nn.Parameter(empty))
+        self.device, self.dtype = torch.device(device), dtype  # type: ignore[assignment]
+        return self
+
+    monkeypatch.setattr(torch.nn.Linear, "to", to)
+    monkeypatch.setattr(torch.nn.Linear, "device", torch.device("meta"), raising=False)
+    monkeypatch.setattr(torch.nn.Linear, "dtype", torch.float32, raising=False)
+
+
+PHOTO = Photo(np.full((2, 3, 3), 0.5, np.float32))
+
+
+def worker_of(pipe: Any) -> DiffusionWorker:
+    return DiffusionWorker(pipe, DiffusionWork())
+
+
+@pytest.mark.usefixtures("networks_move_freely")
+def test_what_does_not_fit_in_the_device_is_done_on_the_cpu_and_the_next_is_not() -> None:
+    pipe = FakePipeline([OutOfMemoryError("CUDA out of memory"), None, None], torch.float16)
+    worker = worker_of(pipe)
+    first, second = worker.process(PHOTO), worker.process(PHOTO)
+    assert first.notes == ("done on the CPU: it did not fit in the device's memory",)
+    assert second.notes == ()
+    assert pipe.seen == [
+        ("meta", torch.float16),
+        ("cpu", torch.float32),
+        ("meta", torch.float16),
+    ]
+
+
+@pytest.mark.usefixtures("networks_move_freely")
+def test_what_fits_nowhere_fails_alone() -> None:
+    pipe = FakePipeline([OutOfMemoryError("CUDA"), MemoryError(), None], torch.float16)
+    worker = worker_of(pipe)
+    with pytest.raises(MemoryError):
+        worker.process(PHOTO)
+    assert worker.process(PHOTO).notes == ()
+    assert pipe.seen[-1] == ("meta", torch.float16)
+
+
+@pytest.mark.usefixtures("networks_move_freely")
+def test_what_overflows_in_half_precision_is_done_in_single() -> None:
+    pipe = FakePipeline([NonFiniteError("step 3"), None], torch.bfloat16)
+    result = worker_of(pipe).process(PHOTO)
+    assert result.notes == ("done in float32: its values overflowed in half precision",)
+    assert pipe.seen == [("meta", torch.bfloat16), ("meta", torch.float32)]
+
+
+def test_what_overflows_in_single_precision_fails_at_once() -> None:
+    pipe = FakePipeline([NonFiniteError("step 3")])
+    with pytest.raises(NonFiniteError):
+        worker_of(pipe).process(PHOTO)
+    assert len(pipe.seen) == 1
+
+
+def test_other_errors_are_not_tried_again() -> None:
+    pipe = FakePipeline([RuntimeError("shapes differ")], torch.float16)
+    with pytest.raises(RuntimeError, match="shapes differ"):
+        worker_of(pipe).process(PHOTO)
+    assert len(pipe.seen) == 1
+
+
+def test_networks_come_back_as_they_were_from_single_precision(random_model: Path) -> None:
+    pipe = module.load_pipeline(str(random_model), None, "bfloat16")
+    before = {name: p.dtype for name, p in pipe.unet.named_parameters()}
+    vae = pipe.vae.dtype
+    with module._moved(pipe, "cpu"):
+        assert {pipe.unet.dtype, pipe.text_encoder.dtype, pipe.vae.dtype} == {torch.float32}
+    assert {name: p.dtype for name, p in pipe.unet.named_parameters()} == before
+    assert set(before.values()) == {torch.bfloat16}
+    assert pipe.vae.dtype == vae
+
+
+def test_a_model_is_loaded_at_the_revision_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def download(model: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+        asked.append((model, revision))
+        assert all("bin" not in pattern and ".py" not in pattern for pattern in allow_patterns)
+        raise OSError("offline")
+
+    monkeypatch.setattr("dehaze.models.load.snapshot_download", download)
+    work = DiffusionWork(model="someone/model", revision="0123abc", device="cpu")
+    for start in (work.start, work.fingerprint):
+        with pytest.raises(WorkError, match="someone/model"):
+            start()
+    assert asked == [("someone/model", "0123abc")] * 2
+
+
+def test_work_and_its_results_can_be_sent_to_another_process(
+    random_model: Path, tmp_path: Path
+) -> None:
+    work = DiffusionWork({"refine": "affine"}, model=str(random_model), beside={"trace": ".json"})
+    worker = pickle.loads(pickle.dumps(work)).start()
+    photo = Photo(np.random.default_rng(0).random((20, 30, 3), np.float32))
+    saved = worker.save(tmp_path / "a.png", photo, worker.process(photo))
+    assert saved.files == (tmp_path / "a.png", tmp_path / "a.png.json")
+    assert saved.nfe > 0
+    assert np.isfinite(saved.residual)
+    assert json.loads((tmp_path / "a.png.json").read_text())
+    assert pickle.loads(pickle.dumps(saved)) == saved
+
+
+def test_a_classical_method_is_the_one_of_that_name() -> None:
+    pixels = np.random.default_rng(0).uniform(0.4, 0.9, (30, 40, 3)).astype(np.float32)
+    result = ClassicalWork("dcp").start().process(Photo(pixels))
+    np.testing.assert_array_equal(result, get_baseline("dcp").run(pixels))
