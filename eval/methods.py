@@ -91,8 +91,14 @@ class PipelineOptions:
         strength: how much of the swap is applied; 1 is all of it.
         solver: a registered inversion solver.
         steps: DDIM steps.
+        spacing: of the timesteps.
+        max_iterations: of the solver, a step.
         tolerance: relative residual at which a step has converged.
+        reading: "embedding" or "delete".
+        cross_replace_steps: share of the steps with the source's cross-attention maps.
+        self_replace_steps: share of the steps with the source's self-attention maps.
         refine: "physics", "affine" or "none".
+        short_side: the model's working size, pixels.
         device: a torch device; "auto" takes the first GPU, or the CPU.
     """
 
@@ -102,19 +108,28 @@ class PipelineOptions:
     strength: float = 1.0
     solver: str | None = None
     steps: int | None = None
+    spacing: str | None = None
+    max_iterations: int | None = None
     tolerance: float | None = None
+    reading: str | None = None
+    cross_replace_steps: float | None = None
+    self_replace_steps: float | None = None
     refine: str = "physics"
+    short_side: int | None = None
     device: str = "auto"
 
     def inversion(self) -> dict[str, Any]:
         """The options of the inversion that were given; the model has its defaults for others."""
-        chosen = {
-            "prompt": self.prompt,
-            "word": self.word,
-            "solver": self.solver,
-            "steps": self.steps,
-            "tolerance": self.tolerance,
-        }
+        return self._given(
+            "prompt", "word", "solver", "steps", "spacing", "max_iterations", "tolerance"
+        )
+
+    def swap(self) -> dict[str, Any]:
+        """The options of the way back that were given, apart from the strength."""
+        return self._given("reading", "cross_replace_steps", "self_replace_steps", "refine")
+
+    def _given(self, *names: str) -> dict[str, Any]:
+        chosen = {name: getattr(self, name) for name in names}
         return {name: value for name, value in chosen.items() if value is not None}
 
 
@@ -230,8 +245,8 @@ class PipelineMethod(Method):
         result = pipeline(
             _to_float(source.hazy),
             strength=strength,
-            refine=self._options.refine,
             **self._options.inversion(),
+            **self._options.swap(),
         )
         return MethodOutput(
             image=result.image,
@@ -372,7 +387,7 @@ def load_pipeline(options: PipelineOptions) -> Any:
     Raises:
         MethodError: the model does not load, or the prompt lacks the word.
     """
-    pipeline = _load_model(options.model, options.device)
+    pipeline = _load_model(options.model, options.device, options.short_side)
     try:
         pipeline.check_prompt(options.prompt, options.word)
     except ValueError as error:
@@ -381,7 +396,7 @@ def load_pipeline(options: PipelineOptions) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _load_model(model: str, device: str) -> Any:
+def _load_model(model: str, device: str, short_side: int | None) -> Any:
     import torch
 
     from dehaze.pipeline import DehazePipeline
@@ -393,6 +408,8 @@ def _load_model(model: str, device: str) -> Any:
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise MethodError(f"the model {model!r} does not load on {device}: {error}") from error
     pipeline.set_progress_bar_config(disable=True)
+    if short_side is not None:
+        pipeline.description = replace(pipeline.description, short_side=short_side)
     return pipeline
 
 
@@ -485,6 +502,18 @@ def _refinement(value: str) -> str:
     return _one_of(value, REFINEMENTS)
 
 
+def _spacing(value: str) -> str:
+    from dehaze.inversion.schedule import SPACINGS
+
+    return _one_of(value, SPACINGS)
+
+
+def _reading(value: str) -> str:
+    from dehaze.pipeline import READINGS
+
+    return _one_of(value, READINGS)
+
+
 def _one_of(value: str, names: Iterable[str]) -> str:
     if value not in names:
         raise MethodError(f"{value!r} is not one of {', '.join(names)}")
@@ -497,8 +526,14 @@ _OVERRIDES: dict[str, Callable[[str], Any]] = {
     "strength": float,
     "solver": _solver,
     "steps": int,
+    "spacing": _spacing,
+    "max_iterations": int,
     "tolerance": float,
+    "reading": _reading,
+    "cross_replace_steps": float,
+    "self_replace_steps": float,
     "refine": _refinement,
+    "short_side": int,
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -47,6 +48,56 @@ def train(
     run = Run(folder, settings, device)
     run.resume()
     run.train(separate_batches(load_training_photos(data), run.networks))
+    if output is not None:
+        export(run, output)
+
+
+@main.command()
+@click.option(
+    "--initial",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="The model that the first stage exported.",
+)
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/coupled"))
+@click.option("--chunks", default=40, show_default=True, help="Of 256 pairs each.")
+@click.option("--steps", default=1800, show_default=True)
+@click.option("--batch-size", default=64, show_default=True)
+@click.option("--device", default="cpu", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
+    help=f"Export the weights there after the last step; the package ships {BUNDLED.name}/.",
+)
+def couple(
+    initial: Path,
+    data: Path,
+    folder: Path,
+    chunks: int,
+    steps: int,
+    batch_size: int,
+    device: str,
+    seed: int,
+    output: Path | None,
+) -> None:
+    """The second stage: ties each rendering's noise to its clear photo; can be continued, too."""
+    from training.coupling import COUPLED, coupled_batches, load_chunks, write_chunks
+    from training.export import export
+    from training.networks import load_networks
+    from training.train import Run, load_training_photos
+
+    photos = load_training_photos(data)
+    networks = load_networks(initial)
+    networks.unet.to(device)
+    networks.text_encoder.to(device)
+    write_chunks(networks, photos, folder / "pairs", chunks, seed)
+    settings = replace(COUPLED, steps=steps, batch_size=batch_size, seed=seed)
+    run = Run(folder, settings, device, networks)
+    run.resume()
+    run.train(coupled_batches(load_chunks(folder / "pairs"), photos, networks))
     if output is not None:
         export(run, output)
 

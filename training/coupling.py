@@ -32,13 +32,24 @@ from dehaze.prompts import without_word
 from training.captions import Caption
 from training.data import Array, Example, Pair, draw_example, draw_pair, draw_working_size
 from training.networks import Networks
-from training.train import Batch, BatchSource, embed_captions, latent_shape, latents_of
+from training.train import (
+    Batch,
+    BatchSource,
+    TrainingSettings,
+    embed_captions,
+    latent_shape,
+    latents_of,
+)
 
 logger = logging.getLogger(__name__)
 
 # Of the inversion that finds each rendering's noise: plain DDIM, since any smooth map will do.
 INVERSION_STEPS = 8
 CHUNK_PAIRS = 256
+
+COUPLED = TrainingSettings(
+    steps=1800, learning_rate=6e-4, warmup=50, decay=0.6, ema_decay=0.995, checkpoint_every=100
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +130,11 @@ def write_chunks(
             [pair.caption for pair in pairs],
         ).save(path)
         logger.info("chunk %d of %d", number + 1, count)
+
+
+def load_chunks(folder: Path) -> list[Chunk]:
+    """All chunks of a folder, in the order of their numbers."""
+    return [Chunk.load(path) for path in sorted(folder.glob("*.npz"))]
 
 
 def draw_sampler_timesteps(count: int, train_timesteps: int, generator: torch.Generator) -> Tensor:

@@ -14,6 +14,7 @@ from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dehaze.models.codec import PixelUnshuffleCodec
+from dehaze.models.load import load_parts
 
 PROMPT_LENGTH = 32
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -39,6 +40,18 @@ class Networks:
             index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
         text = json.dumps(index, indent=2, sort_keys=True)
         (folder / "model_index.json").write_text(text + "\n")
+
+
+def load_networks(folder: Path) -> Networks:
+    """The networks of an exported model, ready to be trained on.
+
+    Raises:
+        ModelError: as ``dehaze.models.load.load_parts``.
+    """
+    parts = load_parts(folder)
+    for network in (parts.unet, parts.text_encoder):
+        network.train().requires_grad_(True)
+    return Networks(parts.tokenizer, parts.text_encoder, parts.unet, parts.vae, parts.scheduler)
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:

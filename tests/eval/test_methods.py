@@ -150,6 +150,41 @@ def test_ours_is_the_pipeline_with_the_options_given(
 
 
 @pytest.mark.usefixtures("one_thread")
+def test_a_row_may_change_what_an_ablation_changes(
+    random_model: Path, pipeline: DehazePipeline
+) -> None:
+    options = PipelineOptions(model=str(random_model), device="cpu", steps=2, solver="ddim")
+    picture = PICTURE.astype(np.float32) / np.float32(255)
+    plain = pipeline(picture, steps=2, solver="ddim", refine="none").image
+    changed = pipeline(
+        picture,
+        steps=2,
+        solver="fixed-point",
+        max_iterations=2,
+        tolerance=1e-9,
+        spacing="noisy-end",
+        reading="delete",
+        cross_replace_steps=0.0,
+        self_replace_steps=0.0,
+        refine="none",
+    ).image
+    row = (
+        "ours:solver=fixed-point,max_iterations=2,tolerance=1e-9,spacing=noisy-end,reading=delete,"
+        "cross_replace_steps=0,self_replace_steps=0,refine=none"
+    )
+    np.testing.assert_allclose(parse_method(row, options).run(SOURCE).image, changed, atol=1e-6)
+    assert np.abs(changed - plain).max() > 1e-4
+    # The model as it was loaded is not changed by a row with another working size.
+    larger = 2 * pipeline.description.short_side
+    other = parse_method(f"codec:short_side={larger}", options).run(SOURCE)
+    assert other.reference is not None
+    assert min(other.reference.shape[:2]) == larger
+    same = parse_method("codec", options).run(SOURCE)
+    assert same.reference is not None
+    assert min(same.reference.shape[:2]) == pipeline.description.short_side
+
+
+@pytest.mark.usefixtures("one_thread")
 def test_the_ceilings_compare_at_the_working_size(
     random_model: Path, pipeline: DehazePipeline
 ) -> None:
