@@ -264,13 +264,30 @@ class InversionPipeline(DiffusionPipeline):
             (1, int(self.unet.config.in_channels), height // scale, width // scale),
             generator=torch.Generator().manual_seed(seed),
         )
-        session = AttentionSession(recording=True)
-        context = self._embed(tokenize(self.tokenizer, prompt))
+        return self.denoise_from(noise, prompt, table, guidance_scale=guidance_scale)
+
+    @torch.no_grad()
+    def denoise_from(
+        self,
+        latents: Tensor,
+        prompt: str | None,
+        table: DDIMTable,
+        *,
+        guidance_scale: float = 1.0,
+    ) -> InversionResult:
+        """Denoises any latents z_N, (B, C, h, w), under a prompt, and keeps path and attention.
+
+        Raises:
+            WordError: the prompt is too long.
+            NonFiniteError: the network returned values that are not finite.
+        """
+        tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
+        session = AttentionSession(recording=True, batch=latents.shape[0])
         with controlled_attention(self.unet, session):
             result = sample(
                 table,
-                self._network(session, table, context, guidance_scale),
-                noise.to(self._execution_device),
+                self._network(session, table, self._embed(tokens), guidance_scale),
+                latents.to(self._execution_device),
                 evaluations=_evaluations(guidance_scale),
             )
         result.attention.update(session.record)

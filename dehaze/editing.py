@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession
 from dehaze.base import InversionPipeline, StepCallback, as_picture, as_pixels
 from dehaze.inversion import InversionResult, InversionTrace
+from dehaze.inversion.interpolation import PATHS, centroid, path_log_density
 from dehaze.inversion.reconstruction import Anchors, get_reconstruction_mode
 from dehaze.inversion.stochastic import localisation, stochastic_step
 from dehaze.physics import REFINEMENTS
@@ -138,6 +140,22 @@ class EditResult:
     scores: tuple[float, ...]
     trace: InversionTrace
     nfe: int
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """Pictures between others.
+
+    Attributes:
+        pictures: float32 (h, w, 3) RGB in [0, 1] each, at the latents' full size.
+        norms: of their z_N, relative to sqrt(d), the likely one.
+        log_density: of the path, see ``dehaze.inversion.interpolation.path_log_density``; NaN for a
+            single picture.
+    """
+
+    pictures: tuple[Array, ...]
+    norms: tuple[float, ...]
+    log_density: float
 
 
 class EditPipeline(InversionPipeline):
@@ -303,6 +321,58 @@ class EditPipeline(InversionPipeline):
         scores = tuple(score for score, _, _ in samples) if settings.samples > 1 else ()
         return EditedLatents(latents, mask, scores, evaluations)
 
+    @torch.no_grad()
+    def interpolate(
+        self,
+        first: InversionResult,
+        last: InversionResult,
+        prompt: str | None = None,
+        *,
+        pictures: int = 8,
+        path: str = "nao",
+    ) -> Interpolation:
+        """Pictures between two inverted ones, denoised from points between their latents.
+
+        Args:
+            first: inverted to the last step, under ``prompt``.
+            last: likewise, with the same schedule and size.
+            prompt: of all pictures; the model's own when None.
+            pictures: how many, the two included.
+            path: one of ``dehaze.inversion.interpolation.PATHS``.
+
+        Raises:
+            ValueError: the path is unknown, the inversions do not match, or have no path.
+        """
+        if path not in PATHS:
+            raise ValueError(f"unknown path {path!r}: there are {', '.join(PATHS)}")
+        _check_match([first, last])
+        points = PATHS[path](first.latents, last.latents, pictures)
+        return self._interpolation(points, prompt, first)
+
+    @torch.no_grad()
+    def centre(
+        self, inversions: Sequence[InversionResult], prompt: str | None = None
+    ) -> Interpolation:
+        """The picture in the middle of several inverted ones, see ``centroid``.
+
+        Arguments and errors as for ``interpolate``.
+        """
+        _check_match(inversions)
+        point = centroid([inversion.latents for inversion in inversions])
+        return self._interpolation([point], prompt, inversions[0])
+
+    def _interpolation(
+        self, points: Sequence[Tensor], prompt: str | None, like: InversionResult
+    ) -> Interpolation:
+        made = self.denoise_from(torch.cat(list(points)), prompt, like.table)
+        size = self.latent_pixels(like)
+        expected = math.sqrt(points[0].numel())
+        return Interpolation(
+            tuple(self.decode(latents[None], size) for latents in made.trajectory[0]),
+            tuple(float(point.norm()) / expected for point in points),
+            path_log_density(points) if len(points) > 1 else math.nan,
+        )
+
     def _check_fit(self, inversion: InversionResult, photo: Array | None) -> None:
         """Raises ``ValueError`` where an inversion is of another model or another photo."""
         needs = self.description
@@ -409,6 +479,21 @@ class EditPipeline(InversionPipeline):
             self._embed(tokenize(self.tokenizer, "")),
             settings.guidance_scale,
         )
+
+
+def _check_match(inversions: Sequence[InversionResult]) -> None:
+    """Raises ``ValueError`` where inversions cannot be mixed."""
+    first = inversions[0]
+    for other in inversions:
+        if other.latents.shape != first.latents.shape or other.table != first.table:
+            raise ValueError(
+                "the inversions differ in size or schedule: invert photos of one shape alike"
+            )
+        if other.steps != other.table.steps:
+            raise ValueError(
+                f"only {other.steps} of {other.table.steps} steps were inverted: a picture's noise "
+                "is reached at the last one"
+            )
 
 
 def _revision(

@@ -21,6 +21,7 @@ COMMANDS = {
     "run": "Remove the haze from photos and folders of photos.",
     "edit": "Edit a photo, or a generated picture, by two prompts.",
     "attention": "Show where in a photo the model attends to a word.",
+    "interpolate": "Make the pictures between two photos.",
     "invert": "Invert a photo and show how the inversion converged.",
     "evaluate": "Measure a model on published data sets.",
     "models": "Say which models there are, and whether their files are whole.",

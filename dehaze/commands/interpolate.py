@@ -1,0 +1,118 @@
+"""``dehaze interpolate``: the pictures between two photos, or the one in the middle of several."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_libraries
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+def _paths() -> Iterable[str]:
+    from dehaze.inversion.interpolation import PATHS
+
+    return PATHS
+
+
+@click.command(short_help=COMMANDS["interpolate"])
+@click.argument(
+    "images", metavar="A B...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("interpolated"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where the pictures go; made if missing.",
+)
+@click.option(
+    "-n",
+    "--pictures",
+    type=click.IntRange(min=2),
+    default=8,
+    show_default=True,
+    help="How many, A and B as the model has them included.",
+)
+@click.option(
+    "--path",
+    type=RegistryChoice(_paths),
+    default="nao",
+    show_default=True,
+    metavar="NAME",
+    help="nao keeps to norms that are likely, slerp to those between A's and B's.",
+)
+@click.option("--centroid", is_flag=True, help="One picture in the middle of all the photos.")
+@click.option("--prompt", help="What all the photos show.  [default: the model's]")
+@click.option("--steps", type=click.IntRange(min=1), help="[default: the model's]")
+@click.option("--model", default="bundled", show_default=True, help="As in run.")
+@click.option("--device", default="auto", show_default=True)
+def interpolate(
+    images: tuple[Path, ...],
+    output: Path,
+    pictures: int,
+    path: str,
+    centroid: bool,
+    prompt: str | None,
+    steps: int | None,
+    model: str,
+    device: str,
+) -> None:
+    """Make the pictures between the photos A and B, at the size that the model works at.
+
+    All photos are inverted; the pictures are denoised from points between their latents. Photos of
+    other proportions than A are cut to A's, around the middle.
+
+    Exit code: 0, all is written; 2, it could not be.
+    """
+    if len(images) < 2 or (len(images) > 2 and not centroid):
+        raise click.UsageError("name two photos, or two and more with --centroid.")
+    quiet_libraries()
+    from dehaze.attention.sheets import sheet
+    from dehaze.editing import EditPipeline
+    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
+    from dehaze.images import PhotoError, read_photo, write_photo
+    from dehaze.inversion import NonFiniteError
+
+    try:
+        photos = [read_photo(image).pixels for image in images]
+        pipe = EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device)))
+        text = pipe.default_prompt if prompt is None else prompt
+        pipe.check_prompts(text)
+        inversions = [
+            pipe.invert(_cut(photo, photos[0].shape[:2]), text, steps=steps) for photo in photos
+        ]
+        if centroid:
+            made = pipe.centre(inversions, text)
+            files = {"centroid.png": made.pictures[0]}
+        else:
+            made = pipe.interpolate(*inversions, text, pictures=pictures, path=path)
+            files = {f"{path}-{i:02d}.png": picture for i, picture in enumerate(made.pictures)}
+            names = [f"{norm:.2f}" for norm in made.norms]
+            files[f"{path}.png"] = sheet([made.pictures], [names])
+        output.mkdir(parents=True, exist_ok=True)
+        for name, picture in files.items():
+            write_photo(output / name, picture)
+    except (MethodError, NonFiniteError, OSError, PhotoError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    norms = ", ".join(f"{norm:.2f}" for norm in made.norms)
+    density = "" if centroid else f"; log density along the path {made.log_density:.0f}"
+    click.echo(f"{len(made.pictures)} pictures, norms {norms} of the likely one{density}; {output}")
+
+
+def _cut(photo: NDArray[np.float32], like: tuple[int, int]) -> NDArray[np.float32]:
+    """The middle of a photo, at the proportions of another's (height, width) and at its size."""
+    from dehaze.physics import resize
+
+    scale = min(photo.shape[0] / like[0], photo.shape[1] / like[1])
+    height, width = (max(1, round(side * scale)) for side in like)
+    top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
+    return resize(photo[top : top + height, left : left + width], like)

@@ -1,0 +1,94 @@
+"""``dehaze interpolate``: the pictures between two photos."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.commands import main
+from dehaze.editing import EditPipeline
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, photo: NDArray[np.float32]) -> list[Path]:
+    eight = (255 * photo).astype(np.uint8)
+    crops = {"a.png": eight, "b.png": eight[::-1, ::-1], "tall.png": eight[:, :30]}
+    for name, pixels in crops.items():
+        Image.fromarray(pixels).save(tmp_path / name)
+    return [tmp_path / name for name in crops]
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["interpolate", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("path", ["nao", "slerp"])
+def test_the_pictures_lead_from_one_photo_to_the_other(
+    pictures: list[Path], random_model: Path, path: str
+) -> None:
+    out = pictures[0].parent / "made"
+    done = call(*pictures[:2], "-n", 4, "--path", path, "--model", random_model, "-o", out)
+    assert done.exit_code == 0, done.output
+    files = [out / f"{path}-{i:02d}.png" for i in range(4)]
+    assert sorted(out.iterdir()) == sorted([*files, out / f"{path}.png"])
+    made = [np.asarray(Image.open(file), np.float64) for file in files]
+    assert made[0].shape == (16, 24, 3)
+    pipe = EditPipeline.from_pretrained(random_model)
+    for end, picture in ((0, pictures[0]), (3, pictures[1])):
+        back = pipe.codec_roundtrip(np.asarray(Image.open(picture)))
+        assert np.abs(made[end] / 255.0 - back).mean() < 0.02
+    # Each picture is nearer to its own end.
+    distance = [np.abs(picture - made[0]).mean() for picture in made]
+    assert distance == sorted(distance)
+    assert "log density" in done.stdout
+
+
+def test_photos_of_other_proportions_are_cut_and_several_have_a_centroid(
+    pictures: list[Path], random_model: Path
+) -> None:
+    out = pictures[0].parent / "made"
+    done = call(*pictures[::2], "--centroid", "--model", random_model, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert [path.name for path in out.iterdir()] == ["centroid.png"]
+    assert np.asarray(Image.open(out / "centroid.png")).shape == (16, 24, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (("A",), "two photos"),
+        (("A", "B", "B"), "--centroid"),
+        (("A", "A", "--path", "straight"), "nao, slerp"),
+        (("A", "missing.jpg"), "missing.jpg"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    pictures: list[Path], random_model: Path, arguments: tuple[object, ...], cause: str
+) -> None:
+    named = {"A": pictures[0], "B": pictures[1]}
+    out = pictures[0].parent / "made"
+    given = [named.get(str(argument), argument) for argument in arguments]
+    done = call(*given, "--model", random_model, "-o", out)
+    assert done.exit_code == 2
+    assert cause in done.stderr
+    assert not out.exists()
+
+
+def test_inversions_that_cannot_be_mixed_are_refused(
+    pictures: list[Path], random_model: Path
+) -> None:
+    pipe = EditPipeline.from_pretrained(random_model)
+    pipe.set_progress_bar_config(disable=True)
+    photo = np.asarray(Image.open(pictures[0]))
+    whole, part = pipe.invert(photo), pipe.invert(photo, depth=2)
+    with pytest.raises(ValueError, match="2 of 4 steps"):
+        pipe.interpolate(part, part)
+    with pytest.raises(ValueError, match="size or schedule"):
+        pipe.centre([whole, pipe.invert(photo[:20])])
+    with pytest.raises(ValueError, match="nao, slerp"):
+        pipe.interpolate(whole, whole, path="straight")
