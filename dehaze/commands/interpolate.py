@@ -94,7 +94,8 @@ def interpolate(
             made = pipe.centre(inversions, text)
             files = {"centroid.png": made.pictures[0]}
         else:
-            made = pipe.interpolate(*inversions, text, pictures=pictures, path=path)
+            first, last = inversions
+            made = pipe.interpolate(first, last, text, pictures=pictures, path=path)
             files = {f"{path}-{i:02d}.png": picture for i, picture in enumerate(made.pictures)}
             names = [f"{norm:.2f}" for norm in made.norms]
             files[f"{path}.png"] = sheet([made.pictures], [names])
