@@ -90,7 +90,11 @@ def _snow(clear: Array, rng: np.random.Generator) -> Array:
     patches = smooth_noise((height, width), int(rng.integers(6, 12)), rng)
     ground = 1.0 / (1.0 + np.exp(-4.0 * (patches + 3.0 * rows - float(rng.uniform(1.8, 2.6)))))
     cover = 0.8 * ground + _flakes((height, width), rng)
-    return scatter(veiled, 1.0 - np.clip(cover, 0.0, 0.9).astype(np.float32), np.full(3, 0.95))
+    return scatter(
+        veiled,
+        1.0 - np.clip(cover, 0.0, 0.9).astype(np.float32),
+        np.full(3, 0.95, dtype=np.float32),
+    )
 
 
 def _rain(clear: Array, rng: np.random.Generator) -> Array:
@@ -99,14 +103,14 @@ def _rain(clear: Array, rng: np.random.Generator) -> Array:
     grey = (clear @ _LUMA)[..., None]
     dull = float(rng.uniform(0.55, 0.75)) * (grey + 0.5 * (clear - grey))
     veil = np.full((height, width), 1.0 - float(rng.uniform(0.15, 0.35)), dtype=np.float32)
-    wet = scatter(dull, veil, np.full(3, float(rng.uniform(0.45, 0.6))))
+    wet = scatter(dull, veil, np.full(3, rng.uniform(0.45, 0.6), dtype=np.float32))
     seeds = (rng.random((height, width)) > 0.985).astype(np.float32)
     length = max(3, min(height, width) // 12)
     kernel = np.zeros((length, length), dtype=np.float32)
     lean = int(rng.integers(0, max(1, length // 3) + 1))
     cv2.line(kernel, (lean, 0), (0, length - 1), 1.0)
     streaks = np.clip(cv2.filter2D(seeds, -1, kernel) * 0.25, 0.0, 0.25)
-    return scatter(wet, 1.0 - streaks, np.full(3, 0.85))
+    return scatter(wet, 1.0 - streaks, np.full(3, 0.85, dtype=np.float32))
 
 
 def _black_and_white(clear: Array, rng: np.random.Generator) -> Array:

@@ -133,8 +133,8 @@ def draw_pair(photos: list[Array], size: tuple[int, int], rng: np.random.Generat
     else:
         degraded, clear, caption = _draw_haze(photos, size, rng)
     noise = rng.normal(0.0, float(rng.uniform(0.0, 0.006)), degraded.shape)
-    degraded, clear = (np.clip(picture, 0.0, 1.0) for picture in (degraded + noise, clear))
-    return Pair(degraded.astype(np.float32), clear.astype(np.float32), caption)
+    noisy = np.clip(degraded + noise, 0.0, 1.0).astype(np.float32)
+    return Pair(noisy, np.clip(clear, 0.0, 1.0).astype(np.float32), caption)
 
 
 def _draw_haze(
@@ -145,6 +145,7 @@ def _draw_haze(
     """
     clear = draw_clear(photos, size, rng)
     kinds = list(HAZE_KINDS)
+    density: float | None = None
     if rng.random() < 0.5:
         caption = Caption("a photo with haze", "haze", "haze")
         kind = "haze" if rng.random() < 0.5 else kinds[int(rng.integers(len(kinds)))]
@@ -153,8 +154,8 @@ def _draw_haze(
     else:
         caption = hazy_caption(rng)
         kind = caption.kind or "haze"
-        bounds = caption.density
-        density = None if bounds is None else float(rng.uniform(*bounds))
+        if caption.density is not None:
+            density = float(rng.uniform(*caption.density))
     hazy = render_haze(clear, rng, kind=kind, density=density).hazy
     if rng.random() < 0.15:
         # Dusk, shade, a coloured light: less light on the scene is less light on its air.
