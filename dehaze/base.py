@@ -20,6 +20,7 @@ from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.inversion import DDIMTable, InversionResult, Inverter, NetworkFunction, denoise
 from dehaze.inversion.criteria import get_criterion
 from dehaze.inversion.sampling import sample
+from dehaze.models.conditioning import embed_one, embed_two, network_arguments
 from dehaze.models.load import BUNDLED, load_parts
 from dehaze.models.registry import ModelDescription, describe
 from dehaze.physics import resize
@@ -46,9 +47,12 @@ class InversionPipeline(DiffusionPipeline):
         unet: UNet2DConditionModel with cross-attention.
         scheduler: any diffusers scheduler with ``alphas_cumprod``.
         description: the model's needs and defaults; derived from the parts when None.
+        text_encoder_2: CLIPTextModelWithProjection of Stable Diffusion XL, or None.
+        tokenizer_2: its CLIPTokenizer, or None.
     """
 
-    model_cpu_offload_seq = "text_encoder->unet->vae"
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
+    _optional_components = ["text_encoder_2", "tokenizer_2"]  # noqa: RUF012
 
     def __init__(
         self,
@@ -58,6 +62,8 @@ class InversionPipeline(DiffusionPipeline):
         unet: Any,
         scheduler: Any,
         description: ModelDescription | None = None,
+        text_encoder_2: Any = None,
+        tokenizer_2: Any = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -66,6 +72,8 @@ class InversionPipeline(DiffusionPipeline):
             tokenizer=tokenizer,
             unet=unet,
             scheduler=scheduler,
+            text_encoder_2=text_encoder_2,
+            tokenizer_2=tokenizer_2,
         )
         self.description = description or describe(unet, vae)
 
@@ -442,8 +450,8 @@ class InversionPipeline(DiffusionPipeline):
     def _evaluate(self, latents: Tensor, timestep: int, embedding: Tensor) -> Tensor:
         """The network's output in float32 (B, C, h, w); (1, L, D) serves the whole batch."""
         embedding = embedding.to(self.unet.dtype).expand(latents.shape[0], -1, -1)
-        sample = latents.to(self.unet.dtype)
-        output = self.unet(sample, timestep, encoder_hidden_states=embedding).sample
+        arguments = self._arguments(latents, embedding)
+        output = self.unet(latents.to(self.unet.dtype), timestep, **arguments).sample
         if not torch.isfinite(output).all() and output.dtype in HALF_PRECISION:
             output = self._in_single_precision(latents, timestep, embedding)
         return output.float()
@@ -454,9 +462,16 @@ class InversionPipeline(DiffusionPipeline):
         logger.warning("timestep %d is not finite in %s: again in float32", timestep, dtype)
         self.unet.float()
         try:
-            return self.unet(latents, timestep, encoder_hidden_states=embedding.float()).sample
+            return self.unet(
+                latents, timestep, **self._arguments(latents, embedding.float())
+            ).sample
         finally:
             self.unet.to(dtype)
+
+    def _arguments(self, latents: Tensor, embedding: Tensor) -> dict[str, Any]:
+        scale = self.description.pixels_per_latent
+        pixels = (int(latents.shape[-2]) * scale, int(latents.shape[-1]) * scale)
+        return network_arguments(self.unet, embedding, int(self.tokenizer.model_max_length), pixels)
 
     def prompt_and_span(
         self, prompt: str | None = None, word: str | None = None
@@ -470,9 +485,23 @@ class InversionPipeline(DiffusionPipeline):
         return tokens, () if word is None else word_span(tokens, word)
 
     def _embed(self, prompt: TokenizedPrompt) -> Tensor:
-        """(1, L, D), the text encoder's last hidden state."""
+        """(1, L, D), the text embedding; with further rows where the model needs more than that.
+
+        See ``dehaze.models.conditioning``.
+        """
         ids = prompt.ids[None].to(self._execution_device)
-        return self.text_encoder(ids).last_hidden_state.to(self.unet.dtype)
+        if self.text_encoder_2 is None:
+            embedding = embed_one(self.text_encoder, ids)
+        else:
+            again = tokenize(self.tokenizer_2, prompt.text)
+            # Its padding may be another token; a word must stand at the same positions.
+            if again.offsets != prompt.offsets:
+                raise WordError(f"the model's two tokenizers cut {prompt.text!r} differently")
+            ids_2 = again.ids[None].to(self._execution_device)
+            embedding = embed_two(self.text_encoder, ids, self.text_encoder_2, ids_2)
+        if self.description.zero_null_text and not prompt.text:
+            embedding = torch.zeros_like(embedding)
+        return embedding.to(self.unet.dtype)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, size: tuple[int, int]) -> Array:

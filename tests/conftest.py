@@ -9,9 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, PNDMScheduler, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    PNDMScheduler,
+    StableDiffusionXLPipeline,
+    UNet2DConditionModel,
+)
 from numpy.typing import NDArray
-from transformers import CLIPTextConfig, CLIPTextModel
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dehaze.pipeline import DehazePipeline
 from training.captions import vocabulary
@@ -99,11 +106,79 @@ def save_stable_diffusion(folder: Path, prediction_type: str) -> Path:
     return folder
 
 
-@pytest.fixture(scope="session", params=["epsilon", "v_prediction"])
+def save_stable_diffusion_xl(folder: Path) -> Path:
+    """A tiny Stable Diffusion XL: two text encoders, added conditions, Euler scheduler, random."""
+    torch.manual_seed(0)
+    tokenizer = build_tokenizer(vocabulary(), folder / "source")
+    shared = {
+        "vocab_size": len(tokenizer),
+        "intermediate_size": 37,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": 32,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    text_encoder = CLIPTextModel(CLIPTextConfig(hidden_size=32, **shared))
+    text_encoder_2 = CLIPTextModelWithProjection(
+        CLIPTextConfig(hidden_size=24, projection_dim=20, **shared)
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        block_out_channels=(32, 64),
+        layers_per_block=1,
+        transformer_layers_per_block=(1, 2),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=32 + 24,
+        attention_head_dim=(2, 4),
+        norm_num_groups=8,
+        use_linear_projection=True,
+        addition_embed_type="text_time",
+        addition_time_embed_dim=8,
+        projection_class_embeddings_input_dim=6 * 8 + 20,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        latent_channels=4,
+        norm_num_groups=8,
+        scaling_factor=0.31,
+    )
+    scheduler = EulerDiscreteScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        steps_offset=1,
+        timestep_spacing="leading",
+    )
+    StableDiffusionXLPipeline(
+        vae=vae,
+        text_encoder=text_encoder,
+        text_encoder_2=text_encoder_2,
+        tokenizer=tokenizer,
+        # As in the published model: the second one pads with "!".
+        tokenizer_2=CLIPTokenizer.from_pretrained(folder / "source", pad_token="!"),
+        unet=unet,
+        scheduler=scheduler,
+    ).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def stable_diffusion_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random Stable Diffusion XL."""
+    return save_stable_diffusion_xl(tmp_path_factory.mktemp("sdxl"))
+
+
+@pytest.fixture(scope="session", params=["epsilon", "v_prediction", "xl"])
 def stable_diffusion(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
-    """A folder with a tiny random Stable Diffusion, 1.x-like and 2.x-like."""
+    """A folder with a tiny random Stable Diffusion: 1.x-like, 2.x-like and XL."""
+    if request.param == "xl":
+        folder: Path = request.getfixturevalue("stable_diffusion_xl")
+        return folder
     return save_stable_diffusion(tmp_path_factory.mktemp("sd"), str(request.param))
 
 

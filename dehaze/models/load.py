@@ -6,7 +6,7 @@ Weights are safetensors only, and no code that comes with a model is ever run.
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dehaze.models.codec import PixelUnshuffleCodec
 from dehaze.models.registry import ModelDescription, describe
@@ -32,6 +32,9 @@ _FILES = [
     "tokenizer/*",
     "text_encoder/config.json",
     "text_encoder/model.safetensors",
+    "tokenizer_2/*",
+    "text_encoder_2/config.json",
+    "text_encoder_2/model.safetensors",
     "unet/config.json",
     "unet/diffusion_pytorch_model.safetensors",
     "vae/config.json",
@@ -45,7 +48,10 @@ class ModelError(ValueError):
 
 @dataclass(frozen=True)
 class ModelParts:
-    """The parts of a text-to-image model, by the names that diffusers gives them."""
+    """The parts of a text-to-image model, by the names that diffusers gives them.
+
+    The second text encoder and tokenizer are Stable Diffusion XL's; None elsewhere.
+    """
 
     vae: Any
     text_encoder: Any
@@ -53,6 +59,8 @@ class ModelParts:
     unet: Any
     scheduler: Any
     description: ModelDescription
+    text_encoder_2: Any = None
+    tokenizer_2: Any = None
 
 
 def find_model(model: str | Path, revision: str | None = None) -> Path:
@@ -96,9 +104,11 @@ def load_parts(
     """
     folder = find_model(model, revision)
     index = json.loads((folder / "model_index.json").read_text())
-    if index.get("text_encoder_2", [None])[0] is not None:
-        raise ModelError(f"{model}: two text encoders (Stable Diffusion XL) are not supported yet")
-    for part in ("unet", "vae", "text_encoder", "tokenizer", "scheduler"):
+    second = index.get("text_encoder_2", [None])[0] is not None
+    parts = ["unet", "vae", "text_encoder", "tokenizer", "scheduler"]
+    if index.get("text_encoder", [None])[0] is None:
+        raise ModelError(f"{model} has no text_encoder: it is no text-to-image model by itself")
+    for part in [*parts, "text_encoder_2", "tokenizer_2"] if second else parts:
         if not (folder / part).is_dir():
             raise ModelError(
                 f"{model} has no {part}: a text-to-image model in diffusers' format has"
@@ -119,12 +129,24 @@ def load_parts(
             folder / "text_encoder", dtype=dtype, use_safetensors=True
         )
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
+        text_encoder_2 = tokenizer_2 = None
+        if second:
+            text_encoder_2 = CLIPTextModelWithProjection.from_pretrained(
+                folder / "text_encoder_2", dtype=dtype, use_safetensors=True
+            )
+            tokenizer_2 = CLIPTokenizer.from_pretrained(folder / "tokenizer_2")
         scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
     except (OSError, ValueError) as error:
         cause = str(error).strip().splitlines()[0]
         raise ModelError(f"{model} cannot be loaded: {cause}") from error
     finally:
         diffusers_logging.set_verbosity(verbosity)
-    for network in (unet, vae, text_encoder):
-        network.eval().requires_grad_(False)
-    return ModelParts(vae, text_encoder, tokenizer, unet, scheduler, describe(unet, vae, folder))
+    for network in (unet, vae, text_encoder, text_encoder_2):
+        if network is not None:
+            network.eval().requires_grad_(False)
+    description = describe(unet, vae, folder)
+    if index.get("force_zeros_for_empty_prompt"):
+        description = replace(description, zero_null_text=True)
+    return ModelParts(
+        vae, text_encoder, tokenizer, unet, scheduler, description, text_encoder_2, tokenizer_2
+    )

@@ -31,6 +31,8 @@ class ModelDescription:
             layers alike.
         vocabulary: every word that the model has learned, in lower case; None for a model that
             makes any word of pieces.
+        zero_null_text: whether the empty prompt's embedding is all zeros rather than what the text
+            encoders make of it: Stable Diffusion XL's ``force_zeros_for_empty_prompt``.
     """
 
     pixels_per_latent: int
@@ -46,6 +48,7 @@ class ModelDescription:
     word: str = "haze"
     map_layers: Mapping[str, float] | None = field(default=None)
     vocabulary: frozenset[str] | None = None
+    zero_null_text: bool = False
 
 
 def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescription:

@@ -60,12 +60,26 @@ def test_pickled_weights_are_never_read(random_model: Path, tmp_path: Path) -> N
         load_parts(model)
 
 
-def test_two_text_encoders_are_refused_by_name(random_model: Path, tmp_path: Path) -> None:
-    model = copy_of(random_model, tmp_path)
+def test_two_text_encoders_need_both_tokenizers(stable_diffusion_xl: Path, tmp_path: Path) -> None:
+    parts = load_parts(stable_diffusion_xl)
+    assert parts.text_encoder_2 is not None
+    assert parts.tokenizer_2.pad_token == "!"
+    assert not any(weight.requires_grad for weight in parts.text_encoder_2.parameters())
+    assert parts.description.zero_null_text
+    model = copy_of(stable_diffusion_xl, tmp_path)
+    shutil.rmtree(model / "tokenizer_2")
+    with pytest.raises(ModelError, match="has no tokenizer_2"):
+        load_parts(model)
+
+
+def test_a_refiner_without_a_first_text_encoder_is_refused(
+    stable_diffusion_xl: Path, tmp_path: Path
+) -> None:
+    model = copy_of(stable_diffusion_xl, tmp_path)
     index = json.loads((model / "model_index.json").read_text())
-    index["text_encoder_2"] = ["transformers", "CLIPTextModelWithProjection"]
+    index["text_encoder"] = [None, None]
     (model / "model_index.json").write_text(json.dumps(index))
-    with pytest.raises(ModelError, match="XL"):
+    with pytest.raises(ModelError, match="has no text_encoder"):
         load_parts(model)
 
 

@@ -1,0 +1,61 @@
+"""Models of every shape through the command line: run, invert, edit, attention, interpolate."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.commands import main
+from dehaze.inversion import InversionResult
+
+
+@pytest.fixture
+def picture(tmp_path: Path, photo: NDArray[np.float32]) -> Path:
+    path = tmp_path / "photo.png"
+    Image.fromarray((255 * photo).astype(np.uint8)).save(path)
+    return path
+
+
+def call(*arguments: Any) -> Result:
+    done = CliRunner().invoke(main, list(map(str, arguments)))
+    assert done.exit_code == 0, done.output
+    return done
+
+
+def pixels(path: Path) -> NDArray[np.uint8]:
+    return np.asarray(Image.open(path))
+
+
+def test_every_command_runs(stable_diffusion: Path, picture: Path) -> None:
+    out = picture.parent / "out"
+    settings = ("--model", stable_diffusion, "--steps", 2)
+    call("run", picture, "-o", out, *settings)
+    assert pixels(out / "photo.png").shape == (40, 60, 3)
+
+    saved = out / "photo.safetensors"
+    prompts = ("--source", "a street with haze", "--target", "a street with snow")
+    call("invert", picture, "-o", saved, "--prompt", prompts[1], *settings)
+    inversion = InversionResult.load(saved)
+    assert inversion.trajectory.shape == (3, 1, 4, 16, 24)
+
+    edited = out / "edited.png"
+    done = call(
+        "edit", picture, *prompts, "--inversion", saved, "--model", stable_diffusion, "-o", edited
+    )
+    assert done.stdout.startswith("2 NFE")
+    assert not np.array_equal(pixels(edited), pixels(picture))
+    options = ("--guidance", 3, "--mode", "direct", "--blend", "street")
+    call("edit", picture, *prompts, *options, *settings, "-o", edited, "--refine", "none")
+    call("edit", "--generate", 1, *prompts, *settings, "-o", out / "made.png")
+    assert pixels(out / "made.png").shape == (32, 32, 3)
+
+    call("attention", picture, "--prompt", prompts[1], "--word", "street", *settings, "-o", out)
+    assert np.load(out / "photo.png.street.npy").shape == (40, 60)
+    call("interpolate", picture, picture, "-n", 2, *settings, "-o", out / "path")
+    assert pixels(out / "path" / "nao-01.png").shape == (32, 48, 3)
