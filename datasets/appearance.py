@@ -103,7 +103,7 @@ def _rain(clear: Array, rng: np.random.Generator) -> Array:
     grey = (clear @ _LUMA)[..., None]
     dull = float(rng.uniform(0.55, 0.75)) * (grey + 0.5 * (clear - grey))
     veil = np.full((height, width), 1.0 - float(rng.uniform(0.15, 0.35)), dtype=np.float32)
-    wet = scatter(dull, veil, np.full(3, rng.uniform(0.45, 0.6), dtype=np.float32))
+    wet = scatter(dull.astype(np.float32), veil, np.full(3, rng.uniform(0.45, 0.6), np.float32))
     seeds = (rng.random((height, width)) > 0.985).astype(np.float32)
     length = max(3, min(height, width) // 12)
     kernel = np.zeros((length, length), dtype=np.float32)
