@@ -1,0 +1,113 @@
+"""Kills ``dehaze run`` at random moments, again and again, and compares it with an undisturbed run.
+
+    python benchmarks/kill_job.py --kills 50
+
+After each kill (SIGKILL: nothing can be tidied up) every file in the output folder must be a whole
+photo, every result that the journal calls done must be on the disk as it was written, and no input
+may have changed. The last run is let through, and must end with the same bytes as one that was
+never disturbed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from folder_job import ROOT, make_photos
+
+from dehaze.batch import JOURNAL_NAME
+from dehaze.batch.journal import digest
+from dehaze.images import read_photo
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--photos", type=int, default=150)
+    parser.add_argument("--megapixels", type=float, default=0.05)
+    parser.add_argument("--seed", type=int, default=0)
+    given = parser.parse_args(arguments)
+    chance = random.Random(given.seed)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_photos(folder / "in", given.photos, given.megapixels)
+        before = contents(folder / "in")
+        started = time.perf_counter()
+        start(folder, "undisturbed").communicate()
+        whole_run = time.perf_counter() - started
+        early, rounds, most_done = 0, 1, 0
+        for kill in range(given.kills):
+            # A second run kept all of it: begin again.
+            if most_done == given.photos:
+                rounds, most_done = rounds + 1, 0
+            job = start(folder, f"out{rounds}")
+            try:
+                job.communicate(timeout=chance.uniform(0, whole_run / 3))
+            except subprocess.TimeoutExpired:
+                job.kill()
+                job.communicate()
+            if contents(folder / "in") != before:
+                raise SystemExit(f"kill {kill}: an input has changed")
+            output = folder / f"out{rounds}"
+            early += not (output / JOURNAL_NAME).is_file()
+            most_done = check(output)
+        for index in range(1, rounds + 1):
+            end = start(folder, f"out{index}")
+            end.communicate()
+            if end.returncode != 0:
+                raise SystemExit(f"the last run of out{index} ends with {end.returncode}")
+            if contents(folder / f"out{index}") != contents(folder / "undisturbed"):
+                raise SystemExit(f"out{index} differs from the undisturbed run")
+    print(
+        f"{given.kills} kills over {rounds} jobs of {given.photos} photos, {early} of them before "
+        "the journal was there: no torn file, no false line, no changed input, and each job ended "
+        "with the bytes of an undisturbed one"
+    )
+
+
+def start(folder: Path, output: str) -> subprocess.Popen[bytes]:
+    command = [sys.executable, ROOT / "cli.py", "run", "in", "-o", output, "--engine", "dcp"]
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
+
+
+def contents(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): digest(path)
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.startswith(".dehaze")
+    }
+
+
+def check(output: Path) -> int:
+    """See to it that all that is there is whole and true; how many photos are done."""
+    if not output.is_dir():
+        return 0
+    for name in contents(output):
+        read_photo(output / name)
+    done = {}
+    if (output / JOURNAL_NAME).is_file():
+        for line in (output / JOURNAL_NAME).read_bytes().splitlines():
+            try:
+                record = json.loads(line)
+            except ValueError:
+                continue
+            if record["status"] == "done":
+                done[record["output"]] = record["files"]
+    for files in done.values():
+        for name, expected in files.items():
+            if digest(output / name) != expected:
+                raise SystemExit(f"{name} is not what the journal says")
+    return len(done)
+
+
+if __name__ == "__main__":
+    main()
