@@ -97,13 +97,14 @@ def verify(context: click.Context, /, model: str, revision: str | None, as_json:
 
     Exit code: 0, all files are whole; 1, some are changed, missing or without a hash.
     """
+    from dehaze.models.hashes import ManifestError
     from dehaze.models.hashes import verify as verify_files
     from dehaze.models.load import ModelError, find_model
 
     try:
         folder = find_model(model, revision)
         checked = verify_files(folder)
-    except (ModelError, ValueError) as error:
+    except (ModelError, ManifestError) as error:
         raise CommandError(str(error)) from error
     wrong = [file for file in checked if file.state != "whole"]
     if as_json:

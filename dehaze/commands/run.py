@@ -238,8 +238,8 @@ def run(
     say = _JsonLines() if as_json else _Text()
     try:
         plan = batch.plan(inputs, output, beside=list(beside.values()))
-        if not plan.photos and not plan.unreadable and watch is None:
-            raise CommandError(_nothing_to_do(plan))
+        if watch is None:
+            _refuse_nothing(plan)
         batch.check_room(plan)
         if dry_run:
             say.plan(plan)
@@ -474,11 +474,14 @@ class _JsonLines:
         click.echo(json.dumps({"event": event, **values}))
 
 
-def _nothing_to_do(plan: Plan) -> str:
+def _refuse_nothing(plan: Plan) -> None:
     from dehaze.images import PHOTO_SUFFIXES
 
     others = f" among {len(plan.passed_over)} files" if plan.passed_over else ""
-    return f"no photo found{others}; photos end in {', '.join(sorted(PHOTO_SUFFIXES))}"
+    if not plan.photos and not plan.unreadable:
+        raise CommandError(
+            f"no photo found{others}; photos end in {', '.join(sorted(PHOTO_SUFFIXES))}"
+        )
 
 
 def _left(plan: Plan, summary: Summary) -> int:

@@ -20,6 +20,10 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
+class ManifestError(ValueError):
+    """A model's list of hashes cannot be read."""
+
+
 @dataclass(frozen=True)
 class CheckedFile:
     """A file of a model, by its path below the model's folder.
@@ -41,7 +45,7 @@ def verify(folder: Path) -> list[CheckedFile]:
     """Compare a model's files with their recorded hashes, by name.
 
     Raises:
-        ValueError: ``SHA256SUMS`` has a line that is not one of sha256sum's.
+        ManifestError: ``SHA256SUMS`` has a line that is not one of sha256sum's.
     """
     manifest = folder / MANIFEST
     if not manifest.is_file():
@@ -50,7 +54,9 @@ def verify(folder: Path) -> list[CheckedFile]:
     for line in manifest.read_text().splitlines():
         match = _LINE.fullmatch(line)
         if match is None:
-            raise ValueError(f"{manifest}: {line[:40]!r} is not a hash and a name")
+            raise ManifestError(
+                f"{manifest}: {line[:40]!r} is not a hash and a name; get the model again"
+            )
         expected[match[2]] = match[1]
     present = {_name(path, folder): path for path in _files(folder)}
     checked = []

@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from dehaze.models.hashes import MANIFEST, CheckedFile, fingerprint, verify, write_manifest
+from dehaze.models.hashes import (
+    MANIFEST,
+    CheckedFile,
+    ManifestError,
+    fingerprint,
+    verify,
+    write_manifest,
+)
 from dehaze.models.load import BUNDLED_FOLDER
 
 
@@ -56,7 +63,7 @@ def test_what_changed_is_missing_or_was_added_is_named(folder: Path) -> None:
 
 def test_a_line_that_is_none_is_an_error(folder: Path) -> None:
     (folder / MANIFEST).write_text("weights ok\n")
-    with pytest.raises(ValueError, match="'weights ok' is not a hash and a name"):
+    with pytest.raises(ManifestError, match="'weights ok' is not a hash and a name"):
         verify(folder)
 
 
