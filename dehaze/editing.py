@@ -231,7 +231,7 @@ class EditPipeline(InversionPipeline):
         before, after = (
             self.decode(latents, size) for latents in (inversion.trajectory[0], edited.latents)
         )
-        result = after if photo is None else REFINEMENTS[refine](photo, before, after).image
+        result = after if photo is None else REFINEMENTS[refine](photo, before, after, 1.0).image
         return EditResult(
             image=result if output_type == "np" else as_picture(result),
             source=before,

@@ -16,6 +16,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dehaze.density import veil_scale
+
 Array = NDArray[np.float32]
 
 # 1 / t amplifies noise and compression blocks as it amplifies detail: below this they win.
@@ -225,7 +227,7 @@ class Recovery:
     airlight: Array | None = None
 
 
-def recover_by_physics(photo: Array, hazy: Array, clear: Array) -> Recovery:
+def recover_by_physics(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
     """Carries a low-resolution result to the photo's size through t and A.
 
     t is found at low resolution, given the photo's edges by a guided filter, and divides the full
@@ -235,21 +237,42 @@ def recover_by_physics(photo: Array, hazy: Array, clear: Array) -> Recovery:
         photo: I, float32 (H, W, 3) in [0, 1].
         hazy: I_low, float32 (h, w, 3) in [0, 1], the photo as the model saw it.
         clear: J_low, float32 (h, w, 3) in [0, 1], the model's result.
+        strength: at which the model's result was asked for; of no effect here.
     """
-    low_transmission, airlight = fit_scattering(hazy, clear)
+    airlight, slopes, intercepts = _transmission_map(_proxy(photo), hazy, clear)
+    return _recover(photo, airlight, slopes, intercepts)
+
+
+def recover_calibrated(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
+    """As ``recover_by_physics``, the veil's density held against the photo's darkest pixels.
+
+    Arguments as ``recover_by_physics``; see ``dehaze.density``.
+    """
     proxy = _proxy(photo)
+    airlight, slopes, intercepts = _transmission_map(proxy, hazy, clear)
+    found = apply_coefficients(proxy.mean(2), slopes, intercepts)
+    scale = veil_scale(proxy, np.clip(found, TRANSMISSION_MINIMUM, 1.0), airlight, strength)
+    # 1 - s (1 - t) is affine in t.
+    return _recover(photo, airlight, scale * slopes, scale * intercepts + np.float32(1.0 - scale))
+
+
+def _transmission_map(proxy: Array, hazy: Array, clear: Array) -> tuple[Array, Array, Array]:
+    """A, and t as a map of the photo's grey: slopes and intercepts at the proxy's size."""
+    low_transmission, airlight = fit_scattering(hazy, clear)
     size = proxy.shape[:2]
     radius = max(1, round(min(size) / min(hazy.shape[:2])))
     coarse = cv2.resize(low_transmission, size[::-1], interpolation=cv2.INTER_CUBIC)
-    guide = proxy.mean(2)
-    slopes, intercepts = guided_coefficients(guide, coarse.astype(np.float32), radius, 1e-4)
+    slopes, intercepts = guided_coefficients(proxy.mean(2), coarse.astype(np.float32), radius, 1e-4)
+    return airlight, slopes, intercepts
+
+
+def _recover(photo: Array, airlight: Array, slopes: Array, intercepts: Array) -> Recovery:
     transmission = apply_coefficients(photo.mean(2), slopes, intercepts)
-    transmission = np.clip(transmission, TRANSMISSION_MINIMUM, 1.0)
-    image = recover_scene(photo, transmission, airlight)
-    return Recovery(image, transmission, airlight)
+    np.clip(transmission, TRANSMISSION_MINIMUM, 1.0, out=transmission)
+    return Recovery(recover_scene(photo, transmission, airlight), transmission, airlight)
 
 
-def recover_by_affine(photo: Array, hazy: Array, clear: Array) -> Recovery:
+def recover_by_affine(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
     """Carries a low-resolution result to the photo's size by a slope and intercept per channel.
 
     Arguments as ``recover_by_physics``.
@@ -271,7 +294,7 @@ def recover_by_affine(photo: Array, hazy: Array, clear: Array) -> Recovery:
     return Recovery(image)
 
 
-def recover_by_resizing(photo: Array, hazy: Array, clear: Array) -> Recovery:
+def recover_by_resizing(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
     """The low-resolution result, enlarged: what the model itself made, and no detail of the photo.
 
     Arguments as ``recover_by_physics``.
@@ -280,11 +303,16 @@ def recover_by_resizing(photo: Array, hazy: Array, clear: Array) -> Recovery:
     return Recovery(np.clip(image, 0.0, 1.0).astype(np.float32))
 
 
-REFINEMENTS: dict[str, Callable[[Array, Array, Array], Recovery]] = {
+REFINEMENTS: dict[str, Callable[[Array, Array, Array, float], Recovery]] = {
+    "calibrated": recover_calibrated,
     "physics": recover_by_physics,
     "affine": recover_by_affine,
     "none": recover_by_resizing,
 }
+
+
+WITH_TRANSMISSION = ("calibrated", "physics")
+"""The refinements that estimate t and A."""
 
 
 def _proxy(photo: Array) -> Array:

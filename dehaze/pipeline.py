@@ -90,7 +90,7 @@ class DehazePipeline(InversionPipeline):
         guidance_scale: float = 1.0,
         cross_replace_steps: float = 0.8,
         self_replace_steps: float = 0.4,
-        refine: str = "physics",
+        refine: str = "calibrated",
         output_type: str = "np",
         callback_on_step_end: StepCallback | None = None,
     ) -> DehazeResult:
@@ -116,7 +116,8 @@ class DehazePipeline(InversionPipeline):
             guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
             cross_replace_steps: share of the steps with the source's cross-attention maps.
             self_replace_steps: share of the steps with the source's self-attention maps.
-            refine: ``physics``, ``affine`` or ``none``: how the photo's own size is reached.
+            refine: ``calibrated``, ``physics``, ``affine`` or ``none``: how the photo's own size is
+                reached, see ``dehaze.physics.REFINEMENTS``.
             output_type: ``np`` or ``pil``.
             callback_on_step_end: called as ``callback(pipeline, step, timestep,
                 {"latents": latents})`` after each denoising step, as in diffusers.
@@ -158,7 +159,7 @@ class DehazePipeline(InversionPipeline):
         )
         size = self.working_size(photo)
         hazy, clear = (self.decode(latent, size) for latent in (inversion.trajectory[0], latents))
-        recovery = REFINEMENTS[refine](photo, hazy, clear)
+        recovery = REFINEMENTS[refine](photo, hazy, clear, float(np.mean(strength)))
         return DehazeResult(
             image=recovery.image if output_type == "np" else as_picture(recovery.image),
             attention=self.word_attention(photo, inversion, prompt, word),

@@ -97,7 +97,7 @@ class PipelineOptions:
         reading: "embedding" or "delete".
         cross_replace_steps: share of the steps with the source's cross-attention maps.
         self_replace_steps: share of the steps with the source's self-attention maps.
-        refine: "physics", "affine" or "none".
+        refine: "calibrated", "physics", "affine" or "none".
         short_side: the model's working size, pixels.
         device: a torch device; "auto" takes the first GPU, or the CPU.
     """
@@ -114,7 +114,7 @@ class PipelineOptions:
     reading: str | None = None
     cross_replace_steps: float | None = None
     self_replace_steps: float | None = None
-    refine: str = "physics"
+    refine: str = "calibrated"
     short_side: int | None = None
     device: str = "auto"
 

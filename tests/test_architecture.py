@@ -18,7 +18,8 @@ PACKAGES = {
 
 # What each room may import of the project; a room always may import itself.
 ALLOWED: dict[str, set[str]] = {
-    "physics": set(),
+    "density": set(),
+    "physics": {"density"},
     "prompts": set(),
     "images": set(),
     "inversion": set(),

@@ -165,7 +165,7 @@ def test_refinements_keep_the_size_and_range_of_the_photo(name: str) -> None:
     clear = scene(97, 143)
     hazy = scatter(clear, veil(97, 143), AIRLIGHT)
     low = (resize(hazy, (32, 47)), resize(clear, (32, 47)))
-    recovery = REFINEMENTS[name](hazy, *low)
+    recovery = REFINEMENTS[name](hazy, *low, 1.0)
     assert recovery.image.shape == clear.shape
     assert recovery.image.dtype == np.float32
     assert recovery.image.min() >= 0
@@ -177,7 +177,7 @@ def test_physics_brings_back_detail_that_enlarging_cannot() -> None:
     clear = scene(192, 288)
     hazy = scatter(clear, veil(192, 288), AIRLIGHT)
     low = (resize(hazy, (32, 48)), resize(clear, (32, 48)))
-    physics, enlarged = (REFINEMENTS[name](hazy, *low) for name in ("physics", "none"))
+    physics, enlarged = (REFINEMENTS[name](hazy, *low, 1.0) for name in ("physics", "none"))
     assert error(physics.image, clear) < 0.35 * error(enlarged.image, clear)
     assert physics.transmission is not None
     assert np.abs(physics.transmission - veil(192, 288)).mean() < 0.05
@@ -194,6 +194,6 @@ def test_physics_brings_back_detail_that_enlarging_cannot() -> None:
 def test_refinements_take_photos_of_any_shape(name: str, size: tuple[int, int]) -> None:
     photo = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
     low = np.full((16, 20, 3), 0.5, np.float32)
-    recovery = REFINEMENTS[name](photo, low, low)
+    recovery = REFINEMENTS[name](photo, low, low, 1.0)
     assert recovery.image.shape == photo.shape
     assert np.isfinite(recovery.image).all()

@@ -195,10 +195,10 @@ _OPTIONS = (
     click.option(
         "--refine",
         type=RegistryChoice(_refinements),
-        default="physics",
+        default="calibrated",
         show_default=True,
         metavar="NAME",
-        help="For ours: physics, affine or none.",
+        help="For ours: calibrated, physics, affine or none.",
     ),
     click.option("--device", default="auto", show_default=True, help="For ours and pyiqa."),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),

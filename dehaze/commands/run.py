@@ -142,10 +142,10 @@ class _SideFiles(click.ParamType):
 @click.option(
     "--refine",
     type=RegistryChoice(_refinements),
-    default="physics",
+    default="calibrated",
     show_default=True,
     metavar="NAME",
-    help="How the result gets back to the photo's own size: physics, affine or none.",
+    help="How the photo's own size is reached: calibrated, physics, affine or none.",
 )
 @click.option(
     "--save",
@@ -268,10 +268,18 @@ def run(
     context.exit(1 if summary.error is not None or summary.having("failed") else 0)
 
 
+def _estimates_transmission(refine: str) -> bool:
+    from dehaze.physics import WITH_TRANSMISSION
+
+    return refine in WITH_TRANSMISSION
+
+
 def _check_options(save: tuple[str, ...], options: dict[str, Any]) -> None:
     engine = options["engine"]
-    if "transmission" in save and options["refine"] != "physics":
-        raise click.UsageError("--save transmission needs --refine physics, which estimates it.")
+    if "transmission" in save and not _estimates_transmission(options["refine"]):
+        raise click.UsageError(
+            "--save transmission needs --refine calibrated or physics, which estimate it."
+        )
     if save and engine != DIFFUSION:
         raise click.UsageError(
             f"--save needs --engine {DIFFUSION}: {engine} gives the photo alone."

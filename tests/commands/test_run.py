@@ -30,7 +30,7 @@ from dehaze.eval.baselines import get_baseline
 from dehaze.images import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.inversion import list_methods
 from dehaze.models.load import BUNDLED_FOLDER
-from dehaze.physics import REFINEMENTS
+from dehaze.physics import REFINEMENTS, WITH_TRANSMISSION
 from dehaze.pipeline import READINGS
 from dehaze.prompts import WordError
 
@@ -82,7 +82,9 @@ class FakePipeline:
         self.settings.append(settings)
         self.draws.append(float(torch.rand(())))
         transmission = np.full(pixels.shape[:2], 0.6, np.float32)
-        return FakeResult(pixels / 2, transmission if settings["refine"] == "physics" else None)
+        return FakeResult(
+            pixels / 2, transmission if settings["refine"] in WITH_TRANSMISSION else None
+        )
 
 
 @pytest.fixture
@@ -171,7 +173,7 @@ def test_notes_are_said(invoke: Invoke) -> None:
         (["in", "--save", "attention,depth"], "'depth' is not one of attention, transmission"),
         (["in", "--solver", "guess"], f"'guess' is not one of {', '.join(list_methods())}"),
         (["in", "--refine", "guess"], f"'guess' is not one of {', '.join(REFINEMENTS)}"),
-        (["in", "--save", "transmission", "--refine", "affine"], "needs --refine physics"),
+        (["in", "--save", "transmission", "--refine", "affine"], "needs --refine calibrated"),
         (["in", "--steps", "0"], "0 is not in the range x>=1"),
         (["in", "-o", "in"], "is the output folder as well"),
         (["empty"], "dehaze: no photo found among 1 files; photos end in .bmp"),
@@ -216,7 +218,7 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: FakePipeline) -> None:
     photo_at("a.png")
     invoke("a.png")
-    assert pipeline.settings == [{"reading": "embedding", "strength": 1.0, "refine": "physics"}]
+    assert pipeline.settings == [{"reading": "embedding", "strength": 1.0, "refine": "calibrated"}]
     solver = list_methods()[-1]
     result = invoke(
         *("a.png", "--prompt", "a street in fog", "--word", "fog", "--reading", "delete"),
