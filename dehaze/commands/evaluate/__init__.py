@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
+from dehaze.commands.evaluate.appearance import appearance
+from dehaze.commands.evaluate.parameters import Names, Numbers, Size, command_line
 
 if TYPE_CHECKING:
     from dehaze.eval.methods import Method, PipelineOptions
@@ -49,57 +49,6 @@ def _haze_kinds() -> Iterable[str]:
     from dehaze.datasets.synthesis import HAZE_KINDS
 
     return HAZE_KINDS
-
-
-class _Size(click.ParamType):
-    """WIDTHxHEIGHT in pixels."""
-
-    name = "WxH"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[int, int]:
-        if isinstance(value, tuple):
-            return value
-        width, _, height = str(value).lower().partition("x")
-        if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
-            self.fail(f"{value!r} is no size such as 512x512.", param, ctx)
-        return int(width), int(height)
-
-
-class _Names(click.ParamType):
-    """Names with commas between them."""
-
-    name = "NAMES"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        return tuple(dict.fromkeys(filter(None, (name.strip() for name in value.split(",")))))
-
-
-class _Numbers(click.ParamType):
-    """Positive numbers with commas between them."""
-
-    name = "NUMBERS"
-
-    def __init__(self, kind: type[int] | type[float]) -> None:
-        self._kind = kind
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[float, ...]:
-        if isinstance(value, tuple):
-            return value
-        try:
-            numbers = tuple(self._kind(number) for number in value.split(","))
-        except ValueError:
-            self.fail(f"{value!r} is no list of numbers such as 10,20.", param, ctx)
-        if min(numbers) <= 0:
-            self.fail(f"{value!r} must be positive.", param, ctx)
-        return numbers
 
 
 _OPTIONS = (
@@ -162,9 +111,7 @@ _OPTIONS = (
         show_default=True,
         help="Pixels cut off each side before scoring.",
     ),
-    click.option(
-        "--resize", type=_Size(), help="Resize all pictures first; labelled non-standard."
-    ),
+    click.option("--resize", type=Size(), help="Resize all pictures first; labelled non-standard."),
     click.option(
         "--oracle",
         is_flag=True,
@@ -172,7 +119,7 @@ _OPTIONS = (
     ),
     click.option(
         "--perceptual",
-        type=_Names(),
+        type=Names(),
         default=(),
         help="Metrics of pyiqa with commas between them (lpips,niqe,musiq); needs dehaze[iqa].",
     ),
@@ -239,7 +186,7 @@ def evaluate() -> None:
 @click.option(
     "--subset",
     "subsets",
-    type=_Names(),
+    type=Names(),
     default="sots-indoor,sots-outdoor",
     show_default=True,
     help="Data sets with commas between them; a wrong name lists them.",
@@ -352,14 +299,14 @@ def folder(
 )
 @click.option(
     "--steps",
-    type=_Numbers(int),
+    type=Numbers(int),
     default="10,20,50",
     show_default=True,
     help="Numbers of steps with commas between them.",
 )
 @click.option(
     "--guidance",
-    type=_Numbers(float),
+    type=Numbers(float),
     default="1",
     show_default=True,
     help="Guidance scales with commas between them.",
@@ -424,7 +371,7 @@ def inversion(
             chosen,
             steps=steps,
             guidance_scales=guidance,
-            command=_command(),
+            command=command_line(),
             on_score=lambda score: click.echo(
                 f"{score.steps} steps, guidance {score.guidance_scale:g}, {score.method.family}: "
                 f"{score.psnr:.2f} dB at {score.nfe_per_step:.2f} NFE a step",
@@ -480,7 +427,7 @@ def _evaluate(
             protocol=protocol,
             out=output,
             seed=seed,
-            command=_command(),
+            command=command_line(),
             perceptual=_perceptual_metrics(protocol, device, paired),
             overwrite=not resume,
         )
@@ -530,7 +477,4 @@ def _perceptual_metrics(
     return loaded
 
 
-def _command() -> str:
-    program = Path(sys.argv[0]).name
-    started = f"python {sys.argv[0]}" if program.endswith(".py") else program
-    return f"{started} {shlex.join(sys.argv[1:])}"
+evaluate.add_command(appearance)

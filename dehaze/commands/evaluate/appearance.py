@@ -1,0 +1,112 @@
+"""``dehaze evaluate appearance``: words with known answers, removed and replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import click
+
+from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
+from dehaze.commands.evaluate.parameters import Names, command_line
+
+
+def _refinements() -> Iterable[str]:
+    from dehaze.physics import REFINEMENTS
+
+    return REFINEMENTS
+
+
+@click.command()
+@click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("evaluation"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where appearance.md, .csv and .json go; made if missing.",
+)
+@click.option(
+    "--words",
+    type=Names(),
+    default=(),
+    help="Appearances with commas between them; a wrong name lists them.  [default: all]",
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="METHOD",
+    help="A row of the table; may be repeated; a wrong name lists them.  [default: all]",
+)
+@click.option(
+    "--refine",
+    type=RegistryChoice(_refinements),
+    default="affine",
+    show_default=True,
+    metavar="NAME",
+    help="As in edit.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread."
+)
+@click.option("--model", default="bundled", show_default=True, help="As in run.")
+@click.option("--device", default="auto", show_default=True)
+@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+def appearance(
+    pictures: Path,
+    output: Path,
+    words: tuple[str, ...],
+    methods: tuple[str, ...],
+    refine: str,
+    limit: int | None,
+    model: str,
+    device: str,
+    seed: int,
+) -> None:
+    """Remove and replace words that were rendered over the clear pictures of a FOLDER.
+
+    Haze, night, sunset, snow, rain, black and white, and blur are rendered by documented
+    procedures, so the answer is known: the clear picture, or the picture under the other word.
+    """
+    quiet_libraries()
+    from dehaze.base import as_pixels
+    from dehaze.datasets import DatasetNotFoundError, open_photo_folder, read_rgb
+    from dehaze.datasets.appearance import APPEARANCES
+    from dehaze.editing import EditPipeline
+    from dehaze.eval.appearance import AppearanceError, evaluate_appearance, get_methods
+    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
+    from dehaze.images import PhotoError
+    from dehaze.inversion import NonFiniteError
+    from dehaze.prompts import WordError
+
+    try:
+        chosen = get_methods(methods)
+        dataset = open_photo_folder(pictures)
+        samples = dataset.samples if limit is None else dataset.spread(limit)
+        table = evaluate_appearance(
+            EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device))),
+            [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples],
+            words=words or tuple(APPEARANCES),
+            methods=chosen,
+            seed=seed,
+            refine=refine,
+            command=command_line(),
+            on_photo=lambda word, number: click.echo(
+                f"{word}: photo {number + 1} of {len(samples)}", err=True
+            ),
+        )
+        click.echo(table.markdown())
+        written = table.write(output)
+    except (
+        AppearanceError,
+        DatasetNotFoundError,
+        MethodError,
+        NonFiniteError,
+        PhotoError,
+        WordError,
+    ) as error:
+        raise CommandError(str(error)) from error
+    click.echo(f"Written: {', '.join(map(str, written))}", err=True)

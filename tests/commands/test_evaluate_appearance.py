@@ -1,0 +1,64 @@
+"""``dehaze evaluate appearance``: the files, and what is refused."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.commands import main
+
+
+@pytest.fixture
+def folder(tmp_path: Path, photo: NDArray[np.float32]) -> Path:
+    made = tmp_path / "clear"
+    made.mkdir()
+    for name in ("a", "b"):
+        Image.fromarray((255 * photo).astype(np.uint8)).save(made / f"{name}.png")
+    return made
+
+
+def call(folder: Path, model: Path, *arguments: object) -> Result:
+    out = folder.parent / "out"
+    settings = ["evaluate", "appearance", folder, "-o", out, "--model", model, *arguments]
+    return CliRunner().invoke(main, list(map(str, settings)))
+
+
+def test_the_table_is_written_and_printed(folder: Path, random_model: Path) -> None:
+    arguments = ("--words", "night,black and white", "--method", "swap", "--method", "refine")
+    done = call(folder, random_model, *arguments, "--limit", 1)
+    assert done.exit_code == 0, done.output
+    content = json.loads((folder.parent / "out" / "appearance.json").read_text())
+    assert content["photos"] == 1
+    assert [row["method"] for row in content["means"]] == 2 * ["left alone", "swap", "refine"]
+    assert (folder.parent / "out" / "appearance.md").read_text() in done.stdout
+    again = call(folder, random_model, *arguments, "--limit", 1)
+    assert again.stdout == done.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "cause"),
+    [
+        (("--words", "hail"), "night"),
+        (("--method", "magic"), "refine"),
+        (("--refine", "x"), "none"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    folder: Path, random_model: Path, arguments: tuple[str, ...], cause: str
+) -> None:
+    done = call(folder, random_model, *arguments)
+    assert done.exit_code == 2
+    assert cause in done.stderr
+    assert not (folder.parent / "out").exists()
+
+
+def test_a_folder_that_is_missing_is_named(tmp_path: Path, random_model: Path) -> None:
+    done = call(tmp_path / "missing", random_model)
+    assert done.exit_code == 2
+    assert "missing" in done.stderr

@@ -1,0 +1,131 @@
+"""The appearance benchmark: its answers, its baseline, its tables."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dehaze.datasets.appearance import APPEARANCES
+from dehaze.editing import EditPipeline, EditSettings
+from dehaze.eval import appearance
+from dehaze.eval.appearance import (
+    METHODS,
+    UNTOUCHED,
+    AppearanceError,
+    AppearanceScore,
+    AppearanceTable,
+    EditMethod,
+    evaluate_appearance,
+    get_methods,
+    score_photo,
+)
+from dehaze.eval.metrics import psnr_rgb, ssim_wang
+
+Array = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def pipe(random_model: Path) -> EditPipeline:
+    loaded = EditPipeline.from_pretrained(random_model)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+def test_every_method_is_scored_against_the_right_answer(
+    pipe: EditPipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = [EditMethod("perfect", "remove"), EditMethod("other", "replace")]
+    edited: list[str] = []
+
+    def edit(
+        pipeline: Any, given: Array, inversion: Any, word: str, target: str, *unused: Any
+    ) -> tuple[Array, int]:
+        edited.append(target)
+        return photo, 7
+
+    monkeypatch.setattr(appearance, "_edit", edit)
+    scores = score_photo(pipe, photo, "night", "sunset", methods, photo=3, seed=5, refine="affine")
+    assert edited == ["a photo", APPEARANCES["sunset"].prompt]
+    rows = {(score.task, score.method): score for score in scores}
+    assert list(rows) == [
+        ("remove", UNTOUCHED), ("replace", UNTOUCHED), ("remove", "perfect"), ("replace", "other")
+    ]  # fmt: skip
+    assert rows["remove", "perfect"].psnr == np.inf
+    assert rows["remove", "perfect"].ssim == pytest.approx(1.0)
+    assert rows["remove", "perfect"].nfe == 7
+    # Left alone, the night is what it is: dark against the photo, and its own background.
+    alone = rows["remove", UNTOUCHED]
+    night = appearance.render_appearance(photo, "night", appearance._rng(5, 3, "night")).picture
+    given, clear = (np.round(255.0 * picture).astype(float) for picture in (night, photo))
+    assert alone.psnr == psnr_rgb(given, clear)
+    assert alone.ssim == ssim_wang(given, clear)
+    assert alone.background == 100.0
+    change = np.abs(night - photo).mean(2)
+    quarter = change <= np.quantile(change, 0.25)
+    error = np.square(given[quarter] - clear[quarter]).mean()
+    assert rows["remove", "perfect"].background == pytest.approx(10.0 * np.log10(255.0**2 / error))
+    sunset = appearance.render_appearance(photo, "sunset", appearance._rng(5, 3, "sunset")).picture
+    truth = np.round(255.0 * sunset).astype(float)
+    assert rows["replace", "other"].psnr == psnr_rgb(clear, truth)
+
+
+@pytest.mark.parametrize("name", list(METHODS))
+def test_every_method_edits(pipe: EditPipeline, photo: Array, name: str) -> None:
+    scores = score_photo(
+        pipe, photo, "snow", "rain", [METHODS[name]], photo=0, seed=0, refine="affine"
+    )
+    assert [score.method for score in scores] == [UNTOUCHED, name]
+    assert scores[1].psnr != scores[0].psnr
+    assert scores[1].nfe >= 4
+    plain = METHODS[name].settings in (None, EditSettings(control="refine"))
+    assert not plain or scores[1].nfe == 4
+
+
+def test_a_phrase_and_prompts_of_other_lengths_are_replaced(
+    pipe: EditPipeline, photo: Array
+) -> None:
+    table = evaluate_appearance(
+        pipe, [photo], words=["rain", "black and white"], methods=get_methods(["replace"]), seed=0,
+        refine="none", command="c",
+    )  # fmt: skip
+    assert {score.word for score in table.scores} == {"rain", "black and white"}
+    assert {score.task for score in table.scores} == {"replace"}
+
+
+def score(word: str, method: str, psnr: float, photo: int = 0) -> AppearanceScore:
+    return AppearanceScore(word, "remove", method, photo, psnr, 0.5, 30.0, 10)
+
+
+def test_means_and_wins_by_hand(tmp_path: Path) -> None:
+    scores = (
+        score("haze", UNTOUCHED, 10.0), score("haze", UNTOUCHED, 20.0, 1),
+        score("haze", "swap", 30.0), score("haze", "swap", 10.0, 1),
+        score("rain", UNTOUCHED, 20.0), score("rain", "swap", 19.0),
+    )  # fmt: skip
+    table = AppearanceTable("dehaze evaluate appearance x", 2, "affine", scores)
+    assert table.means()["remove", "haze", "swap"]["psnr"] == 20.0
+    assert table.beaten() == {"swap": ["haze"]}
+    text = table.markdown()
+    assert "| swap | 10 | 20.00 / 0.500, 30.0 | 19.00 / 0.500, 30.0 | 1 of 2 |" in text
+    assert "| left alone | 10 | 15.00 / 0.500, 30.0 | 20.00 / 0.500, 30.0 |  |" in text
+    assert "`dehaze evaluate appearance x`" in text
+    written = table.write(tmp_path / "out")
+    assert [path.name for path in written] == [
+        "appearance.json", "appearance.csv", "appearance.md"
+    ]  # fmt: skip
+    assert written[1].read_text().splitlines()[1] == "haze,remove,left alone,0,10.0,0.5,30.0,10"
+
+
+def test_what_there_is_not_is_named(pipe: EditPipeline, photo: Array) -> None:
+    with pytest.raises(AppearanceError, match=r"magic.*swap; refine"):
+        get_methods(["magic"])
+    assert get_methods([]) == list(METHODS.values())
+    settings: dict[str, Any] = {"methods": [], "seed": 0, "refine": "none", "command": "c"}
+    with pytest.raises(AppearanceError, match=r"hail.*haze, night"):
+        evaluate_appearance(pipe, [photo], words=["hail"], **settings)
+    with pytest.raises(AppearanceError, match="no photo"):
+        evaluate_appearance(pipe, [], words=["haze"], **settings)
