@@ -200,7 +200,7 @@ def _edit(
         latents, nfe = DehazePipeline.sharing(pipeline).swap_word(inversion, source, word)
         size = pipeline.working_size(photo)
         before, after = (pipeline.decode(z, size) for z in (inversion.trajectory[0], latents))
-        return REFINEMENTS[refine](photo, before, after).image, nfe
+        return REFINEMENTS[refine](photo, before, after, 1.0).image, nfe
     settings = method.settings
     if method.weight is not None:
         target = source

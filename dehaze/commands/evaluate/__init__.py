@@ -11,6 +11,7 @@ import click
 from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
 from dehaze.commands.evaluate.appearance import appearance
 from dehaze.commands.evaluate.parameters import Names, Numbers, Size, command_line
+from dehaze.commands.evaluate.pie_bench import pie_bench
 
 if TYPE_CHECKING:
     from dehaze.eval.methods import Method, PipelineOptions
@@ -478,3 +479,4 @@ def _perceptual_metrics(
 
 
 evaluate.add_command(appearance)
+evaluate.add_command(pie_bench)

@@ -1,0 +1,169 @@
+"""``dehaze evaluate pie-bench``: seven metrics of editing, as published."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
+from dehaze.commands.evaluate.parameters import command_line
+
+if TYPE_CHECKING:
+    from dehaze.datasets.pie_bench import EditSample
+    from dehaze.editing import EditPipeline, EditSettings
+
+
+def _modes() -> Iterable[str]:
+    from dehaze.commands.edit import _modes
+
+    return _modes()
+
+
+@click.command("pie-bench")
+@click.option(
+    "--root",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FOLDER",
+    help="PIE-Bench: annotation_images/ and mapping_file.json.",
+)
+@click.option(
+    "--results",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="FOLDER",
+    help="Score results made elsewhere, under the pictures' own paths, rather than edit.",
+)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("evaluation"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where pie_bench.md, .csv, .json and the results go; made if missing.",
+)
+@click.option("--mode", type=RegistryChoice(_modes), default="plain", show_default=True)
+@click.option(
+    "--guidance",
+    type=click.FloatRange(min=0),
+    default=7.5,
+    show_default=True,
+    help="Classifier-free guidance of the edit.",
+)
+@click.option("--blend/--no-blend", default=False, show_default=True, help="Blend the set's words.")
+@click.option("--limit", type=click.IntRange(min=1), help="The first so many edits only.")
+@click.option("--dino", metavar="FOLDER", help="DINO's ViT-B/8.  [default: the hub's cache]")
+@click.option("--clip", metavar="FOLDER", help="CLIP's ViT-L/14.  [default: the hub's cache]")
+@click.option(
+    "--corrected", is_flag=True, help="Give DINO pictures in [0, 1], which the script does not."
+)
+@click.option("--model", default="bundled", show_default=True, help="As in run.")
+@click.option("--steps", type=click.IntRange(min=1), help="[default: the model's]")
+@click.option("--device", default="auto", show_default=True)
+@click.pass_context
+def pie_bench(
+    context: click.Context,
+    /,
+    root: Path,
+    results: Path | None,
+    output: Path,
+    mode: str,
+    guidance: float,
+    blend: bool,
+    limit: int | None,
+    dino: str | None,
+    clip: str | None,
+    corrected: bool,
+    model: str,
+    steps: int | None,
+    device: str,
+) -> None:
+    """Edit PIE-Bench's pictures, or take results, and compute its seven metrics.
+
+    A metric whose network is not on this machine is named, and the others are computed. Nothing is
+    downloaded.
+
+    Exit code: 0, all edits were scored; 1, some failed and are named; 2, the command is wrong.
+    """
+    quiet_libraries()
+    from dehaze.datasets import DatasetNotFoundError
+    from dehaze.datasets.pie_bench import open_pie_bench
+    from dehaze.editing import EditPipeline, EditSettings
+    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
+    from dehaze.eval.pie_bench import CLIP, DINO, load_metrics, score_edits
+    from dehaze.images import PhotoError
+
+    try:
+        samples = open_pie_bench(root)[:limit]
+        metrics = load_metrics(dino or DINO, clip or CLIP, corrected=corrected)
+        pipe = None
+        settings = EditSettings()
+        if results is None:
+            pipe = EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device)))
+            # Without guidance there is nothing that a mode could hold.
+            settings = EditSettings(guidance_scale=guidance, mode=mode)
+        made = results or output / "results"
+        method = f"results in {results}" if results else f"{model}, {mode}, guidance {guidance:g}"
+        table = score_edits(
+            [
+                (
+                    sample.key,
+                    sample.kind,
+                    sample.target,
+                    sample.mask,
+                    _pictures(sample, made, pipe, settings, blend, {"steps": steps}),
+                )
+                for sample in samples
+            ],
+            metrics,
+            method=method,
+            command=command_line(),
+            on_edit=lambda key: click.echo(key, err=True),
+        )
+        click.echo(table.markdown())
+        written = table.write(output)
+    except (DatasetNotFoundError, MethodError, PhotoError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    for line in table.failures:
+        click.echo(f"dehaze: failed: {line}", err=True)
+    click.echo(f"Written: {', '.join(map(str, written))}", err=True)
+    context.exit(1 if table.failures else 0)
+
+
+def _pictures(
+    sample: EditSample,
+    made: Path,
+    pipe: EditPipeline | None,
+    settings: EditSettings,
+    blend: bool,
+    inverting: dict[str, Any],
+) -> Callable[[], tuple[Any, Any]]:
+    """Source and result as uint8 (H, W, 3): edited and saved first where there is a pipeline."""
+
+    def pictures() -> tuple[Any, Any]:
+        from dataclasses import replace
+
+        from dehaze.datasets import read_rgb
+        from dehaze.images import write_photo
+
+        source = read_rgb(sample.picture).pixels
+        result = made / sample.relative
+        if pipe is not None:
+            chosen = replace(settings, blend=sample.blended) if blend else settings
+            edited = pipe(
+                source, sample.source, sample.target, chosen, refine="none", **inverting
+            ).image
+            result = result.with_suffix(".png")
+            result.parent.mkdir(parents=True, exist_ok=True)
+            write_photo(result, edited)
+        return source, read_rgb(_found(result)).pixels
+
+    return pictures
+
+
+def _found(result: Path) -> Path:
+    """A result under its picture's path, or as PNG beside it."""
+    return result if result.is_file() else result.with_suffix(".png")

@@ -1,0 +1,402 @@
+"""PIE-Bench's seven metrics, as its published script computes them.
+
+Four compare what is to stay, the pixels outside of the mask: both pictures are multiplied by
+1 - mask, and the mean goes over all pixels, black ones included. Structure distance compares whole
+pictures by DINO's keys; CLIP's two similarities compare the result with the target prompt.
+
+Source: Ju et al., arXiv 2310.01506, and its evaluation script; Splice, arXiv 2201.00424, for the
+structure distance; CLIPScore, arXiv 2104.08718.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from dehaze.eval.metrics import mean_squared_error, peak_signal_noise_ratio, ssim_wang
+from dehaze.images import write_bytes
+
+Picture = NDArray[np.uint8]
+Mask = NDArray[np.float64]
+# (source, result, mask, target prompt) -> value; NaN where there is nothing to compare.
+Metric = Callable[[Picture, Picture, Mask, str], float]
+
+DINO = "facebook/dino-vitb8"
+CLIP = "openai/clip-vit-large-patch14"
+_DINO_LAYER = 11
+_DINO_SIDE = 224
+_IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+METRIC_NAMES = (
+    "structure_distance",
+    "psnr_unedit_part",
+    "lpips_unedit_part",
+    "mse_unedit_part",
+    "ssim_unedit_part",
+    "clip_similarity_target_image",
+    "clip_similarity_target_image_edit_part",
+)
+
+
+class WeightsMissingError(RuntimeError):
+    """A metric's network is not on this machine."""
+
+
+def _outside(picture: Picture, mask: Mask) -> NDArray[np.float64]:
+    return picture * (1.0 - mask)[..., None]
+
+
+def _nothing_stays(mask: Mask) -> bool:
+    return bool((1.0 - mask).sum() == 0.0)
+
+
+def psnr_outside(source: Picture, result: Picture, mask: Mask, prompt: str = "") -> float:
+    """PSNR in dB over all pixels, of both pictures times 1 - mask.
+
+    Args:
+        source: uint8 (H, W, 3).
+        result: the same shape.
+        mask: (H, W), 1 where the picture was to change.
+    """
+    if _nothing_stays(mask):
+        return math.nan
+    return peak_signal_noise_ratio(_outside(result, mask), _outside(source, mask))
+
+
+def mse_outside(source: Picture, result: Picture, mask: Mask, prompt: str = "") -> float:
+    """Mean squared error of pictures in [0, 1], otherwise as ``psnr_outside``."""
+    if _nothing_stays(mask):
+        return math.nan
+    return mean_squared_error(_outside(result, mask), _outside(source, mask)) / 255.0**2
+
+
+def ssim_outside(source: Picture, result: Picture, mask: Mask, prompt: str = "") -> float:
+    """SSIM, 11x11 Gaussian, mean of its map over all pixels, otherwise as ``psnr_outside``.
+
+    torchmetrics' SSIM, which the published script calls, is the same where its window fits.
+    """
+    if _nothing_stays(mask):
+        return math.nan
+    return ssim_wang(_outside(result, mask), _outside(source, mask))
+
+
+def key_similarity(keys: Tensor) -> Tensor:
+    """Cosine of every two positions' keys, (N, D) -> (N, N).
+
+    Each norm is a hair above 0, as in Splice's code, so that a zero key has similarity 0.
+    """
+    norms = keys.norm(dim=1, keepdim=True)
+    return (keys @ keys.T) / (norms @ norms.T).clamp(min=1e-8)
+
+
+@dataclass(frozen=True)
+class StructureDistance:
+    """Mean square of what two pictures' self-similarities in DINO's keys differ by.
+
+    Attributes:
+        vision: a ViTModel, ViT-B/8 of DINO.
+        corrected: whether pictures are brought to [0, 1] before ImageNet's mean and deviation; the
+            published script leaves them in [0, 255], and so do the published numbers.
+    """
+
+    vision: Any
+    corrected: bool = False
+
+    def __call__(self, source: Picture, result: Picture, mask: Mask, prompt: str = "") -> float:
+        first, second = (key_similarity(self.keys(picture)) for picture in (result, source))
+        return float(F.mse_loss(first, second))
+
+    @torch.no_grad()
+    def keys(self, picture: Picture) -> Tensor:
+        """(N, D), the keys of layer 11, heads side by side, the class token first."""
+        found: list[Tensor] = []
+        projection = self.vision.get_submodule(f"layers.{_DINO_LAYER}.attention.k_proj")
+        hook = projection.register_forward_hook(lambda module, given, keys: found.append(keys))
+        try:
+            self.vision(pixel_values=self.pixels(picture), interpolate_pos_encoding=True)
+        finally:
+            hook.remove()
+        return found[0][0]
+
+    def pixels(self, picture: Picture) -> Tensor:
+        """The picture as the network gets it, float32 (1, 3, h, w), short side 224."""
+        image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
+        if self.corrected:
+            image = image / 255.0
+        scale = _DINO_SIDE / min(image.shape[-2:])
+        size = [round(side * scale) for side in image.shape[-2:]]
+        image = F.interpolate(image, size, mode="bilinear", antialias=True, align_corners=False)
+        mean, deviation = (
+            torch.tensor(values)[:, None, None] for values in (_IMAGENET_MEAN, _IMAGENET_DEVIATION)
+        )
+        return (image - mean) / deviation
+
+
+@dataclass(frozen=True)
+class ClipSimilarity:
+    """CLIPScore, 100 max(cos, 0), of the result and the whole target prompt.
+
+    Attributes:
+        model: a CLIPModel, ViT-L/14.
+        processor: its CLIPProcessor.
+        edited: whether the result is multiplied by the mask first, all else black.
+    """
+
+    model: Any
+    processor: Any
+    edited: bool
+
+    @torch.no_grad()
+    def __call__(self, source: Picture, result: Picture, mask: Mask, prompt: str) -> float:
+        if self.edited:
+            if mask.sum() == 0.0:
+                return math.nan
+            result = np.uint8(result * mask[..., None])
+        given = self.processor(
+            text=[prompt], images=[result], return_tensors="pt", padding=True, truncation=True
+        )
+        output = self.model(**given)
+        image, text = (F.normalize(x, dim=-1) for x in (output.image_embeds, output.text_embeds))
+        return max(100.0 * float((image * text).sum()), 0.0)
+
+
+@dataclass(frozen=True)
+class LpipsOutside:
+    """LPIPS of both pictures times 1 - mask, in [-1, 1] afterwards.
+
+    Attributes:
+        distance: takes two float32 (1, 3, H, W) in [-1, 1]; the published numbers are SqueezeNet's.
+    """
+
+    distance: Callable[[Tensor, Tensor], Any]
+
+    @torch.no_grad()
+    def __call__(self, source: Picture, result: Picture, mask: Mask, prompt: str = "") -> float:
+        if _nothing_stays(mask):
+            return math.nan
+        first, second = (
+            torch.from_numpy(_outside(picture, mask) / 255.0).permute(2, 0, 1)[None].float() * 2 - 1
+            for picture in (result, source)
+        )
+        return float(self.distance(first, second))
+
+
+@dataclass(frozen=True)
+class MetricSet:
+    """The metrics that can be computed here, and why the others cannot.
+
+    Attributes:
+        metrics: by the published names.
+        missing: a sentence for each of the others.
+    """
+
+    metrics: dict[str, Metric]
+    missing: dict[str, str]
+
+
+def load_metrics(dino: str = DINO, clip: str = CLIP, *, corrected: bool = False) -> MetricSet:
+    """All seven metrics, as far as their weights are on this machine: nothing is downloaded.
+
+    Args:
+        dino: folder or hub id, in the hub's cache, of DINO's ViT-B/8.
+        clip: likewise of CLIP's ViT-L/14.
+        corrected: see ``StructureDistance``.
+    """
+    metrics: dict[str, Metric] = {
+        "psnr_unedit_part": psnr_outside,
+        "mse_unedit_part": mse_outside,
+        "ssim_unedit_part": ssim_outside,
+    }
+    missing: dict[str, str] = {}
+    for names, load in (
+        (("structure_distance",), lambda: [_load_structure(dino, corrected)]),
+        (("lpips_unedit_part",), lambda: [_load_lpips()]),
+        (METRIC_NAMES[5:], lambda: _load_clip(clip)),
+    ):
+        try:
+            metrics.update(zip(names, load(), strict=True))
+        except WeightsMissingError as error:
+            missing.update(dict.fromkeys(names, str(error)))
+    return MetricSet({name: metrics[name] for name in METRIC_NAMES if name in metrics}, missing)
+
+
+def _load_structure(name: str, corrected: bool) -> Metric:
+    from transformers import ViTModel
+
+    try:
+        vision = ViTModel.from_pretrained(name, local_files_only=True, add_pooling_layer=False)
+    except (OSError, ValueError) as error:
+        raise WeightsMissingError(
+            f"DINO ViT-B/8 ({name}) is not on this machine: download it, or name its folder"
+        ) from error
+    return StructureDistance(vision.eval(), corrected)
+
+
+def _load_clip(name: str) -> list[Metric]:
+    from transformers import CLIPModel, CLIPProcessor
+
+    try:
+        model = CLIPModel.from_pretrained(name, local_files_only=True).eval()
+        processor = CLIPProcessor.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise WeightsMissingError(
+            f"CLIP ViT-L/14 ({name}) is not on this machine: download it, or name its folder"
+        ) from error
+    return [ClipSimilarity(model, processor, edited) for edited in (False, True)]
+
+
+def _load_lpips() -> Metric:
+    try:
+        import lpips
+
+        return LpipsOutside(lpips.LPIPS(net="squeeze", verbose=False).eval())
+    except (ImportError, OSError, RuntimeError) as error:
+        raise WeightsMissingError(
+            f"LPIPS with SqueezeNet is not on this machine ({type(error).__name__}): pip install "
+            "lpips, which downloads SqueezeNet on its first use"
+        ) from error
+
+
+def result_panel(picture: Picture, like: Picture) -> Picture:
+    """The result in a strip of panels: the right end of a picture wider than the source.
+
+    The published script writes instruction, source, reconstruction and result side by side, and
+    scores the rightmost part.
+
+    Raises:
+        ValueError: the picture is smaller than the source, or of another height.
+    """
+    height, width = like.shape[:2]
+    if picture.shape[0] != height or picture.shape[1] < width:
+        raise ValueError(
+            f"the result is {picture.shape[1]}x{picture.shape[0]} and the picture {width}x{height}"
+        )
+    return picture[:, picture.shape[1] - width :]
+
+
+@dataclass(frozen=True)
+class EditScore:
+    """The metrics of one edit: by name, NaN where there was nothing to compare."""
+
+    key: str
+    kind: str
+    values: dict[str, float]
+
+
+@dataclass(frozen=True)
+class PieBenchTable:
+    """A finished evaluation.
+
+    Attributes:
+        command: that made it.
+        method: what was scored.
+        scores: of every edit.
+        missing: why metrics are missing, by name.
+        failures: a sentence for each edit that could not be scored.
+    """
+
+    command: str
+    method: str
+    scores: tuple[EditScore, ...]
+    missing: dict[str, str]
+    failures: tuple[str, ...]
+
+    def mean(self, name: str) -> tuple[float, int]:
+        """The mean of a metric over finite values, and how many edits it leaves out.
+
+        Identical backgrounds have an infinite PSNR and no background NaN: both are left out.
+        """
+        values = [score.values[name] for score in self.scores]
+        finite = [value for value in values if math.isfinite(value)]
+        return (float(np.mean(finite)) if finite else math.nan), len(values) - len(finite)
+
+    def markdown(self) -> str:
+        """The table, ready for the terminal."""
+        lines = [
+            f"{self.method}: {len(self.scores)} edits scored, {len(self.failures)} failed.",
+            "",
+            "| metric | mean | left out |",
+            "| --- | ---: | ---: |",
+        ]
+        for name in METRIC_NAMES:
+            if name in self.missing:
+                lines.append(f"| {name} | not computed: {self.missing[name]} | |")
+            elif self.scores:
+                mean, out = self.mean(name)
+                lines.append(f"| {name} | {mean:.4f} | {out} |")
+        return "\n".join([*lines, "", f"`{self.command}`", ""])
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes pie_bench.json, .csv and .md; returns their paths."""
+        computed = [name for name in METRIC_NAMES if name not in self.missing]
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(["key", "editing_type_id", *computed])
+        for score in self.scores:
+            writer.writerow([score.key, score.kind, *(score.values[name] for name in computed)])
+        means = {name: self.mean(name) for name in computed} if self.scores else {}
+        content = {
+            "command": self.command,
+            "method": self.method,
+            "means": {name: _finite(mean) for name, (mean, _) in means.items()},
+            "left_out": {name: out for name, (_, out) in means.items()},
+            "missing": self.missing,
+            "failures": self.failures,
+        }
+        files = {
+            "pie_bench.json": json.dumps(content, indent=1).encode(),
+            "pie_bench.csv": buffer.getvalue().encode(),
+            "pie_bench.md": self.markdown().encode(),
+        }
+        folder.mkdir(parents=True, exist_ok=True)
+        for name, data in files.items():
+            write_bytes(folder / name, data)
+        return [folder / name for name in files]
+
+
+def score_edits(
+    edits: Sequence[tuple[str, str, str, Mask, Callable[[], tuple[Picture, Picture]]]],
+    metrics: MetricSet,
+    *,
+    method: str,
+    command: str,
+    on_edit: Callable[[str], None] = lambda key: None,
+) -> PieBenchTable:
+    """Scores edits one by one; one that fails is named and the others go on.
+
+    Args:
+        edits: key, editing type, target prompt, mask, and a function that returns source and result
+            as uint8 (H, W, 3), or raises OSError or ValueError with the cause.
+    """
+    scores, failures = [], []
+    for key, kind, prompt, mask, pictures in edits:
+        try:
+            source, result = pictures()
+            result = result_panel(result, source)
+            if mask.shape != source.shape[:2]:
+                raise ValueError(f"the picture is {source.shape[:2]} and its mask {mask.shape}")
+            values = {
+                name: metric(source, result, mask, prompt)
+                for name, metric in metrics.metrics.items()
+            }
+            scores.append(EditScore(key, kind, values))
+        except (OSError, ValueError) as error:
+            failures.append(f"{key}: {error}")
+        on_edit(key)
+    return PieBenchTable(command, method, tuple(scores), metrics.missing, tuple(failures))
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None

@@ -1,0 +1,80 @@
+"""``dehaze evaluate pie-bench``: edits or results in, metrics out, failures named."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from PIL import Image
+
+from dehaze.commands import main
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    made = tmp_path / "PIE-Bench"
+    folder = made / "annotation_images" / "0_random"
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    entries = {}
+    for key in ("a", "b"):
+        Image.fromarray(rng.integers(0, 256, (512, 512, 3)).astype(np.uint8)).save(
+            folder / f"{key}.png"
+        )
+        entries[key] = {
+            "image_path": f"0_random/{key}.png",
+            "original_prompt": "a street with [haze]",
+            "editing_prompt": "a street with [snow]",
+            "editing_type_id": "1",
+            "blended_word": "haze snow",
+            "mask": [2000, 5000],
+        }
+    (made / "mapping_file.json").write_text(json.dumps(entries))
+    return made
+
+
+def call(root: Path, *arguments: object) -> Result:
+    settings = ["evaluate", "pie-bench", "--root", root, "-o", root.parent / "out", *arguments]
+    # Folders that hold no weights: the answer must not depend on this machine's cache.
+    settings += ["--dino", root, "--clip", root]
+    return CliRunner().invoke(main, list(map(str, settings)))
+
+
+def test_pictures_are_edited_saved_and_scored(root: Path, random_model: Path) -> None:
+    options = ("--model", random_model, "--steps", 2, "--blend", "--mode", "negative-prompt")
+    done = call(root, *options, "--limit", 1)
+    assert done.exit_code == 0, done.output
+    out = root.parent / "out"
+    assert Image.open(out / "results" / "0_random" / "a.png").size == (512, 512)
+    content = json.loads((out / "pie_bench.json").read_text())
+    assert 0 < content["means"]["psnr_unedit_part"] < 60
+    assert "DINO" in content["missing"]["structure_distance"]
+    assert "not computed" in done.stdout
+    assert "negative-prompt, guidance 7.5: 1 edits scored" in done.stdout
+
+
+def test_results_made_elsewhere_are_scored_and_missing_ones_named(root: Path) -> None:
+    results = root.parent / "results" / "0_random"
+    results.mkdir(parents=True)
+    source = np.asarray(Image.open(root / "annotation_images" / "0_random" / "a.png"))
+    # A strip of four panels, as the published code writes it.
+    strip = np.concatenate([source // 2, source // 3, source // 4, source], axis=1)
+    Image.fromarray(strip).save(results / "a.png")
+    done = call(root, "--results", root.parent / "results")
+    assert done.exit_code == 1
+    content = json.loads((root.parent / "out" / "pie_bench.json").read_text())
+    assert content["means"]["mse_unedit_part"] == 0.0
+    assert content["means"]["ssim_unedit_part"] == pytest.approx(1.0)
+    # Identical backgrounds: infinite, left out, counted.
+    assert content["means"]["psnr_unedit_part"] is None
+    assert content["left_out"]["psnr_unedit_part"] == 1
+    assert "failed: b: " in done.stderr
+
+
+def test_a_folder_that_is_no_pie_bench_is_named(tmp_path: Path) -> None:
+    done = call(tmp_path / "missing")
+    assert done.exit_code == 2
+    assert "mapping_file.json" in done.stderr

@@ -1,0 +1,219 @@
+"""PIE-Bench's metrics against hand computation, the published script's quirks among them."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from skimage.metrics import structural_similarity
+from torch import Tensor
+from transformers import ViTConfig, ViTModel
+
+from dehaze.eval.pie_bench import (
+    METRIC_NAMES,
+    ClipSimilarity,
+    LpipsOutside,
+    MetricSet,
+    StructureDistance,
+    key_similarity,
+    load_metrics,
+    mse_outside,
+    psnr_outside,
+    result_panel,
+    score_edits,
+    ssim_outside,
+)
+
+
+def picture(value: int, side: int = 4) -> np.ndarray:
+    return np.full((side, side, 3), value, np.uint8)
+
+
+def half(side: int = 4) -> np.ndarray:
+    mask = np.zeros((side, side))
+    mask[: side // 2] = 1.0
+    return mask
+
+
+def test_the_mean_of_the_background_goes_over_all_pixels() -> None:
+    """Half of the pixels differ by 20 and count; the black half counts as equal."""
+    source, result = picture(100), picture(120)
+    error = (20.0**2 / 2) / 255.0**2
+    assert mse_outside(source, result, half()) == pytest.approx(error)
+    assert psnr_outside(source, result, half()) == pytest.approx(10 * math.log10(1 / error))
+    # What is inside of the mask may be anything.
+    result[:2] = 7
+    assert mse_outside(source, result, half()) == pytest.approx(error)
+
+
+def test_ssim_is_of_both_pictures_blackened() -> None:
+    rng = np.random.default_rng(0)
+    source, result = rng.integers(0, 256, (2, 20, 24, 3)).astype(np.uint8)
+    mask = np.zeros((20, 24))
+    mask[:, :9] = 1.0
+    kept = (1.0 - mask)[..., None]
+    expected, full = structural_similarity(
+        source * kept, result * kept, gaussian_weights=True, sigma=1.5, data_range=255.0,
+        use_sample_covariance=False, channel_axis=2, full=True,
+    )  # fmt: skip
+    assert full[5:-5, 5:-5].mean() == pytest.approx(expected)
+    assert ssim_outside(source, result, mask) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("metric", [psnr_outside, mse_outside, ssim_outside])
+def test_without_a_background_there_is_nothing_to_compare(metric: Any) -> None:
+    assert math.isnan(metric(picture(1, 16), picture(2, 16), np.ones((16, 16))))
+
+
+def test_the_similarity_of_keys_by_hand() -> None:
+    keys = torch.tensor([[3.0, 0.0], [1.0, 1.0], [0.0, 0.0]])
+    root = 1 / math.sqrt(2)
+    expected = torch.tensor([[1.0, root, 0.0], [root, 1.0, 0.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(key_similarity(keys), expected)
+
+
+@pytest.fixture(scope="module")
+def vision() -> ViTModel:
+    torch.manual_seed(0)
+    settings = ViTConfig(
+        hidden_size=16, num_hidden_layers=12, num_attention_heads=2, intermediate_size=16,
+        image_size=224, patch_size=32,
+    )  # fmt: skip
+    return ViTModel(settings, add_pooling_layer=False).eval()
+
+
+def test_the_structure_distance_compares_the_keys_of_layer_11(vision: ViTModel) -> None:
+    rng = np.random.default_rng(1)
+    first, second = rng.integers(0, 256, (2, 64, 64, 3)).astype(np.uint8)
+    distance = StructureDistance(vision)
+    assert distance(first, first, half(64)) == 0.0
+    keys = distance.keys(first)
+    assert keys.shape == (1 + 7 * 7, 16)
+    # The keys by hand: the input of layer 11 through its norm and key projection.
+    with torch.no_grad():
+        states = vision(distance.pixels(first), output_hidden_states=True).hidden_states
+        layer = vision.layers[11]
+        by_hand = layer.attention.k_proj(layer.layernorm_before(states[11]))[0]
+    torch.testing.assert_close(keys, by_hand)
+    similar = [key_similarity(distance.keys(image)) for image in (first, second)]
+    expected = float((similar[0] - similar[1]).square().mean())
+    assert distance(first, second, half(64)) == pytest.approx(expected)
+    assert expected > 0
+
+
+def test_pictures_are_not_brought_to_one_unless_corrected(vision: ViTModel) -> None:
+    grey = picture(255, 8)
+    published = StructureDistance(vision).pixels(grey)
+    assert published.shape == (1, 3, 224, 224)
+    expected = (255.0 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(published[0, :, 5, 5], expected)
+    corrected = StructureDistance(vision, corrected=True).pixels(grey)
+    torch.testing.assert_close(corrected[0, :, 5, 5], (expected * 0 + 1.0 - torch.tensor(
+        [0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225]))  # fmt: skip
+
+
+class FakeClip:
+    """The picture's mean colour is its embedding, the prompt's length its own."""
+
+    def __call__(self, **given: Any) -> Any:
+        return SimpleNamespace(**given)
+
+    @staticmethod
+    def processor(text: list[str], images: list[np.ndarray], **unused: Any) -> dict[str, Tensor]:
+        mean = torch.tensor(images[0].reshape(-1, 3).mean(0), dtype=torch.float32)
+        return {
+            "image_embeds": mean[None],
+            "text_embeds": torch.tensor([[float(len(text[0])), 0.0, 0.0]]),
+        }
+
+
+def test_clip_is_a_hundred_times_the_cosine_and_never_below_zero() -> None:
+    red, grey = picture(0), picture(90)
+    red[..., 0] = 200
+    whole = ClipSimilarity(FakeClip(), FakeClip.processor, edited=False)
+    assert whole(grey, red, half(), "abc") == pytest.approx(100.0)
+    assert whole(red, grey, half(), "abc") == pytest.approx(100.0 / math.sqrt(3))
+    # Only the masked half is looked at, the rest is black: here, red above grey.
+    mixed = grey.copy()
+    mixed[:2] = red[:2]
+    part = ClipSimilarity(FakeClip(), FakeClip.processor, edited=True)
+    assert part(grey, mixed, half(), "abc") == pytest.approx(100.0)
+    assert math.isnan(part(grey, mixed, np.zeros((4, 4)), "abc"))
+
+
+def test_lpips_gets_blackened_pictures_from_minus_one_to_one() -> None:
+    seen: list[Tensor] = []
+
+    def distance(first: Tensor, second: Tensor) -> Tensor:
+        seen.extend((first, second))
+        return torch.tensor([[[[0.25]]]])
+
+    assert LpipsOutside(distance)(picture(255), picture(51), half()) == 0.25
+    assert [tuple(image.shape) for image in seen] == 2 * [(1, 3, 4, 4)]
+    # The result first, as the script calls it; black is -1.
+    torch.testing.assert_close(seen[0][0, 0, :, 0], torch.tensor([-1.0, -1.0, -0.6, -0.6]))
+    torch.testing.assert_close(seen[1][0, 0, :, 0], torch.tensor([-1.0, -1.0, 1.0, 1.0]))
+    assert math.isnan(LpipsOutside(distance)(picture(1), picture(2), np.ones((4, 4))))
+
+
+def test_the_rightmost_panel_is_the_result() -> None:
+    strip = np.concatenate([picture(1), picture(2), picture(3)], axis=1)
+    assert (result_panel(strip, picture(0)) == 3).all()
+    assert (result_panel(picture(5), picture(0)) == 5).all()
+    for wrong in (picture(1, 3), picture(1, 8)):
+        with pytest.raises(ValueError, match="4x4"):
+            result_panel(wrong, picture(0))
+
+
+def test_missing_weights_are_named_and_the_rest_is_there(tmp_path: Path) -> None:
+    found = load_metrics(str(tmp_path), str(tmp_path / "clip"))
+    assert {"psnr_unedit_part", "mse_unedit_part", "ssim_unedit_part"} <= set(found.metrics)
+    assert set(found.metrics) | set(found.missing) == set(METRIC_NAMES)
+    assert "DINO ViT-B/8" in found.missing["structure_distance"]
+    assert str(tmp_path) in found.missing["structure_distance"]
+    assert "CLIP ViT-L/14" in found.missing["clip_similarity_target_image_edit_part"]
+
+
+def test_dino_loads_from_a_folder(tmp_path: Path, vision: ViTModel) -> None:
+    vision.save_pretrained(tmp_path)
+    found = load_metrics(str(tmp_path), str(tmp_path / "clip"))
+    metric = found.metrics["structure_distance"]
+    assert metric(picture(1, 32), picture(1, 32), half(32), "") == 0.0
+
+
+def test_means_leave_out_what_is_not_finite_and_failures_are_named(tmp_path: Path) -> None:
+    metrics = MetricSet(
+        {"psnr_unedit_part": psnr_outside, "mse_unedit_part": mse_outside},
+        dict.fromkeys(METRIC_NAMES[:1] + METRIC_NAMES[2:3] + METRIC_NAMES[4:], "no"),
+    )
+    everything = np.ones((4, 4))
+
+    def missing() -> Any:
+        raise OSError("x.jpg: it is missing")
+
+    edits: list[Any] = [
+        ("1", "0", "a", half(), lambda: (picture(100), picture(120))),
+        ("2", "0", "a", half(), lambda: (picture(100), picture(100))),
+        ("3", "1", "a", everything, lambda: (picture(100), picture(120))),
+        ("4", "1", "a", half(), missing),
+        ("5", "1", "a", half(8), lambda: (picture(100), picture(120))),
+    ]
+    table = score_edits(edits, metrics, method="m", command="dehaze x")
+    assert [score.key for score in table.scores] == ["1", "2", "3"]
+    assert table.failures[0] == "4: x.jpg: it is missing"
+    assert "mask (8, 8)" in table.failures[1]
+    error = (20.0**2 / 2) / 255.0**2
+    # Infinite PSNR of 2 and no background of 3.
+    assert table.mean("psnr_unedit_part") == (pytest.approx(10 * math.log10(1 / error)), 2)
+    assert table.mean("mse_unedit_part") == (pytest.approx(error / 2), 1)
+    text = table.markdown()
+    assert "m: 3 edits scored, 2 failed." in text
+    assert "| lpips_unedit_part | not computed: no | |" in text
+    written = table.write(tmp_path / "out")
+    assert [path.name for path in written] == ["pie_bench.json", "pie_bench.csv", "pie_bench.md"]
+    assert len(written[1].read_text().splitlines()) == 4
