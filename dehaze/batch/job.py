@@ -173,8 +173,14 @@ class Job:
                 executor.run(tasks(), report)
             except KeyboardInterrupt:
                 interrupted = True
-                dropped = (record | {"status": "dropped"} for _, record in open_records.values())
-                self._journal.add(*dropped)
+                # What has a file may have been written by a worker that could not say so any more.
+                self._journal.add(
+                    *(
+                        record | {"status": "dropped"}
+                        for output, (_, record) in open_records.items()
+                        if not os.path.lexists(output)
+                    )
+                )
         except JournalError as error:
             stopped_by = error
         return Summary(tuple(outcomes), time.perf_counter() - started, interrupted, stopped_by)

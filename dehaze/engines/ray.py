@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 import os
 import pickle
+import signal
+import threading
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -80,6 +82,7 @@ class RayExecutor:
         if address == "local":
             cores = os.cpu_count() or 1
             options |= {"num_cpus": max(cores, self.workers or 1), "include_dashboard": False}
+        on_termination = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, **options)
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -88,6 +91,9 @@ class RayExecutor:
                 f"the Ray cluster at {address} cannot be reached ({reason}); check the address and "
                 "that ray start ran there"
             ) from error
+        # Ray would end this process where it stands.
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, on_termination)
 
     def _run(self, ray: Any, tasks: list[Task], report: Callable[[Report], None]) -> None:
         if not tasks:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from jobs import FakeWorker, do, photo_at, statuses
 
-from dehaze.batch import JOURNAL_NAME, LOCK_NAME, Outcome, Saved, plan
+from dehaze.batch import JOURNAL_NAME, LOCK_NAME, Job, Outcome, Saved, plan
+from dehaze.batch.task import Report, Task, run_task
 from dehaze.images import FloatArray, Photo, PhotoError, read_photo, write_bytes, write_photo
 
 
@@ -217,6 +219,28 @@ def test_an_interrupt_keeps_what_is_done_and_the_next_run_continues(tmp_path: Pa
         "a.png",
     ]
     assert statuses(do(job, process)) == ["kept", "done", "done"]
+
+
+class LosesReports:
+    """Writes the first photo, as a worker elsewhere may, and is interrupted before it says so."""
+
+    def run(self, tasks: Iterable[Task], report: Callable[[Report], None]) -> None:
+        first, *_ = tasks
+        run_task(first, FakeWorker())
+        raise KeyboardInterrupt
+
+
+def test_an_interrupted_job_knows_its_own_files_and_claims_no_others(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        photo_at(tmp_path / "in" / name, 0.25)
+    job = plan([tmp_path / "in"], tmp_path / "out")
+    with Job(job.output, settings={}) as held:
+        assert held.run(job, LosesReports(), lambda outcome: None).interrupted
+    stranger = photo_at(tmp_path / "out/b.png", 0.5)
+    summary = do(job)
+    assert statuses(summary) == ["done", "failed"]
+    assert "was not made by dehaze" in str(summary.having("failed")[0].error)
+    assert read_photo(stranger).pixels.mean() == pytest.approx(0.5, abs=0.003)
 
 
 def test_inputs_are_never_changed(tmp_path: Path) -> None:

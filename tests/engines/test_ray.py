@@ -28,7 +28,10 @@ def cluster() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         here = Path(__file__).parent
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (here, here.parent))))
+        on_termination = signal.getsignal(signal.SIGTERM)
         RayExecutor(ClassicalWork("dcp"), workers=2)._connect(ray)
+        # A job that is told to end must be able to end cleanly.
+        assert signal.getsignal(signal.SIGTERM) is on_termination
         yield
         ray.shutdown()
 
