@@ -302,6 +302,61 @@ def test_metadata_is_kept(tmp_path: Path, file_format: str, bits: int) -> None:
     assert b"moor" in xmp
 
 
+@settings(
+    max_examples=40,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    kind=st.sampled_from([kind for kind in LOSSLESS if kind[0] != "BMP"]),
+    orientation=st.integers(1, 8),
+    maker=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20),
+    rating=st.integers(0, 5),
+    profile=st.booleans(),
+)
+def test_any_metadata_comes_back_with_any_kind(
+    tmp_path: Path,
+    kind: tuple[str, int, bool, bool],
+    orientation: int,
+    maker: str,
+    rating: int,
+    profile: bool,
+) -> None:
+    """Read and written again: the label says the same, but that the photo is upright now."""
+    file_format, bits, grey, with_alpha = kind
+    pixels = np.zeros((4, 6, 3), np.float32)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    exif[ExifTags.Base.Make] = maker
+    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r xmp:Rating="%d"/></x:xmpmeta>' % rating
+    encoding = Encoding(
+        format=file_format,
+        bits=bits,
+        grey=grey,
+        exif=exif.tobytes(),
+        icc_profile=ICC if profile else None,
+        xmp=xmp,
+    )
+    alpha = pixels[..., 0] if with_alpha else None
+    write_photo(tmp_path / "a", pixels, like=Photo(pixels, alpha, encoding))
+    photo = read_photo(tmp_path / "a")
+    write_photo(tmp_path / "b", photo.pixels, like=photo)
+    back = read_photo(tmp_path / "b")
+
+    assert back.size == photo.size == ((6, 4) if orientation < 5 else (4, 6))
+    assert back.notes == photo.notes == ()
+    assert back.encoding.icc_profile == (ICC if profile else None)
+    assert back.encoding.xmp is not None
+    assert b'xmp:Rating="%d"' % rating in back.encoding.xmp
+    assert back.encoding.exif is not None
+    label = Image.Exif()
+    label.load(back.encoding.exif)
+    # TIFF pads a text that ends in spaces no further, and Pillow gives it without them.
+    assert label[ExifTags.Base.Make].rstrip() == maker.rstrip()
+    assert label.get(ExifTags.Base.Orientation, 1) == 1
+    assert (back.encoding.bits, back.encoding.grey) == (bits, grey)
+
+
 def test_tiff_of_another_layout_is_rewritten_without_its_old_layout_tags(tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[ExifTags.Base.ImageDescription] = "valley"

@@ -1,0 +1,43 @@
+"""The benchmarks run, at a size that costs little; the fuzz of the reader at one that counts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(script: str, *arguments: str) -> str:
+    done = subprocess.run(
+        [sys.executable, ROOT / "benchmarks" / script, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_thousands_of_damaged_files_give_photos_or_named_errors() -> None:
+    said = run("fuzz_reader.py", "--files", "3000", "--seed", "1")
+    assert "3000 damaged files of 23 kinds" in said
+    # Both ends are reached: damage that hurts, and damage that does not.
+    assert " a photo\n" in said
+    assert "named: cannot be decoded" in said
+
+
+def test_the_command_survives_its_kills() -> None:
+    said = run("kill_job.py", "--kills", "2", "--photos", "4", "--megapixels", "0.01")
+    assert said.startswith("2 kills over ")
+    assert said.endswith("with the bytes of an undisturbed one\n")
+
+
+def test_cost_is_measured_photo_by_photo() -> None:
+    said = run("folder_job.py", "length", "--counts", "1,3", "--engine", "dcp")
+    rows = [line.split(" | ") for line in said.splitlines() if line[2:3].isdigit()]
+    assert [row[0] for row in rows] == ["| 1", "| 3"]
+    assert all(float(row[4]) > 0 for row in rows)
+    assert "from 1 to 3 photos: " in said
