@@ -2,8 +2,8 @@
 
     python benchmarks/batch_size.py --rounds 5
 
-A round measures every size in turn. The table has the median of processor time, so that other programs
-do not count, over the rounds, and the range of the ratio to one photo at a time within a round.
+A round measures every size in turn. The table has the median over the rounds of processor time, so
+that other programs count for little, and the range of its ratio to one photo at a time.
 """
 
 from __future__ import annotations
