@@ -24,6 +24,8 @@ REQUIRED = {
     "opencv-python-headless": "cv2",
     "scikit-image": "skimage",
     "pillow": "PIL",
+    "tifffile": "tifffile",
+    "filelock": "filelock",
     "click": "click",
     "tqdm": "tqdm",
 }

@@ -256,7 +256,7 @@ def run(
         ):
             summary = _do(job, plan, executor, say)
             say.summary(plan, summary)
-            if watch is not None and not summary.interrupted:
+            if watch is not None and not summary.interrupted and summary.error is None:
                 looks = batch.watch(inputs, output, watch, beside=list(beside.values()), seen=plan)
                 summary = _keep_watch(job, looks, executor, say, summary)
     except (batch.PlanError, _work_error()) as error:
