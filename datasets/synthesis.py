@@ -116,10 +116,28 @@ def pseudo_depth(clear: Array, rng: np.random.Generator) -> Array:
     )
     if rng.random() < 0.7:
         far = float(np.quantile(log_depth, 0.95)) + float(rng.uniform(0.0, 0.8))
-        sky = _sky(clear)
+        sky = sky_evidence(clear)
         log_depth = (1.0 - sky) * log_depth + sky * far
     depth = np.exp(log_depth)
     return np.asarray(depth / depth.mean(), dtype=np.float32)
+
+
+def with_overcast_sky(clear: Array, rng: np.random.Generator) -> Array:
+    """The photo with its sky, where it has one, bright and nearly white.
+
+    There is seldom a blue sky behind haze. Over one, all that rendered haze teaches of skies is to
+    make them blue or dark again.
+
+    Args:
+        clear: float32 (H, W, 3) in [0, 1].
+        rng: the only source of chance.
+    """
+    height = clear.shape[0]
+    colour = float(rng.uniform(0.75, 1.0)) * (1.0 + rng.normal(0.0, 0.02, 3))
+    rows = np.linspace(-0.5, 0.5, height)[:, None, None]
+    bright = np.clip(colour + float(rng.normal(0.03, 0.05)) * rows, 0.0, 1.0)
+    sky = sky_evidence(clear)[..., None]
+    return np.asarray((1.0 - sky) * clear + sky * bright, dtype=np.float32)
 
 
 def transmission_of(depth: Array, density: float) -> Array:
@@ -220,8 +238,15 @@ def _regions(clear: Array, rng: np.random.Generator) -> Array:
     return _standardised(cv2.GaussianBlur(values, (0, 0), max(0.6, min(clear.shape[:2]) / 30)))
 
 
-def _sky(clear: Array) -> Array:
-    """How much each pixel looks like sky, in [0, 1]: bright, not warm, smooth, and high up."""
+def sky_evidence(clear: Array) -> Array:
+    """How much each pixel looks like sky: bright, not warm, smooth, and high up.
+
+    Args:
+        clear: float32 (H, W, 3) in [0, 1].
+
+    Returns:
+        float32 (H, W) in [0, 1].
+    """
     height = clear.shape[0]
     rows = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None]
     scale = max(1.0, min(clear.shape[:2]) / 40)

@@ -135,6 +135,25 @@ def validate_command(data: Path, model: str, photos: int) -> None:
     click.echo(json.dumps(scores.to_dict(), indent=2))
 
 
+@main.command("calibrate")
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--model", default="bundled", show_default=True)
+@click.option("--photos", default=60, show_default=True)
+def calibrate_command(data: Path, model: str, photos: int) -> None:
+    """Fits dehaze.density's two numbers on haze rendered over BSDS500's validation photos."""
+    import json
+    from dataclasses import asdict
+
+    from dehaze.pipeline import DehazePipeline
+    from training.calibrate import calibrate
+    from training.validate import validation_haze
+
+    pipeline = DehazePipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    fitted = calibrate(pipeline, validation_haze(data, photos, densities=True))
+    click.echo(json.dumps(asdict(fitted), indent=2))
+
+
 @main.command("examples")
 @click.option("--kodak", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("examples"))

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.datasets.appearance import APPEARANCES, render_appearance
-from dehaze.datasets.synthesis import HAZE_KINDS, render_haze
+from dehaze.datasets.synthesis import HAZE_KINDS, render_haze, with_overcast_sky
 from training.captions import Caption, appearance_caption, clear_caption, hazy_caption
 
 Array = NDArray[np.float32]
@@ -144,6 +144,8 @@ def _draw_haze(
     word on its density: one in eight of these is clear already.
     """
     clear = draw_clear(photos, size, rng)
+    if rng.random() < 0.6:
+        clear = with_overcast_sky(clear, rng)
     kinds = list(HAZE_KINDS)
     density: float | None = None
     if rng.random() < 0.5:

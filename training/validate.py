@@ -49,13 +49,21 @@ class Validation:
         return asdict(self)
 
 
-def validation_haze(data: Path, count: int) -> list[RenderedHaze]:
-    """Haze over the first ``count`` photos of BSDS500's validation split, at their full size."""
+def validation_haze(data: Path, count: int, *, densities: bool = False) -> list[RenderedHaze]:
+    """Haze over the first ``count`` photos of BSDS500's validation split, at their full size.
+
+    With ``densities`` every density from 0 (clear already) to .85 is as frequent as any other;
+    without, they are the common ones.
+    """
     names = (data / "bsds500" / "val.txt").read_text().split()[:count]
     photos = load_photos([data / "bsds500" / name for name in names], short_side=321)
+    asked: list[float | None] = [None] * len(photos)
+    if densities:
+        even = np.linspace(0.0, 0.85, len(photos))
+        asked = list(np.random.default_rng(_SEED).permutation(even))
     return [
-        render_haze(photo, np.random.default_rng(_SEED + position))
-        for position, photo in enumerate(photos)
+        render_haze(photo, np.random.default_rng(_SEED + position), density=density)
+        for position, (photo, density) in enumerate(zip(photos, asked, strict=True))
     ]
 
 
