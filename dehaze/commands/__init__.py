@@ -80,18 +80,24 @@ def main() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
+def quiet_photo_libraries() -> None:
+    """Keep what photo libraries say of odd files off the terminal: the commands say it by name."""
+    import cv2
+
+    warnings.simplefilter("ignore")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
 def quiet_libraries() -> None:
     """Keep the libraries' warnings, logs and loading bars off the terminal; downloads still show.
 
     What a user has to know, the commands say themselves.
     """
-    import cv2
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]
     from transformers.utils import logging as transformers_logging
 
-    warnings.simplefilter("ignore")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    quiet_photo_libraries()
     for library_logging in (diffusers_logging, transformers_logging):
         library_logging.set_verbosity_error()
         library_logging.disable_progress_bar()

@@ -17,7 +17,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze import __version__
-from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_libraries
+from dehaze.commands import (
+    COMMANDS,
+    CommandError,
+    RegistryChoice,
+    quiet_libraries,
+    quiet_photo_libraries,
+)
 
 if TYPE_CHECKING:
     from dehaze.batch import Job, Outcome, Plan, Summary
@@ -301,6 +307,7 @@ def _work(beside: dict[str, str], options: dict[str, Any]) -> tuple[Work, dict[s
     from dehaze.engines.work import ClassicalWork, DiffusionWork
 
     if options["engine"] != DIFFUSION:
+        quiet_photo_libraries()
         return ClassicalWork(options["engine"]), {
             "version": __version__,
             "engine": options["engine"],

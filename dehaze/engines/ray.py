@@ -12,7 +12,7 @@ import pickle
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -98,10 +98,7 @@ class RayExecutor:
     def _run(self, ray: Any, tasks: list[Task], report: Callable[[Report], None]) -> None:
         if not tasks:
             return
-        resources = ray.cluster_resources()
-        gpus = int(resources.get("GPU", 0)) if self.gpu else 0
-        most = self.workers or gpus or int(resources.get("CPU", 1))
-        size = min(most, gpus or most, len(tasks))
+        size, each = pool(ray.cluster_resources(), len(tasks), self.workers, gpu=self.gpu)
         # A block a photo: the next photo goes to whichever actor is free.
         pickled = [{"task": pickle.dumps(task)} for task in tasks]
         with warnings.catch_warnings():
@@ -114,7 +111,7 @@ class RayExecutor:
                 # One photo at an actor: one that kills it takes no other with it.
                 compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
                 max_task_retries=RETRIES,
-                **({"num_gpus": 1} if gpus else {"num_cpus": 1}),
+                **each,
             )
         left = {task.output: task for task in tasks}
         for row in reports.iter_rows():
@@ -123,6 +120,26 @@ class RayExecutor:
             report(done)
         for task in left.values():
             report(Report(task, error=_worker_died(task.source)))
+
+
+def pool(
+    resources: Mapping[str, float], tasks: int, workers: int | None, *, gpu: bool
+) -> tuple[int, dict[str, int]]:
+    """How many actors a cluster gets, and what each of them takes of it.
+
+    Args:
+        resources: "CPU" and "GPU" of the whole cluster, as Ray counts them.
+        tasks: how many there are; more actors than tasks are of no use.
+        workers: how many actors were asked for, or None for all that fit.
+        gpu: whether an actor takes a GPU where there is one.
+
+    Returns:
+        the number of actors, and the arguments for Ray that say what one takes.
+    """
+    gpus = int(resources.get("GPU", 0)) if gpu else 0
+    if gpus:
+        return min(workers or gpus, gpus, tasks), {"num_gpus": 1}
+    return min(workers or max(int(resources.get("CPU", 1)), 1), tasks), {"num_cpus": 1}
 
 
 def _worker_died(source: Path) -> PhotoError:

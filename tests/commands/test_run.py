@@ -542,7 +542,12 @@ def test_a_signal_ends_the_job_cleanly_and_the_next_run_continues(
         photo_at(tmp_path / f"in/{index:03d}.png", index / 80, shape=(40, 60))
     command = [sys.executable, str(ROOT / "cli.py"), "run", "in", "-o", "out", "--engine", "dcp"]
     job = subprocess.Popen(
-        [*command, "--json"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        [*command, "--json"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # What runs in the background, as these tests may, starts with Ctrl-C switched off.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert job.stdout is not None
     first = job.stdout.readline()

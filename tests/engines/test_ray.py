@@ -15,15 +15,18 @@ import pytest
 from jobs import FakeWorker, do, photo_at
 
 from dehaze.batch import Job, Outcome, plan
-from dehaze.engines.ray import RETRIES, RayExecutor
+from dehaze.engines.ray import RETRIES, RayExecutor, pool
 from dehaze.engines.work import ClassicalWork, WorkError
 from dehaze.images import FloatArray, Photo, write_photo
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
+
+@pytest.fixture(scope="module")
+def ray() -> Any:
+    return pytest.importorskip("ray", reason="Ray is not installed: pip install '.[ray]'")
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[None]:
+def cluster(ray: Any) -> Iterator[None]:
     """Two workers, in processes of their own, that find this file and the tools of the tests."""
     with pytest.MonkeyPatch.context() as patch:
         here = Path(__file__).parent
@@ -137,9 +140,26 @@ def test_work_that_cannot_start_over_there_ends_the_job_in_one_line(tmp_path: Pa
     assert not (tmp_path / "out/a.png").exists()
 
 
-def test_a_cluster_that_is_not_there_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("resources", "tasks", "workers", "gpu", "expected"),
+    [
+        ({"CPU": 16, "GPU": 2}, 100, None, True, (2, {"num_gpus": 1})),
+        ({"CPU": 16, "GPU": 2}, 100, 8, True, (2, {"num_gpus": 1})),
+        ({"CPU": 16, "GPU": 4}, 100, 3, True, (3, {"num_gpus": 1})),
+        ({"CPU": 16, "GPU": 2}, 1, None, True, (1, {"num_gpus": 1})),
+        ({"CPU": 16, "GPU": 2}, 100, None, False, (16, {"num_cpus": 1})),
+        ({"CPU": 16}, 100, None, True, (16, {"num_cpus": 1})),
+        ({"CPU": 16}, 100, 4, True, (4, {"num_cpus": 1})),
+        ({}, 100, None, True, (1, {"num_cpus": 1})),
+    ],
+)
+def test_workers_are_as_many_as_the_cluster_has_gpus_or_else_cpus(
+    resources: dict[str, float], tasks: int, workers: int | None, gpu: bool, expected: Any
 ) -> None:
+    assert pool(resources, tasks, workers, gpu=gpu) == expected
+
+
+def test_a_cluster_that_is_not_there_is_named(ray: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def unreachable(address: str, **options: Any) -> None:
         raise ConnectionError(f"no cluster at {address}\nmore")
 
