@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -282,15 +283,19 @@ class InversionPipeline(DiffusionPipeline):
         table: DDIMTable,
         *,
         guidance_scale: float = 1.0,
+        recording: bool = True,
     ) -> InversionResult:
-        """Denoises any latents z_N, (B, C, h, w), under a prompt, and keeps path and attention.
+        """Denoises any latents z_N, (B, C, h, w), under a prompt, and keeps the path.
+
+        Args:
+            recording: keep the attention as well, which an edit needs and nothing else.
 
         Raises:
             WordError: the prompt is too long.
             NonFiniteError: the network returned values that are not finite.
         """
         tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
-        session = AttentionSession(recording=True, batch=latents.shape[0])
+        session = AttentionSession(recording=recording, batch=latents.shape[0])
         with controlled_attention(self.unet, session):
             result = sample(
                 table,
@@ -351,6 +356,17 @@ class InversionPipeline(DiffusionPipeline):
         cropped = resize(heat[0].cpu().numpy(), padded)[:height, :width]
         return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
+    def placed(self, inversion: InversionResult) -> InversionResult:
+        """An inversion on the pipeline's device, where a loaded one may not be; else not copied."""
+        device = self._execution_device
+        return replace(
+            inversion,
+            trajectory=inversion.trajectory.to(device),
+            noise=inversion.noise.to(device),
+            attention={name: value.to(device) for name, value in inversion.attention.items()},
+            companion={name: value.to(device) for name, value in inversion.companion.items()},
+        )
+
     @torch.no_grad()
     def denoise_under(
         self,
@@ -385,6 +401,7 @@ class InversionPipeline(DiffusionPipeline):
         Returns:
             z_0, float32 (B, C, h, w), and the number of network evaluations.
         """
+        inversion = self.placed(inversion)
         session.record = inversion.attention
         session.batch = inversion.latents.shape[0]
         session.steps = inversion.steps

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dehaze.attention.blending import LocalBlend
-from dehaze.attention.control import prompt_to_prompt
+from dehaze.attention.control import AttentionControl, prompt_to_prompt
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession
 from dehaze.base import InversionPipeline, StepCallback, as_picture, as_pixels
@@ -277,6 +277,7 @@ class EditPipeline(InversionPipeline):
             as ``__call__``.
         """
         settings = settings or EditSettings()
+        inversion = self.placed(inversion)
         before, after = self._prompts(source, target)
         control = self._control(before, after, settings)
         strength: float | Tensor
@@ -364,7 +365,7 @@ class EditPipeline(InversionPipeline):
     def _interpolation(
         self, points: Sequence[Tensor], prompt: str | None, like: InversionResult
     ) -> Interpolation:
-        made = self.denoise_from(torch.cat(list(points)), prompt, like.table)
+        made = self.denoise_from(torch.cat(list(points)), prompt, like.table, recording=False)
         size = self.latent_pixels(like)
         expected = math.sqrt(points[0].numel())
         return Interpolation(
@@ -403,7 +404,7 @@ class EditPipeline(InversionPipeline):
 
     def _control(
         self, before: TokenizedPrompt, after: TokenizedPrompt, settings: EditSettings
-    ) -> Any:
+    ) -> AttentionControl:
         return prompt_to_prompt(
             before,
             after,
@@ -502,7 +503,7 @@ def _revision(
     number: int,
     anchors: Anchors | None,
     blend: LocalBlend | None,
-) -> Any:
+) -> Callable[[int, Tensor, Tensor], Tensor]:
     """What becomes of the latents after a step: held by anchors, noised, blended, in that order."""
     generator = torch.Generator().manual_seed(settings.seed + number)
 
