@@ -173,6 +173,13 @@ def test_a_blend_leaves_the_rest_as_it_was(pipe: EditPipeline, inversion: Invers
     assert (edited.latents - inversion.trajectory[0]).abs().max() > 1e-3
 
 
+def test_a_blend_of_no_change_is_none(pipe: EditPipeline, inversion: InversionResult) -> None:
+    settings = EditSettings(blend=("street",), strength=0.0)
+    edited = pipe.edit(inversion, SOURCE, TARGET, settings)
+    torch.testing.assert_close(edited.latents, inversion.trajectory[0], atol=1e-5, rtol=0)
+    assert edited.mask is None
+
+
 def test_a_strength_map_acts_where_it_is_set(pipe: EditPipeline, photo: Array) -> None:
     weights = np.zeros(photo.shape[:2], np.float32)
     weights[:, 30:] = 1.0

@@ -94,7 +94,8 @@ class LocalBlend:
             attended = attention_map(query, key, query.shape[-1] ** -0.5)
             self._add("source", layer, attended, self.source_span)
             self._add("source substruct", layer, attended, self.source_substruct)
-        if self.steps - i < int(self.start * self.steps):
+        # At strength 0 the network does not run, and there is no change to hold.
+        if self.steps - i < int(self.start * self.steps) or "target" not in self._sums:
             return latents
         mask = self._covered("source", pooled=True) | self._covered("target", pooled=True)
         if self.source_substruct or self.target_substruct:
