@@ -121,7 +121,10 @@ class LocalExecutor:
                         writing.append(writers.submit(write, processed, taken))
                     del processed
                     while writing and (len(writing) > self.ahead or writing[0].done()):
-                        report(writing.popleft().result())
+                        # Taken off once it is there: an interrupted wait must not lose it.
+                        written = writing[0].result()
+                        writing.popleft()
+                        report(written)
             finally:
                 for unread in reading:
                     unread.cancel()

@@ -85,15 +85,17 @@ class RayExecutor:
         on_termination = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, **options)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        # Where a node does not start in time, Ray raises nothing more special than this.
+        except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
             raise WorkError(
                 f"the Ray cluster at {address} cannot be reached ({reason}); check the address and "
                 "that ray start ran there"
             ) from error
-        # Ray would end this process where it stands.
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, on_termination)
+        finally:
+            # Ray would end this process where it stands.
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_termination)
 
     def _run(self, ray: Any, tasks: list[Task], report: Callable[[Report], None]) -> None:
         if not tasks:
