@@ -9,6 +9,7 @@ from dehaze.inversion.inverter import Inverter
 from dehaze.inversion.methods import get_method, list_methods
 from dehaze.inversion.network import NetworkFunction, NonFiniteError
 from dehaze.inversion.predictors import list_predictors
+from dehaze.inversion.relaxation import list_relaxations
 from dehaze.inversion.result import InversionResult, InversionTrace
 from dehaze.inversion.schedule import DDIMTable, ScheduleError
 from dehaze.inversion.solvers import Solution
@@ -27,4 +28,5 @@ __all__ = [
     "list_criteria",
     "list_methods",
     "list_predictors",
+    "list_relaxations",
 ]

@@ -12,6 +12,7 @@ from torch import Tensor
 from dehaze.inversion.criteria import get_criterion
 from dehaze.inversion.network import NetworkFunction, evaluate_noise
 from dehaze.inversion.predictors import get_predictor
+from dehaze.inversion.relaxation import get_relaxation
 from dehaze.inversion.result import AfterStep, BlendedNoise, InversionResult, InversionTrace
 from dehaze.inversion.schedule import DDIMTable
 from dehaze.inversion.solvers import Solution, get_solver
@@ -29,16 +30,19 @@ class StepSettings:
         max_iterations: a step's limit.
         criterion: name of a criterion.
         predictor: name of a predictor, which makes the solver's start.
+        relaxation: name of a relaxation, which lengthens the solver's first update.
     """
 
-    tolerance: float = 1e-4
-    max_iterations: int = 5
-    criterion: str = "intra-path"
-    predictor: str = "previous"
+    tolerance: float
+    max_iterations: int
+    criterion: str
+    predictor: str
+    relaxation: str
 
     def __post_init__(self) -> None:
         get_criterion(self.criterion)
         get_predictor(self.predictor)
+        get_relaxation(self.relaxation)
         if not self.tolerance > 0:
             raise ValueError(f"tolerance is {self.tolerance}: it must be positive")
         if self.max_iterations < 1:
@@ -69,6 +73,7 @@ def implicit_invert(
     entry = get_solver(solver)
     criterion = get_criterion(settings.criterion)
     predict = get_predictor(settings.predictor).predict
+    factor = get_relaxation(settings.relaxation).factor
     trajectory = [latents]
     noise: list[Tensor] = []
     solutions: list[Solution] = []
@@ -83,6 +88,7 @@ def implicit_invert(
             tolerance=settings.tolerance,
             max_iterations=settings.max_iterations,
             criterion=criterion,
+            relaxation=factor(table, i, latents),
         )
         noise.append(table.noise_of_step(solution.z, previous, i))
         trajectory.append(solution.z)

@@ -27,6 +27,7 @@ class Inverter:
         max_iterations: an implicit step's limit.
         criterion: name of a criterion.
         predictor: name of a predictor, which makes the start of an implicit step.
+        relaxation: name of a relaxation, which lengthens the first update of an implicit step.
         evaluations: network evaluations that one call of ``network`` costs (2 under guidance).
     """
 
@@ -37,6 +38,7 @@ class Inverter:
     max_iterations: int = 5
     criterion: str = "intra-path"
     predictor: str = "previous"
+    relaxation: str = "none"
     evaluations: int = 1
 
     def __post_init__(self) -> None:
@@ -49,6 +51,7 @@ class Inverter:
             max_iterations=self.max_iterations,
             criterion=self.criterion,
             predictor=self.predictor,
+            relaxation=self.relaxation,
         )
 
     @torch.no_grad()

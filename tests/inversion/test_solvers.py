@@ -149,6 +149,18 @@ def test_averaging_converges_at_the_root_of_its_polynomial(
     assert expected > rate
 
 
+@pytest.mark.parametrize("rate", [0.3, 0.7, 0.95, 0.98, -0.4])
+def test_momentum_converges_at_the_root_of_its_polynomial(rate: float) -> None:
+    t = 0.6
+    roots = np.roots([1.0, -(1.0 + t) * rate, t * rate]).astype(complex)
+    # e_0 = 1 and e_1 = q settle the share of each root in e_k = c_1 x_1^k + c_2 x_2^k.
+    shares = np.linalg.solve(np.stack([roots**0, roots]), np.array([1.0, rate], dtype=complex))
+    for count in (1, 2, 5, 12):
+        expected = abs((shares * roots**count).sum())
+        assert float(solve_linear("nesterov", [rate], count)) == pytest.approx(expected, rel=1e-6)
+    assert (np.abs(roots).max() < rate) == (rate > t)
+
+
 def test_anderson_solves_a_linear_map_in_as_many_steps_as_it_has_factors() -> None:
     rates = torch.tensor([0.2, 0.5, -0.4], dtype=torch.float64)
 
@@ -203,6 +215,38 @@ def test_anderson_never_costs_a_tenth_more_than_picard(tolerance: float) -> None
             total[name] += nfe[name]
         assert nfe["anderson"] <= 1.1 * nfe["fixed-point"]
     assert total["anderson"] < 0.75 * total["fixed-point"]
+
+
+@pytest.mark.parametrize("name", ["fixed-point", "anderson", "ddim"])
+def test_a_relaxed_first_update_solves_a_linear_map_at_once(name: str) -> None:
+    """w = 1 / (1 - q) is Newton's step: a map of one factor is solved by one evaluation."""
+    rates = torch.tensor([0.1, 0.5, 0.9], dtype=torch.float64)
+    _, f = linear_map(rates.tolist())
+    solution = get_solver(name).solve(
+        f,
+        START,
+        tolerance=1e-300,
+        max_iterations=1,
+        criterion=INTRA,
+        relaxation=1.0 / (1.0 - rates),
+    )
+    torch.testing.assert_close(solution.z, torch.ones_like(START))
+
+
+def test_only_the_first_update_is_relaxed() -> None:
+    rates = [0.5, 0.5, 0.5]
+    _, f = linear_map(rates)
+    solution = get_solver("fixed-point").solve(
+        f,
+        START,
+        tolerance=1e-300,
+        max_iterations=3,
+        criterion=INTRA,
+        relaxation=torch.tensor([1.0, 1.5, 2.0], dtype=torch.float64),
+    )
+    # After w the error is 1 - w / 2; then it is halved twice.
+    expected = torch.tensor([0.5, 0.25, 0.0], dtype=torch.float64) / 4.0
+    torch.testing.assert_close((1.0 - solution.z).flatten(1).amax(1), expected)
 
 
 def test_anderson_falls_back_where_the_residual_grew() -> None:
