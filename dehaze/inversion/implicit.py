@@ -88,7 +88,7 @@ def implicit_invert(
             tolerance=settings.tolerance,
             max_iterations=settings.max_iterations,
             criterion=criterion,
-            relaxation=factor(table, i, latents),
+            relaxation=factor(table, i, latents[0].numel()),
         )
         noise.append(table.noise_of_step(solution.z, previous, i))
         trajectory.append(solution.z)

@@ -10,13 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
 from dehaze.inversion.schedule import DDIMTable
 
-Factor = Callable[[DDIMTable, int, Tensor], Tensor]
-"""(table, step i, z_0 (B, C, H, W)) -> w, (B,)."""
+Factor = Callable[[DDIMTable, int, int], float]
+"""(table, step i, C H W, the number of a latent's values) -> w."""
 
 
 @dataclass(frozen=True)
@@ -34,17 +31,16 @@ class Relaxation:
     source: str
 
 
-def unrelaxed(table: DDIMTable, i: int, clean: Tensor) -> Tensor:
+def unrelaxed(table: DDIMTable, i: int, size: int) -> float:
     """w = 1: the update as the solver makes it."""
-    return torch.ones(clean.shape[0], dtype=clean.dtype, device=clean.device)
+    return 1.0
 
 
-# Share of the picture's energy in the direction that w is made for. Measured: a half and a double
-# of it reconstruct almost alike, see docs/inversion.md.
-_SHARE = 1.0 / 8.0
+# Measured: with a half and a double of it reconstructions are much the same, see docs/inversion.md.
+_SHARE = 1.0 / 16.0
 
 
-def wiener(table: DDIMTable, i: int, clean: Tensor) -> Tensor:
+def wiener(table: DDIMTable, i: int, size: int) -> float:
     """w = 1 / (1 - f'), with f' as a Wiener filter in the network's place would have it.
 
     With x0hat = (z - s_i eps) / sqrt(a_i) and J its derivative, f' = (B_i / s_i) (1 - sqrt(a_i) J).
@@ -53,17 +49,16 @@ def wiener(table: DDIMTable, i: int, clean: Tensor) -> Tensor:
 
         f' = (B_i / s_i) s_i^2 / (a_i V + s_i^2).
 
-    It is 0 where the signal stands above the noise, and B_i / s_i where it has drowned. V is a
-    share of the sample's own energy, norm(z_0)^2 / 8: what a coarse structure holds, which drowns
-    last and which errors of the noisy steps come back in.
+    It is 0 where the signal stands above the noise, and B_i / s_i where it has drowned. Of latents
+    of C H W values and variance 1 one direction is taken to hold V = C H W / 16: that of a coarse
+    structure, which drowns last, and in which errors of the noisy steps come back.
 
     Source: this project; N. Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time
     Series (1949), for the filter.
     """
-    A, B = table.coefficients(i)
+    _, B = table.coefficients(i)
     alpha, sigma = table.alphas[i], table.sigma(i)
-    energy = clean.flatten(1).square().sum(1) * _SHARE
-    slope = (B / sigma) * sigma**2 / (alpha * energy + sigma**2)
+    slope = (B / sigma) * sigma**2 / (alpha * size * _SHARE + sigma**2)
     return 1.0 / (1.0 - slope)
 
 

@@ -52,8 +52,8 @@ class Solver(Protocol):
     """The signature that every solver has.
 
     ``z_start`` is (paths * B, C, H, W): the starts of the B samples, then those of the criterion's
-    second path. A row's position among these is what f is told. ``relaxation``, (B,), is the factor
-    w by which a sample's first update is lengthened: z_1 = z_0 + w (what the rule says - z_0).
+    second path. A row's position among these is what f is told. ``relaxation``
+    is the factor w by which the first update is lengthened: z_1 = z_0 + w (f(z_0) - z_0).
     """
 
     def __call__(
@@ -64,7 +64,7 @@ class Solver(Protocol):
         tolerance: float,
         max_iterations: int,
         criterion: Criterion,
-        relaxation: Tensor | None = None,
+        relaxation: float = 1.0,
     ) -> Solution: ...
 
 
@@ -149,7 +149,7 @@ def ddim(
     tolerance: float,
     max_iterations: int,
     criterion: Criterion,
-    relaxation: Tensor | None = None,
+    relaxation: float = 1.0,
 ) -> Solution:
     """Plain DDIM inversion, the baseline: z = f(z_{i-1}), once.
 
@@ -162,7 +162,7 @@ def ddim(
     unknown = torch.full((batch,), torch.nan, device=z_start.device)
     start = z_start[:batch]
     return Solution(
-        z=_relaxed(start, f(start, everyone), relaxation),
+        z=torch.lerp(start, f(start, everyone), relaxation),
         iterations=once,
         nfe=once.clone(),
         residuals=unknown[None],
@@ -191,7 +191,7 @@ def easyinv(
     tolerance: float,
     max_iterations: int,
     criterion: Criterion,
-    relaxation: Tensor | None = None,
+    relaxation: float = 1.0,
 ) -> Solution:
     """EasyInv: plain DDIM inversion, then z_i <- eta z_i + (1 - eta) z_{i-1}, eta = 0.5.
 
@@ -227,7 +227,7 @@ def register_update_rule(
             tolerance: float,
             max_iterations: int,
             criterion: Criterion,
-            relaxation: Tensor | None = None,
+            relaxation: float = 1.0,
         ) -> Solution:
             return iterate(
                 f,
@@ -258,7 +258,7 @@ def iterate(
     tolerance: float,
     max_iterations: int,
     criterion: Criterion,
-    relaxation: Tensor | None = None,
+    relaxation: float = 1.0,
 ) -> Solution:
     """Evaluates f and updates, until each sample's criterion is below the tolerance.
 
@@ -282,7 +282,7 @@ def iterate(
         rows = (first_rows + active).flatten()
         history = [*history[1 - window :], Evaluation(z[rows], f(z[rows], rows))]
         following = update(history)
-        z[rows] = _relaxed(z, following, relaxation) if k == 0 else following
+        z[rows] = torch.lerp(z, following, relaxation) if k == 0 else following
         before = history[-2] if k > 0 else None
         measured = measure(history[-1], before, z[rows], paths)
         residuals[k, active], inter[k, active] = measured.intra, measured.inter
@@ -294,14 +294,6 @@ def iterate(
     return Solution(
         z[:batch], iterations, paths * iterations, residuals, inter, bounds, contraction, converged
     )
-
-
-def _relaxed(start: Tensor, updated: Tensor, relaxation: Tensor | None) -> Tensor:
-    """start + w (updated - start), w (B,) for the rows of every path."""
-    if relaxation is None:
-        return updated
-    factor = relaxation.repeat(start.shape[0] // relaxation.shape[0])
-    return torch.lerp(start, updated, factor.to(start)[:, None, None, None])
 
 
 @register_update_rule("fixed-point", source="FPI, arXiv 2312.12540, section 3.2")

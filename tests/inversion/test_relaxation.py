@@ -11,9 +11,7 @@ from dehaze.inversion import DDIMTable, Inverter, list_relaxations
 from dehaze.inversion.relaxation import get_relaxation
 
 
-def table_of(
-    steps: int, spacing: str = "leading", *, prediction_type: str = "epsilon"
-) -> DDIMTable:
+def table_of(steps: int, spacing: str = "leading", *, zero_terminal: bool = False) -> DDIMTable:
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
@@ -21,7 +19,7 @@ def table_of(
         clip_sample=False,
         set_alpha_to_one=True,
         steps_offset=1,
-        prediction_type=prediction_type,
+        rescale_betas_zero_snr=zero_terminal,
     )
     return DDIMTable.from_scheduler(scheduler, steps, spacing)
 
@@ -35,14 +33,14 @@ def latents(batch: int = 3) -> Tensor:
 def test_where_the_network_is_the_wiener_filter_one_evaluation_solves_each_step(
     spacing: str,
 ) -> None:
-    """x0hat = sqrt(a) V / (a V + s^2) z, V = norm(z_0)^2 / 8: the relaxed step is Newton's."""
+    """x0hat = sqrt(a) V / (a V + s^2) z, V = C H W / 16: the relaxed step is Newton's."""
     table = table_of(10, spacing)
     clean = latents()
-    variance = (clean.flatten(1).square().sum(1) / 8.0)[:, None, None, None]
+    variance = clean[0].numel() / 16.0
 
     def network(z: Tensor, i: int, index: Tensor) -> Tensor:
         alpha, sigma = table.alphas[i], table.sigma(i)
-        picture = math.sqrt(alpha) * variance[index] / (alpha * variance[index] + sigma**2) * z
+        picture = math.sqrt(alpha) * variance / (alpha * variance + sigma**2) * z
         return (z - math.sqrt(alpha) * picture) / sigma
 
     settings = {"solver": "ddim", "predictor": "previous"}
@@ -54,20 +52,18 @@ def test_where_the_network_is_the_wiener_filter_one_evaluation_solves_each_step(
 
 
 def test_the_factor_grows_from_one_as_the_signal_drowns() -> None:
-    table, clean = table_of(20, "noisy-end"), latents()
-    factors = torch.stack([get_relaxation("wiener").factor(table, i, clean) for i in range(1, 21)])
-    assert factors.shape == (20, 3)
-    assert (factors >= 1.0).all()
+    table = table_of(20, "noisy-end", zero_terminal=True)
+    factors = [get_relaxation("wiener").factor(table, i, 4096) for i in range(1, 21)]
+    assert all(factor >= 1.0 for factor in factors)
     # Never longer than where nothing is left of the signal: 1 / (1 - B_i / s_i).
     for i in range(2, 21):
-        limit = 1.0 / (1.0 - table.coefficients(i)[1] / table.sigma(i))
-        assert (factors[i - 1] <= limit + 1e-12).all()
-    assert (factors[-1] > factors[1]).all()
+        assert factors[i - 1] <= 1.0 / (1.0 - table.coefficients(i)[1] / table.sigma(i)) + 1e-12
+    assert factors[1] < 1.05
+    assert factors[-1] > 1.3
 
 
 def test_unrelaxed_is_as_the_solver_makes_it() -> None:
-    factor = get_relaxation("none").factor(table_of(10), 3, latents())
-    assert torch.equal(factor, torch.ones(3, dtype=torch.float64))
+    assert get_relaxation("none").factor(table_of(10), 3, 60) == 1.0
 
 
 @pytest.mark.parametrize("relaxation", list_relaxations())
