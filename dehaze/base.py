@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +20,16 @@ from torch import Tensor
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.inversion import DDIMTable, InversionResult, Inverter, NetworkFunction, denoise
+from dehaze.inversion.adjustment import adjusted_invert
 from dehaze.inversion.criteria import get_criterion
+from dehaze.inversion.implicit import picard_paths
+from dehaze.inversion.reconstruction import (
+    PLAIN,
+    Anchors,
+    EmbeddedNetwork,
+    get_reconstruction_mode,
+    guided_denoise,
+)
 from dehaze.inversion.sampling import sample
 from dehaze.models.conditioning import embed_one, embed_two, network_arguments
 from dehaze.models.load import BUNDLED, load_parts
@@ -118,8 +128,10 @@ class InversionPipeline(DiffusionPipeline):
         tolerance: float | None = None,
         criterion: str = "intra-path",
         predictor: str | None = None,
+        relaxation: str | None = None,
         depth: int | None = None,
         guidance_scale: float = 1.0,
+        adjusted: bool = False,
     ) -> InversionResult:
         """Inverts a photo under a prompt, at the model's working size.
 
@@ -136,8 +148,11 @@ class InversionPipeline(DiffusionPipeline):
             tolerance: of the solver, relative.
             criterion: when a step is solved, see ``dehaze.inversion.list_criteria``.
             predictor: the solver's start, see ``dehaze.inversion.list_predictors``.
+            relaxation: of the solver's first update, see ``dehaze.inversion.list_relaxations``.
             depth: how many of the N steps to invert; all when None.
             guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
+            adjusted: bring the photo nearer to the prompt first, which changes it; how far is
+                ``adjustment`` of the result. See ``dehaze.inversion.adjustment``.
 
         Raises:
             WordError: the word is not in the prompt, or the prompt is too long.
@@ -160,34 +175,53 @@ class InversionPipeline(DiffusionPipeline):
             max_iterations=_either(max_iterations, needs.max_iterations),
             criterion=criterion,
             predictor=_either(predictor, needs.predictor),
+            relaxation=_either(relaxation, needs.relaxation),
             evaluations=_evaluations(guidance_scale),
         )
+        invert = partial(adjusted_invert, inverter) if adjusted else inverter.invert
         total = table.steps if depth is None else depth
         with controlled_attention(self.unet, session), self.progress_bar(total=total) as bar:
-            result = inverter.invert(latents, depth=depth, on_step=lambda i: bar.update())
+            result = invert(latents, depth=depth, on_step=lambda i: bar.update())
         # A second path only checks the first.
         result.attention.update({name: rows[:batch] for name, rows in session.record.items()})
         return result
 
     @torch.no_grad()
     def reconstruct(
-        self, image: Any, prompt: str | None = None, **settings: Any
+        self,
+        image: Any,
+        prompt: str | None = None,
+        *,
+        guidance_scale: float = 1.0,
+        mode: str | None = None,
+        **settings: Any,
     ) -> tuple[Any, Any]:
-        """The photo at the working size, and what plain denoising makes of its inversion.
+        """The photo at the working size, and what denoising makes of its inversion.
 
         The network runs again on the way back, under the same prompt: the pair measures how exact
-        the inversion is. ``settings`` as for ``invert``.
+        the inversion is.
+
+        Args:
+            image: as for ``invert``, as are ``prompt`` and ``settings``.
+            guidance_scale: g, of both ways; with a mode, of the way back alone.
+            mode: what holds the guided way back of an inversion that is then at guidance 1, see
+                ``dehaze.inversion.reconstruction``; ``plain`` for nothing.
 
         Returns:
             two float32 (h, w, 3) pictures in [0, 1], working size.
         """
         photo = as_pixels(image)
-        inversion = self.invert(photo, prompt, **settings)
+        there = guidance_scale if mode is None else 1.0
+        inversion = self.invert(photo, prompt, guidance_scale=there, **settings)
+        anchors = None
+        if mode not in (None, PLAIN):
+            anchors = self.anchor(inversion, str(mode), prompt, guidance_scale=guidance_scale)
         latents = self.retrace(
             inversion,
             prompt,
             settings.get("word"),
-            guidance_scale=float(settings.get("guidance_scale", 1.0)),
+            guidance_scale=guidance_scale,
+            anchors=anchors,
         )
         size = self.working_size(photo)
         return resize(photo, size), self.decode(latents, size)
@@ -200,16 +234,88 @@ class InversionPipeline(DiffusionPipeline):
         word: str | None = None,
         *,
         guidance_scale: float = 1.0,
+        anchors: Anchors | None = None,
     ) -> Tensor:
-        """z_0 as plain denoising under the inversion's own prompt gives it, the network run anew.
+        """z_0 as denoising under the inversion's own prompt gives it, the network run anew.
 
         What it differs by from ``inversion.trajectory[0]`` is the inversion's error.
+
+        Args:
+            inversion: from ``invert``, under the same prompt.
+            prompt, word: as for ``invert``.
+            guidance_scale: g.
+            anchors: from ``anchor``: what holds a guided way back from an inversion at guidance 1.
+
+        Raises:
+            NonFiniteError: the network returned values that are not finite.
         """
         source, _ = self.prompt_and_span(prompt, word)
-        network = self._network(
-            AttentionSession(), inversion.table, self._embed(source), guidance_scale
+        if anchors is not None:
+            network = self._embedded(inversion.table)
+            return guided_denoise(inversion, network, self._embed(source), anchors, guidance_scale)
+        return denoise(
+            inversion,
+            self._network(AttentionSession(), inversion.table, self._embed(source), guidance_scale),
         )
-        return denoise(inversion, network)
+
+    def anchor(
+        self,
+        inversion: InversionResult,
+        mode: str,
+        prompt: str | None = None,
+        *,
+        guidance_scale: float,
+    ) -> Anchors:
+        """What holds a guided way back to the path of an inversion at guidance 1.
+
+        Args:
+            inversion: from ``invert``, under the same prompt.
+            mode: see ``dehaze.inversion.reconstruction.list_reconstruction_modes``.
+            prompt: that the photo was inverted under.
+            guidance_scale: g, of the way back.
+
+        Raises:
+            ValueError: there is no such mode, or the inversion is not along DDIM's trajectory.
+            NonFiniteError: the network returned values that are not finite.
+        """
+        source = tokenize(self.tokenizer, self.default_prompt if prompt is None else prompt)
+        return get_reconstruction_mode(mode).prepare(
+            inversion,
+            self._embedded(inversion.table),
+            self._embed(source),
+            self._embed(tokenize(self.tokenizer, "")),
+            guidance_scale,
+        )
+
+    def _embedded(self, table: DDIMTable) -> EmbeddedNetwork:
+        """The network as a function of its embedding."""
+
+        def network(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
+            return self._evaluate(latents, table.timestep(i), embedding)
+
+        return network
+
+    def picard_paths(
+        self,
+        inversion: InversionResult,
+        i: int,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        starts: int = 5,
+        iterations: int = 12,
+        guidance_scale: float = 1.0,
+    ) -> Tensor:
+        """Iterates of step i from several starts, (iterations + 1, starts, C, h, w).
+
+        See ``dehaze.inversion.implicit.picard_paths``; prompt, word and guidance are those that
+        the photo was inverted under.
+        """
+        source, _ = self.prompt_and_span(prompt, word)
+        with torch.no_grad():
+            context = self._embed(source)
+        network = self._network(AttentionSession(), inversion.table, context, guidance_scale)
+        return picard_paths(inversion, network, i, starts=starts, iterations=iterations)
 
     @torch.no_grad()
     def codec_roundtrip(self, image: Any) -> Array:

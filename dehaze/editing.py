@@ -19,7 +19,7 @@ from dehaze.attention.processors import AttentionSession
 from dehaze.base import InversionPipeline, StepCallback, as_picture, as_pixels
 from dehaze.inversion import InversionResult, InversionTrace
 from dehaze.inversion.interpolation import PATHS, centroid, path_log_density
-from dehaze.inversion.reconstruction import Anchors, get_reconstruction_mode
+from dehaze.inversion.reconstruction import PLAIN, Anchors, get_reconstruction_mode
 from dehaze.inversion.stochastic import localisation, stochastic_step
 from dehaze.physics import REFINEMENTS
 from dehaze.prompts import (
@@ -32,8 +32,6 @@ from dehaze.prompts import (
 )
 
 Array = NDArray[np.float32]
-
-PLAIN = "plain"
 
 
 @dataclass(frozen=True)
@@ -469,16 +467,8 @@ class EditPipeline(InversionPipeline):
     ) -> Anchors | None:
         if settings.mode == PLAIN:
             return None
-
-        def network(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
-            return self._evaluate(latents, inversion.table.timestep(i), embedding)
-
-        return get_reconstruction_mode(settings.mode).prepare(
-            inversion,
-            network,
-            self._embed(before),
-            self._embed(tokenize(self.tokenizer, "")),
-            settings.guidance_scale,
+        return self.anchor(
+            inversion, settings.mode, before.text, guidance_scale=settings.guidance_scale
         )
 
 

@@ -11,17 +11,29 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from dehaze.eval.metrics import psnr_rgb
+from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.images import write_bytes
-from dehaze.inversion import list_criteria, list_methods, list_predictors
+from dehaze.inversion import (
+    InversionResult,
+    best_at_equal_cost,
+    get_method,
+    list_criteria,
+    list_methods,
+    list_predictors,
+    list_relaxations,
+)
 from dehaze.inversion.criteria import root_mean_square
+from dehaze.inversion.reconstruction import PLAIN, list_reconstruction_modes
 from dehaze.physics import resize
 
 Array = NDArray[np.float32]
@@ -33,66 +45,115 @@ class InversionEvaluationError(ValueError):
     """A method that cannot be read, or a plot that cannot be drawn; the message says what helps."""
 
 
+BEST = "best"
+
+
 @dataclass(frozen=True)
 class InversionMethod:
-    """One way to invert.
+    """One way to invert, and to come back.
 
     Attributes:
-        solver: a registered solver.
+        solver: a registered method.
         predictor: a registered predictor.
+        relaxation: a registered relaxation.
         criterion: a registered criterion.
         iterations: the solver's limit a step.
-        tolerance: relative; a step stops below it.
+        tolerance: relative; a step stops below it. None for that of ``best_at_equal_cost``.
+        mode: a registered reconstruction mode, or ``plain``: the inversion is then at guidance 1,
+            and the way back alone is guided. Empty for guidance on both ways.
     """
 
     solver: str
     predictor: str = "previous"
+    relaxation: str = "none"
     criterion: str = "intra-path"
     iterations: int = 5
-    tolerance: float = 1e-6
+    tolerance: float | None = 1e-6
+    mode: str = ""
 
     @property
     def family(self) -> str:
         """The curve of the plot that it belongs to: all but its limits."""
-        parts = [self.predictor] if self.predictor != "previous" else []
-        parts.append(self.solver)
-        if self.criterion != "intra-path":
-            parts.append(f"until {self.criterion}")
-        return " + ".join(parts[:2]) + "".join(f", {part}" for part in parts[2:])
+        parts = [] if self.predictor == "previous" else [self.predictor]
+        parts += [] if self.relaxation == "none" else [self.relaxation]
+        name = " + ".join([*parts, self.solver])
+        name += "" if self.criterion == "intra-path" else f", until {self.criterion}"
+        return name + (f", {self.mode}" if self.mode else "")
+
+    @property
+    def iterates(self) -> bool:
+        """Whether it solves implicit steps."""
+        return get_method(self.solver).iterates
+
+    def settings(self, steps: int) -> dict[str, Any]:
+        """What ``pipeline.invert`` takes, for N steps."""
+        best = best_at_equal_cost(steps)["tolerance"]
+        return {
+            "solver": self.solver,
+            "predictor": self.predictor,
+            "relaxation": self.relaxation,
+            "criterion": self.criterion,
+            "max_iterations": self.iterations,
+            "tolerance": best if self.tolerance is None else self.tolerance,
+        }
+
+
+def best_method() -> InversionMethod:
+    """``best_at_equal_cost`` as a row of the table."""
+    best = best_at_equal_cost(1)
+    return InversionMethod(
+        best["solver"], best["predictor"], best["relaxation"], iterations=best["max_iterations"],
+        tolerance=None,
+    )  # fmt: skip
+
+
+_READERS: dict[str, Callable[[str], Any]] = {
+    "predictor": str,
+    "relaxation": str,
+    "criterion": str,
+    "iterations": int,
+    "tolerance": float,
+    "mode": str,
+}
 
 
 def parse_inversion_method(text: str) -> InversionMethod:
-    """Reads ``SOLVER`` or ``SOLVER:predictor=P,criterion=C,iterations=K,tolerance=T``.
+    """Reads ``best`` or ``SOLVER``, and ``:predictor=P,relaxation=R,criterion=C,...`` after it.
+
+    ``best`` is ``dehaze.inversion.best_at_equal_cost``. The settings are those of
+    ``InversionMethod``.
 
     Raises:
         InversionEvaluationError: a name or a number is wrong; the message lists what there is.
     """
     solver, _, rest = text.partition(":")
-    names = {"solver": list_methods(), "predictor": list_predictors(), "criterion": list_criteria()}
-    chosen: dict[str, Any] = {"solver": solver}
+    names = {
+        "solver": list_methods(),
+        "predictor": list_predictors(),
+        "relaxation": list_relaxations(),
+        "criterion": list_criteria(),
+        "mode": [PLAIN, *list_reconstruction_modes()],
+    }
+    chosen: dict[str, Any] = {}
     for setting in filter(None, rest.split(",")):
         key, _, value = setting.partition("=")
         try:
-            chosen[key] = {
-                "predictor": str,
-                "criterion": str,
-                "iterations": int,
-                "tolerance": float,
-            }[key](value)
+            chosen[key] = _READERS[key](value)
         except KeyError as error:
             raise InversionEvaluationError(
-                f"{text!r}: no setting is named {key!r}; there are predictor, criterion, "
-                "iterations, tolerance"
+                f"{text!r}: no setting is named {key!r}; there are {', '.join(_READERS)}"
             ) from error
         except ValueError as error:
             raise InversionEvaluationError(f"{text!r}: {key} is no number") from error
+    named = chosen if solver == BEST else {"solver": solver} | chosen
     for key, known in names.items():
-        if chosen.get(key, known[0]) not in known:
+        if named.get(key, known[0]) not in known:
+            listed = [BEST, *known] if key == "solver" else known
             raise InversionEvaluationError(
-                f"{text!r}: no {key} is named {chosen[key]!r}; there are {', '.join(known)}"
+                f"{text!r}: no {key} is named {named[key]!r}; there are {', '.join(listed)}"
             )
-    method = InversionMethod(**chosen)
-    if method.iterations < 1 or not method.tolerance > 0:
+    method = replace(best_method(), **chosen) if solver == BEST else InversionMethod(**named)
+    if method.iterations < 1 or not (method.tolerance is None or method.tolerance > 0):
         raise InversionEvaluationError(f"{text!r}: iterations and tolerance must be positive")
     return method
 
@@ -105,9 +166,11 @@ class InversionScore:
         method: the solver and its settings.
         steps: N.
         guidance_scale: g, of inversion and denoising alike.
-        nfe_per_step: network evaluations of the inversion, a step.
+        nfe_per_step: network evaluations of the inversion, a step, those included that a
+            reconstruction mode takes to prepare the way back.
         psnr: of the reconstruction at the working size, in dB, unrounded.
         psnr_worst: the smallest of any photo.
+        lpips: mean over the photos; NaN where it was not asked for.
         latent_error: rms of the difference of z_0 over rms of z_0.
         converged: share of steps that met the criterion.
         contractive: share of steps, of those whose constant is known, where it was below 1; NaN
@@ -121,6 +184,7 @@ class InversionScore:
     nfe_per_step: float
     psnr: float
     psnr_worst: float
+    lpips: float
     latent_error: float
     converged: float
     contractive: float
@@ -134,6 +198,7 @@ def score_inversion(
     *,
     steps: int,
     guidance_scale: float = 1.0,
+    lpips: PerceptualMetric | None = None,
 ) -> InversionScore:
     """Inverts and reconstructs every photo.
 
@@ -143,10 +208,13 @@ def score_inversion(
         method: how.
         steps: N.
         guidance_scale: g.
+        lpips: the metric, loaded; None to leave it out.
 
     Raises:
         NonFiniteError: the network returned values that are not finite.
+        ValueError: a mode that the method's trajectory cannot be held by.
     """
+    perceptual: list[float] = []
     psnr, errors, evaluations, converged, seconds = [], [], [], [], 0.0
     contraction: list[float] = []
     for photo in photos:
@@ -154,19 +222,19 @@ def score_inversion(
         inversion = pipeline.invert(
             photo,
             steps=steps,
-            solver=method.solver,
-            predictor=method.predictor,
-            criterion=method.criterion,
-            max_iterations=method.iterations,
-            tolerance=method.tolerance,
-            guidance_scale=guidance_scale,
+            guidance_scale=1.0 if method.mode else guidance_scale,
+            **method.settings(steps),
         )
         seconds += time.perf_counter() - started
-        latents = pipeline.retrace(inversion, guidance_scale=guidance_scale)
+        latents, prepared = _way_back(pipeline, inversion, method.mode, guidance_scale)
         start, size = inversion.trajectory[0], pipeline.working_size(photo)
         errors.append(float(root_mean_square(latents - start) / root_mean_square(start)))
-        psnr.append(_psnr(pipeline.decode(latents, size), resize(photo, size)))
-        evaluations.append(float(inversion.trace.nfe.double().mean()))
+        back, reference = pipeline.decode(latents, size), resize(photo, size)
+        psnr.append(_psnr(back, reference))
+        if lpips is not None:
+            perceptual.append(lpips(255.0 * back, 255.0 * reference))
+        nfe = inversion.trace.nfe.double()
+        evaluations.append(float(nfe.mean()) + prepared / inversion.steps)
         converged.append(float(inversion.trace.converged.double().mean()))
         contraction += inversion.trace.contraction.flatten().tolist()
     known = [constant < 1.0 for constant in contraction if constant == constant]
@@ -177,11 +245,22 @@ def score_inversion(
         nfe_per_step=float(np.mean(evaluations)),
         psnr=float(np.mean(psnr)),
         psnr_worst=min(psnr),
+        lpips=float(np.mean(perceptual)) if perceptual else float("nan"),
         latent_error=float(np.mean(errors)),
         converged=float(np.mean(converged)),
         contractive=float(np.mean(known)) if known else float("nan"),
         seconds=seconds / len(photos),
     )
+
+
+def _way_back(
+    pipeline: Any, inversion: InversionResult, mode: str, guidance_scale: float
+) -> tuple[Tensor, int]:
+    """z_0 as it comes back, and the evaluations that a mode took to prepare it."""
+    if mode in ("", PLAIN):
+        return pipeline.retrace(inversion, guidance_scale=guidance_scale), 0
+    anchors = pipeline.anchor(inversion, mode, guidance_scale=guidance_scale)
+    return pipeline.retrace(inversion, guidance_scale=guidance_scale, anchors=anchors), anchors.nfe
 
 
 def codec_ceiling(pipeline: Any, photos: Iterable[Array]) -> float:
@@ -223,25 +302,28 @@ class InversionTable:
 
     def markdown(self) -> str:
         """The table, ready for the terminal and the documentation."""
+        perceptual = "" if all(isnan(score.lpips) for score in self.scores) else " LPIPS |"
         lines = [
             f"{self.photos} photos at the working size, reconstruction unrounded; the codec alone: "
             f"{self.ceiling:.1f} dB.",
             "",
-            "| steps | g | solver | iterations | tolerance | NFE a step | PSNR (dB) | worst (dB) "
-            "| latent error | converged | contractive | s a photo |",
-            "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |",
+            f"| steps | g | method | iterations | tolerance | NFE a step | PSNR (dB) | worst (dB) "
+            f"|{perceptual} latent error | converged | contractive | s a photo |",
+            "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
+            f"{' ---: |' * bool(perceptual)} ---: | ---: | ---: | ---: |",
         ]
         for score in self.scores:
             method = score.method
-            contractive = (
-                ""
-                if score.contractive != score.contractive
-                else (f"{100 * score.contractive:.0f} %")
-            )
+            iterations, tolerance = "", ""
+            if method.iterates:
+                iterations = str(method.iterations)
+                tolerance = f"{method.settings(score.steps)['tolerance']:.2g}"
+            contractive = "" if isnan(score.contractive) else f"{100 * score.contractive:.0f} %"
+            distance = f" {score.lpips:.4f} |" if perceptual else ""
             lines.append(
                 f"| {score.steps} | {score.guidance_scale:g} | {method.family} "
-                f"| {method.iterations} | {method.tolerance:g} | {score.nfe_per_step:.2f} "
-                f"| {score.psnr:.2f} | {score.psnr_worst:.2f} | {score.latent_error:.1e} "
+                f"| {iterations} | {tolerance} | {score.nfe_per_step:.2f} "
+                f"| {score.psnr:.2f} | {score.psnr_worst:.2f} |{distance} {score.latent_error:.1e} "
                 f"| {100 * score.converged:.0f} % | {contractive} | {score.seconds:.2f} |"
             )
         return "\n".join([*lines, "", f"`{self.command}`", ""])
@@ -320,6 +402,7 @@ def evaluate_inversion(
     steps: Sequence[int],
     guidance_scales: Sequence[float],
     command: str,
+    lpips: PerceptualMetric | None = None,
     on_score: Callable[[InversionScore], None] = lambda score: None,
 ) -> InversionTable:
     """Scores every method at every number of steps and guidance scale."""
@@ -333,6 +416,7 @@ def evaluate_inversion(
                     method,
                     steps=count,
                     guidance_scale=guidance_scale,
+                    lpips=lpips,
                 )
                 on_score(score)
                 scores.append(score)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.base import as_pixels
-from dehaze.inversion import InversionResult
+from dehaze.inversion import InversionResult, best_at_equal_cost
 from dehaze.pipeline import DehazePipeline
 from dehaze.prompts import WordError
 
@@ -275,3 +275,56 @@ def test_reconstruction_runs_the_network_on_the_way_back(
     assert small.shape == exact.shape == (16, 24, 3)
     assert np.abs(exact - small).max() < 5e-3
     assert np.abs(plain - small).mean() > 20 * np.abs(exact - small).mean()
+
+
+@pytest.mark.parametrize("method", ["edict", "bdia"])
+def test_exact_methods_swap_the_word_along_their_own_way_back(
+    pipeline: DehazePipeline, photo: Array, method: str
+) -> None:
+    inversion = pipeline.invert(photo, steps=4, solver=method)
+    untouched, evaluations = pipeline.swap_word(inversion, strength=0.0)
+    assert evaluations == 0
+    assert (untouched - inversion.trajectory[0]).abs().max() < 1e-4
+    swapped, evaluations = pipeline.swap_word(inversion)
+    assert evaluations == {"edict": 8, "bdia": 3}[method]
+    assert (swapped - inversion.trajectory[0]).abs().max() > 1e-3
+    original, back = pipeline.reconstruct(photo, steps=4, solver=method)
+    assert np.abs(original - back).max() < 1e-4
+    assert np.isfinite(pipeline(photo, steps=4, solver=method).image).all()
+
+
+def test_a_mode_holds_a_guided_way_back(pipeline: DehazePipeline, photo: Array) -> None:
+    settings: dict[str, Any] = {
+        "steps": 4, "tolerance": 1e-6, "max_iterations": 40, "guidance_scale": 3.0,
+    }  # fmt: skip
+    error = {
+        mode: float(np.abs(np.subtract(*pipeline.reconstruct(photo, mode=mode, **settings))).mean())
+        for mode in ("plain", "negative-prompt", "direct")
+    }
+    assert error["negative-prompt"] < 0.1 * error["plain"]
+    assert error["direct"] < 0.1 * error["plain"]
+    with pytest.raises(ValueError, match=r"magic.*null-text"):
+        pipeline.reconstruct(photo, mode="magic", **settings)
+
+
+def test_an_adjusted_inversion_starts_elsewhere(pipeline: DehazePipeline, photo: Array) -> None:
+    plain = pipeline.invert(photo, steps=4)
+    adjusted = pipeline.invert(photo, steps=4, adjusted=True)
+    change = (adjusted.trajectory[0] - plain.trajectory[0]).norm() / plain.trajectory[0].norm()
+    assert plain.adjustment is None
+    assert adjusted.adjustment is not None
+    assert float(adjusted.adjustment[0]) == pytest.approx(float(change), rel=1e-4)
+    assert float(change) > 1e-4
+    assert int(adjusted.trace.nfe.sum()) >= 4 + 4
+
+
+def test_the_best_settings_at_equal_cost_beat_plain_inversion(
+    bundled: DehazePipeline, photo: Array
+) -> None:
+    def lost(**settings: Any) -> float:
+        original, back = bundled.reconstruct(photo, steps=20, **settings)
+        return float(np.sqrt(np.square(original - back).mean()))
+
+    best = best_at_equal_cost(20)
+    assert lost(**best) < 0.1 * lost(solver="ddim", predictor="previous", relaxation="none")
+    assert bundled.invert(photo, steps=20, **best).trace.nfe.sum() <= 1.6 * 20

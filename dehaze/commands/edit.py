@@ -22,10 +22,9 @@ def _controls() -> Iterable[str]:
 
 
 def _modes() -> Iterable[str]:
-    from dehaze.editing import PLAIN
-    from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES
+    from dehaze.inversion.reconstruction import PLAIN, list_reconstruction_modes
 
-    return (PLAIN, *RECONSTRUCTION_MODES)
+    return (PLAIN, *list_reconstruction_modes())
 
 
 def _refinements() -> Iterable[str]:

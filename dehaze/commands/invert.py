@@ -13,7 +13,7 @@ from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_librar
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dehaze.inversion import InversionResult, InversionTrace
+    from dehaze.inversion import InversionResult
 
 # Of the inversion behind the plots: Picard on two paths, far enough to see the curves settle.
 _PLOTTED_ITERATIONS = 12
@@ -31,44 +31,63 @@ def _predictors() -> Iterable[str]:
     return list_predictors()
 
 
+def _relaxations() -> Iterable[str]:
+    from dehaze.inversion import list_relaxations
+
+    return list_relaxations()
+
+
 def _criteria() -> Iterable[str]:
     from dehaze.inversion import list_criteria
 
     return list_criteria()
 
 
+def _modes() -> Iterable[str]:
+    from dehaze.inversion.reconstruction import PLAIN, list_reconstruction_modes
+
+    return (PLAIN, *list_reconstruction_modes())
+
+
 @click.command(short_help=COMMANDS["invert"])
-@click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path))
+@click.argument("photos", metavar="IMAGE", type=click.Path(path_type=Path))
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
+    type=click.Path(path_type=Path),
     required=True,
     metavar="FILE",
-    help="Where the inversion goes, in safetensors; made or replaced.",
+    help="Where the inversion goes, in safetensors; made or replaced. A folder for a folder.",
 )
 @click.option(
     "--plots",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Also draw residuals, contraction and reconstruction; needs dehaze[plots].",
+    help="Also draw residuals, trajectories, contraction and reconstruction; needs dehaze[plots].",
 )
 @click.option("--model", default="bundled", show_default=True, help="As in run.")
 @click.option("--prompt", help="What the photo shows.  [default: the model's]")
-@click.option("--word", help="A word that the prompt must hold.")
+@click.option("--word", help="The haze word in the prompt.  [default: the model's]")
 @click.option(
     "--solver",
     type=RegistryChoice(_solvers),
     metavar="NAME",
-    help="A wrong name lists them.  [default: the model's]",
+    help=(
+        "A wrong name lists them. One that is named runs as it was published; else what "
+        "reconstructs best for its cost: nesterov, extrapolated, relaxed, of 7 iterations."
+    ),
 )
 @click.option(
     "--predictor",
     type=RegistryChoice(_predictors),
-    default="previous",
-    show_default=True,
     metavar="NAME",
     help="What the solver starts from; a wrong name lists them.",
+)
+@click.option(
+    "--relaxation",
+    type=RegistryChoice(_relaxations),
+    metavar="NAME",
+    help="How far its first update goes; a wrong name lists them.",
 )
 @click.option(
     "--criterion",
@@ -83,15 +102,12 @@ def _criteria() -> Iterable[str]:
     "--depth", type=click.IntRange(min=1), help="Invert so many of the steps.  [default: all]"
 )
 @click.option(
-    "--iterations",
-    "max_iterations",
-    type=click.IntRange(min=1),
-    help="The solver's limit a step.  [default: the model's]",
+    "--iterations", "max_iterations", type=click.IntRange(min=1), help="The solver's limit a step."
 )
 @click.option(
     "--tolerance",
     type=click.FloatRange(min=0, min_open=True),
-    help="Relative residual at which a step is done.  [default: the model's]",
+    help="Relative residual at which a step is done.",
 )
 @click.option(
     "--guidance",
@@ -101,131 +117,197 @@ def _criteria() -> Iterable[str]:
     show_default=True,
     help="Classifier-free guidance; 1 evaluates the network once, all else twice.",
 )
+@click.option(
+    "--mode",
+    type=RegistryChoice(_modes),
+    metavar="NAME",
+    help=(
+        "Invert at guidance 1 and guide the way back alone, held by NAME; a wrong name lists "
+        "them. Shown by --plots."
+    ),
+)
+@click.option(
+    "--adjust",
+    "adjusted",
+    is_flag=True,
+    help="Bring the photo nearer to the prompt first (FPI 3.3), and say how far it moved.",
+)
 @click.option("--device", default="auto", show_default=True)
 def invert(
-    image: Path, output: Path, plots: Path | None, model: str, device: str, **settings: Any
+    photos: Path,
+    output: Path,
+    plots: Path | None,
+    model: str,
+    device: str,
+    mode: str | None,
+    **settings: Any,
 ) -> None:
-    """Invert the photo IMAGE and write its inversion to a file.
+    """Invert the photo IMAGE, or each photo of a folder, and write its inversion to a file.
 
     The file holds every latent, the noise of every step, how the solver fared, and the attention
     on the way; dehaze.inversion.InversionResult.load reads it.
 
-    Exit code: 0, it is written; 2, it could not be.
+    Exit code: 0, all is written; 1, some photos of a folder failed, each named; 2, wrong usage, or
+    the one photo could not be inverted.
     """
     quiet_libraries()
-    from dehaze.editing import EditPipeline
+    from dehaze.datasets import DatasetNotFoundError, open_photo_folder
     from dehaze.eval.inversion import InversionEvaluationError, import_figure
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.images import PhotoError, read_photo, write_bytes
+    from dehaze.images import PhotoError
     from dehaze.inversion import NonFiniteError
     from dehaze.prompts import WordError
 
     try:
         if plots is not None:
             import_figure()
-        pixels = read_photo(image).pixels
-        pipeline = EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device)))
-        inversion = pipeline.invert(pixels, **settings)
-        output.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(output, inversion.to_bytes())
-        click.echo(_sentence(inversion, output))
-        if plots is not None:
-            followed = settings | {
-                "solver": "fixed-point",
-                "criterion": "inter-path",
-                "max_iterations": _PLOTTED_ITERATIONS,
-                "tolerance": 1e-9,
-            }
-            trace = pipeline.invert(pixels, **followed).trace
-            latents = pipeline.retrace(
-                inversion,
-                settings["prompt"],
-                settings["word"],
-                guidance_scale=settings["guidance_scale"],
-            )
-            size = pipeline.working_size(pixels)
-            original, back = (
-                pipeline.decode(latent, size) for latent in (inversion.trajectory[0], latents)
-            )
-            plots.mkdir(parents=True, exist_ok=True)
-            drawings = {
-                "residuals.png": _residuals(trace),
-                "contraction.png": _contraction(trace, inversion.table.timesteps),
-                "reconstruction.png": _reconstruction(original, back),
-            }
-            for name, data in drawings.items():
-                write_bytes(plots / name, data)
-            click.echo(f"Plots: {', '.join(str(plots / name) for name in drawings)}")
+        if mode is not None and plots is None:
+            raise CommandError("--mode holds the way back, which only --plots FOLDER goes")
+        samples = open_photo_folder(photos).samples if photos.is_dir() else None
+        pipeline = load_pipeline(PipelineOptions(model=model, device=device))
+        pipeline.prompt_and_span(settings["prompt"], settings["word"])
+        chosen = _complete(settings, settings["steps"] or pipeline.description.steps)
     except (
+        DatasetNotFoundError,
         InversionEvaluationError,
         MethodError,
-        NonFiniteError,
-        OSError,
-        PhotoError,
         WordError,
-        ValueError,
     ) as error:
         raise CommandError(str(error)) from error
+    failures = (InversionEvaluationError, NonFiniteError, OSError, PhotoError, ValueError)
+    if samples is None:
+        try:
+            _invert_photo(pipeline, photos, output, plots, mode, chosen)
+        except failures as error:
+            raise CommandError(str(error)) from error
+        return
+    failed = 0
+    for sample in samples:
+        try:
+            _invert_photo(
+                pipeline,
+                sample.hazy,
+                output / f"{sample.name}.safetensors",
+                None if plots is None else plots / sample.name,
+                mode,
+                chosen,
+            )
+        except failures as error:
+            failed += 1
+            click.echo(f"dehaze: failed: {sample.hazy}: {error}", err=True)
+    if failed:
+        click.echo(f"dehaze: {failed} of {len(samples)} photos failed", err=True)
+        raise click.exceptions.Exit(1)
+
+
+def _complete(settings: dict[str, Any], steps: int) -> dict[str, Any]:
+    """What was given, and where no solver was, the best settings at equal cost."""
+    from dehaze.inversion import best_at_equal_cost
+
+    base = (
+        best_at_equal_cost(steps)
+        if settings["solver"] is None
+        else {"predictor": "previous", "relaxation": "none"}
+    )
+    return settings | {name: value for name, value in base.items() if settings[name] is None}
+
+
+def _invert_photo(
+    pipeline: Any,
+    photo: Path,
+    output: Path,
+    plots: Path | None,
+    mode: str | None,
+    settings: dict[str, Any],
+) -> None:
+    from dehaze.images import read_photo, write_bytes
+
+    pixels = read_photo(photo).pixels
+    guidance_scale = settings["guidance_scale"]
+    inverted = settings if mode is None else settings | {"guidance_scale": 1.0}
+    inversion = pipeline.invert(pixels, **inverted)
+    output.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(output, inversion.to_bytes())
+    click.echo(_sentence(inversion, output))
+    if plots is None:
+        return
+    drawings = _drawings(pipeline, pixels, inversion, mode, guidance_scale, inverted)
+    plots.mkdir(parents=True, exist_ok=True)
+    for name, data in drawings.items():
+        write_bytes(plots / name, data)
+    click.echo(f"Plots: {', '.join(str(plots / name) for name in drawings)}")
+
+
+def _drawings(
+    pipeline: Any,
+    pixels: NDArray[Any],
+    inversion: InversionResult,
+    mode: str | None,
+    guidance_scale: float,
+    settings: dict[str, Any],
+) -> dict[str, bytes]:
+    """The plots by file name: those of DDIM's own steps, by Picard iteration, and the way back."""
+    from dehaze.eval.convergence import (
+        draw_contraction,
+        draw_reconstruction,
+        draw_residuals,
+        draw_trajectories,
+    )
+    from dehaze.eval.metrics import psnr_rgb
+    from dehaze.inversion.reconstruction import PLAIN
+    from dehaze.physics import resize
+
+    followed = pipeline.invert(
+        pixels,
+        **settings
+        | {
+            "solver": "fixed-point",
+            "predictor": "previous",
+            "relaxation": "none",
+            "criterion": "inter-path",
+            "max_iterations": _PLOTTED_ITERATIONS,
+            "tolerance": 1e-9,
+        },
+    )
+    words = (settings["prompt"], settings["word"])
+
+    def paths_of_step(i: int) -> NDArray[Any]:
+        paths = pipeline.picard_paths(
+            followed,
+            i,
+            *words,
+            iterations=_PLOTTED_ITERATIONS,
+            guidance_scale=settings["guidance_scale"],
+        )
+        return paths.flatten(2).double().cpu().numpy()
+
+    anchors = None
+    if mode not in (None, PLAIN):
+        anchors = pipeline.anchor(inversion, mode, words[0], guidance_scale=guidance_scale)
+    latents = pipeline.retrace(inversion, *words, guidance_scale=guidance_scale, anchors=anchors)
+    size = pipeline.working_size(pixels)
+    original, back = resize(pixels, size), pipeline.decode(latents, size)
+    psnr = psnr_rgb(255.0 * back.astype("float64"), 255.0 * original.astype("float64"))
+    return {
+        "residuals.png": draw_residuals(followed.trace),
+        "trajectories.png": draw_trajectories(followed, paths_of_step),
+        "contraction.png": draw_contraction(followed.trace, followed.table.timesteps),
+        "reconstruction.png": draw_reconstruction(original, back, psnr),
+    }
 
 
 def _sentence(inversion: InversionResult, output: Path) -> str:
+    from dehaze.inversion import get_method
+
     trace = inversion.trace
-    parts = [
-        f"{inversion.steps} steps, {int(trace.nfe.sum())} NFE",
-        f"{int(trace.converged.sum())} steps converged",
-    ]
+    parts = [f"{inversion.steps} steps, {int(trace.nfe.sum())} NFE"]
+    if get_method(inversion.method).exact:
+        parts.append("exact by construction")
+    else:
+        parts.append(f"{int(trace.converged.sum())} steps converged")
     stubborn = [str(i + 1) for i, q in enumerate(trace.contraction[:, 0].tolist()) if q >= 1.0]
     if stubborn:
         parts.append(f"not contractive at step {', '.join(stubborn)}")
+    if inversion.adjustment is not None:
+        parts.append(f"the photo moved by {float(inversion.adjustment[0]):.2%} of its norm (L2)")
     return f"{', '.join(parts)}; {output}"
-
-
-def _residuals(trace: InversionTrace) -> bytes:
-    from dehaze.eval.inversion import as_png, import_figure
-
-    n = trace.residuals.shape[0]
-    shown = sorted({1, max(1, n // 3), max(1, 2 * n // 3), n})
-    figure = import_figure()(figsize=(3.4 * len(shown), 3.4), layout="constrained")
-    axes = figure.subplots(1, len(shown), squeeze=False, sharey=True)[0]
-    for axis, i in zip(axes, shown, strict=True):
-        for values, label in (
-            (trace.residuals, "intra-path"),
-            (trace.inter, "inter-path"),
-            (trace.bounds, "bound of the error"),
-        ):
-            curve = values[i - 1, :, 0]
-            axis.semilogy(range(1, len(curve) + 1), curve.tolist(), "o-", label=label)
-        axis.set(title=f"step {i} of {n}", xlabel="iteration")
-        axis.grid(alpha=0.3)
-    axes[0].set_ylabel("relative to the latent")
-    axes[-1].legend()
-    return as_png(figure)
-
-
-def _contraction(trace: InversionTrace, timesteps: tuple[int, ...]) -> bytes:
-    from dehaze.eval.inversion import as_png, import_figure
-
-    figure = import_figure()(figsize=(5.0, 3.4), layout="constrained")
-    axis = figure.subplots()
-    constants = trace.contraction[:, 0].tolist()
-    axis.plot(timesteps[: len(constants)], constants, "o-")
-    axis.axhline(1.0, color="black", linestyle=":")
-    axis.set(xlabel="timestep", ylabel="contraction constant", ylim=(0.0, None))
-    axis.grid(alpha=0.3)
-    return as_png(figure)
-
-
-def _reconstruction(original: NDArray[Any], back: NDArray[Any]) -> bytes:
-    from dehaze.eval.inversion import as_png, import_figure
-
-    figure = import_figure()(figsize=(9.0, 2.8), layout="constrained")
-    panels = (
-        ("original", original),
-        ("reconstruction", back),
-        ("difference, x 10", (10.0 * abs(back - original)).clip(0.0, 1.0)),
-    )
-    for axis, (title, picture) in zip(figure.subplots(1, 3), panels, strict=True):
-        axis.imshow(picture, interpolation="nearest")
-        axis.set_title(title)
-        axis.set_axis_off()
-    return as_png(figure)

@@ -5,7 +5,7 @@ Nothing here knows what is being edited: a network comes in as a function, laten
 
 from dehaze.inversion.criteria import list_criteria
 from dehaze.inversion.denoising import denoise
-from dehaze.inversion.inverter import Inverter
+from dehaze.inversion.inverter import Inverter, best_at_equal_cost
 from dehaze.inversion.methods import get_method, list_methods
 from dehaze.inversion.network import NetworkFunction, NonFiniteError
 from dehaze.inversion.predictors import list_predictors
@@ -23,6 +23,7 @@ __all__ = [
     "NonFiniteError",
     "ScheduleError",
     "Solution",
+    "best_at_equal_cost",
     "denoise",
     "get_method",
     "list_criteria",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch import Tensor
 from dehaze.inversion.denoising import denoise
 from dehaze.inversion.inverter import Inverter
 from dehaze.inversion.network import NetworkFunction
+from dehaze.inversion.result import InversionResult
 from dehaze.inversion.schedule import DDIMTable
 
 _STEPS = 2
@@ -37,8 +39,8 @@ def prompt_aware_adjustment(
     """Two noising steps, two denoising steps, with the prompt.
 
     Noising is plain DDIM inversion, z_i = A_i z_{i-1} + B_i eps(z_{i-1}, i), denoising DDIM: what
-    the two do not agree on is what the prompt and the picture do not agree on. Nothing calls this
-    unless asked: it changes the picture, and an exact inversion of the new one does not bring the
+    the two do not agree on is what the prompt and the picture do not agree on. Off by
+    default: it changes the picture, and an exact inversion of the new one does not bring the
     old one back.
 
     Args:
@@ -57,3 +59,25 @@ def prompt_aware_adjustment(
     change = (adjusted - latents).flatten(1).norm(dim=1)
     distance = change / latents.flatten(1).norm(dim=1).clamp(min=1e-12)
     return Adjustment(adjusted, distance, 2 * _STEPS)
+
+
+def adjusted_invert(
+    inverter: Inverter,
+    latents: Tensor,
+    *,
+    depth: int | None = None,
+    on_step: Callable[[int], None] = lambda i: None,
+) -> InversionResult:
+    """Inverts the adjusted picture, and says how far it was moved.
+
+    Arguments and errors as of ``Inverter.invert`` and ``prompt_aware_adjustment``. The evaluations
+    of the adjustment count to the two steps that it runs.
+    """
+    adjustment = prompt_aware_adjustment(inverter.table, inverter.network, latents)
+    result = inverter.invert(adjustment.latents, depth=depth, on_step=on_step)
+    nfe = result.trace.nfe.clone()
+    run = nfe[:_STEPS]
+    run += inverter.evaluations * adjustment.nfe // len(run)
+    return replace(
+        result, trace=replace(result.trace, nfe=nfe), adjustment=adjustment.distance.cpu()
+    )

@@ -81,7 +81,7 @@ def implicit_invert(
         previous = trajectory[-1]
         starts = [predict(table, i, trajectory, noise)]
         if criterion.paths == 2:
-            starts.append(noised(table, latents, i))
+            starts.append(noised(table, latents, i, seed=_SECOND_PATH_SEED + i))
         solution = entry.of_step(i, table.steps)(
             step_map(table, network, previous.repeat(criterion.paths, 1, 1, 1), i),
             torch.cat(starts),
@@ -107,11 +107,41 @@ def implicit_invert(
     )
 
 
-def noised(table: DDIMTable, clean: Tensor, i: int) -> Tensor:
+def noised(table: DDIMTable, clean: Tensor, i: int, *, seed: int) -> Tensor:
     """sqrt(a_i) z_0 + s_i n, one draw of n for all samples: none depends on its neighbours."""
-    generator = torch.Generator().manual_seed(_SECOND_PATH_SEED + i)
+    generator = torch.Generator().manual_seed(seed)
     n = torch.randn(clean.shape[1:], generator=generator, dtype=clean.dtype).to(clean.device)
     return math.sqrt(table.alphas[i]) * clean + table.sigma(i) * n
+
+
+@torch.no_grad()
+def picard_paths(
+    inversion: InversionResult, network: NetworkFunction, i: int, *, starts: int, iterations: int
+) -> Tensor:
+    """Where Picard iteration goes at step i from several starts: to one point, if f contracts.
+
+    The first start is z_{i-1}, the others are z_0 under as many draws of noise.
+
+    Args:
+        inversion: of one sample, along DDIM's trajectory.
+        network: under the inversion's prompt.
+        i: the step, 1 .. n.
+        starts: how many.
+        iterations: applications of f.
+
+    Returns:
+        (iterations + 1, starts, C, H, W), the start first.
+    """
+    table, previous = inversion.table, inversion.trajectory[i - 1]
+    clean = inversion.trajectory[0]
+    others = [noised(table, clean, i, seed=seed) for seed in range(1, starts)]
+    path = [torch.cat([previous, *others])]
+    f = step_map(table, network, previous, i)
+    # Every start is a path of the one sample.
+    sample = torch.zeros(starts, dtype=torch.int64, device=previous.device)
+    for _ in range(iterations):
+        path.append(f(path[-1], sample))
+    return torch.stack(path)
 
 
 def step_map(

@@ -74,17 +74,13 @@ def iteration_free_estimate(
     return explicit_step(table, i, trajectory[-1], clean)
 
 
-_EXTRAPOLATED_SHARE = 0.5
-
-
 def extrapolated_estimate(
     table: DDIMTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
 ) -> Tensor:
-    """As ``iteration_free_estimate``, with the trend of the predicted picture followed halfway.
+    """As ``iteration_free_estimate``, with the trend of the predicted picture followed.
 
-    x = x_{i-1} + h (x_{i-1} - x_{i-2}) (phi_i - phi_{i-1}) / (phi_{i-1} - phi_{i-2}), where
-    x_j = x0hat(z_j), phi_j = arctan(s_j / sqrt(a_j)) is the angle between picture and noise, and
-    h = 0.5, between the estimate without a trend and the straight line, which noise upsets.
+    x = x_{i-1} + (x_{i-1} - x_{i-2}) (phi_i - phi_{i-1}) / (phi_{i-1} - phi_{i-2}), where
+    x_j = x0hat(z_j), and phi_j = arctan(s_j / sqrt(a_j)) is the angle between picture and noise.
 
     The first step is guessed as z_{i-1}, the second as ``iteration_free_estimate`` does.
 
@@ -99,7 +95,7 @@ def extrapolated_estimate(
         math.atan2(table.sigma(j), math.sqrt(table.alphas[j])) for j in (i - 2, i - 1, i)
     )
     trend = (now - last) / (last - before) * (latest - earlier)
-    return explicit_step(table, i, trajectory[-1], latest + _EXTRAPOLATED_SHARE * trend)
+    return explicit_step(table, i, trajectory[-1], latest + trend)
 
 
 def predicted_picture(table: DDIMTable, i: int, latent: Tensor, noise: Tensor) -> Tensor:

@@ -22,6 +22,9 @@ from dehaze.inversion.solvers import list_solvers
 EmbeddedNetwork = Callable[[Tensor, int, Tensor], Tensor]
 """(latents (B, C, H, W), step i, embedding (B, L, D)) -> network output (B, C, H, W)."""
 
+PLAIN = "plain"
+"""The way back that nothing holds: what every mode is measured against."""
+
 _INNER_STEPS = 10
 
 

@@ -89,6 +89,8 @@ class InversionResult:
             ``dehaze.inversion.methods``.
         companion: ``trajectory`` and ``noise`` of a second latent, shaped as those of the first;
             empty where the method has one latent.
+        adjustment: (B,), how far prompt-aware adjustment moved z_0 before it was inverted: the norm
+            of the change over that of z_0; None where nothing was moved.
     """
 
     trajectory: Tensor
@@ -98,6 +100,7 @@ class InversionResult:
     attention: dict[str, Tensor] = field(default_factory=dict)
     method: str = "ddim"
     companion: dict[str, Tensor] = field(default_factory=dict)
+    adjustment: Tensor | None = None
 
     @property
     def latents(self) -> Tensor:
@@ -119,6 +122,8 @@ class InversionResult:
         tensors.update({f"trace.{name}": value for name, value in vars(self.trace).items()})
         tensors.update({f"attention.{name}": value for name, value in self.attention.items()})
         tensors.update({f"companion.{name}": value for name, value in self.companion.items()})
+        if self.adjustment is not None:
+            tensors["adjustment"] = self.adjustment
         on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         table = json.dumps(vars(self.table))
         return save(on_cpu, {"format": _FORMAT, "table": table, "method": self.method})
@@ -159,4 +164,5 @@ class InversionResult:
             under("attention."),
             metadata["method"],
             under("companion."),
+            tensors.get("adjustment"),
         )

@@ -23,6 +23,7 @@ class ModelDescription:
         spacing: timestep spacing, None for the scheduler's own.
         solver: of the implicit inversion step.
         predictor: of the solver's start.
+        relaxation: of the solver's first update.
         max_iterations: the solver's iterations a step.
         tolerance: relative, for the inversion.
         prompt: the prompt that a hazy photo is inverted under.
@@ -42,6 +43,7 @@ class ModelDescription:
     spacing: str | None = None
     solver: str = "fixed-point"
     predictor: str = "previous"
+    relaxation: str = "none"
     max_iterations: int = 5
     tolerance: float = 1e-4
     prompt: str = "a photo with haze"

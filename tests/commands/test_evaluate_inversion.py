@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +61,7 @@ def test_it_prints_the_table_and_writes_four_files(photos: Path, random_model: P
         (("--steps", "0"), "positive"),
         (("--model", "no/such/model/here"), "does not load"),
         (("--steps", "2000"), "1 to 1000"),
+        (("--method", "edict:mode=direct", "--steps", "2"), "edict inverts another"),
     ],
 )
 def test_what_is_wrong_is_named(
@@ -76,3 +78,13 @@ def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
     done = call(tmp_path / "missing")
     assert done.exit_code == 2
     assert "missing" in done.stderr
+
+
+def test_lpips_that_cannot_be_had_is_said_before_anything_runs(
+    photos: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "pyiqa", None)
+    done = call(photos, "--model", random_model, "--lpips")
+    assert done.exit_code == 2
+    assert "dehaze[iqa]" in done.stderr
+    assert not (photos.parent / "out").exists()

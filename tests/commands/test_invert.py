@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
@@ -43,16 +45,77 @@ def test_the_file_holds_the_inversion_that_was_asked_for(picture: Path, random_m
     assert int(loaded.trace.nfe.sum()) == 2 * int(loaded.trace.iterations.sum())
 
 
+def test_without_a_solver_the_best_settings_at_equal_cost_are_taken(
+    picture: Path, random_model: Path
+) -> None:
+    done = call(picture, random_model, "--steps", 5, "--tolerance", 1e-9)
+    assert done.exit_code == 0, done.output
+    best = InversionResult.load(picture.parent / "made" / "photo.safetensors")
+    assert best.method == "nesterov"
+    assert best.trace.iterations.tolist() == [[7]] * 5
+    assert call(picture, random_model, "--steps", 5, "--solver", "ddim").exit_code == 0
+    plain = InversionResult.load(picture.parent / "made" / "photo.safetensors")
+    explicit = ("--predictor", "previous", "--relaxation", "none")
+    assert call(picture, random_model, "--steps", 5, "--solver", "ddim", *explicit).exit_code == 0
+    again = InversionResult.load(picture.parent / "made" / "photo.safetensors")
+    assert (plain.trajectory == again.trajectory).all()
+
+
+@pytest.mark.parametrize(("solver", "nfe"), [("edict", 8), ("bdia", 4)])
+def test_exact_methods_are_named_as_such(
+    picture: Path, random_model: Path, solver: str, nfe: int
+) -> None:
+    done = call(picture, random_model, "--steps", 4, "--solver", solver)
+    assert done.exit_code == 0, done.output
+    assert f"4 steps, {nfe} NFE, exact by construction" in done.stdout
+    loaded = InversionResult.load(picture.parent / "made" / "photo.safetensors")
+    assert loaded.method == solver
+
+
+def test_an_adjustment_says_how_far_the_photo_moved(picture: Path, random_model: Path) -> None:
+    done = call(picture, random_model, "--steps", 4, "--adjust")
+    assert done.exit_code == 0, done.output
+    loaded = InversionResult.load(picture.parent / "made" / "photo.safetensors")
+    assert loaded.adjustment is not None
+    assert 0.0 < float(loaded.adjustment[0]) < 0.5
+    assert f"the photo moved by {float(loaded.adjustment[0]):.2%} of its norm" in done.stdout
+
+
 def test_plots_are_drawn_beside_it(picture: Path, random_model: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = picture.parent / "plots"
-    done = call(picture, random_model, "--steps", 3, "--plots", folder)
+    done = call(
+        picture, random_model, "--steps", 3, "--plots", folder, "--mode", "direct", "--guidance", 3
+    )
     assert done.exit_code == 0, done.output
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["contraction.png", "reconstruction.png", "residuals.png"]
+    assert names == [
+        "contraction.png", "reconstruction.png", "residuals.png", "trajectories.png"
+    ]  # fmt: skip
     for name in names:
         assert np.asarray(Image.open(folder / name).convert("L")).std() > 5
         assert name in done.stdout
+    # The inversion of a mode is at guidance 1: one evaluation each.
+    loaded = InversionResult.load(picture.parent / "made" / "photo.safetensors")
+    assert torch.equal(loaded.trace.nfe, loaded.trace.iterations)
+
+
+def test_a_folder_is_inverted_photo_by_photo_and_a_broken_one_is_named(
+    picture: Path, random_model: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "photos"
+    (folder / "far").mkdir(parents=True)
+    picture.rename(folder / "a.png")
+    shutil.copy(folder / "a.png", folder / "far" / "a.png")
+    (folder / "b.png").write_bytes(b"no picture")
+    out = tmp_path / "out"
+    settings = ["invert", folder, "-o", out, "--model", random_model, "--steps", 2]
+    done = CliRunner().invoke(main, list(map(str, settings)))
+    assert done.exit_code == 1
+    assert f"failed: {folder / 'b.png'}" in done.stderr
+    assert "1 of 3 photos failed" in done.stderr
+    made = sorted(str(path.relative_to(out)) for path in out.rglob("*.safetensors"))
+    assert made == ["a.safetensors", "far/a.safetensors"]
 
 
 @pytest.mark.parametrize(
@@ -61,6 +124,9 @@ def test_plots_are_drawn_beside_it(picture: Path, random_model: Path) -> None:
         (("--solver", "newton"), "fixed-point"),
         (("--predictor", "oracle"), "ife"),
         (("--criterion", "luck"), "certificate"),
+        (("--relaxation", "yoga"), "wiener"),
+        (("--mode", "magic"), "null-text"),
+        (("--mode", "direct"), "--plots"),
         (("--depth", 9, "--steps", 4), "1 to 4"),
         (("--word", "rain"), "rain"),
         (("--model", "no/such/model"), "does not load"),

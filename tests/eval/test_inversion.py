@@ -22,6 +22,7 @@ from dehaze.eval.inversion import (
     parse_inversion_method,
     score_inversion,
 )
+from dehaze.inversion import best_at_equal_cost
 from dehaze.pipeline import DehazePipeline
 
 Array = NDArray[np.float32]
@@ -68,6 +69,59 @@ def test_what_a_codec_loses_bounds_every_solver(
     assert 20 < ceiling < 60
     solved = InversionMethod("anderson", iterations=30)
     assert score_inversion(pipeline, [photo], solved, steps=4).psnr == pytest.approx(ceiling, abs=1)
+
+
+def test_a_mode_inverts_without_guidance_and_its_preparation_is_counted(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    settings = {"steps": 4, "guidance_scale": 3.0}
+    rows = {
+        mode: score_inversion(
+            pipeline,
+            [photo],
+            InversionMethod("anderson", iterations=30, tolerance=1e-6, mode=mode),
+            **settings,
+        )
+        for mode in ("plain", "negative-prompt", "direct")
+    }
+    assert rows["plain"].psnr < 40 < rows["negative-prompt"].psnr
+    assert rows["direct"].psnr > 60
+    assert rows["plain"].nfe_per_step == rows["negative-prompt"].nfe_per_step
+    assert rows["direct"].nfe_per_step == pytest.approx(rows["plain"].nfe_per_step + 2)
+
+
+def test_lpips_is_measured_where_it_is_given(pipeline: DehazePipeline, photo: Array) -> None:
+    def distance(output: Array, clear: Array) -> float:
+        assert output.shape == clear.shape
+        assert clear.max() > 100
+        return float(np.abs(output - clear).mean())
+
+    metric: Any = distance
+    table = evaluate_inversion(
+        pipeline,
+        [photo],
+        [InversionMethod("ddim"), InversionMethod("edict")],
+        steps=(4,),
+        guidance_scales=(1.0,),
+        command="",
+        lpips=metric,
+    )
+    plain, exact = table.scores
+    assert plain.lpips > exact.lpips >= 0.0
+    assert f"| {plain.psnr_worst:.2f} | {plain.lpips:.4f} | " in table.markdown()
+    # What does not iterate has neither iterations nor a tolerance.
+    assert "| edict |  |  | 2.00 |" in table.markdown()
+    columns = {line.count("|") for line in table.markdown().splitlines() if line.startswith("|")}
+    assert len(columns) == 1
+
+
+def test_the_best_settings_are_a_row(pipeline: DehazePipeline, photo: Array) -> None:
+    best = parse_inversion_method("best")
+    for steps in (10, 50):
+        settings = best.settings(steps)
+        assert settings == best_at_equal_cost(steps) | {"criterion": "intra-path"}
+    assert parse_inversion_method("best:iterations=3").iterations == 3
+    assert score_inversion(pipeline, [photo], best, steps=4).nfe_per_step <= 7
 
 
 @pytest.fixture
@@ -125,7 +179,9 @@ def test_a_method_is_read_with_its_settings() -> None:
     method = parse_inversion_method(
         "anderson:predictor=ife,criterion=certificate,iterations=7,tolerance=1e-3"
     )
-    assert method == InversionMethod("anderson", "ife", "certificate", 7, 1e-3)
+    assert method == InversionMethod(
+        "anderson", "ife", criterion="certificate", iterations=7, tolerance=1e-3
+    )
     assert method.family == "ife + anderson, until certificate"
     assert parse_inversion_method("ddim") == InversionMethod("ddim")
 
@@ -137,6 +193,8 @@ def test_a_method_is_read_with_its_settings() -> None:
         ("ddim:predictor=oracle", r"oracle.*ife"),
         ("ddim:criterion=luck", r"luck.*certificate"),
         ("ddim:colour=red", r"colour.*iterations"),
+        ("ddim:relaxation=yoga", r"yoga.*wiener"),
+        ("ddim:mode=magic", r"magic.*plain, null-text"),
         ("ddim:iterations=many", "no number"),
         ("ddim:iterations=0", "positive"),
         ("ddim:tolerance=0", "positive"),

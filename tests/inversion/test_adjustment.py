@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
-from dehaze.inversion import DDIMTable
-from dehaze.inversion.adjustment import prompt_aware_adjustment
+from dehaze.inversion import DDIMTable, InversionResult, Inverter
+from dehaze.inversion.adjustment import adjusted_invert, prompt_aware_adjustment
 
 
 def table_of(steps: int) -> DDIMTable:
@@ -46,3 +48,21 @@ def test_the_distance_is_that_of_each_sample() -> None:
 def test_a_schedule_of_one_step_is_refused() -> None:
     with pytest.raises(ValueError, match="1 to 1"):
         prompt_aware_adjustment(table_of(1), network, latents())
+
+
+def test_what_is_inverted_is_the_adjusted_picture_and_the_result_says_so(tmp_path: Path) -> None:
+    inverter = Inverter(table_of(6), network, max_iterations=3, tolerance=1e-12, evaluations=2)
+    result = adjusted_invert(inverter, latents())
+    adjustment = prompt_aware_adjustment(table_of(6), network, latents())
+    assert torch.equal(result.trajectory[0], adjustment.latents)
+    assert result.adjustment is not None
+    torch.testing.assert_close(result.adjustment, adjustment.distance)
+    assert result.adjustment[0] > 1e-3
+    assert result.adjustment[1] < 1e-12
+    # 3 iterations of every step, 4 evaluations of the adjustment, each of them guided.
+    assert int(result.trace.nfe[:, 0].sum()) == 2 * (6 * 3 + 4)
+    result.save(tmp_path / "inversion.safetensors")
+    loaded = InversionResult.load(tmp_path / "inversion.safetensors").adjustment
+    assert loaded is not None
+    assert torch.equal(loaded, result.adjustment)
+    assert inverter.invert(latents()).adjustment is None

@@ -290,12 +290,13 @@ def folder(
     "--method",
     "methods",
     multiple=True,
-    default=("ddim", "easyinv", "fixed-point", "anderson:predictor=ife"),
+    default=("ddim", "easyinv", "fixed-point:iterations=10", "best", "edict", "bdia"),
     show_default=True,
     metavar="METHOD",
     help=(
-        "A row of the table; may be repeated. SOLVER, or "
-        "SOLVER:predictor=P,criterion=C,iterations=K,tolerance=T; a wrong name lists them."
+        "A row of the table; may be repeated. SOLVER, or SOLVER:predictor=P,relaxation=R,"
+        "criterion=C,iterations=K,tolerance=T,mode=M; a wrong name lists them. best: what "
+        "reconstructs best for its cost."
     ),
 )
 @click.option(
@@ -318,6 +319,7 @@ def folder(
 @click.option(
     "--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread."
 )
+@click.option("--lpips", is_flag=True, help="LPIPS as well; needs dehaze[iqa] and its weights.")
 @click.option("--model", default="bundled", show_default=True, help="As in run.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For haze.")
@@ -329,6 +331,7 @@ def inversion(
     guidance: tuple[float, ...],
     render: str | None,
     limit: int | None,
+    lpips: bool,
     model: str,
     device: str,
     seed: int,
@@ -353,12 +356,15 @@ def inversion(
         parse_inversion_method,
     )
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
+    from dehaze.eval.perceptual import PerceptualMetricError, load_perceptual_metric
     from dehaze.images import PhotoError
-    from dehaze.inversion import NonFiniteError, ScheduleError
+    from dehaze.inversion import NonFiniteError
 
     try:
         chosen = [parse_inversion_method(method) for method in methods]
         import_figure()
+        place = "cpu" if device == "auto" else device
+        metric = load_perceptual_metric("lpips", place) if lpips else None
         dataset = open_photo_folder(pictures)
         if render is not None:
             dataset = render_dataset(
@@ -373,6 +379,7 @@ def inversion(
             steps=steps,
             guidance_scales=guidance,
             command=command_line(),
+            lpips=metric,
             on_score=lambda score: click.echo(
                 f"{score.steps} steps, guidance {score.guidance_scale:g}, {score.method.family}: "
                 f"{score.psnr:.2f} dB at {score.nfe_per_step:.2f} NFE a step",
@@ -386,8 +393,9 @@ def inversion(
         InversionEvaluationError,
         MethodError,
         NonFiniteError,
+        PerceptualMetricError,
         PhotoError,
-        ScheduleError,
+        ValueError,
     ) as error:
         raise CommandError(str(error)) from error
     click.echo(f"Written: {', '.join(map(str, written))}", err=True)
