@@ -83,7 +83,10 @@ def test_a_saved_inversion_is_edited_twice_for_a_step_each(
         list(
             map(
                 str,
-                ("invert", picture, "-o", saved, "--model", random_model, "--prompt", SOURCE[1]),
+                (
+                    *("invert", picture, "-o", saved, "--model", random_model),
+                    *("--prompt", SOURCE[1], "--solver", "fixed-point"),
+                ),
             )
         ),
     )
