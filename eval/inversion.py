@@ -57,7 +57,7 @@ class InversionMethod:
         predictor: a registered predictor.
         relaxation: a registered relaxation.
         criterion: a registered criterion.
-        iterations: the solver's limit a step.
+        iterations: the solver's limit a step. None for that of ``best_at_equal_cost``.
         tolerance: relative; a step stops below it. None for that of ``best_at_equal_cost``.
         mode: a registered reconstruction mode, or ``plain``: the inversion is then at guidance 1,
             and the way back alone is guided. Empty for guidance on both ways.
@@ -67,7 +67,7 @@ class InversionMethod:
     predictor: str = "previous"
     relaxation: str = "none"
     criterion: str = "intra-path"
-    iterations: int = 5
+    iterations: int | None = 5
     tolerance: float | None = 1e-6
     mode: str = ""
 
@@ -87,14 +87,16 @@ class InversionMethod:
 
     def settings(self, steps: int) -> dict[str, Any]:
         """What ``pipeline.invert`` takes, for N steps."""
-        best = best_at_equal_cost(steps)["tolerance"]
+        best = best_at_equal_cost(steps)
         return {
             "solver": self.solver,
             "predictor": self.predictor,
             "relaxation": self.relaxation,
             "criterion": self.criterion,
-            "max_iterations": self.iterations,
-            "tolerance": best if self.tolerance is None else self.tolerance,
+            "max_iterations": best["max_iterations"]
+            if self.iterations is None
+            else self.iterations,
+            "tolerance": best["tolerance"] if self.tolerance is None else self.tolerance,
         }
 
 
@@ -102,7 +104,7 @@ def best_method() -> InversionMethod:
     """``best_at_equal_cost`` as a row of the table."""
     best = best_at_equal_cost(1)
     return InversionMethod(
-        best["solver"], best["predictor"], best["relaxation"], iterations=best["max_iterations"],
+        best["solver"], best["predictor"], best["relaxation"], iterations=None,
         tolerance=None,
     )  # fmt: skip
 
@@ -153,7 +155,9 @@ def parse_inversion_method(text: str) -> InversionMethod:
                 f"{text!r}: no {key} is named {named[key]!r}; there are {', '.join(listed)}"
             )
     method = replace(best_method(), **chosen) if solver == BEST else InversionMethod(**named)
-    if method.iterations < 1 or not (method.tolerance is None or method.tolerance > 0):
+    if (method.iterations is not None and method.iterations < 1) or not (
+        method.tolerance is None or method.tolerance > 0
+    ):
         raise InversionEvaluationError(f"{text!r}: iterations and tolerance must be positive")
     return method
 
@@ -316,7 +320,7 @@ class InversionTable:
             method = score.method
             iterations, tolerance = "", ""
             if method.iterates:
-                iterations = str(method.iterations)
+                iterations = str(method.settings(score.steps)["max_iterations"])
                 tolerance = f"{method.settings(score.steps)['tolerance']:.2g}"
             contractive = "" if isnan(score.contractive) else f"{100 * score.contractive:.0f} %"
             distance = f" {score.lpips:.4f} |" if perceptual else ""

@@ -20,7 +20,7 @@ def best_at_equal_cost(steps: int) -> dict[str, Any]:
     """The settings of ``Inverter`` that reconstruct best for what they cost, by measurement.
 
     One evaluation a step from a start that is extrapolated and a first update that is relaxed, and
-    up to seven, with momentum, where that is not enough: at the first step, which leaves the clean
+    up to seven (ten from 20 steps on), with momentum, where that is not enough: at the first step, which leaves the clean
     picture and hardly contracts. The tolerance, 0.7 N^(-3/2), follows the schedule: what a
     finer one has to gain is lost where its steps are not solved more finely. See docs/inversion.md.
 
@@ -31,7 +31,7 @@ def best_at_equal_cost(steps: int) -> dict[str, Any]:
         "solver": "nesterov",
         "predictor": "extrapolated",
         "relaxation": "wiener",
-        "max_iterations": 7,
+        "max_iterations": max(7, min(10, steps // 2)),
         "tolerance": 0.7 * steps**-1.5,
     }
 
