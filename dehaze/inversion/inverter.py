@@ -19,10 +19,11 @@ from dehaze.inversion.schedule import DDIMTable
 def best_at_equal_cost(steps: int) -> dict[str, Any]:
     """The settings of ``Inverter`` that reconstruct best for what they cost, by measurement.
 
-    One evaluation a step from a start that is extrapolated and a first update that is relaxed, and
-    up to seven (ten from 20 steps on), with momentum, where that is not enough: at the first step, which leaves the clean
-    picture and hardly contracts. The tolerance, 0.7 N^(-3/2), follows the schedule: what a
-    finer one has to gain is lost where its steps are not solved more finely. See docs/inversion.md.
+    One evaluation a step, from an extrapolated start and with a relaxed first update; up to seven,
+    or ten from 20 steps on, with momentum, where that is not enough: at the first step, which
+    leaves the clean picture and hardly contracts. The tolerance, 0.7 N^(-3/2), follows the
+    schedule: what a finer one has to gain is lost where its steps are solved no finer.
+    See docs/inversion.md.
 
     Args:
         steps: N.
