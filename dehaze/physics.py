@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.density import veil_scale
+from dehaze.sky import sky_protection
 
 Array = NDArray[np.float32]
 
@@ -244,16 +245,23 @@ def recover_by_physics(photo: Array, hazy: Array, clear: Array, strength: float 
 
 
 def recover_calibrated(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
-    """As ``recover_by_physics``, the veil's density held against the photo's darkest pixels.
+    """As ``recover_by_physics``, but the veil is held against the photo itself.
 
-    Arguments as ``recover_by_physics``; see ``dehaze.density``.
+    Its density is that of the darkest pixels (``dehaze.density``), and skies are left as they are
+    (``dehaze.sky``). Arguments as ``recover_by_physics``.
     """
     proxy = _proxy(photo)
     airlight, slopes, intercepts = _transmission_map(proxy, hazy, clear)
     found = apply_coefficients(proxy.mean(2), slopes, intercepts)
     scale = veil_scale(proxy, np.clip(found, TRANSMISSION_MINIMUM, 1.0), airlight, strength)
-    # 1 - s (1 - t) is affine in t.
-    return _recover(photo, airlight, scale * slopes, scale * intercepts + np.float32(1.0 - scale))
+    scaled = np.clip(1.0 - scale * (1.0 - found), TRANSMISSION_MINIMUM, 1.0).astype(np.float32)
+    protection = sky_protection(proxy, recover_scene(proxy, scaled, airlight), airlight)
+    # The mask gets the photo's edges, roofs and branches before a sky.
+    radius = max(1, round(0.05 * min(proxy.shape[:2])))
+    edged = np.clip(guided_filter(proxy.mean(2), protection, radius, 1e-3), 0.0, 1.0)
+    # t + p (1 - t) with t = 1 - s (1 - (a I + b)) is affine in I as well.
+    kept = np.asarray(scale * (1.0 - edged), dtype=np.float32)
+    return _recover(photo, airlight, kept[..., None] * slopes, 1.0 - kept * (1.0 - intercepts))
 
 
 def _transmission_map(proxy: Array, hazy: Array, clear: Array) -> tuple[Array, Array, Array]:

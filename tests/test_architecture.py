@@ -19,7 +19,8 @@ PACKAGES = {
 # What each room may import of the project; a room always may import itself.
 ALLOWED: dict[str, set[str]] = {
     "density": set(),
-    "physics": {"density"},
+    "sky": set(),
+    "physics": {"density", "sky"},
     "prompts": set(),
     "images": set(),
     "inversion": set(),

@@ -14,9 +14,10 @@ from training.train import Run
 # Chosen on haze rendered over BSDS500's validation photos: see the model card.
 DEFAULTS: dict[str, Any] = {
     "short_side": 32,
-    "steps": 10,
+    "steps": 6,
     "spacing": "noisy-end",
-    "max_iterations": 6,
+    "solver": "anderson",
+    "max_iterations": 4,
     "tolerance": 1e-3,
     # The layer whose map of the haze word ranks 1 - t best; the others disagree with each other.
     "map_layers": {"up_blocks.1.attentions.1.transformer_blocks.0.attn2": 1.0},

@@ -189,4 +189,4 @@ def test_one_command_trains_resumes_and_exports(tmp_path: Path) -> None:
         done = CliRunner().invoke(main, [*arguments, "--steps", steps])
         assert done.exit_code == 0, done.output
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
-    assert DehazePipeline.from_pretrained(tmp_path / "model").description.steps == 10
+    assert DehazePipeline.from_pretrained(tmp_path / "model").description.steps == 6
