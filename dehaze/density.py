@@ -23,9 +23,8 @@ Array = NDArray[np.float32]
 _WINDOW = 0.03
 # The share of the windows that may come out below black.
 _QUANTILE = 0.05
-# s = c rho^k. Both were fitted on haze rendered over BSDS500's validation photos (docs/quality.md).
-_FACTOR = 1.07
-_EXPONENT = 0.79
+# s = rho^k: `python -m training calibrate` fits k on haze over BSDS500's validation photos.
+_EXPONENT = 0.8
 _RATIO_BOUNDS = (0.02, 2.5)
 
 
@@ -60,7 +59,7 @@ def veil_ratio(photo: Array, transmission: Array, airlight: Array) -> float:
 def veil_scale(photo: Array, transmission: Array, airlight: Array, strength: float = 1.0) -> float:
     """s, by which the veil 1 - t is to be multiplied.
 
-    s = c rho^k: more than 1 where even the darkest pixels stay grey, less than 1 where the veil
+    s = rho^k: more than 1 where even the darkest pixels stay grey, less than 1 where the veil
     would push them below black.
 
     Args:
@@ -72,4 +71,4 @@ def veil_scale(photo: Array, transmission: Array, airlight: Array, strength: flo
     if strength <= 0.0:
         return 1.0
     ratio = veil_ratio(photo, transmission, airlight) * strength
-    return float(_FACTOR * np.clip(ratio, *_RATIO_BOUNDS) ** _EXPONENT)
+    return float(np.clip(ratio, *_RATIO_BOUNDS) ** _EXPONENT)

@@ -261,7 +261,8 @@ def recover_calibrated(photo: Array, hazy: Array, clear: Array, strength: float 
     edged = np.clip(guided_filter(proxy.mean(2), protection, radius, 1e-3), 0.0, 1.0)
     # t + p (1 - t) with t = 1 - s (1 - (a I + b)) is affine in I as well.
     kept = np.asarray(scale * (1.0 - edged), dtype=np.float32)
-    return _recover(photo, airlight, kept[..., None] * slopes, 1.0 - kept * (1.0 - intercepts))
+    ones = np.ones_like(kept)
+    return _recover(photo, airlight, kept[..., None] * slopes, ones - kept * (ones - intercepts))
 
 
 def _transmission_map(proxy: Array, hazy: Array, clear: Array) -> tuple[Array, Array, Array]:

@@ -138,9 +138,9 @@ def validate_command(data: Path, model: str, photos: int) -> None:
 @main.command("calibrate")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--model", default="bundled", show_default=True)
-@click.option("--photos", default=60, show_default=True)
+@click.option("--photos", default=100, show_default=True)
 def calibrate_command(data: Path, model: str, photos: int) -> None:
-    """Fits dehaze.density's two numbers on haze rendered over BSDS500's validation photos."""
+    """Fits dehaze.density's exponent on haze rendered over BSDS500's validation photos."""
     import json
     from dataclasses import asdict
 

@@ -1,4 +1,4 @@
-"""Fits how far the darkest pixels are trusted: the two numbers of ``dehaze.density``."""
+"""Fits how far the darkest pixels are trusted: the exponent of ``dehaze.density``."""
 
 from __future__ import annotations
 
@@ -13,23 +13,20 @@ from dehaze.physics import TRANSMISSION_MINIMUM, recover_scene
 from dehaze.pipeline import DehazePipeline
 
 _SCALES = np.linspace(0.0, 2.5, 26)
-_FACTORS = np.linspace(0.8, 1.4, 25)
 _EXPONENTS = np.linspace(0.0, 1.2, 25)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The best s = c rho^k over some renderings; PSNR in dB, over RGB in [0, 1], means.
+    """The best s = rho^k over some renderings; PSNR in dB, over RGB in [0, 1], means.
 
     Attributes:
-        factor: c.
         exponent: k.
         uncalibrated: PSNR with the veil as the model found it.
         calibrated: PSNR with the veil scaled by s.
         oracle: PSNR with the scale of each photo that the truth would choose.
     """
 
-    factor: float
     exponent: float
     uncalibrated: float
     calibrated: float
@@ -37,7 +34,7 @@ class Calibration:
 
 
 def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibration:
-    """Tries every factor and exponent of a grid on renderings that the model has not seen."""
+    """Tries exponents of a grid on renderings that the model has not seen."""
     ratios, curves = [], []
     for haze in rendered:
         result = pipeline(haze.hazy, refine="physics")
@@ -54,16 +51,15 @@ def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibra
             curve.append(min(45.0, score))
         curves.append(curve)
 
-    def score(factor: float, exponent: float) -> float:
-        scales = factor * np.array(ratios) ** exponent
+    def mean_at(exponent: float) -> float:
+        scales = np.array(ratios) ** exponent
         pairs = zip(scales, curves, strict=True)
         return float(np.mean([np.interp(scale, _SCALES, curve) for scale, curve in pairs]))
 
-    best = max(((score(c, k), c, k) for c in _FACTORS for k in _EXPONENTS), key=lambda row: row[0])
+    best = max(_EXPONENTS.tolist(), key=mean_at)
     return Calibration(
-        factor=float(best[1]),
-        exponent=float(best[2]),
-        uncalibrated=score(1.0, 0.0),
-        calibrated=best[0],
+        exponent=best,
+        uncalibrated=mean_at(0.0),
+        calibrated=mean_at(best),
         oracle=float(np.max(curves, axis=1).mean()),
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from dehaze.attention.maps import recorded_layers
-from dehaze.datasets.synthesis import RenderedHaze, render_haze
+from dehaze.datasets.synthesis import RenderedHaze, render_haze, with_overcast_sky
 from dehaze.eval.haze_maps import airlight_error, density_correlation, transmission_error
 from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.pipeline import DehazePipeline
@@ -52,11 +52,16 @@ class Validation:
 def validation_haze(data: Path, count: int, *, densities: bool = False) -> list[RenderedHaze]:
     """Haze over the first ``count`` photos of BSDS500's validation split, at their full size.
 
-    With ``densities`` every density from 0 (clear already) to .85 is as frequent as any other;
-    without, they are the common ones.
+    With ``densities`` every density from 0 (clear already) to .85 is as frequent as any other, and
+    every second sky is overcast; without, densities are the common ones and skies as they are.
     """
     names = (data / "bsds500" / "val.txt").read_text().split()[:count]
     photos = load_photos([data / "bsds500" / name for name in names], short_side=321)
+    if densities:
+        photos[1::2] = [
+            with_overcast_sky(photo, np.random.default_rng(_SEED + position))
+            for position, photo in enumerate(photos[1::2])
+        ]
     asked: list[float | None] = [None] * len(photos)
     if densities:
         even = np.linspace(0.0, 0.85, len(photos))
