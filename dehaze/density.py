@@ -23,8 +23,8 @@ Array = NDArray[np.float32]
 _WINDOW = 0.03
 # The share of the windows that may come out below black.
 _QUANTILE = 0.05
-# s = rho^k: `python -m training calibrate` fits k on haze over BSDS500's validation photos.
-_EXPONENT = 0.8
+# s = rho^k, chosen on haze rendered over BSDS500's validation photos: docs/quality.md.
+EXPONENT = 0.8
 _RATIO_BOUNDS = (0.02, 2.5)
 
 
@@ -71,4 +71,4 @@ def veil_scale(photo: Array, transmission: Array, airlight: Array, strength: flo
     if strength <= 0.0:
         return 1.0
     ratio = veil_ratio(photo, transmission, airlight) * strength
-    return float(np.clip(ratio, *_RATIO_BOUNDS) ** _EXPONENT)
+    return float(np.clip(ratio, *_RATIO_BOUNDS) ** EXPONENT)

@@ -255,7 +255,8 @@ def recover_calibrated(photo: Array, hazy: Array, clear: Array, strength: float 
     found = apply_coefficients(proxy.mean(2), slopes, intercepts)
     scale = veil_scale(proxy, np.clip(found, TRANSMISSION_MINIMUM, 1.0), airlight, strength)
     scaled = np.clip(1.0 - scale * (1.0 - found), TRANSMISSION_MINIMUM, 1.0).astype(np.float32)
-    protection = sky_protection(proxy, recover_scene(proxy, scaled, airlight), airlight)
+    recovered = recover_scene(proxy, scaled, airlight)
+    protection = sky_protection(proxy, recovered, scaled, airlight)
     # The mask gets the photo's edges, roofs and branches before a sky.
     radius = max(1, round(0.05 * min(proxy.shape[:2])))
     edged = np.clip(guided_filter(proxy.mean(2), protection, radius, 1e-3), 0.0, 1.0)

@@ -18,19 +18,19 @@ Array = NDArray[np.float32]
 # Of the short side: the window in which a sky is smooth.
 _WINDOW = 0.02
 # Standard deviation of a sky's grey within the window, and its least brightness relative to A.
-_SMOOTHNESS = 0.012
+_SMOOTHNESS = 0.009
 _BRIGHTNESS = 0.9
 # A recovered sky that is bluer than this, blue minus red, is a blue sky and may be one.
-_BLUENESS = 0.3
-# Beyond the first share of the photo it is rather dense haze that looks like sky; at the second
-# share only this much of the protection is left.
-_SHARES = (0.4, 0.6)
-_LEFT_OVER = 0.35
+_BLUENESS = 0.2
+# Under a veil (mean of 1 - t) denser than the first it may as well be haze that looks like sky; at
+# the second only this much of the protection is left.
+_VEILS = (0.5, 0.65)
+_LEFT_OVER = 0.1
 # The most that t is raised by, as a share of 1 - t.
 _PROTECTION = 0.8
 
 
-def sky_protection(photo: Array, recovered: Array, airlight: Array) -> Array:
+def sky_protection(photo: Array, recovered: Array, transmission: Array, airlight: Array) -> Array:
     """How much of the veil to leave where the photo shows sky: t becomes t + p (1 - t).
 
     Sky is smooth, about as bright as the airlight, connected to the photo's upper edge, and not
@@ -39,6 +39,7 @@ def sky_protection(photo: Array, recovered: Array, airlight: Array) -> Array:
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
         recovered: J without protection, float32 (H, W, 3) in [0, 1].
+        transmission: t without protection, float32 (H, W) in (0, 1].
         airlight: A, float32 (3,) in [0, 1].
 
     Returns:
@@ -61,7 +62,8 @@ def sky_protection(photo: Array, recovered: Array, airlight: Array) -> Array:
     at_the_top = np.unique(labels[: max(1, short // 50)])
     connected = np.isin(labels, at_the_top[at_the_top > 0]).astype(np.uint8)
     likely = likely * cv2.dilate(connected, np.ones((side, side), np.uint8))
-    beyond = np.clip((likely.mean() - _SHARES[0]) / (_SHARES[1] - _SHARES[0]), 0.0, 1.0)
+    veil = 1.0 - float(transmission.mean())
+    beyond = np.clip((veil - _VEILS[0]) / (_VEILS[1] - _VEILS[0]), 0.0, 1.0)
     softened = cv2.blur(recovered, (9, 9))
     not_blue = _soft_step(_BLUENESS - (softened[..., 2] - softened[..., 0]))
     kept = _PROTECTION * (1.0 - (1.0 - _LEFT_OVER) * beyond)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from dehaze.datasets.synthesis import RenderedHaze
-from dehaze.density import veil_ratio
+from dehaze.density import EXPONENT, veil_ratio
 from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.physics import TRANSMISSION_MINIMUM, recover_scene
 from dehaze.pipeline import DehazePipeline
@@ -24,12 +24,14 @@ class Calibration:
         exponent: k.
         uncalibrated: PSNR with the veil as the model found it.
         calibrated: PSNR with the veil scaled by s.
+        shipped: likewise, with the exponent of ``dehaze.density``.
         oracle: PSNR with the scale of each photo that the truth would choose.
     """
 
     exponent: float
     uncalibrated: float
     calibrated: float
+    shipped: float
     oracle: float
 
 
@@ -61,5 +63,6 @@ def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibra
         exponent=best,
         uncalibrated=mean_at(0.0),
         calibrated=mean_at(best),
+        shipped=mean_at(EXPONENT),
         oracle=float(np.max(curves, axis=1).mean()),
     )
