@@ -12,8 +12,10 @@ from dehaze.datasets.synthesis import (
     HAZE_KINDS,
     pseudo_depth,
     render_haze,
+    sky_evidence,
     smooth_noise,
     transmission_of,
+    with_overcast_sky,
 )
 from dehaze.physics import scatter
 
@@ -92,3 +94,16 @@ def test_noise_is_standardised_and_smooth() -> None:
 def test_settings_out_of_range_are_named(settings_: dict[str, object], cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
         render_haze(scene(), np.random.default_rng(0), **settings_)  # type: ignore[arg-type]
+
+
+def test_an_overcast_sky_is_bright_and_the_ground_is_left() -> None:
+    clear = scene(60, 90) * np.float32(0.5)
+    clear[:25] = (0.35, 0.55, 0.95)
+    evidence = sky_evidence(clear)
+    assert evidence[3:18].min() > 0.8
+    assert evidence[45:].max() < 0.1
+    overcast = with_overcast_sky(clear, np.random.default_rng(0))
+    sky = overcast[3:18].mean((0, 1))
+    assert sky.min() > 0.6
+    assert np.ptp(sky) < 0.5 * np.ptp(clear[3:18].mean((0, 1)))
+    np.testing.assert_allclose(overcast[45:], clear[45:], atol=0.1)

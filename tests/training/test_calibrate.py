@@ -1,0 +1,51 @@
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any, cast
+
+import cv2
+import numpy as np
+
+from dehaze.datasets.synthesis import RenderedHaze, render_haze
+from dehaze.pipeline import DehazePipeline
+from training.calibrate import calibrate
+
+
+def renderings() -> list[RenderedHaze]:
+    """Haze over scenes whose darkest pixels are black."""
+    scenes = []
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        coarse = rng.random((6, 9, 3)).astype(np.float32)
+        clear = np.clip(cv2.resize(coarse, (90, 60), interpolation=cv2.INTER_CUBIC), 0.05, 1.0)
+        clear[::4, ::4] = 0.0
+        scenes.append(render_haze(clear, rng, density=0.1 + 0.1 * seed, homogeneous=True))
+    return scenes
+
+
+def pipeline_that_finds(share: float, scenes: list[RenderedHaze]) -> DehazePipeline:
+    """Knows the truth, and finds ``share`` of every veil."""
+    known = {haze.hazy.tobytes(): haze for haze in scenes}
+
+    def call(image: Any, refine: str) -> SimpleNamespace:
+        assert refine == "physics"
+        haze = known[image.tobytes()]
+        transmission = np.asarray(1.0 - share * (1.0 - haze.transmission), dtype=np.float32)
+        return SimpleNamespace(transmission=transmission, airlight=haze.airlight)
+
+    return cast(DehazePipeline, call)
+
+
+def test_a_model_that_is_too_mild_is_to_be_corrected_by_the_darkest_pixels() -> None:
+    scenes = renderings()
+    fitted = calibrate(pipeline_that_finds(0.6, scenes), scenes)
+    # The black dots name the density: they are to be believed nearly or quite.
+    assert fitted.exponent >= 0.8
+    assert fitted.calibrated > fitted.uncalibrated + 3.0
+    assert fitted.oracle >= fitted.calibrated >= fitted.shipped > fitted.uncalibrated
+
+
+def test_a_model_that_is_right_needs_no_correction() -> None:
+    scenes = renderings()
+    fitted = calibrate(pipeline_that_finds(1.0, scenes), scenes)
+    assert fitted.oracle - fitted.uncalibrated < 0.5
