@@ -5,8 +5,12 @@ from __future__ import annotations
 import logging
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from dehaze.pipeline import DehazePipeline
 
 BUNDLED = Path(__file__).resolve().parents[1] / "dehaze" / "models" / "bundled"
 
@@ -118,6 +122,14 @@ def export_command(folder: Path, output: Path) -> None:
     click.echo(f"{output}: {size / 2**20:.1f} MiB after {run.step} steps")
 
 
+def _quiet_pipeline(model: str) -> DehazePipeline:
+    from dehaze.pipeline import DehazePipeline
+
+    pipeline = DehazePipeline.from_pretrained(model)
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline
+
+
 @main.command("validate")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--model", default="bundled", show_default=True)
@@ -126,12 +138,9 @@ def validate_command(data: Path, model: str, photos: int) -> None:
     """Scores a model on haze rendered over BSDS500's validation photos."""
     import json
 
-    from dehaze.pipeline import DehazePipeline
     from training.validate import validate, validation_haze
 
-    pipeline = DehazePipeline.from_pretrained(model)
-    pipeline.set_progress_bar_config(disable=True)
-    scores = validate(pipeline, validation_haze(data, photos))
+    scores = validate(_quiet_pipeline(model), validation_haze(data, photos))
     click.echo(json.dumps(scores.to_dict(), indent=2))
 
 
@@ -144,13 +153,10 @@ def calibrate_command(data: Path, model: str, photos: int) -> None:
     import json
     from dataclasses import asdict
 
-    from dehaze.pipeline import DehazePipeline
     from training.calibrate import calibrate
     from training.validate import validation_haze
 
-    pipeline = DehazePipeline.from_pretrained(model)
-    pipeline.set_progress_bar_config(disable=True)
-    fitted = calibrate(pipeline, validation_haze(data, photos, densities=True))
+    fitted = calibrate(_quiet_pipeline(model), validation_haze(data, photos, densities=True))
     click.echo(json.dumps(asdict(fitted), indent=2))
 
 
@@ -171,12 +177,9 @@ def examples_command(kodak: Path, output: Path) -> None:
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("docs/sheet.jpg"))
 def sheet_command(kodak: Path, model: str, output: Path) -> None:
     """Dehazes haze over Kodak's first twelve photos, for the README."""
-    from dehaze.pipeline import DehazePipeline
     from training.examples import write_sheet
 
-    pipeline = DehazePipeline.from_pretrained(model)
-    pipeline.set_progress_bar_config(disable=True)
-    scores = write_sheet(pipeline, kodak, output)
+    scores = write_sheet(_quiet_pipeline(model), kodak, output)
     click.echo(", ".join(f"{score:.1f}" for score in scores) + " dB")
 
 

@@ -35,11 +35,20 @@ class Networks:
         parts = vars(self)
         for name, part in parts.items():
             part.save_pretrained(folder / name)
+            _forget_origin(folder / name / "config.json")
         index: dict[str, Any] = {"_class_name": "DehazePipeline"}
         for name, part in parts.items():
             index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
         text = json.dumps(index, indent=2, sort_keys=True)
         (folder / "model_index.json").write_text(text + "\n")
+
+
+def _forget_origin(config: Path) -> None:
+    """diffusers notes the folder that a part was loaded from: a path of the trainer's machine."""
+    if config.is_file():
+        settings = json.loads(config.read_text())
+        settings.pop("_name_or_path", None)
+        config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
 def load_networks(folder: Path) -> Networks:

@@ -23,7 +23,7 @@ from training.coupling import (
     write_chunks,
 )
 from training.data import draw_pair
-from training.networks import Networks, build_networks, build_tokenizer
+from training.networks import Networks, build_networks, build_tokenizer, load_networks
 from training.train import embed_captions, latents_of
 
 PHOTOS = [np.random.default_rng(k).random((160, 240, 3)).astype(np.float32) for k in range(3)]
@@ -144,3 +144,10 @@ def test_timesteps_are_as_dense_as_the_spacing_places_them(networks: Networks) -
     # The spacing stops at 99 %, where a step can still be undone.
     shares = [float((drawn <= tau / 0.99).float().mean()) for tau in taus[:-1]]
     np.testing.assert_allclose(shares, np.arange(1, 10) / 10, atol=0.02)
+
+
+def test_an_export_names_no_folder_of_the_machine(networks: Networks, tmp_path: Path) -> None:
+    networks.save(tmp_path / "first")
+    load_networks(tmp_path / "first").save(tmp_path / "second")
+    for config in (tmp_path / "second").rglob("*.json"):
+        assert str(tmp_path) not in config.read_text()
