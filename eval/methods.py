@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -85,7 +84,7 @@ class PipelineOptions:
     """Options of ``DehazePipeline``; None leaves the model's own default.
 
     Attributes:
-        model: "bundled", a folder, or a hub id.
+        model: "bundled", a folder, a hub id, or a .safetensors file.
         prompt: the source prompt.
         word: the haze word in it.
         strength: how much of the swap is applied; 1 is all of it.
@@ -426,23 +425,15 @@ def _pipeline_settings(options: PipelineOptions) -> dict[str, Any]:
 
 @lru_cache(maxsize=8)
 def _digest_of(model: str) -> str | None:
-    """SHA-256 over the files of a bundled or local model; None for a hub id.
+    """The fingerprint of a bundled or local model; None for a hub id.
 
     A model that was trained anew under the same path must not resume the old one's run.
     """
+    from dehaze.models.hashes import fingerprint
     from dehaze.models.load import BUNDLED, BUNDLED_FOLDER
 
-    folder = BUNDLED_FOLDER if model == BUNDLED else Path(model)
-    if not folder.is_dir():
-        return None
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if path.is_file() and path.suffix in (".safetensors", ".json", ".txt"):
-            digest.update(path.relative_to(folder).as_posix().encode())
-            with path.open("rb") as file:
-                while block := file.read(1 << 22):
-                    digest.update(block)
-    return digest.hexdigest()
+    place = BUNDLED_FOLDER if model == BUNDLED else Path(model)
+    return fingerprint(place) if place.exists() else None
 
 
 def _hazy(argument: str, options: PipelineOptions) -> Method:

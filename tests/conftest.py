@@ -182,6 +182,24 @@ def stable_diffusion(
     return save_stable_diffusion(tmp_path_factory.mktemp("sd"), str(request.param))
 
 
+@pytest.fixture(scope="session", params=["bundled", "epsilon", "v_prediction", "xl"])
+def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small random model of every shape, at one size and with the same defaults.
+
+    A module whose ``random_model`` is this one holds Stable Diffusion to the bundled model's tests.
+    """
+    bundled: Path = request.getfixturevalue("random_model")
+    if request.param == "bundled":
+        return bundled
+    folder = tmp_path_factory.mktemp(request.param)
+    if request.param == "xl":
+        save_stable_diffusion_xl(folder)
+    else:
+        save_stable_diffusion(folder, request.param)
+    (folder / "dehaze.json").write_text((bundled / "dehaze.json").read_text())
+    return folder
+
+
 @pytest.fixture
 def pipeline(random_model: Path) -> DehazePipeline:
     """The random model of the bundled kind, loaded."""

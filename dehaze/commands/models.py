@@ -37,7 +37,8 @@ class Known:
 def models() -> None:
     """Say which models there are, what each is, and whether its files are whole.
 
-    A MODEL is "bundled", a folder in diffusers' format, or a hub id.
+    A MODEL is "bundled", a folder in diffusers' format, a hub id, or one .safetensors file of
+    Stable Diffusion.
     """
 
 

@@ -99,7 +99,8 @@ class _SideFiles(click.ParamType):
     "--model",
     default="bundled",
     show_default=True,
-    help="The bundled model, a folder in diffusers format, or a hub id.",
+    help="The bundled model, a folder in diffusers format, a hub id, or a .safetensors file of "
+    "Stable Diffusion.",
 )
 @click.option(
     "--revision",

@@ -78,10 +78,11 @@ class DiffusionWork:
             WorkError: there is no such model.
         """
         from dehaze.models.hashes import fingerprint
-        from dehaze.models.load import ModelError, find_model
+        from dehaze.models.load import ModelError, find_layout, find_model
 
         try:
-            return fingerprint(find_model(self.model, self.revision))
+            place = find_model(self.model, self.revision)
+            return fingerprint(place, *([find_layout(place)] if place.is_file() else []))
         except ModelError as error:
             raise WorkError(str(error)) from error
 

@@ -26,7 +26,7 @@ class ManifestError(ValueError):
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A file of a model, by its path below the model's folder.
+    """A file of a model, by its path below the model's folder; "weights" where it is the model.
 
     ``state`` is "whole", "changed", "missing", or "unknown" where no hash is recorded for it.
     """
@@ -42,7 +42,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def verify(folder: Path) -> list[CheckedFile]:
-    """Compare a model's files with their recorded hashes, by name.
+    """Compare the files of a model's folder, or its one file, with their recorded hashes, by name.
 
     Raises:
         ManifestError: ``SHA256SUMS`` has a line that is not one of sha256sum's.
@@ -72,16 +72,23 @@ def verify(folder: Path) -> list[CheckedFile]:
     return checked
 
 
-def fingerprint(folder: Path) -> str:
-    """One hash of all that decides what a model gives; equal for equal files, wherever they lie."""
+def fingerprint(*places: Path) -> str:
+    """One hash of all that decides what a model gives; equal for equal files, wherever they lie.
+
+    Args:
+        places: the model's folder; or its one file, and the folder of its layout.
+    """
     content = hashlib.sha256()
-    for path in [*_files(folder), folder / _EDITED]:
-        if path.is_file():
-            content.update(f"{_sha256(path)}  {_name(path, folder)}\n".encode())
+    for place in places:
+        for path in [*_files(place), place / _EDITED]:
+            if path.is_file():
+                content.update(f"{_sha256(path)}  {_name(path, place)}\n".encode())
     return content.hexdigest()
 
 
 def _files(folder: Path) -> list[Path]:
+    if folder.is_file():
+        return [folder]
     return sorted(
         path
         for path in folder.rglob("*")
@@ -90,6 +97,8 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _name(path: Path, folder: Path) -> str:
+    if path == folder:
+        return "weights"
     return path.relative_to(folder).as_posix()
 
 

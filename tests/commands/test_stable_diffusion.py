@@ -13,6 +13,7 @@ from PIL import Image
 
 from dehaze.commands import main
 from dehaze.inversion import InversionResult
+from tests.original_format import save_as_one_file
 
 
 @pytest.fixture
@@ -30,6 +31,21 @@ def call(*arguments: Any) -> Result:
 
 def pixels(path: Path) -> NDArray[np.uint8]:
     return np.asarray(Image.open(path))
+
+
+def test_one_file_does_what_its_folder_does(stable_diffusion: Path, picture: Path) -> None:
+    file = save_as_one_file(stable_diffusion, picture.parent / "model.safetensors")
+    made = []
+    for model in (stable_diffusion, file):
+        out = picture.parent / f"out-{len(made)}"
+        call("run", picture, "-o", out, "--model", model, "--steps", 2)
+        call(
+            "edit", picture, "--source", "a street with haze", "--target", "a street with snow",
+            "--model", model, "--steps", 2, "-o", out / "edited.png",
+        )  # fmt: skip
+        made.append([pixels(out / name) for name in ("photo.png", "edited.png")])
+    np.testing.assert_array_equal(made[0], made[1])
+    assert "prediction" in call("models", "info", file).stdout
 
 
 def test_every_command_runs(stable_diffusion: Path, picture: Path) -> None:

@@ -34,7 +34,7 @@ def copy_of(model: Path, folder: Path) -> Path:
 
 def test_no_such_model_is_one_clear_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-    with pytest.raises(ModelError, match=r"no such folder.*bundled") as caught:
+    with pytest.raises(ModelError, match=r"no such folder or file.*bundled") as caught:
         load_parts("nobody/no such model")
     assert "\n" not in str(caught.value)
 
