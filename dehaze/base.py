@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -133,12 +134,14 @@ class InversionPipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         adjusted: bool = False,
     ) -> InversionResult:
-        """Inverts a photo under a prompt, at the model's working size.
+        """Inverts a photo under a prompt, at the model's working size; or several as one batch.
 
         What is None is taken from the model's description.
 
         Args:
-            image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB.
+            image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB;
+                or a list of photos of one ``padded_size``: the samples of the result, in this
+                order. See ``InversionResult.sample``.
             prompt: what the photo shows.
             word: a word that the prompt must hold.
             steps: N, DDIM steps.
@@ -156,11 +159,12 @@ class InversionPipeline(DiffusionPipeline):
 
         Raises:
             WordError: the word is not in the prompt, or the prompt is too long.
-            ValueError: a setting is unknown or out of range; the message lists what there is.
+            ValueError: a setting is unknown or out of range; the message lists what there is. Or
+                the photos cannot be one batch.
             NonFiniteError: the network returned values that are not finite.
         """
         source, _ = self.prompt_and_span(prompt, word)
-        latents = self.encode(as_pixels(image))
+        latents = self._encode_batch([as_pixels(one) for one in as_list(image)])
         needs = self.description
         table = DDIMTable.from_scheduler(
             self.scheduler, _either(steps, needs.steps), _either(spacing, needs.spacing)
@@ -332,6 +336,12 @@ class InversionPipeline(DiffusionPipeline):
             max(short, round(photo.shape[1] * scale)),
         )
 
+    def padded_size(self, photo: Array) -> tuple[int, int]:
+        """(height, width) of a photo as it is encoded: photos that share it can share a batch."""
+        multiple = self.description.size_multiple
+        height, width = self.working_size(photo)
+        return height + -height % multiple, width + -width % multiple
+
     def latent_pixels(self, inversion: InversionResult) -> tuple[int, int]:
         """(height, width) in pixels that an inversion's latents stand for, padding included."""
         height, width = inversion.latents.shape[-2:]
@@ -419,15 +429,19 @@ class InversionPipeline(DiffusionPipeline):
         The codec's own scaling and shift are applied, and its posterior's mode is taken.
         """
         small = resize(photo, self.working_size(photo))
-        multiple = self.description.size_multiple
-        height, width = small.shape[:2]
-        padded = np.pad(
-            small, ((0, -height % multiple), (0, -width % multiple), (0, 0)), mode="symmetric"
-        )
+        beyond = np.subtract(self.padded_size(photo), small.shape[:2])
+        padded = np.pad(small, ((0, beyond[0]), (0, beyond[1]), (0, 0)), mode="symmetric")
         image = torch.from_numpy(np.ascontiguousarray(padded)).permute(2, 0, 1)[None] * 2.0 - 1.0
         image = image.to(self._execution_device, self.vae.dtype)
         latents = self.vae.encode(image).latent_dist.mode().float()
         return (latents - self._shift) * float(self.vae.config.scaling_factor)
+
+    def _encode_batch(self, photos: Sequence[Array]) -> Tensor:
+        """z_0 of photos, (B, C, h, w); the codec, which knows larger sizes, sees one at a time."""
+        sizes = sorted({self.padded_size(photo) for photo in photos})
+        if len(sizes) != 1:
+            raise ValueError(f"the photos of a batch are of one padded size, not of {sizes}")
+        return torch.cat([self.encode(photo) for photo in photos])
 
     def word_attention(
         self,
@@ -457,9 +471,7 @@ class InversionPipeline(DiffusionPipeline):
             steps=steps,
         )
         height, width = self.working_size(photo)
-        multiple = self.description.size_multiple
-        padded = (height + -height % multiple, width + -width % multiple)
-        cropped = resize(heat[0].cpu().numpy(), padded)[:height, :width]
+        cropped = resize(heat[0].cpu().numpy(), self.padded_size(photo))[:height, :width]
         return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
     def placed(self, inversion: InversionResult) -> InversionResult:
@@ -560,7 +572,7 @@ class InversionPipeline(DiffusionPipeline):
 
         def network(latents: Tensor, i: int, index: Tensor) -> Tensor:
             session.step, session.index = i, index
-            output = self._evaluate(latents, table.timestep(i), context)
+            output = self._evaluate(latents, table.timestep(i), context, session)
             if not guided:
                 return output
             empty = null if unconditional is None else unconditional[i - 1]
@@ -570,14 +582,30 @@ class InversionPipeline(DiffusionPipeline):
 
         return network
 
-    def _evaluate(self, latents: Tensor, timestep: int, embedding: Tensor) -> Tensor:
-        """The network's output in float32 (B, C, h, w); (1, L, D) serves the whole batch."""
+    def _evaluate(
+        self,
+        latents: Tensor,
+        timestep: int,
+        embedding: Tensor,
+        session: AttentionSession | None = None,
+    ) -> Tensor:
+        """The network's output in float32 (B, C, h, w); (1, L, D) serves the whole batch.
+
+        Samples that overflow in half precision, and no others, are evaluated again in float32,
+        which the session that records or injects attention must be told.
+        """
         embedding = embedding.to(self.unet.dtype).expand(latents.shape[0], -1, -1)
         arguments = self._arguments(latents, embedding)
         output = self.unet(latents.to(self.unet.dtype), timestep, **arguments).sample
-        if not torch.isfinite(output).all() and output.dtype in HALF_PRECISION:
-            output = self._in_single_precision(latents, timestep, embedding)
-        return output.float()
+        overflowed = torch.nonzero(~torch.isfinite(output).flatten(1).all(1)).flatten()
+        if overflowed.numel() == 0 or output.dtype not in HALF_PRECISION:
+            return output.float()
+        output = output.float()
+        with nullcontext() if session is None else session.narrowed(overflowed):
+            output[overflowed] = self._in_single_precision(
+                latents[overflowed], timestep, embedding[overflowed]
+            )
+        return output
 
     def _in_single_precision(self, latents: Tensor, timestep: int, embedding: Tensor) -> Tensor:
         """One evaluation that overflowed in half precision, again in float32."""
@@ -653,6 +681,11 @@ class InversionPipeline(DiffusionPipeline):
             raise ValueError(f"strength is {weights.shape} and the photo {photo.shape[:2]}")
         latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
         return torch.from_numpy(resize(weights, latent_size))[None, None].to(inversion.latents)
+
+
+def as_list(given: Any) -> list[Any]:
+    """What was given, as a list of one unless it is a list."""
+    return given if isinstance(given, list) else [given]
 
 
 def as_pixels(image: Any) -> Array:

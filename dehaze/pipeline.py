@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from dehaze.attention.control import AttentionControl, refine_mapper
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession
-from dehaze.base import InversionPipeline, StepCallback, as_picture, as_pixels
+from dehaze.base import InversionPipeline, StepCallback, as_list, as_picture, as_pixels
 from dehaze.inversion import InversionResult, InversionTrace
 from dehaze.physics import REFINEMENTS
 from dehaze.prompts import (
@@ -71,6 +72,12 @@ class DehazePipeline(InversionPipeline):
         """Raises ``WordError`` where the word is not in the prompt or the prompt is too long."""
         self.prompt_and_span(prompt, word)
 
+    @overload
+    def __call__(self, image: list[Any], *args: Any, **kwargs: Any) -> list[DehazeResult]: ...
+
+    @overload
+    def __call__(self, image: Any, *args: Any, **kwargs: Any) -> DehazeResult: ...
+
     @torch.no_grad()
     def __call__(
         self,
@@ -80,7 +87,7 @@ class DehazePipeline(InversionPipeline):
         *,
         inversion: InversionResult | None = None,
         reading: str = "embedding",
-        strength: float | Array = 1.0,
+        strength: float | Array | list[float | Array] = 1.0,
         steps: int | None = None,
         spacing: str | None = None,
         solver: str | None = None,
@@ -93,20 +100,23 @@ class DehazePipeline(InversionPipeline):
         refine: str = "calibrated",
         output_type: str = "np",
         callback_on_step_end: StepCallback | None = None,
-    ) -> DehazeResult:
-        """Removes the haze from one photo.
+    ) -> DehazeResult | list[DehazeResult]:
+        """Removes the haze from a photo; or from several, which share every network evaluation.
 
         What is None is taken from the model's description.
 
         Args:
-            image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB.
+            image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB;
+                or a list of photos of one ``padded_size``, which gives a list of results. They are
+                those of each photo alone to within rounding, not to the last bit.
             prompt: what the photo shows, with the haze word in it.
             word: the word (or phrase) of the prompt to swap for null text.
             inversion: what ``invert`` returned for this photo and prompt, to try several settings
                 without inverting again; ``steps`` to ``depth`` then have no effect.
             reading: ``embedding`` puts null text at the word's token positions; ``delete`` removes
                 the word from the text and aligns the rest.
-            strength: w, 0 for the photo as it was, 1 for the swap; or a map (H, W) of it.
+            strength: w, 0 for the photo as it was, 1 for the swap; or a map (H, W) of it; or, for
+                a list of photos, a list with one of these for each.
             steps: N, DDIM steps.
             spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
             solver: the inversion method, see ``dehaze.inversion.list_methods``.
@@ -124,18 +134,19 @@ class DehazePipeline(InversionPipeline):
 
         Raises:
             WordError: the word is not in the prompt.
-            ValueError: a setting is unknown or out of range; the message lists what there is.
+            ValueError: a setting is unknown or out of range; the message lists what there is. Or
+                the photos cannot be one batch, or are not as many as the inversion has samples.
             NonFiniteError: the network returned values that are not finite.
         """
         if refine not in REFINEMENTS:
             raise ValueError(f"unknown refine {refine!r}: there are {', '.join(REFINEMENTS)}")
         if output_type not in ("np", "pil"):
             raise ValueError(f"unknown output_type {output_type!r}: there are np, pil")
-        photo = as_pixels(image)
-        evaluations = 0
+        photos = [as_pixels(one) for one in as_list(image)]
+        evaluations = [0] * len(photos)
         if inversion is None:
             inversion = self.invert(
-                photo,
+                photos,
                 prompt,
                 word,
                 steps=steps,
@@ -146,28 +157,60 @@ class DehazePipeline(InversionPipeline):
                 depth=depth,
                 guidance_scale=guidance_scale,
             )
-            evaluations = int(inversion.trace.nfe.sum())
+            evaluations = inversion.trace.nfe.sum(0).tolist()
+        samples = inversion.latents.shape[0]
+        strengths = strength if isinstance(strength, list) else [strength] * samples
+        if not len(photos) == len(strengths) == samples:
+            raise ValueError(
+                f"{len(photos)} photos and {len(strengths)} strengths do not fit an inversion of "
+                f"{samples} samples"
+            )
         latents, swapping = self.swap_word(
             inversion,
             prompt,
             word,
             reading=reading,
-            strength=self.latent_strength(strength, photo, inversion),
+            strength=self._latent_strengths(strengths, photos, inversion),
             guidance_scale=guidance_scale,
             control=AttentionControl(cross_replace_steps, self_replace_steps),
             callback_on_step_end=callback_on_step_end,
         )
-        size = self.working_size(photo)
-        hazy, clear = (self.decode(latent, size) for latent in (inversion.trajectory[0], latents))
-        recovery = REFINEMENTS[refine](photo, hazy, clear, float(np.mean(strength)))
-        return DehazeResult(
-            image=recovery.image if output_type == "np" else as_picture(recovery.image),
-            attention=self.word_attention(photo, inversion, prompt, word),
-            transmission=recovery.transmission,
-            airlight=recovery.airlight,
-            trace=inversion.trace,
-            nfe=evaluations + swapping,
-        )
+        results = []
+        for b, photo in enumerate(photos):
+            own = inversion.sample(b)
+            size = self.working_size(photo)
+            hazy, clear = (
+                self.decode(latent, size) for latent in (own.trajectory[0], latents[b : b + 1])
+            )
+            recovery = REFINEMENTS[refine](photo, hazy, clear, float(np.mean(strengths[b])))
+            results.append(
+                DehazeResult(
+                    image=recovery.image if output_type == "np" else as_picture(recovery.image),
+                    attention=self.word_attention(photo, own, prompt, word),
+                    transmission=recovery.transmission,
+                    airlight=recovery.airlight,
+                    trace=own.trace,
+                    nfe=evaluations[b] + swapping,
+                )
+            )
+        return results if isinstance(image, list) else results[0]
+
+    def _latent_strengths(
+        self,
+        strengths: Sequence[float | Array],
+        photos: Sequence[Array],
+        inversion: InversionResult,
+    ) -> float | Tensor:
+        """The strength of each photo as the latents take them: one number where all are alike."""
+        weights = [
+            self.latent_strength(strength, photo, inversion)
+            for strength, photo in zip(strengths, photos, strict=True)
+        ]
+        numbers = [weight for weight in weights if not isinstance(weight, Tensor)]
+        if numbers == weights[:1] * len(weights):
+            return numbers[0]
+        whole = inversion.latents[:1, :1]
+        return torch.cat([torch.as_tensor(weight).to(whole).expand_as(whole) for weight in weights])
 
     @torch.no_grad()
     def swap_word(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,16 @@ def invert(photo: Photo) -> FloatArray:
 
 @dataclass
 class FakeWorker:
-    """Does what its function does, and writes the photo alone."""
+    """Does what its function does to each photo, and writes the photo alone."""
 
-    process: Callable[[Photo], FloatArray] = invert
+    one: Callable[[Photo], FloatArray] = invert
+    batch_size: int = 1
+
+    def kind(self, photo: Photo) -> tuple[int, int]:
+        return photo.size
+
+    def process(self, photos: Sequence[Photo]) -> list[FloatArray | Exception]:
+        return [self.one(photo) for photo in photos]
 
     def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
         write_photo(output, result, like=photo)

@@ -31,6 +31,68 @@ def test_a_photo_of_any_size_comes_back_at_its_own(
     assert np.isfinite(result.image).all()
 
 
+@pytest.fixture
+def photos(photo: Array) -> list[Array]:
+    """Of one padded size, though not of one size: (40, 60), (40, 59), (80, 120)."""
+    larger = photo.repeat(2, axis=0).repeat(2, axis=1)
+    return [photo, 0.3 + 0.5 * photo[::-1, 1:], 0.9 - 0.2 * larger]
+
+
+@pytest.mark.parametrize("solver", ["anderson", "fixed-point", "edict", "bdia"])
+def test_photos_in_a_batch_fare_as_each_of_them_alone(
+    pipeline: DehazePipeline, photos: list[Array], solver: str
+) -> None:
+    """They converge at different steps, and each one's account is its own."""
+    settings = {"solver": solver, "tolerance": 3e-3, "max_iterations": 6}
+    together = pipeline(photos, **settings)
+    alone = [pipeline(photo, **settings) for photo in photos]
+    assert [result.nfe for result in together] == [result.nfe for result in alone]
+    if solver == "anderson":
+        assert len({tuple(result.trace.iterations.flatten().tolist()) for result in alone}) > 1
+    for ours, own in zip(together, alone, strict=True):
+        # EDICT divides by its mixing weight at each step, and rounding grows with it.
+        tolerance = 3e-3 if solver == "edict" else 2e-4
+        np.testing.assert_allclose(ours.image, own.image, atol=tolerance)
+        np.testing.assert_allclose(ours.attention, own.attention, atol=1e-5)
+        assert ours.trace.worst_residual == pytest.approx(
+            own.trace.worst_residual, rel=1e-2, nan_ok=True
+        )
+        for name, value in vars(own.trace).items():
+            assert getattr(ours.trace, name).shape == value.shape
+
+
+def test_a_batch_takes_a_strength_for_each_photo(
+    pipeline: DehazePipeline, photos: list[Array]
+) -> None:
+    weights = np.zeros(photos[2].shape[:2], np.float32)
+    weights[:, 60:] = 1.0
+    strengths: list[float | Array] = [0.5, 0.0, weights]
+    together = pipeline(photos, strength=strengths)
+    for photo, strength, ours in zip(photos, strengths, together, strict=True):
+        own = pipeline(photo, strength=strength)
+        np.testing.assert_allclose(ours.image, own.image, atol=2e-4)
+
+
+def test_an_inversion_of_a_batch_is_edited_as_one_or_sample_by_sample(
+    pipeline: DehazePipeline, photos: list[Array]
+) -> None:
+    inversion = pipeline.invert(photos, solver="ddim")
+    together = pipeline(photos, inversion=inversion)
+    for b, photo in enumerate(photos):
+        own = pipeline(photo, inversion=inversion.sample(b))
+        np.testing.assert_allclose(together[b].image, own.image, atol=2e-4)
+        assert inversion.sample(b).trajectory.shape == pipeline.invert(photo).trajectory.shape
+    with pytest.raises(ValueError, match="2 photos and 3 strengths do not fit"):
+        pipeline(photos[:2], inversion=inversion)
+
+
+def test_photos_of_several_sizes_are_no_batch(pipeline: DehazePipeline, photo: Array) -> None:
+    with pytest.raises(ValueError, match="one padded size, not of"):
+        pipeline([photo, photo.swapaxes(0, 1)])
+    with pytest.raises(ValueError, match="one padded size"):
+        pipeline([])
+
+
 def test_strength_zero_returns_what_the_codec_was_given(
     pipeline: DehazePipeline, photo: Array
 ) -> None:

@@ -60,6 +60,16 @@ class AttentionSession:
         finally:
             self.recording, self.control = recording, control
 
+    @contextmanager
+    def narrowed(self, rows: Tensor) -> Iterator[None]:
+        """Inside, an evaluation is of these rows of the current one alone."""
+        index = self.index
+        self.index = index[rows.to(index.device)]
+        try:
+            yield
+        finally:
+            self.index = index
+
     def keep(self, name: str, value: Tensor) -> None:
         """Records the current samples' rows; a later evaluation of the same step overwrites."""
         kept = self.record.get(name)

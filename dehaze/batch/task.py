@@ -1,7 +1,8 @@
 """One photo's way through a job, in three steps that an executor may overlap or send elsewhere.
 
-A photo is opened (read, hashed, decoded), worked on (the network), and saved (encoded, written). A
-step that fails ends in a report that says why; nothing here raises for a photo's sake.
+A photo is opened (read, hashed, decoded), worked on (the network, alone or with others), and saved
+(encoded, written). A step that fails ends in a report that says why; nothing here raises for a
+photo's sake.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -67,7 +68,8 @@ class Report:
         error: why it failed, or None.
         sha256: of the photo's file, None where it could not be read.
         files: SHA-256 of each file written, by its path.
-        seconds: wall time of its three steps, without the time it waited between them.
+        seconds: wall time of its three steps, without the time it waited between them; what a
+            batch took is shared evenly.
         nfe: network evaluations.
         residual: the worst residual of its inversion, NaN where there is none.
         notes: what could not come back as it was, or went another way than asked for.
@@ -86,8 +88,18 @@ class Report:
 class Worker(Protocol[Result]):
     """Makes results of photos, and writes them."""
 
-    def process(self, photo: Photo) -> Result:
-        """The result of one photo."""
+    @property
+    def batch_size(self) -> int:
+        """How many photos of one kind ``process`` is best given at a time."""
+
+    def kind(self, photo: Photo) -> Hashable:
+        """What photos must share to be processed together."""
+
+    def process(self, photos: Sequence[Photo]) -> Sequence[Result | Exception]:
+        """The results of photos of one kind, an error in the place of one that has none.
+
+        An error that is raised instead fails all of them.
+        """
 
     def save(self, output: Path, photo: Photo, result: Result) -> Saved:
         """Write a result, the photo at ``output`` and any other files beside it."""
@@ -98,6 +110,9 @@ class Work(Protocol):
 
     def start(self) -> Worker[Any]:
         """A worker, ready: whatever it needs is loaded."""
+
+    def photos_at_once(self, *, accelerated: bool) -> int:
+        """The ``batch_size`` of a worker that has an accelerator, or has none."""
 
 
 class Executor(Protocol):
@@ -154,14 +169,23 @@ def open_task(task: Task, admit: Callable[[PhotoFile], None] | None = None) -> O
     return Opened(task, photo, sha256, time.perf_counter() - started - waited)
 
 
-def process_task(opened: Opened, worker: Worker[Result]) -> Processed[Result] | Report:
-    """Make the result of an opened photo."""
+def process_tasks(
+    opened: Sequence[Opened], worker: Worker[Result]
+) -> list[Processed[Result] | Report]:
+    """Make the results of opened photos of one kind, in this order."""
     started = time.perf_counter()
+    results: Sequence[Result | Exception]
     try:
-        result = worker.process(opened.photo)
+        results = worker.process([one.photo for one in opened])
     except Exception as error:  # noqa: BLE001
-        return failed(opened.task, error, started - opened.seconds)
-    return Processed(opened, result, opened.seconds + time.perf_counter() - started)
+        results = [error] * len(opened)
+    share = (time.perf_counter() - started) / len(opened)
+    return [
+        failed(one.task, result, time.perf_counter() - one.seconds - share)
+        if isinstance(result, Exception)
+        else Processed(one, result, one.seconds + share)
+        for one, result in zip(opened, results, strict=True)
+    ]
 
 
 def save_task(processed: Processed[Result], worker: Worker[Result]) -> Report:
@@ -187,18 +211,9 @@ def save_task(processed: Processed[Result], worker: Worker[Result]) -> Report:
     )
 
 
-def run_task(task: Task, worker: Worker[Any]) -> Report:
-    """All three steps, one after the other."""
-    opened = open_task(task)
-    if isinstance(opened, Report):
-        return opened
-    processed = process_task(opened, worker)
-    return processed if isinstance(processed, Report) else save_task(processed, worker)
-
-
 def failed(task: Task, error: Exception, started: float) -> Report:
     """The report of a task that an error ended; ``started`` by ``time.perf_counter``."""
-    logger.debug("%s failed", task.source, exc_info=True)
+    logger.debug("%s failed", task.source, exc_info=error)
     return Report(task, error=named(task.source, error), seconds=time.perf_counter() - started)
 
 

@@ -1,12 +1,13 @@
 """Runs a job on a Ray cluster by Ray Data: a pool of actors, each with the model loaded once.
 
 The folders must lie under the same paths on every machine. The driver keeps the journal; an actor
-that dies is started again, and its photo is done again.
+that dies is started again, and its photos are done again.
 """
 
 from __future__ import annotations
 
 import logging
+import math
 import os
 import pickle
 import signal
@@ -17,22 +18,29 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dehaze.batch.task import Report, Task, Work, run_task
+from dehaze.batch.task import Report, Task, Work
+from dehaze.engines.local import LocalExecutor
 from dehaze.engines.work import WorkError
 from dehaze.images import PhotoError
 
 # A photo whose worker dies is tried so many times again: whatever kills each of them is not chance.
 RETRIES = 2
 
+# Where photos share a batch, an actor gets this many batches' worth of them at a time, so that
+# neighbours of two sizes still find their like.
+_BATCHES_A_TURN = 2
+
 
 class _Actor:
-    """One worker of the pool; a photo at a time comes in and its report goes out, both pickled."""
+    """One worker of the pool; a turn's tasks come in and their reports go out, both pickled."""
 
     def __init__(self, work: Work) -> None:
-        self._worker = work.start()
+        self._executor = LocalExecutor(work.start())
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        reports = [run_task(pickle.loads(task), self._worker) for task in batch["task"]]
+        reports: list[Report] = []
+        for tasks in batch["tasks"]:
+            self._executor.run(pickle.loads(tasks), reports.append)
         return {"report": [pickle.dumps(report) for report in reports]}
 
 
@@ -101,17 +109,39 @@ class RayExecutor:
         if not tasks:
             return
         size, each = pool(ray.cluster_resources(), len(tasks), self.workers, gpu=self.gpu)
-        # A block a photo: the next photo goes to whichever actor is free.
-        pickled = [{"task": pickle.dumps(task)} for task in tasks]
+        at_once = self.work.photos_at_once(accelerated="num_gpus" in each)
+        if at_once > 1:
+            turn = min(_BATCHES_A_TURN * at_once, math.ceil(len(tasks) / size))
+            tasks = self._do(ray, tasks, turn, size, each, report)
+        # One photo at an actor: one that kills it takes no other with it.
+        for task in self._do(ray, tasks, 1, size, each, report):
+            report(Report(task, error=_worker_died(task.source)))
+
+    def _do(
+        self,
+        ray: Any,
+        tasks: list[Task],
+        turn: int,
+        size: int,
+        each: dict[str, int],
+        report: Callable[[Report], None],
+    ) -> list[Task]:
+        """Do tasks on ``size`` actors, ``turn`` of them at a time: those whose actor died."""
+        if not tasks:
+            return []
+        turns = [tasks[first : first + turn] for first in range(0, len(tasks), turn)]
+        # A block a turn: the next one goes to whichever actor is free.
+        pickled = [{"tasks": pickle.dumps(those)} for those in turns]
         with warnings.catch_warnings():
             # No named parameter says how often a task is tried again.
             warnings.simplefilter("ignore")
-            reports = ray.data.from_items(pickled, override_num_blocks=len(tasks)).map_batches(
+            reports = ray.data.from_items(pickled, override_num_blocks=len(turns)).map_batches(
                 _Actor,
                 fn_constructor_args=(self.work,),
                 batch_size=1,
-                # One photo at an actor: one that kills it takes no other with it.
-                compute=ray.data.ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=1),
+                compute=ray.data.ActorPoolStrategy(
+                    size=min(size, len(turns)), max_tasks_in_flight_per_actor=1
+                ),
                 max_task_retries=RETRIES,
                 **each,
             )
@@ -120,8 +150,7 @@ class RayExecutor:
             done: Report = pickle.loads(row["report"])
             del left[done.task.output]
             report(done)
-        for task in left.values():
-            report(Report(task, error=_worker_died(task.source)))
+        return list(left.values())
 
 
 def pool(

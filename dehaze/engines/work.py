@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,12 @@ if TYPE_CHECKING:
     import torch
 
     from dehaze.pipeline import DehazePipeline, DehazeResult
+
+# Photos that share the network's evaluations by default. On a CPU the last bits of a result depend
+# on how many do, and a job that is resumed must end with the bytes of an undisturbed one. On an
+# accelerator, where these bits are not promised, no measurement was made: see docs/batch.md.
+BATCH_ON_CPU = 1
+BATCH_ON_ACCELERATOR = 4
 
 logger = logging.getLogger(__name__)
 
@@ -39,9 +45,11 @@ class DiffusionWork:
         revision: of a hub id, or None for its main one.
         device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest there is.
         dtype: "float32", "float16", "bfloat16", or "auto" for the model's.
-        seed: set anew for each photo, so that no result depends on the photos before it.
+        seed: set anew for each batch, so that no result depends on the photos before it.
         beside: what is written beside a photo ("attention", "transmission", "trace"), and what its
             file appends to the photo's name.
+        batch_size: how many photos of one working size share the network's evaluations; None for
+            ``BATCH_ON_CPU`` or ``BATCH_ON_ACCELERATOR``.
     """
 
     recipe: Mapping[str, Any] = field(default_factory=dict)
@@ -51,6 +59,11 @@ class DiffusionWork:
     dtype: str = "auto"
     seed: int = 0
     beside: Mapping[str, str] = field(default_factory=dict)
+    batch_size: int | None = None
+
+    def photos_at_once(self, *, accelerated: bool) -> int:
+        """See ``dehaze.batch.task.Work``."""
+        return self.batch_size or (BATCH_ON_ACCELERATOR if accelerated else BATCH_ON_CPU)
 
     def start(self) -> DiffusionWorker:
         """Load the model.
@@ -102,8 +115,43 @@ class DiffusionWorker:
         self._pipe = pipe
         self._work = work
         self._recipe = {name: value for name, value in work.recipe.items() if value is not None}
+        # By kind, how many photos are tried at once where more did not fit.
+        self._fitting: dict[tuple[int, int], int] = {}
 
-    def process(self, photo: Photo) -> Dehazed:
+    @property
+    def batch_size(self) -> int:
+        """How many photos share the network's evaluations."""
+        return self._work.photos_at_once(accelerated=self._pipe.device.type != "cpu")
+
+    def kind(self, photo: Photo) -> tuple[int, int]:
+        """Photos that the model sees at one size can share its evaluations."""
+        return self._pipe.padded_size(photo.pixels)
+
+    def process(self, photos: Sequence[Photo]) -> list[Dehazed | Exception]:
+        """Dehaze photos of one kind together.
+
+        A batch that fails is halved until the photo is alone that it fails for; a photo alone is
+        done by another way if memory or precision do not suffice. Where memory did not suffice,
+        later batches of that kind are no larger than half.
+        """
+        if len(photos) == 1:
+            try:
+                return [self._process_alone(photos[0])]
+            except Exception as error:  # noqa: BLE001
+                return [error]
+        kind = self.kind(photos[0])
+        half = (len(photos) + 1) // 2
+        if len(photos) <= self._fitting.get(kind, len(photos)):
+            try:
+                return [Dehazed(result) for result in self._dehaze(photos)]
+            except Exception as error:  # noqa: BLE001
+                logger.info("a batch of %d photos fails (%s) and is halved", len(photos), error)
+                if is_out_of_memory(error):
+                    self._fitting[kind] = half
+        # Outside of the handler: the error's traceback holds on to the tensors of the attempt.
+        return [*self.process(photos[:half]), *self.process(photos[half:])]
+
+    def _process_alone(self, photo: Photo) -> Dehazed:
         """Dehaze a photo, by another way if memory or precision do not suffice.
 
         Raises:
@@ -114,7 +162,7 @@ class DiffusionWorker:
         from dehaze.inversion import NonFiniteError
 
         try:
-            return Dehazed(self._dehaze(photo))
+            return Dehazed(self._dehaze([photo])[0])
         except (RuntimeError, MemoryError, NonFiniteError) as error:
             if isinstance(error, NonFiniteError):
                 device, note = None, "done in float32: its values overflowed in half precision"
@@ -129,7 +177,7 @@ class DiffusionWorker:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         with _moved(self._pipe, device):
-            return Dehazed(self._dehaze(photo), (note,))
+            return Dehazed(self._dehaze([photo])[0], (note,))
 
     def save(self, output: Path, photo: Photo, result: Dehazed) -> Saved:
         """Write the photo and what is asked for beside it."""
@@ -157,11 +205,11 @@ class DiffusionWorker:
             notes=result.notes,
         )
 
-    def _dehaze(self, photo: Photo) -> DehazeResult:
+    def _dehaze(self, photos: Sequence[Photo]) -> list[DehazeResult]:
         import torch
 
         torch.manual_seed(self._work.seed)
-        return self._pipe(photo.pixels, **self._recipe)
+        return self._pipe([photo.pixels for photo in photos], **self._recipe)
 
 
 @dataclass(frozen=True)
@@ -176,6 +224,10 @@ class ClassicalWork:
 
         return ClassicalWorker(get_baseline(self.name).run)
 
+    def photos_at_once(self, *, accelerated: bool) -> int:
+        """One: there is nothing to share."""
+        return 1
+
 
 class ClassicalWorker:
     """Dehazes by a function of pixels; see ``dehaze.batch.Worker``."""
@@ -183,9 +235,17 @@ class ClassicalWorker:
     def __init__(self, dehaze: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
         self._dehaze = dehaze
 
-    def process(self, photo: Photo) -> NDArray[np.float32]:
-        """The photo without its haze, float32 (H, W, 3) in [0, 1]."""
-        return self._dehaze(photo.pixels)
+    @property
+    def batch_size(self) -> int:
+        """One: there is nothing to share."""
+        return 1
+
+    def kind(self, photo: Photo) -> None:
+        """All photos are alike."""
+
+    def process(self, photos: Sequence[Photo]) -> list[NDArray[np.float32]]:
+        """The photos without their haze, float32 (H, W, 3) in [0, 1]."""
+        return [self._dehaze(photo.pixels) for photo in photos]
 
     def save(self, output: Path, photo: Photo, result: NDArray[np.float32]) -> Saved:
         """Write the photo."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,10 @@ class InversionTrace:
         known = self.last_residuals[~self.last_residuals.isnan()]
         return float(known.max()) if known.numel() else float("nan")
 
+    def sample(self, b: int) -> InversionTrace:
+        """The trace of sample b alone."""
+        return InversionTrace(**{name: each[..., b : b + 1] for name, each in vars(self).items()})
+
     def to_dict(self) -> dict[str, Any]:
         """The trace as plain lists, ready for JSON; None for what is unknown or infinite."""
 
@@ -111,6 +115,19 @@ class InversionResult:
     def steps(self) -> int:
         """n, the number of steps that were inverted."""
         return self.noise.shape[0]
+
+    def sample(self, b: int) -> InversionResult:
+        """Sample b alone, a batch of one; nothing is copied."""
+        only = slice(b, b + 1)
+        return replace(
+            self,
+            trajectory=self.trajectory[:, only],
+            noise=self.noise[:, only],
+            trace=self.trace.sample(b),
+            attention={name: rows[only] for name, rows in self.attention.items()},
+            companion={name: each[:, only] for name, each in self.companion.items()},
+            adjustment=None if self.adjustment is None else self.adjustment[only],
+        )
 
     def save(self, path: str | Path) -> None:
         """Writes everything to one safetensors file."""

@@ -12,7 +12,8 @@ import pytest
 from jobs import FakeWorker, do, photo_at, statuses
 
 from dehaze.batch import JOURNAL_NAME, LOCK_NAME, Job, Outcome, Saved, plan
-from dehaze.batch.task import Report, Task, run_task
+from dehaze.batch.task import Report, Task
+from dehaze.engines.local import LocalExecutor
 from dehaze.images import FloatArray, Photo, PhotoError, read_photo, write_bytes, write_photo
 
 
@@ -226,7 +227,7 @@ class LosesReports:
 
     def run(self, tasks: Iterable[Task], report: Callable[[Report], None]) -> None:
         first, *_ = tasks
-        run_task(first, FakeWorker())
+        LocalExecutor(FakeWorker()).run([first], lambda done: None)
         raise KeyboardInterrupt
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import signal
@@ -64,10 +65,14 @@ class FakePipeline:
     def __init__(self) -> None:
         self.settings: list[dict[str, Any]] = []
         self.draws: list[float] = []
+        self.batches: list[int] = []
         self.interrupt_at: int | None = None
 
     def to(self, device: torch.device) -> None:
-        assert isinstance(device, torch.device)
+        self.device = device
+
+    def padded_size(self, pixels: FloatArray) -> tuple[int, ...]:
+        return pixels.shape[:2]
 
     def set_progress_bar_config(self, *, disable: bool) -> None:
         assert disable
@@ -76,15 +81,15 @@ class FakePipeline:
         if prompt is not None and (word or "haze") not in prompt:
             raise WordError(f"{word!r} is not in {prompt!r}")
 
-    def __call__(self, pixels: FloatArray, **settings: Any) -> FakeResult:
+    def __call__(self, photos: list[FloatArray], **settings: Any) -> list[FakeResult]:
         if self.interrupt_at == len(self.settings):
             raise KeyboardInterrupt
         self.settings.append(settings)
         self.draws.append(float(torch.rand(())))
-        transmission = np.full(pixels.shape[:2], 0.6, np.float32)
-        return FakeResult(
-            pixels / 2, transmission if settings["refine"] in WITH_TRANSMISSION else None
-        )
+        self.batches.append(len(photos))
+        transmission = np.full(photos[0].shape[:2], 0.6, np.float32)
+        known = transmission if settings["refine"] in WITH_TRANSMISSION else None
+        return [FakeResult(pixels / 2, known) for pixels in photos]
 
 
 @pytest.fixture
@@ -238,6 +243,25 @@ def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: Fake
     }
 
 
+def test_photos_share_the_network_where_that_is_asked_for(
+    invoke: Invoke, pipeline: FakePipeline
+) -> None:
+    for index in range(5):
+        photo_at(f"in/{index}.png")
+    photo_at("in/other.png", shape=(9, 6))
+    assert invoke("in", "-o", "alone").exit_code == 0
+    assert pipeline.batches == [1] * 6
+    pipeline.batches.clear()
+    result = invoke("in", "-o", "together", "--batch-size", "4")
+    assert result.exit_code == 0, result.output
+    assert sorted(pipeline.batches) == [1, 1, 4]
+    assert sorted(os.listdir("together")) == sorted(os.listdir("alone"))
+    # How many share it is no setting of a result: the job is continued, not begun again.
+    assert invoke("in", "-o", "alone", "--batch-size", "2").stdout.startswith("0 done, 6 kept")
+    assert invoke("in", "--batch-size", "0").exit_code == 2
+    assert "needs --engine" in invoke("in", "--engine", "dcp", "--batch-size", "2").output
+
+
 def test_what_the_help_states_without_imports_is_what_the_library_has() -> None:
     options = {option.name: option for option in module.run.params}
     reading = options["reading"].type
@@ -245,6 +269,8 @@ def test_what_the_help_states_without_imports_is_what_the_library_has() -> None:
     assert tuple(reading.choices) == tuple(READINGS)
     assert options["max_megapixels"].default == MAX_MEGAPIXELS
     assert options["refine"].default in REFINEMENTS
+    assert work.BATCH_ON_CPU == 1
+    assert f"and {work.BATCH_ON_ACCELERATOR} on an accel" in str(options["batch_size"].help)
 
 
 def test_every_photo_starts_from_the_seed(invoke: Invoke, pipeline: FakePipeline) -> None:

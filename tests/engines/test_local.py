@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -161,3 +163,72 @@ def test_an_interrupt_lets_the_write_in_hand_end_and_reports_it(tmp_path: Path) 
         LocalExecutor(Worker(process)).run(made, reports.append)
     assert [report.task for report in reports] == made[:1]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["0.png"]
+
+
+@dataclass
+class BatchWorker(FakeWorker):
+    """Remembers its batches by the shades of their photos, in tenths."""
+
+    batch_size: int = 3
+    batches: list[list[int]] = field(default_factory=list)
+
+    def process(self, photos: Sequence[Photo]) -> list[FloatArray | Exception]:
+        self.batches.append([round(10 * float(photo.pixels.mean())) for photo in photos])
+        return super().process(photos)
+
+
+def test_photos_of_a_kind_come_together_and_the_last_ones_do_not_wait(tmp_path: Path) -> None:
+    made = tasks(tmp_path, 8)
+    for index in (1, 4):
+        write_photo(made[index].source, np.full((4, 6, 3), index / 10, np.float32))
+    worker = BatchWorker()
+    reports: list[Report] = []
+    LocalExecutor(worker).run(made, reports.append)
+    assert worker.batches == [[0, 2, 3], [5, 6, 7], [1, 4]]
+    assert sorted(report.task.source for report in reports) == [task.source for task in made]
+    assert [report.error for report in reports] == [None] * 8
+
+
+def test_one_of_a_kind_waits_no_longer_than_for_two_batches(tmp_path: Path) -> None:
+    made = tasks(tmp_path, 9)
+    for index, task in enumerate(made):
+        write_photo(task.source, np.full((4, 4 + index, 3), index / 10, np.float32))
+    worker = BatchWorker()
+    LocalExecutor(worker).run(made, lambda report: None)
+    assert worker.batches == [[index] for index in range(9)]
+
+
+@pytest.mark.parametrize(("limit", "largest"), [(0.0, 1), (35e-6, 2)])
+def test_a_batch_is_as_large_as_the_room_allows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, largest: int
+) -> None:
+    """Were a batch waited for that the memory has no room for, this would never end."""
+    monkeypatch.setattr(local, "MEGAPIXELS_AHEAD", limit)
+    made = tasks(tmp_path, 7)
+    worker = BatchWorker()
+    reports: list[Report] = []
+    LocalExecutor(worker).run(made, reports.append)
+    assert [report.error for report in reports] == [None] * 7
+    assert [shade for batch in worker.batches for shade in batch] == list(range(7))
+    assert max(map(len, worker.batches)) == largest
+
+
+def test_what_fails_in_a_batch_fails_alone(tmp_path: Path) -> None:
+    class Worker(BatchWorker):
+        def process(self, photos: Sequence[Photo]) -> list[FloatArray | Exception]:
+            results = super().process(photos)
+            return [ValueError("no") if len(photos) == 3 else results[0], *results[1:]]
+
+    made = tasks(tmp_path, 5)
+    made[3].source.write_bytes(b"torn")
+    reports: dict[str, Report] = {}
+    LocalExecutor(Worker()).run(
+        made, lambda report: reports.update({report.task.source.name: report})
+    )
+    assert [reports[f"{index}.png"].error is None for index in range(5)] == [
+        False,
+        True,
+        True,
+        False,
+        True,
+    ]

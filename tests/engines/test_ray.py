@@ -45,6 +45,7 @@ class MarkedWork:
 
     marks: Path
     poison: float = -1.0
+    at_once: int = 1
 
     def start(self) -> FakeWorker:
         def process(photo: Photo) -> FloatArray:
@@ -54,7 +55,10 @@ class MarkedWork:
             time.sleep(0.2)
             return 1 - photo.pixels
 
-        return FakeWorker(process)
+        return FakeWorker(process, self.at_once)
+
+    def photos_at_once(self, *, accelerated: bool) -> int:
+        return self.at_once
 
 
 def run(folder: Path, output: str, work: Any, progress: Any = lambda outcome: None) -> Any:
@@ -126,6 +130,9 @@ def test_a_real_method_gives_the_same_bytes_as_here(tmp_path: Path) -> None:
 @dataclass(frozen=True)
 class ImpossibleWork:
     """Cannot start anywhere."""
+
+    def photos_at_once(self, *, accelerated: bool) -> int:
+        return 1
 
     def start(self) -> FakeWorker:
         raise WorkError("no such model: get it")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import pickle
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pytest
 import torch
 
 from dehaze.engines import work as module
-from dehaze.engines.work import ClassicalWork, DiffusionWork, DiffusionWorker, WorkError
+from dehaze.engines.work import ClassicalWork, Dehazed, DiffusionWork, DiffusionWorker, WorkError
 from dehaze.eval.baselines import get_baseline
 from dehaze.images import FloatArray, Photo
 from dehaze.inversion import NonFiniteError
@@ -38,7 +39,7 @@ class FakePipeline:
         self.components = {"unet": self.unet, "vae": self.vae, "tokenizer": object()}
         self.device = torch.device("meta")
 
-    def __call__(self, pixels: FloatArray, **recipe: Any) -> FloatArray:
+    def __call__(self, pixels: list[FloatArray], **recipe: Any) -> list[FloatArray]:
         weight = self.unet.weight
         self.seen.append((weight.device.type, weight.dtype))
         error = self.fails.pop(0)
@@ -70,11 +71,17 @@ def worker_of(pipe: Any) -> DiffusionWorker:
     return DiffusionWorker(pipe, DiffusionWork())
 
 
+def done(worker: DiffusionWorker) -> Dehazed:
+    (result,) = worker.process([PHOTO])
+    assert isinstance(result, Dehazed)
+    return result
+
+
 @pytest.mark.usefixtures("networks_move_freely")
 def test_what_does_not_fit_in_the_device_is_done_on_the_cpu_and_the_next_is_not() -> None:
     pipe = FakePipeline([OutOfMemoryError("CUDA out of memory"), None, None], torch.float16)
     worker = worker_of(pipe)
-    first, second = worker.process(PHOTO), worker.process(PHOTO)
+    first, second = done(worker), done(worker)
     assert first.notes == ("done on the CPU: it did not fit in the device's memory",)
     assert second.notes == ()
     assert pipe.seen == [
@@ -88,31 +95,31 @@ def test_what_does_not_fit_in_the_device_is_done_on_the_cpu_and_the_next_is_not(
 def test_what_fits_nowhere_fails_alone() -> None:
     pipe = FakePipeline([OutOfMemoryError("CUDA"), MemoryError(), None], torch.float16)
     worker = worker_of(pipe)
-    with pytest.raises(MemoryError):
-        worker.process(PHOTO)
-    assert worker.process(PHOTO).notes == ()
+    (failed,) = worker.process([PHOTO])
+    assert isinstance(failed, MemoryError)
+    assert done(worker).notes == ()
     assert pipe.seen[-1] == ("meta", torch.float16)
 
 
 @pytest.mark.usefixtures("networks_move_freely")
 def test_what_overflows_in_half_precision_is_done_in_single() -> None:
     pipe = FakePipeline([NonFiniteError("step 3"), None], torch.bfloat16)
-    result = worker_of(pipe).process(PHOTO)
+    result = done(worker_of(pipe))
     assert result.notes == ("done in float32: its values overflowed in half precision",)
     assert pipe.seen == [("meta", torch.bfloat16), ("meta", torch.float32)]
 
 
 def test_what_overflows_in_single_precision_fails_at_once() -> None:
     pipe = FakePipeline([NonFiniteError("step 3")])
-    with pytest.raises(NonFiniteError):
-        worker_of(pipe).process(PHOTO)
+    (failed,) = worker_of(pipe).process([PHOTO])
+    assert isinstance(failed, NonFiniteError)
     assert len(pipe.seen) == 1
 
 
 def test_other_errors_are_not_tried_again() -> None:
     pipe = FakePipeline([RuntimeError("shapes differ")], torch.float16)
-    with pytest.raises(RuntimeError, match="shapes differ"):
-        worker_of(pipe).process(PHOTO)
+    (failed,) = worker_of(pipe).process([PHOTO])
+    assert str(failed) == "shapes differ"
     assert len(pipe.seen) == 1
 
 
@@ -149,7 +156,8 @@ def test_work_and_its_results_can_be_sent_to_another_process(
     work = DiffusionWork({"refine": "affine"}, model=str(random_model), beside={"trace": ".json"})
     worker = pickle.loads(pickle.dumps(work)).start()
     photo = Photo(np.random.default_rng(0).random((20, 30, 3), np.float32))
-    saved = worker.save(tmp_path / "a.png", photo, worker.process(photo))
+    (result,) = worker.process([photo])
+    saved = worker.save(tmp_path / "a.png", photo, result)
     assert saved.files == (tmp_path / "a.png", tmp_path / "a.png.json")
     assert saved.nfe > 0
     assert np.isfinite(saved.residual)
@@ -157,7 +165,102 @@ def test_work_and_its_results_can_be_sent_to_another_process(
     assert pickle.loads(pickle.dumps(saved)) == saved
 
 
+@pytest.fixture
+def worker(random_model: Path) -> DiffusionWorker:
+    """A real one, of batches of four."""
+    return DiffusionWork(model=str(random_model), device="cpu", batch_size=4).start()
+
+
+def several(count: int) -> list[Photo]:
+    random = np.random.default_rng(0)
+    return [Photo(random.random((20, 30, 3), np.float32)) for _ in range(count)]
+
+
+def batches_of(worker: DiffusionWorker, refused: Callable[[torch.Tensor], None]) -> list[int]:
+    """How many photos the network is tried with, call by call; some calls are refused."""
+    tried: list[int] = []
+    forward = worker._pipe.unet.forward
+
+    def watched(latents: torch.Tensor, *arguments: Any, **named: Any) -> Any:
+        # The first evaluation of an attempt is of all of its photos.
+        if not tried or tried[-1] != latents.shape[0]:
+            tried.append(latents.shape[0])
+        refused(latents)
+        return forward(latents, *arguments, **named)
+
+    worker._pipe.unet.forward = watched
+    return tried
+
+
+def test_a_batch_that_does_not_fit_is_halved_and_later_ones_are_no_larger(
+    worker: DiffusionWorker,
+) -> None:
+    def refused(latents: torch.Tensor) -> None:
+        if latents.shape[0] > 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    photos = several(4)
+    alone = [worker.process([photo])[0] for photo in photos]
+    tried = batches_of(worker, refused)
+    for _ in range(2):
+        results = worker.process(photos)
+        for own, ours in zip(alone, results, strict=True):
+            assert isinstance(own, Dehazed)
+            assert isinstance(ours, Dehazed)
+            assert ours.notes == ()
+            np.testing.assert_allclose(ours.result.image, own.result.image, atol=2e-4)
+    assert tried.count(4) == 1
+    assert max(tried) == 4
+
+
+def test_a_photo_that_fits_nowhere_fails_alone_out_of_its_batch(worker: DiffusionWorker) -> None:
+    photos = several(4)
+    large = worker._pipe.encode(photos[2].pixels)
+
+    def refused(latents: torch.Tensor) -> None:
+        if any(torch.equal(latent, large[0]) for latent in latents):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    batches_of(worker, refused)
+    results = worker.process(photos)
+    assert [isinstance(result, Dehazed) for result in results] == [True, True, False, True]
+    assert isinstance(results[2], torch.OutOfMemoryError)
+
+
+def test_a_sample_that_overflows_leaves_the_rest_of_its_batch_as_it_is(
+    random_model: Path,
+) -> None:
+    worker = DiffusionWork(
+        model=str(random_model), device="cpu", dtype="bfloat16", batch_size=4
+    ).start()
+    photos = several(3)
+    before = worker.process([photos[0], photos[2]])
+    encode = worker._pipe.encode
+
+    def overflows(pixels: FloatArray) -> torch.Tensor:
+        latents = encode(pixels)
+        lacks_range = pixels is photos[1].pixels and worker._pipe.unet.dtype == torch.bfloat16
+        return latents.fill_(torch.inf) if lacks_range else latents
+
+    worker._pipe.encode = overflows
+    first, second, third = worker.process(photos)
+    assert isinstance(second, Dehazed)
+    assert second.notes == ("done in float32: its values overflowed in half precision",)
+    for ours, own in ((first, before[0]), (third, before[1])):
+        assert isinstance(ours, Dehazed)
+        assert isinstance(own, Dehazed)
+        assert ours.notes == ()
+        np.testing.assert_allclose(ours.result.image, own.result.image, atol=0.05)
+
+
+def test_a_batch_is_of_one_photo_on_the_cpu_unless_more_are_asked_for(random_model: Path) -> None:
+    work = DiffusionWork(model=str(random_model), device="cpu")
+    assert work.start().batch_size == 1
+    assert replace(work, batch_size=3).start().batch_size == 3
+    assert work.photos_at_once(accelerated=True) > 1
+
+
 def test_a_classical_method_is_the_one_of_that_name() -> None:
     pixels = np.random.default_rng(0).uniform(0.4, 0.9, (30, 40, 3)).astype(np.float32)
-    result = ClassicalWork("dcp").start().process(Photo(pixels))
+    (result,) = ClassicalWork("dcp").start().process([Photo(pixels)])
     np.testing.assert_array_equal(result, get_baseline("dcp").run(pixels))

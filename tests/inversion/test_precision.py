@@ -56,6 +56,19 @@ def test_an_overflow_on_the_way_back_takes_the_recorded_attention_along(
     assert np.isfinite(result.image).all()
 
 
+def test_of_a_batch_only_the_sample_that_overflows_is_evaluated_again(
+    half: DehazePipeline, photo: Array
+) -> None:
+    photos = [photo, photo[:, ::-1].copy()]
+    untouched = half(photos, steps=2, solver="ddim", refine="none")
+    evaluated = overflow(half, (torch.bfloat16,))
+    results = half(photos, steps=2, solver="ddim", refine="none")
+    assert evaluated == [torch.bfloat16, torch.float32] * 4
+    np.testing.assert_array_equal(results[1].image, untouched[1].image)
+    assert np.isfinite(results[0].image).all()
+    assert np.abs(results[0].image - untouched[0].image).max() > 0
+
+
 def test_where_single_precision_overflows_too_the_step_is_named(
     half: DehazePipeline, photo: Array
 ) -> None:
