@@ -102,11 +102,13 @@ def test_results_are_those_of_the_local_run_though_a_worker_is_killed(tmp_path: 
 
 
 @pytest.mark.usefixtures("cluster")
-def test_a_photo_that_kills_every_worker_fails_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("at_once", [1, 2])
+def test_a_photo_that_kills_every_worker_fails_alone(tmp_path: Path, at_once: int) -> None:
+    """Also where it shares its worker's turn with others."""
     for index in range(4):
         photo_at(tmp_path / f"in/{index}.png", index / 10)
     (tmp_path / "marks").mkdir()
-    summary = run(tmp_path, "out", MarkedWork(tmp_path / "marks", poison=0.1))
+    summary = run(tmp_path, "out", MarkedWork(tmp_path / "marks", 0.1, at_once))
     (failed,) = summary.having("failed")
     assert failed.source.name == "1.png"
     assert f"its worker died on it {RETRIES + 1} times" in str(failed.error)
