@@ -21,7 +21,6 @@ from dehaze.editing import EditPipeline, EditSettings
 from dehaze.eval.metrics import psnr_rgb, ssim_wang
 from dehaze.images import write_bytes
 from dehaze.inversion import InversionResult
-from dehaze.physics import REFINEMENTS
 from dehaze.pipeline import DehazePipeline
 
 Array = NDArray[np.float32]
@@ -43,14 +42,17 @@ class EditMethod:
     Attributes:
         name: the row's label.
         task: "remove" or "replace".
-        settings: of the edit; None for the swap of the word for null text.
+        settings: of the edit.
         weight: of the word, for a row that keeps the prompt; None to change it.
+        swap: in place of an edit, the settings of ``DehazePipeline`` under which the word is
+            swapped for null text.
     """
 
     name: str
     task: str
-    settings: EditSettings | None = field(default_factory=EditSettings)
+    settings: EditSettings = field(default_factory=EditSettings)
     weight: float | None = None
+    swap: Mapping[str, Any] | None = None
 
 
 def _weighed(weight: float) -> EditMethod:
@@ -63,7 +65,12 @@ _GUIDED = EditSettings(control="refine", guidance_scale=1.5)
 METHODS: dict[str, EditMethod] = {
     method.name: method
     for method in (
-        EditMethod("swap", "remove", None),
+        EditMethod("swap", "remove", swap={}),
+        EditMethod(
+            "swap, no control",
+            "remove",
+            swap={"cross_replace_steps": 0.0, "self_replace_steps": 0.0},
+        ),
         EditMethod("refine", "remove", EditSettings(control="refine")),
         EditMethod(
             "refine, no control",
@@ -196,11 +203,11 @@ def _edit(
     refine: str,
 ) -> tuple[Array, int]:
     source = APPEARANCES[word].prompt
-    if method.settings is None:
-        latents, nfe = DehazePipeline.sharing(pipeline).swap_word(inversion, source, word)
-        size = pipeline.working_size(photo)
-        before, after = (pipeline.decode(z, size) for z in (inversion.trajectory[0], latents))
-        return REFINEMENTS[refine](photo, before, after, 1.0).image, nfe
+    if method.swap is not None:
+        swapped = DehazePipeline.sharing(pipeline)(
+            photo, source, word, inversion=inversion, refine=refine, **method.swap
+        )
+        return swapped.image, swapped.nfe
     settings = method.settings
     if method.weight is not None:
         target = source

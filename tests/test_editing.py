@@ -21,8 +21,8 @@ SOURCE, TARGET = "a street with haze", "a street with snow"
 
 
 @pytest.fixture(scope="module")
-def pipe(random_model: Path) -> EditPipeline:
-    loaded = EditPipeline.from_pretrained(random_model)
+def pipe(any_model: Path) -> EditPipeline:
+    loaded = EditPipeline.from_pretrained(any_model)
     # The random network hardly looks at its prompt: words are made to matter, here and there.
     with torch.no_grad():
         for name, weight in loaded.unet.named_parameters():
@@ -259,8 +259,8 @@ def test_what_cannot_be_edited_is_named(pipe: EditPipeline, photo: Array) -> Non
         pipe.edit(bare, SOURCE, TARGET, EditSettings(blend=("street",)))
 
 
-def test_a_word_that_the_model_never_learned_is_refused(random_model: Path) -> None:
-    pipe = EditPipeline.from_pretrained(random_model)
+def test_a_word_that_the_model_never_learned_is_refused(any_model: Path) -> None:
+    pipe = EditPipeline.from_pretrained(any_model)
     pipe.description = replace(pipe.description, vocabulary=frozenset(("a", "photo", "snow")))
     pipe.check_prompts("a photo", "A photo, snow")
     with pytest.raises(WordError, match="no word 'elephant': it has a, photo, snow"):

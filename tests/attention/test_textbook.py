@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dehaze.attention.control import AttentionControl
+from dehaze.attention.control import AttentionControl, TokenMapper
+from dehaze.attention.processors import AttentionSession
 from dehaze.editing import EditPipeline, EditSettings
 from dehaze.inversion import InversionResult
 from dehaze.pipeline import DehazePipeline
@@ -102,7 +103,7 @@ class Textbook:
         pipe.unet.set_attn_processor(self)
         table, pair = path.table, path.latents.repeat(2, 1, 1, 1)
         for i in range(STEPS, 0, -1):
-            output = pipe.unet(pair, table.timestep(i), encoder_hidden_states=contexts).sample
+            output = pipe._evaluate(pair, table.timestep(i), contexts)
             pair = table.denoise_step(pair, table.predicted_noise(output, pair, i), i)
             pair = self.blend(pair)
             self.step += 1
@@ -116,21 +117,26 @@ class Model:
     path: InversionResult
 
 
-@pytest.fixture(scope="module", params=["random", "bundled"])
-def model(request: pytest.FixtureRequest, random_model: Path, bundled: DehazePipeline) -> Model:
+def path_of(pipe: EditPipeline, size: tuple[int, int]) -> Model:
     """A generated picture's path: no inversion, so no error of one."""
-    if request.param == "random":
-        pipe = EditPipeline.from_pretrained(random_model)
-        # The random network hardly looks at its prompt: words are made to matter, here and there.
-        with torch.no_grad():
-            for name, weight in pipe.unet.named_parameters():
-                if "attn2.to_" in name and "bias" not in name:
-                    weight.mul_(4.0)
-    else:
-        pipe = EditPipeline(**bundled.components, description=bundled.description)
     pipe.set_progress_bar_config(disable=True)
-    size = (16, 24) if request.param == "random" else (32, 32)
     return Model(pipe, pipe.generate(SOURCE, size=size, steps=STEPS))
+
+
+@pytest.fixture(scope="module")
+def random(any_model: Path) -> Model:
+    pipe = EditPipeline.from_pretrained(any_model)
+    # The random network hardly looks at its prompt: words are made to matter, here and there.
+    with torch.no_grad():
+        for name, weight in pipe.unet.named_parameters():
+            if "attn2.to_" in name and "bias" not in name:
+                weight.mul_(4.0)
+    return path_of(pipe, (16, 24))
+
+
+@pytest.fixture(scope="module")
+def shipped(bundled: DehazePipeline) -> Model:
+    return path_of(EditPipeline.sharing(bundled), (32, 32))
 
 
 def eye_with(**columns: dict[int, float]) -> Tensor:
@@ -220,8 +226,7 @@ CASES: dict[str, tuple[str, EditSettings, Callable[[], Textbook]]] = {
 }
 
 
-@pytest.mark.parametrize("case", list(CASES))
-def test_every_controller_is_the_textbooks(model: Model, case: str) -> None:
+def check_case(model: Model, case: str) -> None:
     target, settings, textbook = CASES[case]
     pipe, path = model.pipe, model.path
     with torch.no_grad():
@@ -241,11 +246,9 @@ def test_every_controller_is_the_textbooks(model: Model, case: str) -> None:
         assert 0.0 < edited.mask.mean() < 1.0
 
 
-@pytest.mark.parametrize(("cross", "self_"), [(0.8, 0.4), (1.0, 1.0), (0.0, 1.0), (0.4, 0.0)])
-def test_the_swap_for_null_text_is_the_textbooks(model: Model, cross: float, self_: float) -> None:
+def check_swap(model: Model, cross: float, self_: float) -> None:
     pipe, path = model.pipe, model.path
-    haze = DehazePipeline(**pipe.components, description=pipe.description)
-    haze.set_progress_bar_config(disable=True)
+    haze = DehazePipeline.sharing(pipe)
     prompt = tokenize(pipe.tokenizer, SOURCE)
     with torch.no_grad():
         context = pipe._embed(prompt)
@@ -256,3 +259,46 @@ def test_the_swap_for_null_text_is_the_textbooks(model: Model, cross: float, sel
     latents, _ = haze.swap_word(path, SOURCE, "dense haze", control=AttentionControl(cross, self_))
     torch.testing.assert_close(latents, wanted, rtol=0, atol=1e-4)
     assert (latents - path.trajectory[0]).abs().max() > 1e-3
+
+
+SHARES = [(0.8, 0.4), (1.0, 1.0), (0.0, 1.0), (0.4, 0.0)]
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_every_controller_of_every_shape_is_the_textbooks(random: Model, case: str) -> None:
+    check_case(random, case)
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_every_controller_of_the_bundled_model_is_the_textbooks(shipped: Model, case: str) -> None:
+    check_case(shipped, case)
+
+
+@pytest.mark.parametrize(("cross", "self_"), SHARES)
+def test_the_swap_of_every_shape_is_the_textbooks(
+    random: Model, cross: float, self_: float
+) -> None:
+    check_swap(random, cross, self_)
+
+
+@pytest.mark.parametrize(("cross", "self_"), SHARES)
+def test_the_swap_of_the_bundled_model_is_the_textbooks(
+    shipped: Model, cross: float, self_: float
+) -> None:
+    check_swap(shipped, cross, self_)
+
+
+def test_queries_and_keys_stand_for_the_maps_themselves(random: Model) -> None:
+    """The identity as a mapper forms the maps, as none does not: both are the same edit."""
+    pipe, path = random.pipe, random.path
+    with torch.no_grad():
+        context = pipe._embed(tokenize(pipe.tokenizer, SOURCE.replace("haze", "snow")))
+    identity = TokenMapper(torch.eye(32), torch.ones(32))
+    injected, formed = (
+        pipe.denoise_under(
+            path, context, AttentionSession(control=AttentionControl(1.0, 0.4, mapper=mapper))
+        )[0]
+        for mapper in (None, identity)
+    )
+    torch.testing.assert_close(injected, formed, rtol=0, atol=1e-5)
+    assert (injected - path.trajectory[0]).abs().max() > 1e-3

@@ -10,6 +10,7 @@ from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
 
+from dehaze.attention.maps import recorded_layers
 from dehaze.commands import main
 from dehaze.editing import EditPipeline
 
@@ -26,10 +27,10 @@ def call(picture: Path, *arguments: object) -> Result:
     return CliRunner().invoke(main, list(map(str, settings)))
 
 
-def test_the_maps_of_a_phrase(picture: Path, random_model: Path) -> None:
+def test_the_maps_of_a_phrase(picture: Path, any_model: Path) -> None:
     prompt = "a city, in dense haze"
     done = call(
-        picture, "--prompt", prompt, "--word", "dense haze", "--model", random_model, "--steps", 3
+        picture, "--prompt", prompt, "--word", "dense haze", "--model", any_model, "--steps", 3
     )
     assert done.exit_code == 0, done.output
     folder = picture.parent / "maps"
@@ -40,14 +41,14 @@ def test_the_maps_of_a_phrase(picture: Path, random_model: Path) -> None:
     heat = np.load(folder / f"{start}.npy")
     assert (heat.dtype, heat.shape) == (np.float32, (40, 60))
     # The very map of the library, and the very one that the grid averages to.
-    pipe = EditPipeline.from_pretrained(random_model)
+    pipe = EditPipeline.from_pretrained(any_model)
     pipe.set_progress_bar_config(disable=True)
     pixels = np.asarray(Image.open(picture))
     inversion = pipe.invert(pixels, prompt, steps=3)
     expected = pipe.word_attention(pixels, inversion, prompt, "dense haze")
     np.testing.assert_allclose(heat, expected, atol=1e-6)
     grid = np.load(folder / f"{start}.grid.npy")
-    assert grid.shape == (7, 3, 8, 12)
+    assert grid.shape == (len(recorded_layers(inversion.attention)), 3, 8, 12)
     assert grid.mean() == pytest.approx(float(heat.mean()), rel=0.02)
     assert Image.open(folder / f"{start}.png").size == (60, 40)
     # Photo, phrase, and a, city, in, dense, haze.
@@ -65,9 +66,9 @@ def test_the_maps_of_a_phrase(picture: Path, random_model: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_named(
-    picture: Path, random_model: Path, arguments: tuple[object, ...], cause: str
+    picture: Path, any_model: Path, arguments: tuple[object, ...], cause: str
 ) -> None:
-    done = call(picture, "--model", random_model, *arguments)
+    done = call(picture, "--model", any_model, *arguments)
     assert done.exit_code == 2
     assert cause in done.stderr
     assert not (picture.parent / "maps").exists()

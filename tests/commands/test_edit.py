@@ -32,11 +32,11 @@ def pixels(path: Path) -> NDArray[np.uint8]:
 
 
 def test_a_photo_is_edited_under_its_own_name(
-    picture: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
+    picture: Path, any_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(picture.parent)
     before = picture.read_bytes()
-    done = call(picture, *SOURCE, *TARGET, "--model", random_model)
+    done = call(picture, *SOURCE, *TARGET, "--model", any_model)
     assert done.exit_code == 0, done.output
     result = picture.parent / "edited" / "photo.png"
     assert pixels(result).shape == pixels(picture).shape
@@ -45,10 +45,10 @@ def test_a_photo_is_edited_under_its_own_name(
     assert "edited/photo.png" in done.stdout
 
 
-def test_every_option_reaches_the_edit(picture: Path, random_model: Path) -> None:
+def test_every_option_reaches_the_edit(picture: Path, any_model: Path) -> None:
     out = picture.parent / "out.png"
     done = call(
-        picture, *SOURCE, *TARGET, "--model", random_model, "-o", out,
+        picture, *SOURCE, *TARGET, "--model", any_model, "-o", out,
         "--control", "refine", "--cross-replace", "0.9", "--cross-replace", "snow=0.2",
         "--self-replace", 0.2, "--word-weight", "snow=2", "--blend", "street", "--substruct", "a",
         "--blend-threshold", 0.9, "--guidance", 2, "--guidance-outside", 1.5, "--focus", "haze",
@@ -59,14 +59,14 @@ def test_every_option_reaches_the_edit(picture: Path, random_model: Path) -> Non
     assert "best" in done.stdout
     assert "% let through" in done.stdout
     guided = call(
-        picture, *SOURCE, *TARGET, "--model", random_model, "-o", out, "--mode", "direct",
+        picture, *SOURCE, *TARGET, "--model", any_model, "-o", out, "--mode", "direct",
         "--guidance", 2, "--steps", 2,
     )  # fmt: skip
     assert guided.exit_code == 0, guided.output
 
 
-def test_words_are_weighed_without_a_target(picture: Path, random_model: Path) -> None:
-    settings = (*SOURCE, "--model", random_model, "--refine", "none", "--cross-replace", 1)
+def test_words_are_weighed_without_a_target(picture: Path, any_model: Path) -> None:
+    settings = (*SOURCE, "--model", any_model, "--refine", "none", "--cross-replace", 1)
     files = [picture.parent / f"{name}.png" for name in ("same", "weighed")]
     assert call(picture, *settings, "-o", files[0]).exit_code == 0
     assert call(picture, *settings, "-o", files[1], "--word-weight", "haze=-5").exit_code == 0
@@ -74,9 +74,7 @@ def test_words_are_weighed_without_a_target(picture: Path, random_model: Path) -
     assert np.abs(same.astype(int) - weighed).max() >= 1
 
 
-def test_a_saved_inversion_is_edited_twice_for_a_step_each(
-    picture: Path, random_model: Path
-) -> None:
+def test_a_saved_inversion_is_edited_twice_for_a_step_each(picture: Path, any_model: Path) -> None:
     saved = picture.parent / "photo.safetensors"
     inverted = CliRunner().invoke(
         main,
@@ -84,7 +82,7 @@ def test_a_saved_inversion_is_edited_twice_for_a_step_each(
             map(
                 str,
                 (
-                    *("invert", picture, "-o", saved, "--model", random_model),
+                    *("invert", picture, "-o", saved, "--model", any_model),
                     *("--prompt", SOURCE[1], "--solver", "fixed-point"),
                 ),
             )
@@ -92,8 +90,8 @@ def test_a_saved_inversion_is_edited_twice_for_a_step_each(
     )
     assert inverted.exit_code == 0, inverted.output
     whole = picture.parent / "whole.png"
-    assert call(picture, *SOURCE, *TARGET, "--model", random_model, "-o", whole).exit_code == 0
-    settings = (*SOURCE, "--model", random_model, "--inversion", saved)
+    assert call(picture, *SOURCE, *TARGET, "--model", any_model, "-o", whole).exit_code == 0
+    settings = (*SOURCE, "--model", any_model, "--inversion", saved)
     again = picture.parent / "again.png"
     done = call(picture, *settings, *TARGET, "-o", again)
     assert done.stdout.startswith("4 NFE")
@@ -106,9 +104,9 @@ def test_a_saved_inversion_is_edited_twice_for_a_step_each(
     assert pixels(picture.parent / "alone.source.png").shape == (16, 24, 3)
 
 
-def test_a_generated_picture_is_edited(tmp_path: Path, random_model: Path) -> None:
+def test_a_generated_picture_is_edited(tmp_path: Path, any_model: Path) -> None:
     out = tmp_path / "made.png"
-    done = call("--generate", 7, *SOURCE, *TARGET, "--model", random_model, "-o", out)
+    done = call("--generate", 7, *SOURCE, *TARGET, "--model", any_model, "-o", out)
     assert done.exit_code == 0, done.output
     assert done.stdout.startswith("8 NFE")
     assert not np.array_equal(pixels(out), pixels(tmp_path / "made.source.png"))
@@ -149,15 +147,13 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
 
 
 def test_the_inversion_of_another_photo_is_refused(
-    picture: Path, random_model: Path, tmp_path: Path
+    picture: Path, any_model: Path, tmp_path: Path
 ) -> None:
     saved = tmp_path / "other.safetensors"
     square = tmp_path / "square.png"
     Image.fromarray(pixels(picture)[:40, :40]).save(square)
-    CliRunner().invoke(
-        main, ["invert", str(square), "-o", str(saved), "--model", str(random_model)]
-    )
-    done = call(picture, *SOURCE, *TARGET, "--model", random_model, "--inversion", saved)
+    CliRunner().invoke(main, ["invert", str(square), "-o", str(saved), "--model", str(any_model)])
+    done = call(picture, *SOURCE, *TARGET, "--model", any_model, "--inversion", saved)
     assert done.exit_code == 2
     assert "another photo" in done.stderr
 

@@ -29,30 +29,43 @@ def call(*arguments: object) -> Result:
 
 @pytest.mark.parametrize("path", ["nao", "slerp"])
 def test_the_pictures_lead_from_one_photo_to_the_other(
-    pictures: list[Path], random_model: Path, path: str
+    pictures: list[Path], any_model: Path, path: str
 ) -> None:
     out = pictures[0].parent / "made"
-    done = call(*pictures[:2], "-n", 4, "--path", path, "--model", random_model, "-o", out)
+    done = call(*pictures[:2], "-n", 4, "--path", path, "--model", any_model, "-o", out)
     assert done.exit_code == 0, done.output
     files = [out / f"{path}-{i:02d}.png" for i in range(4)]
     assert sorted(out.iterdir()) == sorted([*files, out / f"{path}.png"])
     made = [np.asarray(Image.open(file), np.float64) for file in files]
     assert made[0].shape == (16, 24, 3)
-    pipe = EditPipeline.from_pretrained(random_model)
+    pipe = EditPipeline.from_pretrained(any_model)
+    pipe.set_progress_bar_config(disable=True)
     for end, picture in ((0, pictures[0]), (3, pictures[1])):
-        back = pipe.codec_roundtrip(np.asarray(Image.open(picture)))
-        assert np.abs(made[end] / 255.0 - back).mean() < 0.02
-    # Each picture is nearer to its own end.
-    distance = [np.abs(picture - made[0]).mean() for picture in made]
-    assert distance == sorted(distance)
+        # Not the photo itself: four steps of a random network may be past inverting.
+        inversion = pipe.invert(np.asarray(Image.open(picture)))
+        back = pipe.decode(pipe.retrace(inversion), (16, 24))
+        assert np.abs(made[end] / 255.0 - back).max() < 0.01
     assert "log density" in done.stdout
 
 
+@pytest.mark.parametrize("path", ["nao", "slerp"])
+def test_each_picture_is_nearer_to_its_own_end(
+    pictures: list[Path], random_model: Path, path: str
+) -> None:
+    pipe = EditPipeline.from_pretrained(random_model)
+    pipe.set_progress_bar_config(disable=True)
+    ends = [pipe.invert(np.asarray(Image.open(picture))) for picture in pictures[:2]]
+    made = pipe.interpolate(*ends, pictures=4, path=path).pictures
+    distance = [np.abs(picture - made[0]).mean() for picture in made]
+    assert distance == sorted(distance)
+    assert distance[-1] > 0.1
+
+
 def test_photos_of_other_proportions_are_cut_and_several_have_a_centroid(
-    pictures: list[Path], random_model: Path
+    pictures: list[Path], any_model: Path
 ) -> None:
     out = pictures[0].parent / "made"
-    done = call(*pictures[::2], "--centroid", "--model", random_model, "-o", out)
+    done = call(*pictures[::2], "--centroid", "--model", any_model, "-o", out)
     assert done.exit_code == 0, done.output
     assert [path.name for path in out.iterdir()] == ["centroid.png"]
     assert np.asarray(Image.open(out / "centroid.png")).shape == (16, 24, 3)
@@ -68,21 +81,19 @@ def test_photos_of_other_proportions_are_cut_and_several_have_a_centroid(
     ],
 )
 def test_what_is_wrong_is_named(
-    pictures: list[Path], random_model: Path, arguments: tuple[object, ...], cause: str
+    pictures: list[Path], any_model: Path, arguments: tuple[object, ...], cause: str
 ) -> None:
     named = {"A": pictures[0], "B": pictures[1]}
     out = pictures[0].parent / "made"
     given = [named.get(str(argument), argument) for argument in arguments]
-    done = call(*given, "--model", random_model, "-o", out)
+    done = call(*given, "--model", any_model, "-o", out)
     assert done.exit_code == 2
     assert cause in done.stderr
     assert not out.exists()
 
 
-def test_inversions_that_cannot_be_mixed_are_refused(
-    pictures: list[Path], random_model: Path
-) -> None:
-    pipe = EditPipeline.from_pretrained(random_model)
+def test_inversions_that_cannot_be_mixed_are_refused(pictures: list[Path], any_model: Path) -> None:
+    pipe = EditPipeline.from_pretrained(any_model)
     pipe.set_progress_bar_config(disable=True)
     photo = np.asarray(Image.open(pictures[0]))
     whole, part = pipe.invert(photo), pipe.invert(photo, depth=2)

@@ -29,10 +29,10 @@ def call(picture: Path, model: Path, *arguments: object) -> Result:
     return CliRunner().invoke(main, list(map(str, settings)))
 
 
-def test_the_file_holds_the_inversion_that_was_asked_for(picture: Path, random_model: Path) -> None:
+def test_the_file_holds_the_inversion_that_was_asked_for(picture: Path, any_model: Path) -> None:
     done = call(
         picture,
-        random_model,
+        any_model,
         *("--solver", "anderson", "--predictor", "ife", "--criterion", "certificate"),
         *("--steps", 5, "--depth", 3, "--iterations", 4, "--guidance", 2),
     )
@@ -46,26 +46,26 @@ def test_the_file_holds_the_inversion_that_was_asked_for(picture: Path, random_m
 
 
 def test_without_a_solver_the_best_settings_at_equal_cost_are_taken(
-    picture: Path, random_model: Path
+    picture: Path, any_model: Path
 ) -> None:
-    done = call(picture, random_model, "--steps", 5, "--tolerance", 1e-9)
+    done = call(picture, any_model, "--steps", 5, "--tolerance", 1e-9)
     assert done.exit_code == 0, done.output
     best = InversionResult.load(picture.parent / "made" / "photo.safetensors")
     assert best.method == "nesterov"
     assert best.trace.iterations.tolist() == [[7]] * 5
-    assert call(picture, random_model, "--steps", 5, "--solver", "ddim").exit_code == 0
+    assert call(picture, any_model, "--steps", 5, "--solver", "ddim").exit_code == 0
     plain = InversionResult.load(picture.parent / "made" / "photo.safetensors")
     explicit = ("--predictor", "previous", "--relaxation", "none")
-    assert call(picture, random_model, "--steps", 5, "--solver", "ddim", *explicit).exit_code == 0
+    assert call(picture, any_model, "--steps", 5, "--solver", "ddim", *explicit).exit_code == 0
     again = InversionResult.load(picture.parent / "made" / "photo.safetensors")
     assert (plain.trajectory == again.trajectory).all()
 
 
 @pytest.mark.parametrize(("solver", "nfe"), [("edict", 8), ("bdia", 4)])
 def test_exact_methods_are_named_as_such(
-    picture: Path, random_model: Path, solver: str, nfe: int
+    picture: Path, any_model: Path, solver: str, nfe: int
 ) -> None:
-    done = call(picture, random_model, "--steps", 4, "--solver", solver)
+    done = call(picture, any_model, "--steps", 4, "--solver", solver)
     assert done.exit_code == 0, done.output
     assert f"4 steps, {nfe} NFE, exact by construction" in done.stdout
     loaded = InversionResult.load(picture.parent / "made" / "photo.safetensors")
@@ -81,11 +81,11 @@ def test_an_adjustment_says_how_far_the_photo_moved(picture: Path, random_model:
     assert f"the photo moved by {float(loaded.adjustment[0]):.2%} of its norm" in done.stdout
 
 
-def test_plots_are_drawn_beside_it(picture: Path, random_model: Path) -> None:
+def test_plots_are_drawn_beside_it(picture: Path, any_model: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = picture.parent / "plots"
     done = call(
-        picture, random_model, "--steps", 3, "--plots", folder, "--mode", "direct", "--guidance", 3
+        picture, any_model, "--steps", 3, "--plots", folder, "--mode", "direct", "--guidance", 3
     )
     assert done.exit_code == 0, done.output
     names = sorted(path.name for path in folder.iterdir())
@@ -101,7 +101,7 @@ def test_plots_are_drawn_beside_it(picture: Path, random_model: Path) -> None:
 
 
 def test_a_folder_is_inverted_photo_by_photo_and_a_broken_one_is_named(
-    picture: Path, random_model: Path, tmp_path: Path
+    picture: Path, any_model: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "photos"
     (folder / "far").mkdir(parents=True)
@@ -109,7 +109,7 @@ def test_a_folder_is_inverted_photo_by_photo_and_a_broken_one_is_named(
     shutil.copy(folder / "a.png", folder / "far" / "a.png")
     (folder / "b.png").write_bytes(b"no picture")
     out = tmp_path / "out"
-    settings = ["invert", folder, "-o", out, "--model", random_model, "--steps", 2]
+    settings = ["invert", folder, "-o", out, "--model", any_model, "--steps", 2]
     done = CliRunner().invoke(main, list(map(str, settings)))
     assert done.exit_code == 1
     assert f"failed: {folder / 'b.png'}" in done.stderr

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
+from original_format import save_as_one_file
 from PIL import Image
 
 from dehaze.commands import main
 from dehaze.inversion import InversionResult
-from tests.original_format import save_as_one_file
 
 
 @pytest.fixture

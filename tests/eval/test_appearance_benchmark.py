@@ -81,8 +81,12 @@ def test_every_method_edits(pipe: EditPipeline, photo: Array) -> None:
     assert [score.method for score in edited] == list(METHODS)
     for score in edited:
         assert score.psnr != alone[score.task]
-        plain = METHODS[score.method].settings in (None, EditSettings(control="refine"))
+        method = METHODS[score.method]
+        plain = method.swap is not None or method.settings == EditSettings(control="refine")
         assert score.nfe == 4 if plain else score.nfe >= 4
+    # Without control nothing holds the result to the photo.
+    by_method = {score.method: score.psnr for score in edited}
+    assert by_method["swap"] != by_method["swap, no control"]
 
 
 def test_a_phrase_and_prompts_of_other_lengths_are_replaced(
@@ -121,7 +125,7 @@ def test_means_and_wins_by_hand(tmp_path: Path) -> None:
 
 
 def test_what_there_is_not_is_named(pipe: EditPipeline, photo: Array) -> None:
-    with pytest.raises(AppearanceError, match=r"magic.*swap; refine"):
+    with pytest.raises(AppearanceError, match=r"magic.*swap; swap, no control; refine"):
         get_methods(["magic"])
     assert get_methods([]) == list(METHODS.values())
     settings: dict[str, Any] = {"methods": [], "seed": 0, "refine": "none", "command": "c"}

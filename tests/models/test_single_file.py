@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError
+from original_format import save_as_one_file
 from safetensors.torch import load_file, save_file
 
 from dehaze.models import load
 from dehaze.models.hashes import fingerprint
 from dehaze.models.load import ModelError, find_layout, load_parts
-from tests.original_format import save_as_one_file
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
 
