@@ -267,10 +267,10 @@ def write_photo(
             path, "the result holds values that are not numbers", "try --dtype float32"
         )
     encoding = like.encoding
-    channels = [pixels @ _LUMA] if encoding.grey else [pixels]
+    channels = [pixels @ _LUMA] if encoding.grey else list(np.moveaxis(pixels, 2, 0))
     if like.alpha is not None:
         channels.append(like.alpha)
-    samples = _quantise(np.dstack(channels), encoding.bits)
+    samples = np.dstack([_quantise(channel, encoding.bits) for channel in channels])
     try:
         data = _encode(samples, encoding)
     except (OSError, ValueError, struct.error, cv2.error) as error:
@@ -445,7 +445,9 @@ def _photo(
     """A photo of stored samples, (H, W, 1 to 4): grey or RGB, then alpha."""
     # Pillow and OpenCV both turn a TIFF upright as they decode it, and nothing else.
     samples = _upright(samples, exif.get(_ORIENTATION, 1))
-    values = samples.astype(np.float32) / np.float32(2**encoding.bits - 1)
+    values = samples.astype(np.float32)
+    # In place, as below: a second copy of a large photo is what memory has to be found for.
+    values /= np.float32(2**encoding.bits - 1)
     grey = values.shape[2] < 3
     colour = np.repeat(values[..., :1], 3, axis=2) if grey else values[..., :3]
     return Photo(
@@ -633,8 +635,9 @@ def _format_of(path: Path) -> str:
 
 def _quantise(values: FloatArray, bits: int) -> npt.NDArray[Any]:
     top = 2**bits - 1
-    scaled = np.clip(values, 0, 1).astype(np.float32) * np.float32(top)
-    return np.rint(scaled).astype(np.uint8 if bits == 8 else np.uint16)
+    scaled = np.clip(values, 0, 1).astype(np.float32, copy=False)
+    scaled *= np.float32(top)
+    return np.rint(scaled, out=scaled).astype(np.uint8 if bits == 8 else np.uint16)
 
 
 def _encode(samples: npt.NDArray[Any], encoding: Encoding) -> bytes:

@@ -60,8 +60,11 @@ def recover_scene(hazy: Array, transmission: Array, airlight: Array) -> Array:
     Returns:
         J, float32 (H, W, 3) in [0, 1].
     """
-    scene = (hazy - airlight) / transmission[..., None] + airlight
-    return np.asarray(np.clip(scene, 0.0, 1.0), dtype=np.float32)
+    # In place: the temporary pictures of a photo of 24 megapixels would be a gigabyte.
+    scene = hazy - airlight
+    scene /= transmission[..., None]
+    scene += airlight
+    return np.asarray(np.clip(scene, 0.0, 1.0, out=scene), dtype=np.float32)
 
 
 def guided_coefficients(
