@@ -11,7 +11,6 @@ never disturbed.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import subprocess
 import sys
@@ -21,10 +20,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from folder_job import ROOT, make_photos
+from soundness import check_output, results
 
 from dehaze.batch import JOURNAL_NAME
 from dehaze.batch.journal import digest
-from dehaze.images import read_photo
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -57,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 raise SystemExit(f"kill {kill}: an input has changed")
             output = folder / f"out{rounds}"
             early += not (output / JOURNAL_NAME).is_file()
-            most_done = check(output)
+            most_done = check_output(output)
         for index in range(1, rounds + 1):
             end = start(folder, f"out{index}")
             end.communicate()
@@ -80,33 +79,7 @@ def start(folder: Path, output: str) -> subprocess.Popen[bytes]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): digest(path)
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".dehaze")
-    }
-
-
-def check(output: Path) -> int:
-    """See to it that all that is there is whole and true; how many photos are done."""
-    if not output.is_dir():
-        return 0
-    for name in contents(output):
-        read_photo(output / name)
-    done = {}
-    if (output / JOURNAL_NAME).is_file():
-        for line in (output / JOURNAL_NAME).read_bytes().splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if record["status"] == "done":
-                done[record["output"]] = record["files"]
-    for files in done.values():
-        for name, expected in files.items():
-            if digest(output / name) != expected:
-                raise SystemExit(f"{name} is not what the journal says")
-    return len(done)
+    return {path.relative_to(folder).as_posix(): digest(path) for path in results(folder)}
 
 
 if __name__ == "__main__":

@@ -3,7 +3,6 @@ that ends with the same outputs as an undisturbed one."""
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -17,9 +16,9 @@ import numpy as np
 import pytest
 from jobs import do, photo_at, statuses
 
-from dehaze.batch import JOURNAL_NAME, PlanError, Summary, plan
-from dehaze.batch.journal import digest
-from dehaze.images import PhotoError, read_photo, write_photo
+from benchmarks.soundness import check_output, results
+from dehaze.batch import PlanError, Summary, plan
+from dehaze.images import PhotoError, write_photo
 
 COUNT = 6
 NOBODY = 65534
@@ -34,11 +33,7 @@ def make_photos(folder: Path, *, side: int = 8) -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file() and not path.name.startswith(".dehaze")
-    }
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in results(folder)}
 
 
 def undisturbed(inputs: Path) -> dict[str, bytes]:
@@ -50,20 +45,7 @@ def undisturbed(inputs: Path) -> dict[str, bytes]:
 def assert_sound(inputs: Path, output: Path, before: dict[str, bytes]) -> None:
     """No input is lost, no output is torn, and what the journal calls done is so."""
     assert contents(inputs) == before
-    for path in contents(output):
-        read_photo(output / path)
-    done: dict[str, dict[str, str]] = {}
-    if (output / JOURNAL_NAME).is_file():
-        for line in (output / JOURNAL_NAME).read_bytes().splitlines():
-            try:
-                record = json.loads(line)
-            except ValueError:
-                continue
-            if record["status"] == "done":
-                done[record["output"]] = record["files"]
-    for files in done.values():
-        for name, expected in files.items():
-            assert digest(output / name) == expected
+    check_output(output)
 
 
 def resume(inputs: Path, output: Path) -> Summary:
