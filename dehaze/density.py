@@ -3,10 +3,11 @@
 At its working size the model sees areas, not pixels: a shadow between leaves is averaged away, and
 with it the best witness of how much light the haze itself sends. Where nothing of the scene is
 black, I >= A (1 - t) in every channel, so the darkest pixels bound the veil from above, and where
-something nearly is, they name it. The model knows where the haze is; they know how much.
+something nearly is, they name it. The model knows a white wall from haze, and they do not; they
+know shadows, and it does not. So the veil is a mean of what the two say.
 
 Source of the bound: He, Sun and Tang, "Single Image Haze Removal Using Dark Channel Prior",
-CVPR 2009, eq. 10. That it scales a whole veil by one number is this project's own.
+CVPR 2009, eq. 10. The mean, and one number that scales a whole veil, are this project's own.
 """
 
 from __future__ import annotations
@@ -23,52 +24,63 @@ Array = NDArray[np.float32]
 _WINDOW = 0.03
 # The share of the windows that may come out below black.
 _QUANTILE = 0.05
-# s = rho^k, chosen on haze rendered over BSDS500's validation photos: docs/quality.md.
+# w and k, chosen on haze rendered over BSDS500's validation photos: docs/quality.md.
+SHARE = 0.3
 EXPONENT = 0.8
 _RATIO_BOUNDS = (0.02, 2.5)
+_THINNEST = 0.005
 
 
-def veil_ratio(photo: Array, transmission: Array, airlight: Array) -> float:
-    """rho: the veil that the darkest pixels allow, relative to the veil that was found.
-
-    With D the smallest I / A of a pixel's channels and neighbours, rho is the 5 % quantile of
-    D / (1 - t): where it is 1, the veil that was found leaves the darkest pixels black.
+def darkest_pixels(photo: Array, airlight: Array) -> Array:
+    """D: the smallest I / A of a pixel's channels and neighbours, the veil that is possible at most.
 
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
-        transmission: t, float32 (H, W) in (0, 1].
         airlight: A, float32 (3,) in [0, 1].
 
     Returns:
-        rho, 0 or above.
-
-    Raises:
-        ValueError: photo and transmission are of different size.
+        D, float32 (H, W), 0 or above.
     """
-    if photo.shape[:2] != transmission.shape:
-        raise ValueError(
-            f"the photo is {photo.shape[:2]} and the transmission {transmission.shape}"
-        )
     side = 2 * round(_WINDOW * min(photo.shape[:2])) + 1
-    # A channel without airlight says nothing of the veil; a thin veil nothing of its density.
+    # A channel without airlight says nothing of the veil.
     relative = (photo / np.maximum(airlight, 0.05)).min(2)
-    darkest: NDArray[Any] = cv2.erode(relative, np.ones((side, side), np.uint8))
-    return float(np.quantile(darkest / np.maximum(1.0 - transmission, 0.02), _QUANTILE))
+    return np.asarray(cv2.erode(relative, np.ones((side, side), np.uint8)))
 
 
-def veil_scale(photo: Array, transmission: Array, airlight: Array, strength: float = 1.0) -> float:
-    """s, by which the veil 1 - t is to be multiplied.
+def weigh_veil(
+    veil: Array,
+    darkest: Array,
+    smoothed: Array,
+    *,
+    share: float = SHARE,
+    exponent: float = EXPONENT,
+) -> Array:
+    """The veil that the model and the darkest pixels name together.
 
-    s = rho^k: more than 1 where even the darkest pixels stay grey, less than 1 where the veil
-    would push them below black.
+    With v = 1 - t as the model found it, x = v^(1 - w) D^w is their mean at each pixel, and the
+    whole of it is scaled by s = rho^k. rho is the 5 % quantile of D / x: where it is 1, the darkest
+    pixels come out black; s > 1 where even they stay grey, s < 1 where they would fall below black.
 
     Args:
-        photo: I, float32 (H, W, 3) in [0, 1].
-        transmission: t, float32 (H, W) in (0, 1], found at ``strength``.
-        airlight: A, float32 (3,) in [0, 1].
-        strength: the share of the veil that was asked for; the rest is meant to stay.
+        veil: v, float32 (H, W) in [0, 1].
+        darkest: D of ``darkest_pixels``, float32 (H, W).
+        smoothed: D with the photo's edges instead of its windows' ones, float32 (H, W).
+        share: w, in [0, 1].
+        exponent: k, 0 for no scaling.
+
+    Returns:
+        s x, float32 (H, W), positive; it may exceed 1.
+
+    Raises:
+        ValueError: the three are of different size.
     """
-    if strength <= 0.0:
-        return 1.0
-    ratio = veil_ratio(photo, transmission, airlight) * strength
-    return float(np.clip(ratio, *_RATIO_BOUNDS) ** EXPONENT)
+    if not veil.shape == darkest.shape == smoothed.shape:
+        raise ValueError(
+            f"the veil is {veil.shape}, the darkest pixels {darkest.shape} and {smoothed.shape}"
+        )
+    found = np.maximum(veil, _THINNEST)
+    weighed = found ** (1.0 - share) * np.maximum(smoothed, _THINNEST) ** share
+    # A thin veil says nothing of its density.
+    ratio = float(np.quantile(darkest / np.maximum(weighed, 0.02), _QUANTILE))
+    scale = float(np.clip(ratio, *_RATIO_BOUNDS)) ** exponent
+    return np.asarray(scale * weighed, dtype=np.float32)

@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.density import veil_scale
+from dehaze.density import darkest_pixels, weigh_veil
 from dehaze.sky import sky_protection
 
 Array = NDArray[np.float32]
@@ -250,23 +250,46 @@ def recover_by_physics(photo: Array, hazy: Array, clear: Array, strength: float 
 def recover_calibrated(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
     """As ``recover_by_physics``, but the veil is held against the photo itself.
 
-    Its density is that of the darkest pixels (``dehaze.density``), and skies are left as they are
-    (``dehaze.sky``). Arguments as ``recover_by_physics``.
+    What the darkest pixels say of it counts as well (``dehaze.density``), and skies are left as
+    they are (``dehaze.sky``). Arguments as ``recover_by_physics``.
     """
     proxy = _proxy(photo)
     airlight, slopes, intercepts = _transmission_map(proxy, hazy, clear)
-    found = apply_coefficients(proxy.mean(2), slopes, intercepts)
-    scale = veil_scale(proxy, np.clip(found, TRANSMISSION_MINIMUM, 1.0), airlight, strength)
-    scaled = np.clip(1.0 - scale * (1.0 - found), TRANSMISSION_MINIMUM, 1.0).astype(np.float32)
-    recovered = recover_scene(proxy, scaled, airlight)
-    protection = sky_protection(proxy, recovered, scaled, airlight)
+    guide = proxy.mean(2)
+    found = np.clip(apply_coefficients(guide, slopes, intercepts), TRANSMISSION_MINIMUM, 1.0)
+    veil = calibrated_veil(proxy, np.asarray(1.0 - found), airlight, strength)
+    transmission = np.clip(1.0 - veil, TRANSMISSION_MINIMUM, 1.0)
+    recovered = recover_scene(proxy, transmission, airlight)
+    protection = sky_protection(proxy, recovered, transmission, airlight)
     # The mask gets the photo's edges, roofs and branches before a sky.
-    radius = max(1, round(0.05 * min(proxy.shape[:2])))
-    edged = np.clip(guided_filter(proxy.mean(2), protection, radius, 1e-3), 0.0, 1.0)
-    # t + p (1 - t) with t = 1 - s (1 - (a I + b)) is affine in I as well.
-    kept = np.asarray(scale * (1.0 - edged), dtype=np.float32)
-    ones = np.ones_like(kept)
-    return _recover(photo, airlight, kept[..., None] * slopes, ones - kept * (ones - intercepts))
+    edged = guided_filter(guide, protection, _edge_radius(proxy), 1e-3)
+    transmission += np.clip(edged, 0.0, 1.0) * (1.0 - transmission)
+    slopes, intercepts = guided_coefficients(guide, transmission, 1, 1e-5)
+    return _recover(photo, airlight, slopes, intercepts)
+
+
+def calibrated_veil(
+    photo: Array, veil: Array, airlight: Array, strength: float = 1.0, **weights: float
+) -> Array:
+    """The model's veil and the darkest pixels' together; see ``dehaze.density.weigh_veil``.
+
+    Args:
+        photo: I, float32 (H, W, 3) in [0, 1].
+        veil: 1 - t as the model found it at ``strength``, float32 (H, W).
+        airlight: A, float32 (3,) in [0, 1].
+        strength: the share of the veil that was asked for; the rest is meant to stay.
+        weights: ``share`` and ``exponent``, the ones that were fitted unless given.
+    """
+    if strength <= 0.0:
+        return veil
+    darkest = np.asarray(strength * darkest_pixels(photo, airlight), dtype=np.float32)
+    smoothed = guided_filter(photo.mean(2), darkest, _edge_radius(photo), 1e-3)
+    return weigh_veil(veil, darkest, smoothed, **weights)
+
+
+def _edge_radius(photo: Array) -> int:
+    """Of the windows in which a mask takes on the photo's edges."""
+    return max(1, round(0.05 * min(photo.shape[:2])))
 
 
 def _transmission_map(proxy: Array, hazy: Array, clear: Array) -> tuple[Array, Array, Array]:

@@ -154,15 +154,17 @@ def coupled_batches(chunks: list[Chunk], photos: list[Array], networks: Networks
 
     def draw(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
         chunk = chunks[int(rng.integers(len(chunks)))]
-        pairs = rng.integers(len(chunk.captions), size=count * 3 // 8)
+        pairs = rng.integers(len(chunk.captions), size=count * 9 // 16)
         examples, noise = [], []
-        for index in pairs:
+        for position, index in enumerate(pairs):
             caption = chunk.captions[index]
             swapped = bool(rng.random() < 0.75)
             target = caption if swapped else without_its_word(caption)
-            examples.append(Example(chunk.degraded[index].astype(np.float32), caption, False))
             examples.append(Example(chunk.clear[index].astype(np.float32), target, swapped))
-            noise += [torch.from_numpy(chunk.noise[index].astype(np.float32))] * 2
+            if position < count // 4:
+                examples.append(Example(chunk.degraded[index].astype(np.float32), caption, False))
+            shared = torch.from_numpy(chunk.noise[index].astype(np.float32))
+            noise += [shared] * (len(examples) - len(noise))
         size = chunk.clear.shape[1:3]
         alone = count - len(examples)
         examples += [draw_example(photos, size, rng) for _ in range(alone)]
