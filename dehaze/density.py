@@ -12,8 +12,6 @@ CVPR 2009, eq. 10. The mean, and one number that scales a whole veil, are this p
 
 from __future__ import annotations
 
-from typing import Any
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -25,14 +23,14 @@ _WINDOW = 0.03
 # The share of the windows that may come out below black.
 _QUANTILE = 0.05
 # w and k, chosen on haze rendered over BSDS500's validation photos: docs/quality.md.
-SHARE = 0.3
+SHARE = 0.5
 EXPONENT = 0.8
 _RATIO_BOUNDS = (0.02, 2.5)
 _THINNEST = 0.005
 
 
 def darkest_pixels(photo: Array, airlight: Array) -> Array:
-    """D: the smallest I / A of a pixel's channels and neighbours, the veil that is possible at most.
+    """D, the densest veil that is possible: the smallest I / A of channels and neighbours.
 
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].

@@ -6,8 +6,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dehaze.density import Array, veil_ratio, veil_scale
-from dehaze.physics import recover_by_physics, recover_calibrated, resize, scatter
+from dehaze.density import Array, darkest_pixels, weigh_veil
+from dehaze.physics import (
+    calibrated_veil,
+    recover_by_physics,
+    recover_calibrated,
+    resize,
+    scatter,
+)
 
 AIRLIGHT = np.array([0.9, 0.88, 0.86], dtype=np.float32)
 
@@ -20,39 +26,69 @@ def scene_with_shadows(height: int = 120, width: int = 180) -> Array:
     return np.asarray(clear, dtype=np.float32)
 
 
-def test_the_veil_that_leaves_the_darkest_pixels_black_is_of_the_right_density() -> None:
-    clear = scene_with_shadows()
-    truth = np.linspace(0.3, 0.8, clear.shape[1], dtype=np.float32)[None].repeat(120, axis=0)
-    hazy = scatter(clear, truth, AIRLIGHT)
-    # Neighbours differ a little in t: that is all the ratio may be off by.
-    assert veil_ratio(hazy, truth, AIRLIGHT) == pytest.approx(1.0, abs=0.1)
-    assert veil_ratio(hazy, 1.0 - 0.5 * (1.0 - truth), AIRLIGHT) == pytest.approx(2.0, abs=0.2)
-    assert veil_ratio(clear, truth, AIRLIGHT) == 0.0
+def ramp() -> Array:
+    return np.linspace(0.3, 0.8, 180, dtype=np.float32)[None].repeat(120, axis=0)
 
 
-@given(share=st.floats(0.5, 1.5), strength=st.floats(0.1, 1.0))
+def test_the_darkest_pixels_of_haze_over_shadows_are_its_veil() -> None:
+    hazy = scatter(scene_with_shadows(), ramp(), AIRLIGHT)
+    # At the lower and the right edge a window may have no shadow.
+    inside = np.s_[:115, :175]
+    # Neighbours differ a little in t: that is all they may be off by.
+    darkest = darkest_pixels(hazy, AIRLIGHT)
+    np.testing.assert_allclose(darkest[inside], 1.0 - ramp()[inside], atol=0.03)
+    assert darkest_pixels(scene_with_shadows(), AIRLIGHT)[inside].max() == 0.0
+
+
+def test_each_witness_alone_is_taken_at_its_word() -> None:
+    veil, darkest = 1.0 - ramp(), np.full((120, 180), 0.25, np.float32)
+    np.testing.assert_allclose(
+        weigh_veil(veil, darkest, darkest, share=0.0, exponent=0.0), veil, rtol=1e-5
+    )
+    np.testing.assert_allclose(
+        weigh_veil(veil, darkest, darkest, share=1.0, exponent=0.0), darkest, rtol=1e-5
+    )
+    between = weigh_veil(veil, darkest, darkest, share=0.5, exponent=0.0)
+    np.testing.assert_allclose(between, np.sqrt(veil * 0.25), rtol=1e-5)
+
+
+@given(found=st.floats(0.4, 1.6), share=st.floats(0.0, 0.9))
 @settings(max_examples=25, deadline=None)
-def test_a_denser_veil_is_scaled_less_and_strength_is_kept(share: float, strength: float) -> None:
-    clear = scene_with_shadows(60, 90)
-    truth = np.full((60, 90), 0.5, dtype=np.float32)
-    hazy = scatter(clear, truth, AIRLIGHT)
-    found = np.asarray(1.0 - share * (1.0 - truth), dtype=np.float32)
-    denser = np.asarray(1.0 - 1.2 * share * (1.0 - truth), dtype=np.float32)
-    scale = veil_scale(hazy, found, AIRLIGHT)
-    assert veil_scale(hazy, denser, AIRLIGHT) < scale
-    # What was asked for in part is scaled like the whole.
-    part = np.asarray(1.0 - strength * (1.0 - found), dtype=np.float32)
-    assert veil_scale(hazy, part, AIRLIGHT, strength) == pytest.approx(scale, rel=1e-3)
+def test_trusted_wholly_the_darkest_pixels_put_any_density_right(
+    found: float, share: float
+) -> None:
+    truth = np.full((60, 90), 0.4, dtype=np.float32)
+    veil = weigh_veil(found * truth, truth, truth, share=share, exponent=1.0)
+    np.testing.assert_allclose(veil, truth, rtol=1e-3)
 
 
-def test_no_strength_is_no_veil_to_scale() -> None:
+def test_a_scene_without_haze_has_next_to_no_veil() -> None:
+    clear = scene_with_shadows()
+    darkest = darkest_pixels(clear, AIRLIGHT)
+    veil = weigh_veil(np.full(darkest.shape, 0.3, np.float32), darkest, darkest)
+    assert veil.max() < 0.02
+
+
+@given(strength=st.floats(0.1, 1.0))
+@settings(max_examples=25, deadline=None)
+def test_what_was_asked_for_in_part_is_weighed_like_the_whole(strength: float) -> None:
+    hazy = scatter(scene_with_shadows(60, 90), np.full((60, 90), 0.5, np.float32), AIRLIGHT)
+    found = np.full((60, 90), 0.35, dtype=np.float32)
+    part = calibrated_veil(hazy, np.float32(strength) * found, AIRLIGHT, strength)
+    whole = calibrated_veil(hazy, found, AIRLIGHT)
+    np.testing.assert_allclose(part, strength * whole, rtol=1e-2)
+
+
+def test_no_strength_is_no_veil_to_weigh() -> None:
     photo = scene_with_shadows(30, 40)
-    assert veil_scale(photo, np.ones((30, 40), np.float32), AIRLIGHT, strength=0.0) == 1.0
+    none = np.zeros((30, 40), np.float32)
+    np.testing.assert_array_equal(calibrated_veil(photo, none, AIRLIGHT, strength=0.0), none)
 
 
 def test_sizes_that_differ_are_named() -> None:
+    veil, small = np.zeros((30, 40), np.float32), np.zeros((8, 8), np.float32)
     with pytest.raises(ValueError, match=r"\(30, 40\).*\(8, 8\)"):
-        veil_ratio(scene_with_shadows(30, 40), np.ones((8, 8), np.float32), AIRLIGHT)
+        weigh_veil(veil, small, small)
 
 
 def test_a_judgement_that_is_too_mild_is_put_right_at_full_size() -> None:

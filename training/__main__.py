@@ -149,7 +149,7 @@ def validate_command(data: Path, model: str, photos: int) -> None:
 @click.option("--model", default="bundled", show_default=True)
 @click.option("--photos", default=100, show_default=True)
 def calibrate_command(data: Path, model: str, photos: int) -> None:
-    """Fits dehaze.density's exponent on haze rendered over BSDS500's validation photos."""
+    """Fits dehaze.density's weights on haze rendered over BSDS500's validation photos."""
     import json
     from dataclasses import asdict
 

@@ -1,68 +1,81 @@
-"""Fits how far the darkest pixels are trusted: the exponent of ``dehaze.density``."""
+"""Fits how far the darkest pixels are trusted: the share and the exponent of ``dehaze.density``."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 
 from dehaze.datasets.synthesis import RenderedHaze
-from dehaze.density import EXPONENT, veil_ratio
+from dehaze.density import EXPONENT, SHARE
 from dehaze.eval.metrics import peak_signal_noise_ratio
-from dehaze.physics import TRANSMISSION_MINIMUM, recover_scene
+from dehaze.physics import TRANSMISSION_MINIMUM, Array, calibrated_veil, recover_scene
 from dehaze.pipeline import DehazePipeline
 
+_SHARES = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)
+_EXPONENTS = (0.0, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
 _SCALES = np.linspace(0.0, 2.5, 26)
-_EXPONENTS = np.linspace(0.0, 1.2, 25)
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """The best s = rho^k over some renderings; PSNR in dB, over RGB in [0, 1], means.
+    """The best weights over some renderings; PSNR in dB, over RGB in [0, 1], means.
 
     Attributes:
-        exponent: k.
+        share: w, the darkest pixels' share in the veil.
+        exponent: k of the scale s = rho^k.
         uncalibrated: PSNR with the veil as the model found it.
-        calibrated: PSNR with the veil scaled by s.
-        shipped: likewise, with the exponent of ``dehaze.density``.
-        oracle: PSNR with the scale of each photo that the truth would choose.
+        calibrated: PSNR with the veil weighed by w and k.
+        shipped: likewise, with the weights of ``dehaze.density``.
+        oracle: PSNR with the model's veil times the number that each photo's truth would choose.
+        grid: PSNR by "w k", for every pair that was tried.
     """
 
+    share: float
     exponent: float
     uncalibrated: float
     calibrated: float
     shipped: float
     oracle: float
+    grid: dict[str, float]
 
 
 def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibration:
-    """Tries exponents of a grid on renderings that the model has not seen."""
-    ratios, curves = [], []
+    """Tries the weights of a grid on renderings that the model has not seen; skies as they come."""
+    pairs = [*product(_SHARES, _EXPONENTS), (SHARE, EXPONENT)]
+    scores, oracles, plain = [], [], []
     for haze in rendered:
         result = pipeline(haze.hazy, refine="physics")
         assert result.transmission is not None
         assert result.airlight is not None
-        veil = 1.0 - result.transmission
-        ratios.append(max(1e-3, veil_ratio(haze.hazy, result.transmission, result.airlight)))
-        curve = []
-        for scale in _SCALES:
-            transmission = np.clip(1.0 - scale * veil, TRANSMISSION_MINIMUM, 1.0)
-            image = recover_scene(haze.hazy, transmission.astype(np.float32), result.airlight)
-            score = peak_signal_noise_ratio(image, haze.clear, data_range=1.0)
-            # A clear photo left alone is exact; no single photo may decide the mean.
-            curve.append(min(45.0, score))
-        curves.append(curve)
-
-    def mean_at(exponent: float) -> float:
-        scales = np.array(ratios) ** exponent
-        pairs = zip(scales, curves, strict=True)
-        return float(np.mean([np.interp(scale, _SCALES, curve) for scale, curve in pairs]))
-
-    best = max(_EXPONENTS.tolist(), key=mean_at)
+        veil, airlight = np.asarray(1.0 - result.transmission), result.airlight
+        weighed = [
+            calibrated_veil(haze.hazy, veil, airlight, share=share, exponent=exponent)
+            for share, exponent in pairs
+        ]
+        scores.append([_score(haze, candidate, airlight) for candidate in weighed])
+        scaled = [np.asarray(scale * veil, dtype=np.float32) for scale in _SCALES]
+        oracles.append(max(_score(haze, candidate, airlight) for candidate in scaled))
+        plain.append(_score(haze, veil, airlight))
+    means = np.mean(scores, axis=0).tolist()
+    best = int(np.argmax(means[:-1]))
     return Calibration(
-        exponent=best,
-        uncalibrated=mean_at(0.0),
-        calibrated=mean_at(best),
-        shipped=mean_at(EXPONENT),
-        oracle=float(np.max(curves, axis=1).mean()),
+        share=pairs[best][0],
+        exponent=pairs[best][1],
+        uncalibrated=float(np.mean(plain)),
+        calibrated=means[best],
+        shipped=means[-1],
+        oracle=float(np.mean(oracles)),
+        grid={
+            f"{share} {exponent}": mean
+            for (share, exponent), mean in zip(pairs[:-1], means[:-1], strict=True)
+        },
     )
+
+
+def _score(haze: RenderedHaze, veil: Array, airlight: Array) -> float:
+    transmission = np.clip(1.0 - veil, TRANSMISSION_MINIMUM, 1.0)
+    image = recover_scene(haze.hazy, transmission.astype(np.float32), airlight)
+    # A clear photo left alone is exact; no single photo may decide the mean.
+    return min(45.0, peak_signal_noise_ratio(image, haze.clear, data_range=1.0))

@@ -102,6 +102,12 @@ def draw_clear(photos: list[Array], size: tuple[int, int], rng: np.random.Genera
     return vary_colours(clear, rng)
 
 
+def with_contrast(clear: Array, factor: float) -> Array:
+    """The photo's differences from its mean times ``factor``, clipped to [0, 1]."""
+    middle = float(clear.mean())
+    return np.clip(middle + factor * (clear - middle), 0.0, 1.0).astype(np.float32)
+
+
 def vary_colours(clear: Array, rng: np.random.Generator) -> Array:
     """Varies exposure, gamma, contrast, saturation and white balance as cameras and editors do.
 
@@ -109,8 +115,7 @@ def vary_colours(clear: Array, rng: np.random.Generator) -> Array:
     a camera makes of a clear day, and a model that knows only them leaves a rest of the veil.
     """
     if rng.random() < 0.5:
-        middle = float(clear.mean())
-        clear = np.clip(middle + float(rng.uniform(1.0, 1.6)) * (clear - middle), 0.0, 1.0)
+        clear = with_contrast(clear, float(rng.uniform(1.0, 1.6)))
     grey = clear.mean(axis=2, keepdims=True)
     varied = grey + float(rng.uniform(0.75, 1.25)) * (clear - grey)
     varied = np.clip(varied, 0.0, 1.0) ** float(np.exp(rng.normal(0.0, 0.12)))

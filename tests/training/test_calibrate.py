@@ -5,6 +5,7 @@ from typing import Any, cast
 
 import cv2
 import numpy as np
+import pytest
 
 from dehaze.datasets.synthesis import RenderedHaze, render_haze
 from dehaze.pipeline import DehazePipeline
@@ -40,9 +41,17 @@ def test_a_model_that_is_too_mild_is_to_be_corrected_by_the_darkest_pixels() -> 
     scenes = renderings()
     fitted = calibrate(pipeline_that_finds(0.6, scenes), scenes)
     # The black dots name the density: they are to be believed nearly or quite.
-    assert fitted.exponent >= 0.8
+    assert fitted.share == 1.0 or fitted.exponent >= 0.8
     assert fitted.calibrated > fitted.uncalibrated + 3.0
-    assert fitted.oracle >= fitted.calibrated >= fitted.shipped > fitted.uncalibrated
+    assert fitted.calibrated >= fitted.shipped > fitted.uncalibrated + 2.0
+    assert fitted.calibrated == max(fitted.grid.values())
+    assert fitted.grid[f"{fitted.share} {fitted.exponent}"] == fitted.calibrated
+
+
+def test_neither_share_nor_exponent_is_the_model_as_it_is() -> None:
+    scenes = renderings()
+    fitted = calibrate(pipeline_that_finds(0.6, scenes), scenes)
+    assert fitted.grid["0.0 0.0"] == pytest.approx(fitted.uncalibrated, abs=0.05)
 
 
 def test_a_model_that_is_right_needs_no_correction() -> None:
