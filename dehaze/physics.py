@@ -24,6 +24,12 @@ Array = NDArray[np.float32]
 # 1 / t amplifies noise and compression blocks as it amplifies detail: below this they win.
 TRANSMISSION_MINIMUM = 0.12
 
+# What varies less than this within the radius, a share of the short side, may be noise or blocks of
+# JPEG, and is divided by no less than this t.
+_NOISE_FLOOR = 0.01
+_NOISE_RADIUS = 0.03
+_QUIET_TRANSMISSION = 0.5
+
 # How much the airlight is drawn to the photo's brightest tenth, per pixel, beside veils squared.
 # Of 0, .03, .1, .3 and 1 this was best on haze rendered over BSDS500's validation photos.
 _AIRLIGHT_PULL = 0.03
@@ -302,10 +308,47 @@ def _transmission_map(proxy: Array, hazy: Array, clear: Array) -> tuple[Array, A
     return airlight, slopes, intercepts
 
 
+def recover_quietly(hazy: Array, transmission: Array, airlight: Array) -> Array:
+    """``recover_scene`` that does not enlarge noise and compression blocks as it does detail.
+
+    With B the photo without what is weaker than the noise floor (smoothed by a guided filter whose
+    guide it is itself, so that edges stay in it),
+
+        J = (B - A) / t + A + (I - B) / max(t, .5).
+
+    Args:
+        hazy: I, float32 (H, W, 3) in [0, 1].
+        transmission: t, float32 (H, W), positive.
+        airlight: A, float32 (3,).
+
+    Returns:
+        J, float32 (H, W, 3) in [0, 1].
+    """
+    if float(transmission.min()) >= _QUIET_TRANSMISSION:
+        return recover_scene(hazy, transmission, airlight)
+    short = min(hazy.shape[:2])
+    subsample = max(1, short // _PROXY_SHORT_SIDE)
+    radius = max(1, round(_NOISE_RADIUS * short))
+    gain = 1.0 / transmission
+    quiet_gain = 1.0 / np.maximum(transmission, _QUIET_TRANSMISSION)
+    scene = np.empty_like(hazy)
+    for channel in range(3):
+        plane = hazy[..., channel].copy()
+        base = guided_filter(plane, plane, radius, _NOISE_FLOOR**2, subsample)
+        plane -= base
+        plane *= quiet_gain
+        base -= airlight[channel]
+        base *= gain
+        base += plane
+        base += airlight[channel]
+        np.clip(base, 0.0, 1.0, out=scene[..., channel])
+    return scene
+
+
 def _recover(photo: Array, airlight: Array, slopes: Array, intercepts: Array) -> Recovery:
     transmission = apply_coefficients(photo.mean(2), slopes, intercepts)
     np.clip(transmission, TRANSMISSION_MINIMUM, 1.0, out=transmission)
-    return Recovery(recover_scene(photo, transmission, airlight), transmission, airlight)
+    return Recovery(recover_quietly(photo, transmission, airlight), transmission, airlight)
 
 
 def recover_by_affine(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:

@@ -13,6 +13,7 @@ from dehaze.physics import (
     fit_scattering,
     guided_coefficients,
     guided_filter,
+    recover_quietly,
     recover_scene,
     resize,
     scatter,
@@ -197,3 +198,33 @@ def test_refinements_take_photos_of_any_shape(name: str, size: tuple[int, int]) 
     recovery = REFINEMENTS[name](photo, low, low, 1.0)
     assert recovery.image.shape == photo.shape
     assert np.isfinite(recovery.image).all()
+
+
+def test_noise_in_thick_haze_is_enlarged_less_than_edges() -> None:
+    rng = np.random.default_rng(0)
+    step = np.full((90, 120, 3), 0.2, dtype=np.float32)
+    step[:, 60:] = 0.7
+    transmission = np.full((90, 120), 0.2, dtype=np.float32)
+    noise = rng.normal(0.0, 0.004, step.shape).astype(np.float32)
+    hazy = scatter(step, transmission, AIRLIGHT) + noise
+    untouched = hazy.copy()
+    plain = recover_scene(hazy, transmission, AIRLIGHT)
+    quiet = recover_quietly(hazy, transmission, AIRLIGHT)
+    flat = np.s_[10:80, 10:50]
+    assert quiet[flat].std(axis=(0, 1)).max() < 0.6 * plain[flat].std(axis=(0, 1)).min()
+    # 1 / .5 of the noise, and not much less: nothing is smoothed away for good.
+    assert quiet[flat].std() > 1.2 * 0.004
+    height = quiet[20:70, 66:110].mean() - quiet[20:70, 10:54].mean()
+    assert height == pytest.approx(0.5, abs=0.02)
+    # The edge is as steep as it was.
+    rise = quiet[20:70, 61].mean() - quiet[20:70, 58].mean()
+    assert rise == pytest.approx(0.5, abs=0.05)
+    np.testing.assert_array_equal(hazy, untouched)
+
+
+def test_thin_haze_is_removed_as_the_model_says() -> None:
+    transmission = np.clip(veil(), 0.5, 1.0)
+    hazy = scatter(scene(), transmission, AIRLIGHT)
+    np.testing.assert_array_equal(
+        recover_quietly(hazy, transmission, AIRLIGHT), recover_scene(hazy, transmission, AIRLIGHT)
+    )
