@@ -61,7 +61,12 @@ def train(
     "--initial",
     type=click.Path(path_type=Path, exists=True),
     required=True,
-    help="The model that the first stage exported.",
+    help="The model that training starts from.",
+)
+@click.option(
+    "--teacher",
+    type=click.Path(path_type=Path, exists=True),
+    help="The model that inverts the renderings, if it is another.",
 )
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/coupled"))
@@ -78,6 +83,7 @@ def train(
 )
 def couple(
     initial: Path,
+    teacher: Path | None,
     data: Path,
     folder: Path,
     chunks: int,
@@ -94,10 +100,11 @@ def couple(
     from training.train import Run, load_training_photos
 
     photos = load_training_photos(data)
+    inverting = load_networks(teacher or initial)
+    inverting.unet.to(device)
+    inverting.text_encoder.to(device)
+    write_chunks(inverting, photos, folder / "pairs", chunks, seed)
     networks = load_networks(initial)
-    networks.unet.to(device)
-    networks.text_encoder.to(device)
-    write_chunks(networks, photos, folder / "pairs", chunks, seed)
     settings = replace(COUPLED, steps=steps, batch_size=batch_size, seed=seed)
     run = Run(folder, settings, device, networks)
     run.resume()

@@ -10,7 +10,7 @@ the clear photo J under the same caption with the word swapped for null text,
 
 Either picture still is what its caption says; the paths straighten and lead from I through z to J.
 z is less than normal noise, since plain DDIM inversion finds too little of it in fine detail: a
-quarter of each batch keeps the model at home in noise drawn at random.
+part of each batch keeps the model at home in noise drawn at random.
 
 Source: Liu, Gong and Liu, "Flow Straight and Fast", arXiv 2209.03003, section 2 (reflow); here the
 pairs of two captions share their noise.
@@ -145,26 +145,28 @@ def draw_sampler_timesteps(count: int, train_timesteps: int, generator: torch.Ge
 
 
 def coupled_batches(chunks: list[Chunk], photos: list[Array], networks: Networks) -> BatchSource:
-    """The second stage's batches: three quarters in pairs that share their noise.
+    """The second stage's batches: four fifths are of pairs that share their noise.
 
-    A pair's clear photo stands under the same caption with the word swapped for null text, one time
-    in four under the caption without the word: the pipeline's two readings. The last quarter is the
-    first stage's kind, with noise of its own.
+    Of 64 examples 36 are the clear photos of pairs, the harder part to learn, and 16 what they were
+    degraded to. A clear photo stands under its pair's caption with the word swapped for null text,
+    one time in four under the caption without the word: the pipeline's two readings. The last 12
+    are of the first stage's kind, with noise of their own.
     """
 
     def draw(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
         chunk = chunks[int(rng.integers(len(chunks)))]
-        pairs = rng.integers(len(chunk.captions), size=count * 9 // 16)
-        examples, noise = [], []
-        for position, index in enumerate(pairs):
+        drawn = rng.integers(len(chunk.captions), size=count * 9 // 16)
+        examples: list[Example] = []
+        noise: list[Tensor] = []
+        for position, index in enumerate(drawn):
             caption = chunk.captions[index]
             swapped = bool(rng.random() < 0.75)
             target = caption if swapped else without_its_word(caption)
-            examples.append(Example(chunk.clear[index].astype(np.float32), target, swapped))
+            pair = [Example(chunk.clear[index].astype(np.float32), target, swapped)]
             if position < count // 4:
-                examples.append(Example(chunk.degraded[index].astype(np.float32), caption, False))
-            shared = torch.from_numpy(chunk.noise[index].astype(np.float32))
-            noise += [shared] * (len(examples) - len(noise))
+                pair.append(Example(chunk.degraded[index].astype(np.float32), caption, False))
+            examples += pair
+            noise += [torch.from_numpy(chunk.noise[index].astype(np.float32))] * len(pair)
         size = chunk.clear.shape[1:3]
         alone = count - len(examples)
         examples += [draw_example(photos, size, rng) for _ in range(alone)]
