@@ -43,29 +43,39 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--megapixels", default="0.2,1,6,12,24", help="of a photo")
     parser.add_argument("--photos", type=int, default=3, help="in a folder, for size")
     parser.add_argument("--engine", default="diffusion")
+    parser.add_argument("--batch-size", help="photos that share the network; the command's default")
     given = parser.parse_args(arguments)
     options = ("--engine", given.engine)
+    if given.batch_size is not None:
+        options += ("--batch-size", given.batch_size)
     if given.what == "length":
         cases = [
             (int(count), float(given.megapixels.split(",")[0])) for count in given.counts.split(",")
         ]
     else:
-        cases = [(given.photos, float(size)) for size in given.megapixels.split(",")]
+        cases = [
+            (count, float(size))
+            for size in given.megapixels.split(",")
+            for count in (1, given.photos)
+        ]
     print("| photos | megapixels each | photos a minute | wall s | processor s | peak MB |")
     print("| ---: | ---: | ---: | ---: | ---: | ---: |")
     costs = []
     for count, megapixels in cases:
         cost = measure(count, megapixels, options)
-        costs.append((count, cost))
+        costs.append(((count, megapixels), cost))
         print(
             f"| {count} | {megapixels:g} | {60 * count / cost.wall:.1f} | {cost.wall:.1f} | "
             f"{cost.processor:.1f} | {cost.megabytes:.0f} |",
             flush=True,
         )
-    if given.what == "length":
-        for (fewer, before), (more, after) in pairwise(costs):
+    for ((fewer, size), before), ((more, same), after) in pairwise(costs):
+        if size == same:
             each = (after.processor - before.processor) / (more - fewer)
-            print(f"from {fewer} to {more} photos: {each:.3f} processor s for each more")
+            print(
+                f"from {fewer} to {more} photos of {size:g} megapixels: {each:.3f} processor s for "
+                "each more"
+            )
 
 
 def measure(count: int, megapixels: float, options: Sequence[str]) -> Cost:

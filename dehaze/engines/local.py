@@ -38,38 +38,50 @@ class _Room:
     def __init__(self, megapixels: float) -> None:
         self._limit = megapixels
         self._taken: list[float] = []
-        self._asked_for = False
+        self._asked: float | None = None
         self._changed = threading.Condition()
         self._closed = False
 
     def take(self, file: PhotoFile) -> None:
         """Wait until there is room; a file larger than the limit has it once it is alone."""
         with self._changed:
-            self._asked_for = True
+            self._asked = file.megapixels
             self._changed.notify_all()
-            self._changed.wait_for(
-                lambda: (
-                    self._closed
-                    or not self._taken
-                    or sum(self._taken) + file.megapixels <= self._limit
-                )
-            )
-            self._asked_for = False
+            self._changed.wait_for(lambda: not self._is_lacking())
+            self._asked = None
             self._taken.append(file.megapixels)
+
+    def _is_lacking(self) -> bool:
+        """Whether somebody asks for room that there is not."""
+        if self._asked is None or self._closed or not self._taken:
+            return False
+        return sum(self._taken) + self._asked > self._limit
 
     def give_back(self, megapixels: float) -> None:
         with self._changed:
             self._taken.remove(megapixels)
             self._changed.notify_all()
 
-    def wait_for(self, read: Future[Any]) -> bool:
-        """Wait until a photo is read, or waits for room itself: whether it is read."""
+    def wait_for(self, read: Future[Any], writing: Iterable[Future[Any]]) -> bool:
+        """Wait until a photo is read, or waits for room that no write will give back.
+
+        Args:
+            read: done once the photo is read.
+            writing: what is being written.
+
+        Returns:
+            whether it is read.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: read.done() or self._asked_for)
+            self._changed.wait_for(
+                lambda: (
+                    read.done() or (self._is_lacking() and all(write.done() for write in writing))
+                )
+            )
         return read.done()
 
-    def look_again(self) -> None:
-        """To be called when a photo has been read."""
+    def look_again(self, _: Future[Any]) -> None:
+        """To be called when a photo has been read or written."""
         with self._changed:
             self._changed.notify_all()
 
@@ -154,11 +166,11 @@ class LocalExecutor:
             def read_on() -> None:
                 for task in islice(waiting, worker.batch_size - len(reading)):
                     future = readers.submit(read, task)
-                    future.add_done_callback(lambda _: room.look_again())
+                    future.add_done_callback(room.look_again)
                     reading.append(future)
 
             def next_batch() -> list[_Held]:
-                if not reading or (gathered and not room.wait_for(reading[0])):
+                if not reading or (gathered and not room.wait_for(reading[0], writing)):
                     return gathered.oldest()
                 opened, taken = reading.popleft().result()
                 read_on()
@@ -176,7 +188,9 @@ class LocalExecutor:
                         room.give_back(taken)
                         report(one)
                     else:
-                        writing.append(writers.submit(write, one, taken))
+                        future = writers.submit(write, one, taken)
+                        future.add_done_callback(room.look_again)
+                        writing.append(future)
 
             try:
                 read_on()

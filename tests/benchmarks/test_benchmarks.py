@@ -40,4 +40,4 @@ def test_cost_is_measured_photo_by_photo() -> None:
     rows = [line.split(" | ") for line in said.splitlines() if line[2:3].isdigit()]
     assert [row[0] for row in rows] == ["| 1", "| 3"]
     assert all(float(row[4]) > 0 for row in rows)
-    assert "from 1 to 3 photos: " in said
+    assert "from 1 to 3 photos of 0.2 megapixels: " in said
