@@ -329,16 +329,15 @@ def recover_quietly(hazy: Array, transmission: Array, airlight: Array) -> Array:
     short = min(hazy.shape[:2])
     subsample = max(1, short // _PROXY_SHORT_SIDE)
     radius = max(1, round(_NOISE_RADIUS * short))
-    gain = 1.0 / transmission
-    quiet_gain = 1.0 / np.maximum(transmission, _QUIET_TRANSMISSION)
+    quiet = np.maximum(transmission, _QUIET_TRANSMISSION)
     scene = np.empty_like(hazy)
     for channel in range(3):
         plane = hazy[..., channel].copy()
         base = guided_filter(plane, plane, radius, _NOISE_FLOOR**2, subsample)
         plane -= base
-        plane *= quiet_gain
+        plane /= quiet
         base -= airlight[channel]
-        base *= gain
+        base /= transmission
         base += plane
         base += airlight[channel]
         np.clip(base, 0.0, 1.0, out=scene[..., channel])
