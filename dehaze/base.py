@@ -20,10 +20,17 @@ from torch import Tensor
 
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession, controlled_attention
-from dehaze.inversion import DDIMTable, InversionResult, Inverter, NetworkFunction, denoise
+from dehaze.inversion import (
+    DDIMTable,
+    InversionResult,
+    InversionTrace,
+    Inverter,
+    NetworkFunction,
+    denoise,
+)
 from dehaze.inversion.adjustment import adjusted_invert
 from dehaze.inversion.criteria import get_criterion
-from dehaze.inversion.implicit import picard_paths
+from dehaze.inversion.implicit import StepSettings, picard_paths, solve_steps
 from dehaze.inversion.reconstruction import (
     PLAIN,
     Anchors,
@@ -320,6 +327,33 @@ class InversionPipeline(DiffusionPipeline):
             context = self._embed(source)
         network = self._network(AttentionSession(), inversion.table, context, guidance_scale)
         return picard_paths(inversion, network, i, starts=starts, iterations=iterations)
+
+    def solve_steps(
+        self,
+        inversion: InversionResult,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        solver: str,
+        tolerance: float,
+        max_iterations: int,
+        criterion: str = "intra-path",
+        predictor: str = "previous",
+        relaxation: str = "none",
+        guidance_scale: float = 1.0,
+    ) -> tuple[Tensor, InversionTrace]:
+        """Each step of an inversion solved anew by itself, (n, B, C, h, w), and how that went.
+
+        See ``dehaze.inversion.implicit.solve_steps``; prompt, word and guidance are those that the
+        photo was inverted under, the settings those of ``invert``. Evaluations are not doubled
+        under guidance.
+        """
+        source, _ = self.prompt_and_span(prompt, word)
+        with torch.no_grad():
+            context = self._embed(source)
+        network = self._network(AttentionSession(), inversion.table, context, guidance_scale)
+        settings = StepSettings(tolerance, max_iterations, criterion, predictor, relaxation)
+        return solve_steps(inversion, network, settings, solver=solver)
 
     @torch.no_grad()
     def codec_roundtrip(self, image: Any) -> Array:

@@ -103,10 +103,8 @@ class InversionMethod:
 def best_method() -> InversionMethod:
     """``best_at_equal_cost`` as a row of the table."""
     best = best_at_equal_cost(1)
-    return InversionMethod(
-        best["solver"], best["predictor"], best["relaxation"], iterations=None,
-        tolerance=None,
-    )  # fmt: skip
+    named = {name: best[name] for name in ("solver", "predictor", "relaxation", "criterion")}
+    return InversionMethod(**named, iterations=None, tolerance=None)
 
 
 _READERS: dict[str, Callable[[str], Any]] = {

@@ -74,7 +74,7 @@ def _modes() -> Iterable[str]:
     metavar="NAME",
     help=(
         "A wrong name lists them. One that is named runs as it was published; else what "
-        "reconstructs best for its cost: nesterov, extrapolated, relaxed, of 7 iterations."
+        "reconstructs best for its cost: anderson, extrapolated, relaxed, of 7 iterations."
     ),
 )
 @click.option(
@@ -92,8 +92,6 @@ def _modes() -> Iterable[str]:
 @click.option(
     "--criterion",
     type=RegistryChoice(_criteria),
-    default="intra-path",
-    show_default=True,
     metavar="NAME",
     help="When a step is solved; a wrong name lists them.",
 )
@@ -207,7 +205,7 @@ def _complete(settings: dict[str, Any], steps: int) -> dict[str, Any]:
     base = (
         best_at_equal_cost(steps)
         if settings["solver"] is None
-        else {"predictor": "previous", "relaxation": "none"}
+        else {"predictor": "previous", "relaxation": "none", "criterion": "intra-path"}
     )
     return settings | {name: value for name, value in base.items() if settings[name] is None}
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -70,41 +70,88 @@ def implicit_invert(
         settings: of every step.
         solver: name of a registered solver.
     """
-    entry = get_solver(solver)
-    criterion = get_criterion(settings.criterion)
-    predict = get_predictor(settings.predictor).predict
-    factor = get_relaxation(settings.relaxation).factor
     trajectory = [latents]
     noise: list[Tensor] = []
     solutions: list[Solution] = []
     for i in range(1, depth + 1):
-        previous = trajectory[-1]
-        starts = [predict(table, i, trajectory, noise)]
-        if criterion.paths == 2:
-            starts.append(noised(table, latents, i, seed=_SECOND_PATH_SEED + i))
-        solution = entry.of_step(i, table.steps)(
-            step_map(table, network, previous.repeat(criterion.paths, 1, 1, 1), i),
-            torch.cat(starts),
-            tolerance=settings.tolerance,
-            max_iterations=settings.max_iterations,
-            criterion=criterion,
-            relaxation=factor(table, i, latents[0].numel()),
-        )
-        noise.append(table.noise_of_step(solution.z, previous, i))
+        solution = _solve_step(table, network, i, trajectory, noise, settings, solver)
+        noise.append(table.noise_of_step(solution.z, trajectory[-1], i))
         trajectory.append(solution.z)
         solutions.append(solution)
         on_step(i)
-    stacked = {
-        name: torch.stack([getattr(solution, name) for solution in solutions]).cpu()
-        for name in InversionTrace.__dataclass_fields__
-    }
     return InversionResult(
         torch.stack(trajectory),
         torch.stack(noise),
         table,
-        InversionTrace(**stacked),
+        _trace(solutions),
         method=solver,
     )
+
+
+@torch.no_grad()
+def solve_steps(
+    inversion: InversionResult, network: NetworkFunction, settings: StepSettings, *, solver: str
+) -> tuple[Tensor, InversionTrace]:
+    """Each step of an inversion solved anew, from the z_{i-1} that the inversion has there.
+
+    Errors of a step do not reach the next one: how a solver, a criterion or a bound fares is seen
+    at every step by itself.
+
+    Args:
+        inversion: along DDIM's trajectory.
+        network: under the inversion's prompt.
+        settings: of every step.
+        solver: name of a registered solver.
+
+    Returns:
+        (n, B, C, H, W), the solutions of the steps 1 .. n, and how the solver fared.
+    """
+    solutions = [
+        _solve_step(
+            inversion.table,
+            network,
+            i,
+            list(inversion.trajectory[:i]),
+            list(inversion.noise[: i - 1]),
+            settings,
+            solver,
+        )
+        for i in range(1, inversion.steps + 1)
+    ]
+    return torch.stack([solution.z for solution in solutions]), _trace(solutions)
+
+
+def _solve_step(
+    table: DDIMTable,
+    network: NetworkFunction,
+    i: int,
+    trajectory: Sequence[Tensor],
+    noise: Sequence[Tensor],
+    settings: StepSettings,
+    solver: str,
+) -> Solution:
+    """z_i of z_0 .. z_{i-1} and the noises that led there."""
+    criterion = get_criterion(settings.criterion)
+    previous, clean = trajectory[-1], trajectory[0]
+    starts = [get_predictor(settings.predictor).predict(table, i, trajectory, noise)]
+    if criterion.paths == 2:
+        starts.append(noised(table, clean, i, seed=_SECOND_PATH_SEED + i))
+    return get_solver(solver).of_step(i, table.steps)(
+        step_map(table, network, previous.repeat(criterion.paths, 1, 1, 1), i),
+        torch.cat(starts),
+        tolerance=criterion.tolerance_of_step(i, settings.tolerance),
+        max_iterations=settings.max_iterations,
+        criterion=criterion,
+        relaxation=get_relaxation(settings.relaxation).lengthen(table, i, clean.shape),
+    )
+
+
+def _trace(solutions: Sequence[Solution]) -> InversionTrace:
+    stacked = {
+        name: torch.stack([getattr(solution, name) for solution in solutions]).cpu()
+        for name in InversionTrace.__dataclass_fields__
+    }
+    return InversionTrace(**stacked)
 
 
 def noised(table: DDIMTable, clean: Tensor, i: int, *, seed: int) -> Tensor:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from dehaze.inversion.criteria import Criterion, Evaluation, measure
+from dehaze.inversion.relaxation import Update, as_it_is
 
 FixedPointMap = Callable[[Tensor, Tensor], Tensor]
 
@@ -52,8 +53,8 @@ class Solver(Protocol):
     """The signature that every solver has.
 
     ``z_start`` is (paths * B, C, H, W): the starts of the B samples, then those of the criterion's
-    second path. A row's position among these is what f is told. ``relaxation``
-    is the factor w by which the first update is lengthened: z_1 = z_0 + w (f(z_0) - z_0).
+    second path. A row's position among these is what f is told. ``relaxation`` is what lengthens
+    the first update: z_1 = z_0 + relaxation(f(z_0) - z_0).
     """
 
     def __call__(
@@ -64,7 +65,7 @@ class Solver(Protocol):
         tolerance: float,
         max_iterations: int,
         criterion: Criterion,
-        relaxation: float = 1.0,
+        relaxation: Update = as_it_is,
     ) -> Solution: ...
 
 
@@ -149,7 +150,7 @@ def ddim(
     tolerance: float,
     max_iterations: int,
     criterion: Criterion,
-    relaxation: float = 1.0,
+    relaxation: Update = as_it_is,
 ) -> Solution:
     """Plain DDIM inversion, the baseline: z = f(z_{i-1}), once.
 
@@ -162,7 +163,7 @@ def ddim(
     unknown = torch.full((batch,), torch.nan, device=z_start.device)
     start = z_start[:batch]
     return Solution(
-        z=torch.lerp(start, f(start, everyone), relaxation),
+        z=_relaxed(start, f(start, everyone), relaxation),
         iterations=once,
         nfe=once.clone(),
         residuals=unknown[None],
@@ -171,6 +172,11 @@ def ddim(
         contraction=unknown,
         converged=torch.zeros(batch, dtype=torch.bool, device=z_start.device),
     )
+
+
+def _relaxed(start: Tensor, mapped: Tensor, relaxation: Update) -> Tensor:
+    # Not start + (mapped - start), which is mapped but for rounding.
+    return mapped if relaxation is as_it_is else start + relaxation(mapped - start)
 
 
 _EASYINV_KEPT = 0.5
@@ -191,7 +197,7 @@ def easyinv(
     tolerance: float,
     max_iterations: int,
     criterion: Criterion,
-    relaxation: float = 1.0,
+    relaxation: Update = as_it_is,
 ) -> Solution:
     """EasyInv: plain DDIM inversion, then z_i <- eta z_i + (1 - eta) z_{i-1}, eta = 0.5.
 
@@ -227,7 +233,7 @@ def register_update_rule(
             tolerance: float,
             max_iterations: int,
             criterion: Criterion,
-            relaxation: float = 1.0,
+            relaxation: Update = as_it_is,
         ) -> Solution:
             return iterate(
                 f,
@@ -258,7 +264,7 @@ def iterate(
     tolerance: float,
     max_iterations: int,
     criterion: Criterion,
-    relaxation: float = 1.0,
+    relaxation: Update = as_it_is,
 ) -> Solution:
     """Evaluates f and updates, until each sample's criterion is below the tolerance.
 
@@ -282,7 +288,7 @@ def iterate(
         rows = (first_rows + active).flatten()
         history = [*history[1 - window :], Evaluation(z[rows], f(z[rows], rows))]
         following = update(history)
-        z[rows] = torch.lerp(z, following, relaxation) if k == 0 else following
+        z[rows] = _relaxed(z, following, relaxation) if k == 0 else following
         before = history[-2] if k > 0 else None
         measured = measure(history[-1], before, z[rows], paths)
         residuals[k, active], inter[k, active] = measured.intra, measured.inter

@@ -51,7 +51,7 @@ def test_without_a_solver_the_best_settings_at_equal_cost_are_taken(
     done = call(picture, any_model, "--steps", 5, "--tolerance", 1e-9)
     assert done.exit_code == 0, done.output
     best = InversionResult.load(picture.parent / "made" / "photo.safetensors")
-    assert best.method == "nesterov"
+    assert best.method == "anderson"
     assert best.trace.iterations.tolist() == [[7]] * 5
     assert call(picture, any_model, "--steps", 5, "--solver", "ddim").exit_code == 0
     plain = InversionResult.load(picture.parent / "made" / "photo.safetensors")

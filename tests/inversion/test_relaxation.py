@@ -8,7 +8,7 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from dehaze.inversion import DDIMTable, Inverter, list_relaxations
-from dehaze.inversion.relaxation import get_relaxation
+from dehaze.inversion.relaxation import cosines, get_relaxation
 
 
 def table_of(steps: int, spacing: str = "leading", *, zero_terminal: bool = False) -> DDIMTable:
@@ -51,19 +51,53 @@ def test_where_the_network_is_the_wiener_filter_one_evaluation_solves_each_step(
     assert (plain.trajectory - exact.trajectory).abs().max() > 1e-3
 
 
-def test_the_factor_grows_from_one_as_the_signal_drowns() -> None:
+def factor(name: str, table: DDIMTable, i: int, residual: Tensor) -> float:
+    """By how much the update of step i is longer than the residual."""
+    update = get_relaxation(name).lengthen(table, i, residual.shape)(residual)
+    length = float(update.norm() / residual.norm())
+    torch.testing.assert_close(update, length * residual, rtol=1e-6, atol=1e-9)
+    return length
+
+
+def wave(row: int, column: int) -> Tensor:
+    """One wave of the cosine transform, of 16 x 24 values in each of 12 channels."""
+    return torch.outer(cosines(16)[row], cosines(24)[column]).expand(1, 12, -1, -1).contiguous()
+
+
+@pytest.mark.parametrize("name", ["wiener", "spectral"])
+def test_the_factor_grows_from_one_as_the_signal_drowns(name: str) -> None:
     table = table_of(20, "noisy-end", zero_terminal=True)
-    factors = [get_relaxation("wiener").factor(table, i, 4096) for i in range(1, 21)]
-    assert all(factor >= 1.0 for factor in factors)
-    # Never longer than where nothing is left of the signal: 1 / (1 - B_i / s_i).
+    factors = [factor(name, table, i, wave(1, 1)) for i in range(1, 21)]
+    shares = []
     for i in range(2, 21):
-        assert factors[i - 1] <= 1.0 / (1.0 - table.coefficients(i)[1] / table.sigma(i)) + 1e-12
-    assert factors[1] < 1.05
+        # Where nothing is left of the signal: 1 / (1 - B_i / s_i).
+        limit = 1.0 / (1.0 - table.coefficients(i)[1] / table.sigma(i))
+        shares.append((factors[i - 1] - 1.0) / (limit - 1.0))
+    assert all(0.0 <= share <= 1.0 + 1e-9 for share in shares)
+    assert shares[0] < 0.6
+    assert shares[-1] > 0.8
     assert factors[-1] > 1.3
 
 
+def test_fine_waves_are_lengthened_more_than_coarse_ones() -> None:
+    table = table_of(20, "noisy-end", zero_terminal=True)
+    for i in range(2, 18):
+        waves = (wave(0, 0), wave(2, 3), wave(8, 0), wave(15, 23))
+        factors = [factor("spectral", table, i, one) for one in waves]
+        assert factors == sorted(factors)
+        assert factors[-1] > factors[0] * 1.01
+        assert len({round(factor("wiener", table, i, one), 9) for one in waves}) == 1
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 24])
+def test_the_cosine_transform_is_orthonormal_and_its_first_row_the_mean(size: int) -> None:
+    rows = cosines(size)
+    torch.testing.assert_close(rows @ rows.T, torch.eye(size, dtype=torch.float64))
+    torch.testing.assert_close(rows[0], torch.full((size,), size**-0.5, dtype=torch.float64))
+
+
 def test_unrelaxed_is_as_the_solver_makes_it() -> None:
-    assert get_relaxation("none").factor(table_of(10), 3, 60) == 1.0
+    assert factor("none", table_of(10), 3, wave(2, 2)) == 1.0
 
 
 @pytest.mark.parametrize("relaxation", list_relaxations())

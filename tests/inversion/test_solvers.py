@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -228,7 +229,7 @@ def test_a_relaxed_first_update_solves_a_linear_map_at_once(name: str) -> None:
             tolerance=1e-300,
             max_iterations=1,
             criterion=INTRA,
-            relaxation=1.0 / (1.0 - rate),
+            relaxation=partial(torch.mul, torch.tensor(1.0 / (1.0 - rate), dtype=torch.float64)),
         )
         torch.testing.assert_close(solution.z, torch.ones_like(START))
 
@@ -237,7 +238,12 @@ def test_a_relaxed_first_update_solves_a_linear_map_at_once(name: str) -> None:
 def test_only_the_first_update_is_relaxed(factor: float, left: float) -> None:
     _, f = linear_map([0.5] * 3)
     solution = get_solver("fixed-point").solve(
-        f, START, tolerance=1e-300, max_iterations=3, criterion=INTRA, relaxation=factor
+        f,
+        START,
+        tolerance=1e-300,
+        max_iterations=3,
+        criterion=INTRA,
+        relaxation=lambda update: factor * update,
     )
     # After the first update the error is 1 - w / 2; then it is halved twice.
     torch.testing.assert_close(1.0 - solution.z, torch.full_like(START, left / 4.0))

@@ -10,6 +10,7 @@ import click
 
 from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
 from dehaze.commands.evaluate.appearance import appearance
+from dehaze.commands.evaluate.convergence import convergence
 from dehaze.commands.evaluate.parameters import Names, Numbers, Size, command_line
 from dehaze.commands.evaluate.pie_bench import pie_bench
 
@@ -487,4 +488,5 @@ def _perceptual_metrics(
 
 
 evaluate.add_command(appearance)
+evaluate.add_command(convergence)
 evaluate.add_command(pie_bench)

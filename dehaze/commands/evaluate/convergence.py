@@ -1,0 +1,74 @@
+"""``dehaze evaluate convergence``: whether the bound holds, and which residual vanishes first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from dehaze.commands import CommandError, quiet_libraries
+from dehaze.commands.evaluate.parameters import Numbers, command_line
+
+
+@click.command(short_help="Hold certificate, Anderson and both residuals against exact steps.")
+@click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("evaluation"),
+    show_default=True,
+    metavar="FOLDER",
+    help="Where convergence.md and .png go; made if missing.",
+)
+@click.option(
+    "--steps",
+    type=Numbers(int),
+    default="6,10,20,50",
+    show_default=True,
+    help="Numbers of steps with commas between them.",
+)
+@click.option(
+    "--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread."
+)
+@click.option("--model", default="bundled", show_default=True, help="As in run.")
+@click.option("--device", default="auto", show_default=True)
+def convergence(
+    pictures: Path, output: Path, steps: tuple[int, ...], limit: int | None, model: str, device: str
+) -> None:
+    """Solve every step of the inversions of the pictures in FOLDER exactly, and compare.
+
+    For each number of steps: how often Banach's bound is at least the true error, what Anderson
+    costs beside Picard, and whether the intra-path residual vanishes before the inter-path one.
+    """
+    quiet_libraries()
+    from dehaze.base import as_pixels
+    from dehaze.datasets import DatasetNotFoundError, open_photo_folder, read_rgb
+    from dehaze.eval.inversion import InversionEvaluationError, import_figure
+    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
+    from dehaze.eval.steps import draw_order, study_steps, study_table
+    from dehaze.images import PhotoError, write_bytes
+    from dehaze.inversion import NonFiniteError
+
+    try:
+        import_figure()
+        dataset = open_photo_folder(pictures)
+        samples = dataset.samples if limit is None else dataset.spread(limit)
+        photos = [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples]
+        pipeline = load_pipeline(PipelineOptions(model=model, device=device))
+        studies = [study_steps(pipeline, photos, steps=count) for count in steps]
+        text = study_table(studies, command_line())
+        click.echo(text)
+        output.mkdir(parents=True, exist_ok=True)
+        write_bytes(output / "convergence.md", text.encode())
+        write_bytes(output / "convergence.png", draw_order(studies))
+    except (
+        DatasetNotFoundError,
+        InversionEvaluationError,
+        MethodError,
+        NonFiniteError,
+        PhotoError,
+        ValueError,
+    ) as error:
+        raise CommandError(str(error)) from error
+    click.echo(f"Written: {output / 'convergence.md'}, {output / 'convergence.png'}", err=True)

@@ -1,0 +1,226 @@
+"""How the steps of inversions converge: the certificate, Anderson and Picard, one path and two.
+
+Every step is solved anew from the z_{i-1} of a converged inversion, so that nothing is carried from
+one step to the next, and is held against a solution run to a relative residual of 1e-7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dehaze.eval.inversion import as_png, import_figure
+from dehaze.inversion import InversionResult
+from dehaze.inversion.criteria import root_mean_square
+
+Array = NDArray[np.float32]
+
+SETTLED = 1e-7
+"""Relative residual of the solutions that all else is held against; float32 reaches it."""
+
+CERTIFIED = {
+    "Picard 2": ("fixed-point", 2),
+    "Picard 3": ("fixed-point", 3),
+    "Anderson 4": ("anderson", 4),
+}
+"""Solver and iterations after which the bound is held against the error, by name."""
+
+RACE_TOLERANCE = 1e-4
+"""To which Anderson and Picard solve each step."""
+
+VANISHED = 1e-2
+"""Below which a residual counts as gone."""
+
+_LONGEST = 40
+_RACE_LIMIT = 30
+_TWO_PATHS = 10
+
+
+@dataclass(frozen=True)
+class StepStudy:
+    """What was seen at one number of steps N, over M photos.
+
+    Attributes:
+        steps: N.
+        photos: M.
+        settled: share of the steps whose solution came to rest; only these are compared.
+        certified: share of the steps where Banach's bound was at least the true error, by name
+            in ``CERTIFIED``.
+        tightness: median of bound / error, likewise; infinite bounds among them.
+        contractive: share of the steps whose constant was below 1 after three Picard iterations.
+        picard, anderson: int64 (M, N), evaluations until the residual is below 1e-4, 30 at most.
+        intra, inter: (M, N, K), both residuals of Picard on two paths, started from z_{i-1} and
+            from noise.
+    """
+
+    steps: int
+    photos: int
+    settled: float
+    certified: dict[str, float]
+    tightness: dict[str, float]
+    contractive: float
+    picard: NDArray[np.int64]
+    anderson: NDArray[np.int64]
+    intra: NDArray[np.float64]
+    inter: NDArray[np.float64]
+
+    @property
+    def anderson_cost(self) -> float:
+        """Anderson's evaluations over Picard's, all steps together."""
+        return float(self.anderson.sum() / self.picard.sum())
+
+    @property
+    def anderson_held(self) -> float:
+        """Share of the steps where Anderson took at most a tenth more than Picard."""
+        return float((self.anderson <= 1.1 * self.picard).mean())
+
+    @property
+    def anderson_worst(self) -> int:
+        """The most evaluations that Anderson took more than Picard at any step."""
+        return int((self.anderson - self.picard).max())
+
+    @property
+    def order(self) -> tuple[float, float, float]:
+        """Shares of the steps where the intra-path residual falls below 1e-2 before the inter-path
+        one does, with it, and after it; one that never falls does so last."""
+        first, second = (_fell(values) for values in (self.intra, self.inter))
+        return tuple(  # type: ignore[return-value]
+            float(share.mean()) for share in (first < second, first == second, first > second)
+        )
+
+    def markdown(self) -> str:
+        """One row of the table."""
+        certified = " | ".join(
+            f"{100 * self.certified[name]:.1f} % ({self.tightness[name]:.1f})" for name in CERTIFIED
+        )
+        before, together, after = (f"{100 * share:.0f} %" for share in self.order)
+        return (
+            f"| {self.steps} | {100 * self.settled:.0f} % | {certified} "
+            f"| {100 * self.contractive:.0f} % | {self.picard.mean():.2f} "
+            f"| {self.anderson.mean():.2f} | {100 * self.anderson_held:.1f} % "
+            f"| {self.anderson_worst:+d} | {before} | {together} | {after} |"
+        )
+
+
+HEADER = (
+    f"| steps | settled | {' | '.join(CERTIFIED)} | contractive | Picard, NFE a step | Anderson "
+    "| within 1.1 of Picard | worst step | intra first | together | inter first |\n"
+    "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+)
+
+
+def study_table(studies: Sequence[StepStudy], command: str) -> str:
+    """The studies as Markdown, a row for each number of steps."""
+    rows = "\n".join(study.markdown() for study in studies)
+    return (
+        f"{studies[0].photos} photos. Settled: solved to {SETTLED:g}. {', '.join(CERTIFIED)}: "
+        "share of the settled steps where the bound held after so many iterations (median of "
+        f"bound / error). NFE: until {RACE_TOLERANCE:g}. First: below {VANISHED:g}, of "
+        f"{_TWO_PATHS} iterations.\n\n{HEADER}\n{rows}\n\n`{command}`\n"
+    )
+
+
+def study_steps(pipeline: Any, photos: Sequence[Array], *, steps: int) -> StepStudy:
+    """Solves every step of every photo in all the ways that ``StepStudy`` compares.
+
+    Args:
+        pipeline: a ``DehazePipeline``.
+        photos: float32 (H, W, 3) RGB in [0, 1].
+        steps: N.
+
+    Raises:
+        NonFiniteError: the network returned values that are not finite.
+    """
+    seen = [_study_photo(pipeline, photo, steps) for photo in photos]
+    of = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
+    known = of["settled"]
+    ratios = {k: (of[f"bound {k}"] / of[f"error {k}"])[known] for k in CERTIFIED}
+    return StepStudy(
+        steps,
+        len(photos),
+        settled=float(known.mean()),
+        certified={k: float((ratio >= 1.0).mean()) for k, ratio in ratios.items()},
+        tightness={k: float(np.median(ratio)) for k, ratio in ratios.items()},
+        contractive=float((of["contraction"] < 1.0).mean()),
+        picard=of["picard"],
+        anderson=of["anderson"],
+        intra=of["intra"],
+        inter=of["inter"],
+    )
+
+
+def _study_photo(pipeline: Any, photo: Array, steps: int) -> dict[str, NDArray[Any]]:
+    """What ``StepStudy`` is made of, each (N,) or (N, K)."""
+    limits = {"tolerance": SETTLED, "max_iterations": _LONGEST}
+    solved: InversionResult = pipeline.invert(photo, steps=steps, solver="anderson", **limits)
+    found: dict[str, NDArray[Any]] = {"settled": solved.trace.converged[:, 0].numpy()}
+    for name, (solver, iterations) in CERTIFIED.items():
+        short, trace = pipeline.solve_steps(
+            solved, solver=solver, tolerance=1e-12, max_iterations=iterations
+        )
+        found[f"bound {name}"] = trace.bounds[:, -1, 0].double().numpy()
+        found[f"error {name}"] = _distance(short[:, 0], solved.trajectory[1:, 0])
+        if name == "Picard 3":
+            found["contraction"] = trace.contraction[:, 0].numpy()
+    for name, solver in (("picard", "fixed-point"), ("anderson", "anderson")):
+        _, trace = pipeline.solve_steps(
+            solved, solver=solver, tolerance=RACE_TOLERANCE, max_iterations=_RACE_LIMIT
+        )
+        found[name] = trace.nfe[:, 0].numpy()
+    _, trace = pipeline.solve_steps(
+        solved,
+        solver="fixed-point",
+        criterion="inter-path",
+        tolerance=1e-12,
+        max_iterations=_TWO_PATHS,
+    )
+    found["intra"] = trace.residuals[:, :, 0].double().numpy()
+    found["inter"] = trace.inter[:, :, 0].double().numpy()
+    return found
+
+
+def _distance(one: Tensor, other: Tensor) -> NDArray[np.float64]:
+    """Relative rms of the difference, (N,)."""
+    difference = root_mean_square((one - other).double()) / root_mean_square(other.double())
+    return difference.clamp(min=torch.finfo(torch.float64).tiny).cpu().numpy()
+
+
+def _fell(residuals: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(..., K) -> (...): the first iteration from which on the residual is below ``VANISHED``; K
+    where there is none."""
+    above = residuals >= VANISHED
+    last = residuals.shape[-1] - np.argmax(above[..., ::-1], axis=-1)
+    return np.where(above.any(-1), last, 0)
+
+
+def draw_order(studies: Sequence[StepStudy]) -> bytes:
+    """Both residuals over the iterations, medians over photos and steps, as PNG.
+
+    Raises:
+        InversionEvaluationError: matplotlib is missing.
+    """
+    figure = import_figure()(figsize=(3.4 * len(studies), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(studies), squeeze=False, sharey=True)[0]
+    for axis, study in zip(axes, studies, strict=True):
+        groups = (("step 1", slice(0, 1)), ("later steps", slice(1, None)))
+        for color, (group, steps) in zip(("C3", "C0"), groups, strict=True):
+            for values, path, style in (
+                (study.intra, "intra-path", ".-"),
+                (study.inter, "inter-path", ".--"),
+            ):
+                curve = np.median(values[:, steps].reshape(-1, values.shape[-1]), 0)
+                axis.semilogy(
+                    range(1, len(curve) + 1), curve, style, color=color, label=f"{path}, {group}"
+                )
+        axis.axhline(VANISHED, color="black", linewidth=0.8, linestyle=":")
+        axis.set(title=f"{study.steps} steps", xlabel="iteration")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("relative residual")
+    axes[0].legend(fontsize="x-small")
+    return as_png(figure)

@@ -1,0 +1,88 @@
+"""``dehaze.eval.steps``: what is compared, and what it says of the model that ships."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.eval.steps import CERTIFIED, StepStudy, draw_order, study_steps, study_table
+from dehaze.pipeline import DehazePipeline
+
+Array = NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def study(bundled: DehazePipeline) -> StepStudy:
+    """The default number of steps, two made-up scenes."""
+    rng = np.random.default_rng(7)
+    photos = []
+    for _ in range(2):
+        scene = np.linspace(0.8, 0.3, 40, dtype=np.float32)[:, None, None] * np.ones((40, 60, 3))
+        for _ in range(12):
+            top, left = int(rng.integers(8, 30)), int(rng.integers(0, 50))
+            scene[top : top + 10, left : left + 8] = rng.uniform(0, 1, 3)
+        photos.append(scene.astype(np.float32))
+    return study_steps(bundled, photos, steps=bundled.description.steps)
+
+
+def test_the_bound_holds_for_nineteen_steps_in_twenty_of_the_default(study: StepStudy) -> None:
+    assert study.settled >= 0.9
+    for name in CERTIFIED:
+        assert study.certified[name] >= 0.95
+
+
+def test_anderson_never_costs_a_tenth_more_than_picard_on_the_bundled_model(
+    study: StepStudy,
+) -> None:
+    assert study.anderson_held == 1.0
+    assert study.anderson_cost < 1.0
+
+
+def test_the_residuals_of_both_paths_fall(study: StepStudy) -> None:
+    later = (slice(None), slice(1, None))
+    for values in (study.intra, study.inter):
+        assert (values[later][..., -1] < 0.1 * values[later][..., 0]).all()
+    # Two starts are farther apart than one iterate is from the next.
+    assert np.median(study.inter / study.intra) > 1.0
+    assert sum(study.order) == pytest.approx(1.0)
+
+
+def test_the_order_counts_the_iteration_after_which_a_residual_stays_below(
+    study: StepStudy,
+) -> None:
+    intra = np.array([[[0.5, 0.001, 0.5, 0.001], [0.5, 0.001, 0.001, 0.001], [1e-3] * 4]])
+    inter = np.array([[[0.5, 0.5, 0.001, 0.001], [0.5, 0.5, 0.001, 0.001], [1e-3] * 4]])
+    made = replace(study, intra=intra, inter=inter)
+    assert made.order == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+
+
+def test_a_bound_below_the_error_is_counted_as_such(pipeline: DehazePipeline, photo: Array) -> None:
+    """A stand-in whose bounds are made smaller: the share that holds falls."""
+
+    def lowered(*arguments: object, **settings: object) -> object:
+        solutions, trace = pipeline.solve_steps(*arguments, **settings)  # type: ignore[arg-type]
+        return solutions, replace(trace, bounds=1e-9 * torch.nan_to_num(trace.bounds, posinf=1.0))
+
+    wrong = SimpleNamespace(invert=pipeline.invert, solve_steps=lowered)
+    honest = study_steps(pipeline, [photo], steps=3)
+    broken = study_steps(wrong, [photo], steps=3)
+    for name in CERTIFIED:
+        assert honest.certified[name] > 0.9
+        assert broken.certified[name] == 0.0
+
+
+def test_table_and_plot_show_every_number_of_steps(study: StepStudy) -> None:
+    pytest.importorskip("matplotlib")
+    text = study_table([study, replace(study, steps=11)], "dehaze evaluate convergence photos")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+    assert [row.split("|")[1].strip() for row in rows[2:]] == [str(study.steps), "11"]
+    assert "`dehaze evaluate convergence photos`" in text
+    assert np.asarray(Image.open(io.BytesIO(draw_order([study]))).convert("L")).std() > 5
