@@ -105,7 +105,7 @@ def draw_trajectories(inversion: InversionResult, paths_of_step: Callable[[int],
         paths = paths_of_step(i)
         plane, held = principal_plane(paths)
         for start in range(plane.shape[1]):
-            label = "from the step before" if start == 0 else "from noise" if start == 1 else None
+            label = {0: "from the step before", 1: "from noise (all colours)"}.get(start)
             color = "black" if start == 0 else f"C{start - 1}"
             axis.plot(*plane[:, start].T, ".-", color=color, linewidth=1, label=label)
             axis.plot(*plane[0, start], "o", color=color)
@@ -130,14 +130,17 @@ def draw_reconstruction(original: Array, back: Array, psnr: float) -> bytes:
         back: the same shape.
         psnr: of the two, in dB.
     """
+    difference = abs(back - original)
+    # The power of ten that makes it visible: ten times nothing is black.
+    factor = 10.0 ** np.clip(np.floor(-np.log10(max(float(difference.max()), 1e-9))), 0, 6)
     figure = import_figure()(figsize=(9.0, 2.8), layout="constrained")
     panels = (
         ("original", original),
         (f"reconstruction, {psnr:.1f} dB", back),
-        ("difference, x 10", (10.0 * abs(back - original)).clip(0.0, 1.0)),
+        (f"difference, x {factor:g}", factor * difference),
     )
     for axis, (title, picture) in zip(figure.subplots(1, 3), panels, strict=True):
-        axis.imshow(picture, interpolation="nearest")
+        axis.imshow(picture.clip(0.0, 1.0), interpolation="nearest")
         axis.set_title(title)
         axis.set_axis_off()
     return as_png(figure)

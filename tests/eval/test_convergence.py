@@ -78,3 +78,12 @@ def test_every_picture_is_one(pipeline: DehazePipeline, photo: Array) -> None:
         draw_reconstruction(photo, photo[::-1], 12.3),
     ):
         assert np.asarray(Image.open(io.BytesIO(data)).convert("L")).std() > 5
+
+
+@pytest.mark.parametrize("error", [0.3, 3e-3, 3e-5])
+def test_a_difference_is_enlarged_until_it_can_be_seen(photo: Array, error: float) -> None:
+    pytest.importorskip("matplotlib")
+    moved = photo + np.float32(error) * (np.indices(photo.shape[:2]).sum(0) % 2)[..., None]
+    drawn = np.asarray(Image.open(io.BytesIO(draw_reconstruction(photo, moved, 30.0))).convert("L"))
+    right = drawn[60:, -drawn.shape[1] // 3 :]
+    assert right[right < 250].std() > 5

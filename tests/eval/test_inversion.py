@@ -12,6 +12,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from dehaze.base import as_pixels
+from dehaze.datasets import read_rgb
 from dehaze.eval import inversion as module
 from dehaze.eval.inversion import (
     InversionEvaluationError,
@@ -122,6 +124,41 @@ def test_the_best_settings_are_a_row(pipeline: DehazePipeline, photo: Array) -> 
         assert settings == best_at_equal_cost(steps)
     assert parse_inversion_method("best:iterations=3").iterations == 3
     assert score_inversion(pipeline, [photo], best, steps=4).nfe_per_step <= 7
+
+
+@pytest.fixture(scope="module")
+def examples() -> list[Array]:
+    folder = Path(__file__).resolve().parents[2] / "examples"
+    return [as_pixels(read_rgb(path).pixels) for path in sorted(folder.glob("*_haze.jpg"))[:2]]
+
+
+def test_the_best_settings_reach_ten_picard_iterations_at_a_sixth_of_the_cost(
+    bundled: DehazePipeline, examples: list[Array]
+) -> None:
+    best, picard = (
+        score_inversion(bundled, examples, parse_inversion_method(method), steps=10)
+        for method in ("best", "fixed-point:iterations=10")
+    )
+    assert picard.nfe_per_step > 9.0
+    assert best.nfe_per_step <= 1.6
+    assert best.psnr >= picard.psnr - 0.1
+
+
+def test_null_text_recovers_what_guidance_loses_on_the_bundled_model(
+    bundled: DehazePipeline, examples: list[Array]
+) -> None:
+    plain, held = (
+        score_inversion(
+            bundled,
+            examples[:1],
+            parse_inversion_method(f"best:mode={mode}"),
+            steps=5,
+            guidance_scale=3.0,
+        )
+        for mode in ("plain", "null-text")
+    )
+    assert plain.psnr < 20.0
+    assert held.psnr > plain.psnr + 6.0
 
 
 @pytest.fixture

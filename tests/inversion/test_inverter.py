@@ -17,6 +17,8 @@ from dehaze.inversion import (
     get_method,
     list_methods,
 )
+from dehaze.inversion.criteria import get_criterion
+from dehaze.inversion.implicit import StepSettings, solve_steps
 
 TABLE = DDIMTable.from_scheduler(
     DDIMScheduler(
@@ -225,3 +227,33 @@ def test_easyinv_blends_in_its_share_of_the_steps_and_is_ddim_elsewhere() -> Non
         torch.testing.assert_close(eased.trajectory[i], expected)
     assert torch.equal(eased.trace.nfe, plain.trace.nfe)
     assert not torch.equal(eased.latents, plain.latents)
+
+
+def test_later_steps_may_keep_more_where_the_reconstruction_is_what_counts() -> None:
+    settings = {"tolerance": 1e-4, "max_iterations": 60}
+    strict = Inverter(TABLE, mild_network, **settings).invert(latents())
+    lenient = Inverter(TABLE, mild_network, criterion="reconstruction", **settings).invert(
+        latents()
+    )
+    assert torch.equal(lenient.trace.nfe[0], strict.trace.nfe[0])
+    assert (lenient.trace.nfe[1:] < strict.trace.nfe[1:]).any()
+    assert (lenient.trace.nfe <= strict.trace.nfe).all()
+    assert lenient.trace.converged.all()
+    later = get_criterion("reconstruction").later
+    assert 1.0 < float(lenient.trace.last_residuals.max()) / 1e-4 < later
+
+
+def test_steps_are_solved_anew_from_where_the_inversion_was() -> None:
+    """The exact steps of a rough inversion are its own, not those of the exact inversion."""
+    rough = Inverter(TABLE, mild_network, solver="ddim").invert(latents().double())
+    settings = StepSettings(1e-13, 200, "intra-path", "previous", "none")
+    solved, trace = solve_steps(rough, mild_network, settings, solver="fixed-point")
+    assert solved.shape == rough.trajectory[1:].shape
+    assert trace.converged.all()
+    everyone = torch.arange(2)
+    for i in range(1, 11):
+        A, B = TABLE.coefficients(i)
+        noise = mild_network(solved[i - 1], i, everyone)
+        implicit = A * rough.trajectory[i - 1] + B * noise
+        assert (implicit - solved[i - 1]).abs().max() < 1e-11
+    assert (solved - rough.trajectory[1:]).abs().max() > 1e-3
