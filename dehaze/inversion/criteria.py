@@ -74,7 +74,7 @@ class Criterion:
 
 # What step 1 leaves goes into the reconstruction as it is; what a later step leaves is denoised on
 # the way back, and its one evaluation, relaxed, removes more of it than one at step 1 does.
-_LATER = 6.0
+_LATER = 12.0
 
 CRITERIA: dict[str, Criterion] = {
     criterion.name: criterion

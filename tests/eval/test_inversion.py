@@ -152,13 +152,13 @@ def test_null_text_recovers_what_guidance_loses_on_the_bundled_model(
             bundled,
             examples[:1],
             parse_inversion_method(f"best:mode={mode}"),
-            steps=5,
+            steps=10,
             guidance_scale=3.0,
         )
         for mode in ("plain", "null-text")
     )
     assert plain.psnr < 20.0
-    assert held.psnr > plain.psnr + 6.0
+    assert held.psnr > plain.psnr + 3.0
 
 
 @pytest.fixture
