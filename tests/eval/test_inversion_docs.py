@@ -23,6 +23,6 @@ def test_every_predictor_criterion_and_mode_is_named() -> None:
 
 def test_every_picture_is_there() -> None:
     pictures = [part.split(")")[0] for part in TEXT.split("](")[1:]]
-    assert len(pictures) == 3
+    assert len(pictures) == 4
     for picture in pictures:
         assert (DOCS / picture).is_file()
