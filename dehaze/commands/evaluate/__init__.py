@@ -11,7 +11,16 @@ import click
 from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
 from dehaze.commands.evaluate.appearance import appearance
 from dehaze.commands.evaluate.convergence import convergence
-from dehaze.commands.evaluate.parameters import Names, Numbers, Size, command_line
+from dehaze.commands.evaluate.parameters import (
+    Names,
+    Numbers,
+    Size,
+    command_line,
+    device_option,
+    limit_option,
+    model_option,
+    output_option,
+)
 from dehaze.commands.evaluate.pie_bench import pie_bench
 
 if TYPE_CHECKING:
@@ -54,15 +63,7 @@ def _haze_kinds() -> Iterable[str]:
 
 
 _OPTIONS = (
-    click.option(
-        "-o",
-        "--output",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=Path("evaluation"),
-        show_default=True,
-        metavar="FOLDER",
-        help="Where table, scores and pictures go; made if missing.",
-    ),
+    output_option("table, scores and pictures"),
     click.option(
         "--method",
         "methods",
@@ -278,15 +279,7 @@ def folder(
 
 @evaluate.command()
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("evaluation"),
-    show_default=True,
-    metavar="FOLDER",
-    help="Where inversion.md, .csv, .json and .png go; made if missing.",
-)
+@output_option("inversion.md, .csv, .json and .png")
 @click.option(
     "--method",
     "methods",
@@ -317,12 +310,10 @@ def folder(
 @click.option(
     "--render", type=RegistryChoice(_haze_kinds), metavar="KIND", help="As in evaluate folder."
 )
-@click.option(
-    "--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread."
-)
+@limit_option
 @click.option("--lpips", is_flag=True, help="LPIPS as well; needs dehaze[iqa] and its weights.")
-@click.option("--model", default="bundled", show_default=True, help="As in run.")
-@click.option("--device", default="auto", show_default=True)
+@model_option
+@device_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For haze.")
 def inversion(
     pictures: Path,

@@ -8,7 +8,14 @@ from pathlib import Path
 import click
 
 from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
-from dehaze.commands.evaluate.parameters import Names, command_line
+from dehaze.commands.evaluate.parameters import (
+    Names,
+    command_line,
+    device_option,
+    limit_option,
+    model_option,
+    output_option,
+)
 
 
 def _refinements() -> Iterable[str]:
@@ -19,15 +26,7 @@ def _refinements() -> Iterable[str]:
 
 @click.command()
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("evaluation"),
-    show_default=True,
-    metavar="FOLDER",
-    help="Where appearance.md, .csv and .json go; made if missing.",
-)
+@output_option("appearance.md, .csv and .json")
 @click.option(
     "--words",
     type=Names(),
@@ -49,11 +48,9 @@ def _refinements() -> Iterable[str]:
     metavar="NAME",
     help="As in edit.",
 )
-@click.option(
-    "--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread."
-)
-@click.option("--model", default="bundled", show_default=True, help="As in run.")
-@click.option("--device", default="auto", show_default=True)
+@limit_option
+@model_option
+@device_option
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 def appearance(
     pictures: Path,

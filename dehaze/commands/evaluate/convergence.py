@@ -7,20 +7,19 @@ from pathlib import Path
 import click
 
 from dehaze.commands import CommandError, quiet_libraries
-from dehaze.commands.evaluate.parameters import Numbers, command_line
+from dehaze.commands.evaluate.parameters import (
+    Numbers,
+    command_line,
+    device_option,
+    limit_option,
+    model_option,
+    output_option,
+)
 
 
 @click.command(short_help="Hold certificate, Anderson and both residuals against exact steps.")
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("evaluation"),
-    show_default=True,
-    metavar="FOLDER",
-    help="Where convergence.md and .png go; made if missing.",
-)
+@output_option("convergence.md and .png")
 @click.option(
     "--steps",
     type=Numbers(int),
@@ -28,11 +27,9 @@ from dehaze.commands.evaluate.parameters import Numbers, command_line
     show_default=True,
     help="Numbers of steps with commas between them.",
 )
-@click.option(
-    "--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread."
-)
-@click.option("--model", default="bundled", show_default=True, help="As in run.")
-@click.option("--device", default="auto", show_default=True)
+@limit_option
+@model_option
+@device_option
 def convergence(
     pictures: Path, output: Path, steps: tuple[int, ...], limit: int | None, model: str, device: str
 ) -> None:

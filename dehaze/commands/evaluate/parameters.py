@@ -1,13 +1,16 @@
-"""What the subcommands of ``dehaze evaluate`` share: kinds of options, and their own command."""
+"""What the subcommands of ``dehaze evaluate`` share: options, their kinds, their own command."""
 
 from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import click
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class Size(click.ParamType):
@@ -59,6 +62,26 @@ class Numbers(click.ParamType):
         if min(numbers) <= 0:
             self.fail(f"{value!r} must be positive.", param, ctx)
         return numbers
+
+
+def output_option(written: str) -> Callable[[_Command], _Command]:
+    """``--output``, the folder that ``written`` go to."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path("evaluation"),
+        show_default=True,
+        metavar="FOLDER",
+        help=f"Where {written} go; made if missing.",
+    )
+
+
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread."
+)
+model_option = click.option("--model", default="bundled", show_default=True, help="As in run.")
+device_option = click.option("--device", default="auto", show_default=True)
 
 
 def command_line() -> str:

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
-from dehaze.commands.evaluate.parameters import command_line
+from dehaze.commands.evaluate.parameters import (
+    command_line,
+    device_option,
+    model_option,
+    output_option,
+)
 
 if TYPE_CHECKING:
     from dehaze.datasets.pie_bench import EditSample
@@ -36,15 +41,7 @@ def _modes() -> Iterable[str]:
     metavar="FOLDER",
     help="Score results made elsewhere, under the pictures' own paths, rather than edit.",
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("evaluation"),
-    show_default=True,
-    metavar="FOLDER",
-    help="Where pie_bench.md, .csv, .json and the results go; made if missing.",
-)
+@output_option("pie_bench.md, .csv, .json and the results")
 @click.option("--mode", type=RegistryChoice(_modes), default="plain", show_default=True)
 @click.option(
     "--guidance",
@@ -60,9 +57,9 @@ def _modes() -> Iterable[str]:
 @click.option(
     "--corrected", is_flag=True, help="Give DINO pictures in [0, 1], which the script does not."
 )
-@click.option("--model", default="bundled", show_default=True, help="As in run.")
+@model_option
 @click.option("--steps", type=click.IntRange(min=1), help="[default: the model's]")
-@click.option("--device", default="auto", show_default=True)
+@device_option
 @click.pass_context
 def pie_bench(
     context: click.Context,
