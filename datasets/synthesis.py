@@ -122,6 +122,33 @@ def pseudo_depth(clear: Array, rng: np.random.Generator) -> Array:
     return np.asarray(depth / depth.mean(), dtype=np.float32)
 
 
+def room_depth(shape: tuple[int, int], rng: np.random.Generator) -> Array:
+    """The depth of an empty room, or of a street between houses, seen along its axis.
+
+    Floor, ceiling and two walls run to a vanishing point, and a far wall closes them off: a plane at
+    the distance h from the axis is h / (its image's distance from the vanishing point) away.
+
+    Args:
+        shape: (H, W).
+        rng: the only source of chance.
+
+    Returns:
+        float32 (H, W), positive, of mean 1.
+    """
+    height, width = shape
+    rows = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None]
+    columns = np.linspace(0.0, width / height, width, dtype=np.float32)[None, :]
+    above = float(rng.uniform(0.25, 0.65))
+    left = float(rng.uniform(0.15, 0.85)) * width / height
+    floor, ceiling, left_wall, right_wall = np.exp(rng.normal(0.0, 0.35, 4)) * (1.0, 1.0, 1.5, 1.5)
+    nearness = np.maximum(
+        np.maximum((rows - above) / floor, (above - rows) / ceiling),
+        np.maximum((left - columns) / left_wall, (columns - left) / right_wall),
+    )
+    depth = 1.0 / np.maximum(nearness, float(rng.uniform(0.1, 0.4)))
+    return np.asarray(depth / depth.mean(), dtype=np.float32)
+
+
 def with_overcast_sky(clear: Array, rng: np.random.Generator) -> Array:
     """The photo with its sky, where it has one, bright and nearly white.
 

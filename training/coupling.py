@@ -44,8 +44,9 @@ from training.train import (
 
 logger = logging.getLogger(__name__)
 
-# Of the inversion that finds each rendering's noise: plain DDIM, since any smooth map will do.
-INVERSION_STEPS = 8
+# Of the inversion that finds each rendering's noise: nearly the one that the pipeline makes.
+INVERSION_STEPS = 6
+INVERSION_ITERATIONS = 3
 CHUNK_PAIRS = 256
 
 COUPLED = TrainingSettings(
@@ -100,9 +101,15 @@ def invert_pairs(networks: Networks, pairs: list[Pair]) -> Tensor:
         context = embed_captions(networks, pictures)
 
         def network(latents: Tensor, i: int, index: Tensor) -> Tensor:
-            return networks.unet(latents, table.timestep(i), context).sample.float()
+            return networks.unet(latents, table.timestep(i), context[index]).sample.float()
 
-        inverter = Inverter(table, network, solver="ddim", tolerance=1e-3, max_iterations=1)
+        inverter = Inverter(
+            table,
+            network,
+            solver="anderson",
+            tolerance=1e-3,
+            max_iterations=INVERSION_ITERATIONS,
+        )
         last = inverter.invert(clean).latents
     # z_N = sqrt(a_N) x + s_N z, solved for z.
     alpha = table.alphas[-1]

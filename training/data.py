@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.datasets.appearance import render_appearance
-from dehaze.datasets.synthesis import HAZE_KINDS, render_haze, with_overcast_sky
+from dehaze.datasets.synthesis import HAZE_KINDS, pseudo_depth, render_haze, room_depth, with_overcast_sky
 from training.captions import Caption, appearance_caption, clear_caption, hazy_caption
 
 Array = NDArray[np.float32]
@@ -22,6 +22,8 @@ CACHE_SHORT_SIDE = 160
 WORKING_SIZES = ((32, 48), (48, 32), (32, 44), (32, 32), (32, 56))
 WORKING_SIZE_WEIGHTS = (0.45, 0.15, 0.2, 0.1, 0.1)
 
+# Of the pairs; the others are haze.
+APPEARANCE_SHARE = 0.15
 # Colours that are gone and edges that are blurred can hardly be had back at this size.
 APPEARANCE_WEIGHTS = {
     "night": 0.21,
@@ -150,7 +152,7 @@ def draw_example(photos: list[Array], size: tuple[int, int], rng: np.random.Gene
 
 def draw_pair(photos: list[Array], size: tuple[int, int], rng: np.random.Generator) -> Pair:
     """Haze of any kind, or another appearance, over any photo, under a caption that names it."""
-    if rng.random() < 0.4:
+    if rng.random() < APPEARANCE_SHARE:
         degraded, clear, caption = _draw_appearance(photos, size, rng)
     else:
         degraded, clear, caption = _draw_haze(photos, size, rng)
@@ -180,7 +182,11 @@ def _draw_haze(
         kind = caption.kind or "haze"
         if caption.density is not None:
             density = float(rng.uniform(*caption.density))
-    hazy = render_haze(clear, rng, kind=kind, density=density).hazy
+    depth = pseudo_depth(clear, rng)
+    if rng.random() < 0.3:
+        # Things stand before the walls: what a photo's colours say of depth stays in a part.
+        depth = room_depth(clear.shape[:2], rng) * depth ** float(rng.uniform(0.0, 0.6))
+    hazy = render_haze(clear, rng, kind=kind, density=density, depth=depth).hazy
     if rng.random() < 0.15:
         # Dusk, shade, a coloured light: less light on the scene is less light on its air.
         light = float(rng.uniform(0.3, 0.9)) * np.exp(rng.normal(0.0, 0.06, 3)).astype(np.float32)
