@@ -95,8 +95,8 @@ class DehazePipeline(InversionPipeline):
         tolerance: float | None = None,
         depth: int | None = None,
         guidance_scale: float = 1.0,
-        cross_replace_steps: float = 0.8,
-        self_replace_steps: float = 0.4,
+        cross_replace_steps: float | None = None,
+        self_replace_steps: float | None = None,
         refine: str = "calibrated",
         output_type: str = "np",
         callback_on_step_end: StepCallback | None = None,
@@ -172,7 +172,7 @@ class DehazePipeline(InversionPipeline):
             reading=reading,
             strength=self._latent_strengths(strengths, photos, inversion),
             guidance_scale=guidance_scale,
-            control=AttentionControl(cross_replace_steps, self_replace_steps),
+            control=self._control(cross_replace_steps, self_replace_steps),
             callback_on_step_end=callback_on_step_end,
         )
         results = []
@@ -194,6 +194,13 @@ class DehazePipeline(InversionPipeline):
                 )
             )
         return results if isinstance(image, list) else results[0]
+
+    def _control(self, cross: float | None = None, self_: float | None = None) -> AttentionControl:
+        """Prompt-to-Prompt with these shares of the steps, or the model's own for None."""
+        return AttentionControl(
+            self.description.cross_replace_steps if cross is None else cross,
+            self.description.self_replace_steps if self_ is None else self_,
+        )
 
     def _latent_strengths(
         self,
@@ -229,12 +236,12 @@ class DehazePipeline(InversionPipeline):
 
         Args:
             strength: one number, or a map that broadcasts to the latents (B, C, h, w).
-            control: Prompt-to-Prompt's settings; the default ones when None.
+            control: Prompt-to-Prompt's settings; the model's own when None.
 
         Returns:
             z_0, float32 (B, C, h, w), and the number of network evaluations.
         """
-        control = control or AttentionControl()
+        control = control or self._control()
         source, span = self.prompt_and_span(prompt, word)
         if reading == "embedding":
             null = self._embed(tokenize(self.tokenizer, ""))

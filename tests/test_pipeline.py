@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,25 @@ def test_the_swap_changes_the_photo_and_full_injection_less_so(
 ) -> None:
     swapped = any_pipeline(photo).image
     assert np.abs(swapped - any_pipeline(photo, strength=0.0).image).max() > 1e-3
+
+
+def test_a_models_own_shares_of_attention_are_taken_unless_others_are_named(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    inversion = pipeline.invert(photo)
+    own = DehazePipeline.sharing(pipeline)
+    own.description = replace(pipeline.description, cross_replace_steps=0.0, self_replace_steps=0.0)
+    free, controlled = (pipe.swap_word(inversion)[0] for pipe in (own, pipeline))
+    assert (free - controlled).abs().max() > 1e-4
+    result = own(photo, inversion=inversion, refine="none").image
+    named = pipeline(
+        photo, inversion=inversion, refine="none", cross_replace_steps=0.0, self_replace_steps=0.0
+    ).image
+    np.testing.assert_array_equal(result, named)
+    usual = own(
+        photo, inversion=inversion, refine="none", cross_replace_steps=0.8, self_replace_steps=0.4
+    ).image
+    np.testing.assert_array_equal(usual, pipeline(photo, inversion=inversion, refine="none").image)
 
 
 def test_same_photo_same_result(any_pipeline: DehazePipeline, photo: Array) -> None:

@@ -11,7 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.datasets.appearance import render_appearance
-from dehaze.datasets.synthesis import HAZE_KINDS, pseudo_depth, render_haze, room_depth, with_overcast_sky
+from dehaze.datasets.synthesis import (
+    HAZE_KINDS,
+    pseudo_depth,
+    render_haze,
+    room_depth,
+    with_overcast_sky,
+)
 from training.captions import Caption, appearance_caption, clear_caption, hazy_caption
 
 Array = NDArray[np.float32]

@@ -26,6 +26,9 @@ class ModelDescription:
         relaxation: of the solver's first update.
         max_iterations: the solver's iterations a step.
         tolerance: relative, for the inversion.
+        cross_replace_steps: share of the steps with the source's cross-attention maps, when a word
+            is swapped for null text.
+        self_replace_steps: likewise with its self-attention maps.
         prompt: the prompt that a hazy photo is inverted under.
         word: the word of it that is swapped for null text.
         map_layers: weight of each cross-attention layer in the haze attention map; None for all
@@ -46,6 +49,8 @@ class ModelDescription:
     relaxation: str = "none"
     max_iterations: int = 5
     tolerance: float = 1e-4
+    cross_replace_steps: float = 0.8
+    self_replace_steps: float = 0.4
     prompt: str = "a photo with haze"
     word: str = "haze"
     map_layers: Mapping[str, float] | None = field(default=None)

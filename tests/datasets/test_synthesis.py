@@ -12,6 +12,7 @@ from dehaze.datasets.synthesis import (
     HAZE_KINDS,
     pseudo_depth,
     render_haze,
+    room_depth,
     sky_evidence,
     smooth_noise,
     transmission_of,
@@ -73,6 +74,31 @@ def test_made_up_depth_is_positive_of_mean_one(height: int, width: int, seed: in
     assert depth.shape == (height, width)
     assert depth.min() > 0
     assert depth.mean() == pytest.approx(1.0, abs=1e-4)
+
+
+@given(st.integers(2, 40), st.integers(2, 60), st.integers(0, 10**6))
+@settings(max_examples=60, deadline=None)
+def test_a_room_is_deepest_inside_and_comes_nearer_along_every_wall(
+    height: int, width: int, seed: int
+) -> None:
+    depth = room_depth((height, width), np.random.default_rng(seed))
+    assert depth.shape == (height, width)
+    assert depth.dtype == np.float32
+    assert depth.min() > 0
+    assert depth.mean() == pytest.approx(1.0, rel=1e-4)
+    # From the far wall outwards the depth only falls, along every row and column.
+    row, column = np.unravel_index(int(depth.argmax()), depth.shape)
+    for falling in (depth[row, column:], depth[row, column::-1], depth[row:, column]):
+        assert (np.diff(falling) <= 1e-6).all()
+    assert (np.diff(depth[row::-1, column]) <= 1e-6).all()
+
+
+def test_the_floor_of_a_room_is_near_in_inverse_proportion_to_its_row() -> None:
+    depth = room_depth((64, 64), np.random.default_rng(2))
+    inverse = 1.0 / depth[-4:, 32].astype(np.float64)
+    steps = np.diff(inverse)
+    assert steps.min() > 0
+    np.testing.assert_allclose(steps, steps.mean(), rtol=1e-3)
 
 
 def test_noise_is_standardised_and_smooth() -> None:

@@ -13,6 +13,7 @@ from dehaze.inversion import DDIMTable, Inverter
 from dehaze.prompts import tokenize, word_span
 from training.captions import vocabulary
 from training.coupling import (
+    INVERSION_ITERATIONS,
     INVERSION_STEPS,
     Chunk,
     coupled_batches,
@@ -74,10 +75,10 @@ def test_the_noise_is_what_the_inversion_of_the_rendering_ends_in(networks: Netw
         context = embed_captions(networks, examples)
         exact = Inverter(
             table,
-            lambda latents, i, index: networks.unet(latents, table.timestep(i), context).sample,
-            solver="ddim",
+            lambda z, i, index: networks.unet(z, table.timestep(i), context[index]).sample,
+            solver="anderson",
             tolerance=1e-3,
-            max_iterations=1,
+            max_iterations=INVERSION_ITERATIONS,
         ).invert(clean)
     alpha = table.alphas[-1]
     ends = alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
