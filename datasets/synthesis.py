@@ -125,8 +125,8 @@ def pseudo_depth(clear: Array, rng: np.random.Generator) -> Array:
 def room_depth(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     """The depth of an empty room, or of a street between houses, seen along its axis.
 
-    Floor, ceiling and two walls run to a vanishing point, and a far wall closes them off: a plane at
-    the distance h from the axis is h / (its image's distance from the vanishing point) away.
+    Floor, ceiling and two walls run to a vanishing point, and a far wall closes them off: a plane
+    at the distance h from the axis is h / (its image's distance from the vanishing point) away.
 
     Args:
         shape: (H, W).
