@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import click
 
@@ -15,6 +16,34 @@ if TYPE_CHECKING:
 BUNDLED = Path(__file__).resolve().parents[1] / "dehaze" / "models" / "bundled"
 
 
+Command = TypeVar("Command", bound=Callable[..., None])
+
+
+def of_a_run(folder: Path, steps: int) -> Callable[[Command], Command]:
+    """The options of both training stages, with what is the default of one of them."""
+    options = (
+        click.option("--data", type=click.Path(path_type=Path, exists=True), required=True),
+        click.option("--run", "folder", type=click.Path(path_type=Path), default=folder),
+        click.option("--steps", default=steps, show_default=True),
+        click.option("--batch-size", default=64, show_default=True),
+        click.option("--device", default="cpu", show_default=True),
+        click.option("--seed", default=0, show_default=True),
+        click.option(
+            "-o",
+            "--output",
+            type=click.Path(path_type=Path),
+            help="Export the weights there after the last step; the package ships bundled/.",
+        ),
+    )
+
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
 @click.group()
 def main() -> None:
     """Makes the bundled model."""
@@ -22,18 +51,7 @@ def main() -> None:
 
 
 @main.command()
-@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/bundled"))
-@click.option("--steps", default=5000, show_default=True)
-@click.option("--batch-size", default=64, show_default=True)
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help=f"Export the weights there after the last step; the package ships {BUNDLED.name}/.",
-)
+@of_a_run(Path("runs/bundled"), steps=5000)
 def train(
     data: Path,
     folder: Path,
@@ -68,19 +86,8 @@ def train(
     type=click.Path(path_type=Path, exists=True),
     help="The model that inverts the renderings, if it is another.",
 )
-@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/coupled"))
 @click.option("--chunks", default=40, show_default=True, help="Of 256 pairs each.")
-@click.option("--steps", default=1800, show_default=True)
-@click.option("--batch-size", default=64, show_default=True)
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--seed", default=0, show_default=True)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    help=f"Export the weights there after the last step; the package ships {BUNDLED.name}/.",
-)
+@of_a_run(Path("runs/coupled"), steps=1800)
 def couple(
     initial: Path,
     teacher: Path | None,

@@ -50,7 +50,7 @@ INVERSION_ITERATIONS = 3
 CHUNK_PAIRS = 256
 
 COUPLED = TrainingSettings(
-    steps=1800, learning_rate=6e-4, warmup=50, decay=0.6, ema_decay=0.995, checkpoint_every=100
+    steps=1800, learning_rate=5e-4, warmup=50, decay=0.6, ema_decay=0.995, checkpoint_every=100
 )
 
 
