@@ -60,17 +60,17 @@ def _weighed(weight: float) -> EditMethod:
     return EditMethod(f"reweight {weight:g}", "remove", every, weight)
 
 
+# Of the steps, with the source's attention: the paper's shares, and none. A model's description
+# may have others of its own; a row says what it is, whatever the model.
+_CONTROLLED = {"cross_replace_steps": 0.8, "self_replace_steps": 0.4}
+_FREE = {"cross_replace_steps": 0.0, "self_replace_steps": 0.0}
 _GUIDED = EditSettings(control="refine", guidance_scale=1.5)
 
 METHODS: dict[str, EditMethod] = {
     method.name: method
     for method in (
-        EditMethod("swap", "remove", swap={}),
-        EditMethod(
-            "swap, no control",
-            "remove",
-            swap={"cross_replace_steps": 0.0, "self_replace_steps": 0.0},
-        ),
+        EditMethod("swap", "remove", swap=_CONTROLLED),
+        EditMethod("swap, no control", "remove", swap=_FREE),
         EditMethod("refine", "remove", EditSettings(control="refine")),
         EditMethod(
             "refine, no control",

@@ -19,6 +19,9 @@ DEFAULTS: dict[str, Any] = {
     "solver": "anderson",
     "max_iterations": 4,
     "tolerance": 1e-3,
+    # The network was taught the swap itself; the source's attention only holds it back.
+    "cross_replace_steps": 0.0,
+    "self_replace_steps": 0.0,
     # The layer whose map of the haze word ranks 1 - t best; the others disagree with each other.
     "map_layers": {"up_blocks.1.attentions.1.transformer_blocks.0.attn2": 1.0},
 }
