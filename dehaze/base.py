@@ -260,14 +260,12 @@ class InversionPipeline(DiffusionPipeline):
         Raises:
             NonFiniteError: the network returned values that are not finite.
         """
+        if anchors is None:
+            network = self._network_of(inversion, prompt, word, guidance_scale)
+            return denoise(inversion, network)
         source, _ = self.prompt_and_span(prompt, word)
-        if anchors is not None:
-            network = self._embedded(inversion.table)
-            return guided_denoise(inversion, network, self._embed(source), anchors, guidance_scale)
-        return denoise(
-            inversion,
-            self._network(AttentionSession(), inversion.table, self._embed(source), guidance_scale),
-        )
+        embedded = self._embedded(inversion.table)
+        return guided_denoise(inversion, embedded, self._embed(source), anchors, guidance_scale)
 
     def anchor(
         self,
@@ -322,10 +320,7 @@ class InversionPipeline(DiffusionPipeline):
         See ``dehaze.inversion.implicit.picard_paths``; prompt, word and guidance are those that
         the photo was inverted under.
         """
-        source, _ = self.prompt_and_span(prompt, word)
-        with torch.no_grad():
-            context = self._embed(source)
-        network = self._network(AttentionSession(), inversion.table, context, guidance_scale)
+        network = self._network_of(inversion, prompt, word, guidance_scale)
         return picard_paths(inversion, network, i, starts=starts, iterations=iterations)
 
     def solve_steps(
@@ -348,10 +343,7 @@ class InversionPipeline(DiffusionPipeline):
         photo was inverted under, the settings those of ``invert``. Evaluations are not doubled
         under guidance.
         """
-        source, _ = self.prompt_and_span(prompt, word)
-        with torch.no_grad():
-            context = self._embed(source)
-        network = self._network(AttentionSession(), inversion.table, context, guidance_scale)
+        network = self._network_of(inversion, prompt, word, guidance_scale)
         settings = StepSettings(tolerance, max_iterations, criterion, predictor, relaxation)
         return solve_steps(inversion, network, settings, solver=solver)
 
@@ -615,6 +607,19 @@ class InversionPipeline(DiffusionPipeline):
             return without + guidance_scale * (output - without)
 
         return network
+
+    def _network_of(
+        self,
+        inversion: InversionResult,
+        prompt: str | None,
+        word: str | None,
+        guidance_scale: float,
+    ) -> NetworkFunction:
+        """The network that a photo was inverted with, to be run anew."""
+        source, _ = self.prompt_and_span(prompt, word)
+        with torch.no_grad():
+            context = self._embed(source)
+        return self._network(AttentionSession(), inversion.table, context, guidance_scale)
 
     def _evaluate(
         self,
