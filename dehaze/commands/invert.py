@@ -74,7 +74,7 @@ def _modes() -> Iterable[str]:
     metavar="NAME",
     help=(
         "A wrong name lists them. One that is named runs as it was published; else what "
-        "reconstructs best for its cost: anderson, extrapolated, relaxed, of 7 iterations."
+        "reconstructs best for its cost: anderson, extrapolated, relaxed, of 6 iterations."
     ),
 )
 @click.option(

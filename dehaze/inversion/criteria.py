@@ -7,10 +7,13 @@ one sample, and all residuals are relative to that of f(z_k).
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.spectrum import filtered, gain_to_picture
 
 
 @dataclass(frozen=True)
@@ -41,12 +44,24 @@ class Measurement:
             single path. 1 or above: not contractive here.
         bound: of norm(z_{k+1} - z*), z_{k+1} being what the solver makes of the evaluation;
             infinite where q is unknown or not below 1.
+        unconfirmed: norm(z_{k+1} - f(z_k)), what the solver adds to f(z_k), as the criterion sees
+            it.
     """
 
     intra: Tensor
     inter: Tensor
     contraction: Tensor
     bound: Tensor
+    unconfirmed: Tensor
+
+
+Sight = Callable[[Tensor, Tensor], Tensor]
+"""(differences of latents (b, C, H, W), positions (b,) in the batch) -> what is seen of them."""
+
+
+def unchanged(difference: Tensor, index: Tensor) -> Tensor:
+    """All of it, as it is."""
+    return difference
 
 
 @dataclass(frozen=True)
@@ -58,24 +73,34 @@ class Criterion:
         residual: what must fall below the tolerance, (b,).
         paths: how many paths it follows, each from a start of its own.
         source: where it was published.
-        later: by how much more than at step 1 may be left at a later step.
+        later: what must fall below it after step 1, if that is another thing.
+        seen: through which differences of latents are seen in ``Measurement.unconfirmed``.
+        retreats: whether a sample whose residual grew goes back to the iterate before and is left
+            there, unsolved.
     """
 
     name: str
     residual: Callable[[Measurement], Tensor]
     paths: int
     source: str
-    later: float = 1.0
+    later: Callable[[Measurement], Tensor] | None = None
+    seen: Sight = unchanged
+    retreats: bool = False
 
-    def tolerance_of_step(self, i: int, tolerance: float) -> float:
-        """What the residual must fall below at step i."""
-        return tolerance if i == 1 else self.later * tolerance
+    def of_step(self, table: DDIMTable, i: int, clean: Tensor) -> Criterion:
+        """As it is at step i of the inversion of z_0, (B, C, H, W)."""
+        if self.later is None or i == 1:
+            return self
+        gain = gain_to_picture(table, i, clean)
+        return replace(
+            self,
+            residual=self.later,
+            seen=lambda latents, index: filtered(latents, gain[index]),
+        )
 
 
-# What step 1 leaves goes into the reconstruction as it is; what a later step leaves is denoised on
-# the way back, and its one evaluation, relaxed, removes more of it than one at step 1 does.
-_LATER = 12.0
-
+# Of "reconstruction": step 1's residual is by how much the picture would come back wrong. After a
+# later step's only evaluation the error is about as large as what the relaxation added to it.
 CRITERIA: dict[str, Criterion] = {
     criterion.name: criterion
     for criterion in (
@@ -98,7 +123,12 @@ CRITERIA: dict[str, Criterion] = {
             "Banach's a-posteriori bound, its constant estimated",
         ),
         Criterion(
-            "reconstruction", lambda measured: measured.intra, 1, "this project", later=_LATER
+            "reconstruction",
+            lambda measured: measured.intra,
+            1,
+            "this project",
+            later=lambda measured: measured.unconfirmed,
+            retreats=True,
         ),
     )
 }
@@ -126,7 +156,11 @@ def root_mean_square(values: Tensor) -> Tensor:
 
 
 def measure(
-    now: Evaluation, before: Evaluation | None, following: Tensor, paths: int
+    now: Evaluation,
+    before: Evaluation | None,
+    following: Tensor,
+    index: Tensor,
+    criterion: Criterion,
 ) -> Measurement:
     """Residuals, the contraction and Banach's bound after an evaluation.
 
@@ -134,8 +168,10 @@ def measure(
         now: the evaluation at z_k.
         before: the one at z_{k-1}; None after the first.
         following: z_{k+1}, (paths * b, C, H, W).
-        paths: 1 or 2.
+        index: (b,), the samples' positions in the batch.
+        criterion: what follows the paths.
     """
+    paths = criterion.paths
     latents, mapped = (rows.unflatten(0, (paths, -1)) for rows in (now.latent, now.mapped))
     scale = root_mean_square(mapped[0]).clamp(min=1e-12)
     intra = root_mean_square(mapped[0] - latents[0]) / scale
@@ -148,9 +184,10 @@ def measure(
         inter = root_mean_square(mapped[0] - mapped[1]) / scale
         across = lipschitz_ratio(*(Evaluation(latents[path], mapped[path]) for path in (0, 1)))
         contraction = torch.fmax(contraction, across)
-    overshoot = root_mean_square(following.unflatten(0, (paths, -1))[0] - mapped[0]) / scale
-    bound = overshoot + banach_bound(intra, cautious(contraction))
-    return Measurement(intra, inter, contraction, bound)
+    added = following.unflatten(0, (paths, -1))[0] - mapped[0]
+    bound = root_mean_square(added) / scale + banach_bound(intra, cautious(contraction))
+    unconfirmed = root_mean_square(criterion.seen(added, index)) / scale
+    return Measurement(intra, inter, contraction, bound, unconfirmed)
 
 
 def lipschitz_ratio(one: Evaluation, other: Evaluation) -> Tensor:

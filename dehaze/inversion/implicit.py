@@ -131,15 +131,15 @@ def _solve_step(
     solver: str,
 ) -> Solution:
     """z_i of z_0 .. z_{i-1} and the noises that led there."""
-    criterion = get_criterion(settings.criterion)
     previous, clean = trajectory[-1], trajectory[0]
+    criterion = get_criterion(settings.criterion).of_step(table, i, clean)
     starts = [get_predictor(settings.predictor).predict(table, i, trajectory, noise)]
     if criterion.paths == 2:
         starts.append(noised(table, clean, i, seed=_SECOND_PATH_SEED + i))
     return get_solver(solver).of_step(i, table.steps)(
         step_map(table, network, previous.repeat(criterion.paths, 1, 1, 1), i),
         torch.cat(starts),
-        tolerance=criterion.tolerance_of_step(i, settings.tolerance),
+        tolerance=settings.tolerance,
         max_iterations=settings.max_iterations,
         criterion=criterion,
         relaxation=get_relaxation(settings.relaxation).lengthen(table, i, clean.shape),

@@ -19,9 +19,10 @@ from dehaze.inversion.schedule import DDIMTable
 def best_at_equal_cost(steps: int) -> dict[str, Any]:
     """The settings of ``Inverter`` that reconstruct best for what they cost, by measurement.
 
-    One evaluation a step, from an extrapolated start and with a relaxed first update; up to seven,
+    One evaluation a step, from an extrapolated start and with a relaxed first update; up to six,
     or ten from 20 steps on, with Anderson acceleration, where that is not enough: at the first
-    step, which leaves the clean picture and hardly contracts. The tolerance, 0.063 N^(-3/2),
+    step, which leaves the clean picture and hardly contracts, and where the relaxed update went so
+    far beyond what the network said that the picture would show it. The tolerance, 0.095 N^(-3/2),
     follows the schedule: what a finer one has to gain is lost where its steps are solved no finer.
     See docs/inversion.md.
 
@@ -33,8 +34,8 @@ def best_at_equal_cost(steps: int) -> dict[str, Any]:
         "predictor": "extrapolated",
         "relaxation": "spectral",
         "criterion": "reconstruction",
-        "max_iterations": max(7, min(10, steps // 2)),
-        "tolerance": 0.063 * steps**-1.5,
+        "max_iterations": max(6, min(10, steps // 2)),
+        "tolerance": 0.095 * steps**-1.5,
     }
 
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.spectrum import filtered, frequencies
 
 Update = Callable[[Tensor], Tensor]
 """From f(start) - start, (B, C, H, W), to the first update, alike."""
@@ -95,32 +95,20 @@ def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Update:
 
     The first term says that structures are recognised under any noise until they drown, the
     second is the variance V of the finest ones. Under guidance the slope is taken to be the same.
+    Step 1 starts from the picture itself, so far from its solution that the slope there says
+    nothing of the way: its update stays as it is.
 
-    Source: this project; N. Ahmed, T. Natarajan and K. Rao, Discrete Cosine Transform (1974).
+    Source: this project.
     """
+    if i == 1:
+        return as_it_is
     _, B = table.coefficients(i)
-    height, width = shape[-2:]
-    q = torch.hypot(torch.arange(height)[:, None] / height, torch.arange(width)[None] / width)
+    q = frequencies(*shape[-2:])
     noise = table.sigma(i) ** 2 / table.alphas[i]
     coarse = _COARSEST / (1.0 + (_COARSEST / _AT_KNEE) * q / _KNEE)
     known = coarse / (1.0 + math.sqrt(noise / _DROWNED)) + _FLOOR / noise
     factors = 1.0 / (1.0 - (B / table.sigma(i)) / (1.0 + known))
-
-    def update(residual: Tensor) -> Tensor:
-        rows, columns = (cosines(size).to(residual) for size in (height, width))
-        transformed = rows @ residual @ columns.T
-        return rows.T @ (factors.to(residual) * transformed) @ columns
-
-    return update
-
-
-@lru_cache(maxsize=16)
-def cosines(size: int) -> Tensor:
-    """The orthonormal cosine transform of type II: float64 (size, size), a row a frequency."""
-    waves = torch.arange(size, dtype=torch.float64)
-    rows = torch.cos(math.pi / size * waves[:, None] * (waves + 0.5)) * math.sqrt(2.0 / size)
-    rows[0] /= math.sqrt(2.0)
-    return rows
+    return lambda residual: filtered(residual, factors)
 
 
 RELAXATIONS: dict[str, Relaxation] = {

@@ -269,7 +269,8 @@ def iterate(
     """Evaluates f and updates, until each sample's criterion is below the tolerance.
 
     The residuals of an iteration are those of the iterate which was put into f; what the rule makes
-    of it is nearer still wherever it converges.
+    of it is nearer still wherever it converges. Where it does not, a criterion that retreats takes
+    the iterate of the smallest residual, which is the last but one.
     """
     paths = criterion.paths
     z = z_start.clone()
@@ -279,10 +280,11 @@ def iterate(
     iterations = torch.zeros(batch, dtype=torch.int64, device=device)
     contraction = torch.full((batch,), torch.nan, device=device, dtype=z.dtype)
     converged = torch.zeros(batch, dtype=torch.bool, device=device)
+    left = converged.clone()
     first_rows = batch * torch.arange(paths, device=device)[:, None]
     history: list[Evaluation] = []
     for k in range(max_iterations):
-        active = torch.nonzero(~converged).flatten()
+        active = torch.nonzero(~(converged | left)).flatten()
         if active.numel() == 0:
             break
         rows = (first_rows + active).flatten()
@@ -290,13 +292,20 @@ def iterate(
         following = update(history)
         z[rows] = _relaxed(z, following, relaxation) if k == 0 else following
         before = history[-2] if k > 0 else None
-        measured = measure(history[-1], before, z[rows], paths)
+        measured = measure(history[-1], before, z[rows], active, criterion)
         residuals[k, active], inter[k, active] = measured.intra, measured.inter
         bounds[k, active], contraction[active] = measured.bound, measured.contraction
         iterations[active] += 1
-        done = criterion.residual(measured) < tolerance
-        converged[active] = done
-        history = [evaluation.rows(~done.repeat(paths)) for evaluation in history]
+        converged[active] = criterion.residual(measured) < tolerance
+        if criterion.retreats and before is not None:
+            grew = measured.intra > residuals[k - 1, active]
+            z[rows[grew.repeat(paths)]] = before.latent[grew.repeat(paths)]
+            left[active] = grew
+            converged[active[grew]] = False
+            # The bound was that of the iterate which is not kept.
+            bounds[k, active[grew]] = torch.inf
+        kept = ~(converged | left)[active].repeat(paths)
+        history = [evaluation.rows(kept) for evaluation in history]
     return Solution(
         z[:batch], iterations, paths * iterations, residuals, inter, bounds, contraction, converged
     )

@@ -7,7 +7,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from dehaze.inversion.criteria import CRITERIA, banach_bound, get_criterion, root_mean_square
+from dehaze.inversion.criteria import (
+    CRITERIA,
+    Measurement,
+    banach_bound,
+    get_criterion,
+    root_mean_square,
+)
+from dehaze.inversion.schedule import DDIMTable
 from dehaze.inversion.solvers import Solution, get_solver
 
 SHAPE = (1, 3, 4)
@@ -82,7 +89,9 @@ def test_a_map_that_does_not_contract_is_said_to_be_so(criterion: str) -> None:
     solution = solved("fixed-point", [1.5, 0.5], criterion, max_iterations=30)
     assert solution.converged.tolist() == [False, True]
     assert solution.contraction[0] >= 1.0
-    assert torch.isinf(solution.bounds[1:, 0]).all()
+    evaluated = int(solution.iterations[0])
+    assert evaluated == (2 if get_criterion(criterion).retreats else 30)
+    assert torch.isinf(solution.bounds[1:evaluated, 0]).all()
     assert torch.isfinite(solution.bounds[1, 1])
 
 
@@ -151,3 +160,25 @@ def test_the_bound_needs_a_constant_below_one() -> None:
 def test_an_unknown_criterion_is_named_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"luck.*certificate"):
         get_criterion("luck")
+
+
+@pytest.mark.parametrize("name", list(CRITERIA))
+def test_only_what_is_seen_in_the_picture_depends_on_the_step(name: str) -> None:
+    table = DDIMTable((1, 200, 900), (1.0, 0.99, 0.6, 1e-3), "epsilon")
+    criterion, clean = get_criterion(name), noise(2, 0)
+    error = noise(2, 1)
+    seen = [
+        criterion.of_step(table, i, clean).seen(error, torch.arange(2)).norm() for i in (1, 2, 3)
+    ]
+    measured = Measurement(*(torch.tensor([value]) for value in (1.0, 2.0, 3.0, 4.0, 5.0)))
+    watched = [criterion.of_step(table, i, clean).residual(measured).item() for i in (1, 2, 3)]
+    if name == "reconstruction":
+        assert float(seen[0]) == float(error.norm())
+        assert watched == [1.0, 5.0, 5.0]
+        one = criterion.of_step(table, 3, clean).seen(error[1:], torch.tensor([1]))
+        both = criterion.of_step(table, 3, clean).seen(error, torch.arange(2))
+        torch.testing.assert_close(one, both[1:])
+        assert not torch.allclose(seen[1], seen[2])
+    else:
+        assert all(float(value) == float(error.norm()) for value in seen)
+        assert len(set(watched)) == 1

@@ -8,7 +8,8 @@ from diffusers import DDIMScheduler
 from torch import Tensor
 
 from dehaze.inversion import DDIMTable, Inverter, list_relaxations
-from dehaze.inversion.relaxation import cosines, get_relaxation
+from dehaze.inversion.relaxation import get_relaxation
+from dehaze.inversion.spectrum import cosines
 
 
 def table_of(steps: int, spacing: str = "leading", *, zero_terminal: bool = False) -> DDIMTable:
@@ -89,15 +90,13 @@ def test_fine_waves_are_lengthened_more_than_coarse_ones() -> None:
         assert len({round(factor("wiener", table, i, one), 9) for one in waves}) == 1
 
 
-@pytest.mark.parametrize("size", [1, 2, 7, 24])
-def test_the_cosine_transform_is_orthonormal_and_its_first_row_the_mean(size: int) -> None:
-    rows = cosines(size)
-    torch.testing.assert_close(rows @ rows.T, torch.eye(size, dtype=torch.float64))
-    torch.testing.assert_close(rows[0], torch.full((size,), size**-0.5, dtype=torch.float64))
-
-
 def test_unrelaxed_is_as_the_solver_makes_it() -> None:
     assert factor("none", table_of(10), 3, wave(2, 2)) == 1.0
+
+
+def test_the_first_step_is_not_lengthened_by_slopes_that_hold_near_its_solution() -> None:
+    assert factor("spectral", table_of(10), 1, wave(2, 2)) == 1.0
+    assert factor("spectral", table_of(10), 2, wave(2, 2)) > 1.05
 
 
 @pytest.mark.parametrize("relaxation", list_relaxations())

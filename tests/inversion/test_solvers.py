@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -247,6 +248,39 @@ def test_only_the_first_update_is_relaxed(factor: float, left: float) -> None:
     )
     # After the first update the error is 1 - w / 2; then it is halved twice.
     torch.testing.assert_close(1.0 - solution.z, torch.full_like(START, left / 4.0))
+
+
+@pytest.mark.parametrize("name", ["fixed-point", "anderson"])
+def test_where_the_residual_grew_the_iterate_before_is_kept_and_left(name: str) -> None:
+    """The second sample is driven away from its third iterate on, the third from the start."""
+    calls: list[Tensor] = []
+
+    def f(z: Tensor, index: Tensor) -> Tensor:
+        turned = [0.5, 0.5 if len(calls) < 2 else -3.0, 1.5]
+        calls.append(index.clone())
+        rate = torch.tensor(turned, dtype=torch.float64)[index][:, None, None, None]
+        # Two directions, so that Anderson does not solve it at once.
+        slower = torch.tensor([1.0, 0.7], dtype=torch.float64)
+        return 100.0 + rate * slower * (z - 100.0)
+
+    start = torch.full_like(START, 99.0)
+    solution = get_solver(name).solve(
+        f,
+        start,
+        tolerance=1e-9,
+        max_iterations=60,
+        criterion=replace(get_criterion("intra-path"), retreats=True),
+    )
+    assert solution.converged.tolist() == [True, False, False]
+    torch.testing.assert_close(solution.z[0], torch.full_like(START[0], 100.0), rtol=1e-8, atol=0.0)
+    assert torch.equal(solution.z[2], start[2])
+    assert solution.iterations[1:].tolist() == [3, 2]
+    assert torch.isinf(solution.bounds[[2, 1], [1, 2]]).all()
+    # The second iterate, which is Picard's.
+    expected = 100.0 + torch.tensor([-0.5, -0.35], dtype=torch.float64).expand(1, 2, 2)
+    torch.testing.assert_close(solution.z[1], expected)
+    # Who is left costs nothing more.
+    assert torch.equal(solution.nfe, torch.bincount(torch.cat(calls), minlength=3))
 
 
 def test_anderson_falls_back_where_the_residual_grew() -> None:
