@@ -158,7 +158,7 @@ class InversionPipeline(DiffusionPipeline):
             tolerance: of the solver, relative.
             criterion: when a step is solved, see ``dehaze.inversion.list_criteria``.
             predictor: the solver's start, see ``dehaze.inversion.list_predictors``.
-            relaxation: of the solver's first update, see ``dehaze.inversion.list_relaxations``.
+            relaxation: of the solver's updates, see ``dehaze.inversion.list_relaxations``.
             depth: how many of the N steps to invert; all when None.
             guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
             adjusted: bring the photo nearer to the prompt first, which changes it; how far is

@@ -87,7 +87,7 @@ def _modes() -> Iterable[str]:
     "--relaxation",
     type=RegistryChoice(_relaxations),
     metavar="NAME",
-    help="How far its first update goes; a wrong name lists them.",
+    help="How far its updates go; a wrong name lists them.",
 )
 @click.option(
     "--criterion",

@@ -30,7 +30,7 @@ class StepSettings:
         max_iterations: a step's limit.
         criterion: name of a criterion.
         predictor: name of a predictor, which makes the solver's start.
-        relaxation: name of a relaxation, which lengthens the solver's first update.
+        relaxation: name of a relaxation, which lengthens the solver's updates.
     """
 
     tolerance: float

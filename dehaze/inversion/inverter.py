@@ -19,10 +19,10 @@ from dehaze.inversion.schedule import DDIMTable
 def best_at_equal_cost(steps: int) -> dict[str, Any]:
     """The settings of ``Inverter`` that reconstruct best for what they cost, by measurement.
 
-    One evaluation a step, from an extrapolated start and with a relaxed first update; up to six,
+    One evaluation a step, from an extrapolated start and with a relaxed update; up to six,
     or ten from 20 steps on, with Anderson acceleration, where that is not enough: at the first
     step, which leaves the clean picture and hardly contracts, and where the relaxed update went so
-    far beyond what the network said that the picture would show it. The tolerance, 0.095 N^(-3/2),
+    far beyond what the network said that the picture would show it. The tolerance, 0.11 N^(-3/2),
     follows the schedule: what a finer one has to gain is lost where its steps are solved no finer.
     See docs/inversion.md.
 
@@ -35,7 +35,7 @@ def best_at_equal_cost(steps: int) -> dict[str, Any]:
         "relaxation": "spectral",
         "criterion": "reconstruction",
         "max_iterations": max(6, min(10, steps // 2)),
-        "tolerance": 0.095 * steps**-1.5,
+        "tolerance": 0.11 * steps**-1.5,
     }
 
 
@@ -51,7 +51,7 @@ class Inverter:
         max_iterations: an implicit step's limit.
         criterion: name of a criterion.
         predictor: name of a predictor, which makes the start of an implicit step.
-        relaxation: name of a relaxation, which lengthens the first update of an implicit step.
+        relaxation: name of a relaxation, which lengthens the updates of an implicit step.
         evaluations: network evaluations that one call of ``network`` costs (2 under guidance).
     """
 

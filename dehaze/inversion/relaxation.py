@@ -1,4 +1,4 @@
-"""How far the first update of a solver goes: from what the schedule says of the map's slope.
+"""How far a solver's updates go: from what the schedule says of the map's slope.
 
 A solver that stops after one evaluation ends at f(start). Where the slope of f is known, a longer
 step ends nearer to the fixed point, at no evaluation: z = start + w (f(start) - start) with
@@ -18,10 +18,10 @@ from dehaze.inversion.schedule import DDIMTable
 from dehaze.inversion.spectrum import filtered, frequencies
 
 Update = Callable[[Tensor], Tensor]
-"""From f(start) - start, (B, C, H, W), to the first update, alike."""
+"""From f(z) - z, (B, C, H, W), to the update, alike."""
 
 Lengthening = Callable[[DDIMTable, int, torch.Size], Update]
-"""(table, step i, the latents' (B, C, H, W)) -> what lengthens the first update of that step."""
+"""(table, step i, the latents' (B, C, H, W)) -> what lengthens the updates of that step."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,7 @@ _AT_KNEE = 0.8
 _KNEE = 0.25
 _DROWNED = 100.0
 _FLOOR = 0.05
+_FAR = 0.25
 
 
 def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Update:
@@ -95,19 +96,19 @@ def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Update:
 
     The first term says that structures are recognised under any noise until they drown, the
     second is the variance V of the finest ones. Under guidance the slope is taken to be the same.
-    Step 1 starts from the picture itself, so far from its solution that the slope there says
-    nothing of the way: its update stays as it is.
+    Step 1 starts from the picture itself, so far from its solution that the slopes there hold for
+    little of the way: its factors are w^(1/4).
 
     Source: this project.
     """
-    if i == 1:
-        return as_it_is
     _, B = table.coefficients(i)
     q = frequencies(*shape[-2:])
     noise = table.sigma(i) ** 2 / table.alphas[i]
     coarse = _COARSEST / (1.0 + (_COARSEST / _AT_KNEE) * q / _KNEE)
     known = coarse / (1.0 + math.sqrt(noise / _DROWNED)) + _FLOOR / noise
     factors = 1.0 / (1.0 - (B / table.sigma(i)) / (1.0 + known))
+    if i == 1:
+        factors = factors**_FAR
     return lambda residual: filtered(residual, factors)
 
 

@@ -53,8 +53,8 @@ class Solver(Protocol):
     """The signature that every solver has.
 
     ``z_start`` is (paths * B, C, H, W): the starts of the B samples, then those of the criterion's
-    second path. A row's position among these is what f is told. ``relaxation`` is what lengthens
-    the first update: z_1 = z_0 + relaxation(f(z_0) - z_0).
+    second path. A row's position among these is what f is told. ``relaxation`` puts
+    g(z) = z + relaxation(f(z) - z), which has the same fixed points, in f's place.
     """
 
     def __call__(
@@ -270,7 +270,8 @@ def iterate(
 
     The residuals of an iteration are those of the iterate which was put into f; what the rule makes
     of it is nearer still wherever it converges. Where it does not, a criterion that retreats takes
-    the iterate of the smallest residual, which is the last but one.
+    the iterate of the smallest residual, which is the last but one. A relaxation puts another map
+    in the place of f, of the same fixed points, before the rule.
     """
     paths = criterion.paths
     z = z_start.clone()
@@ -282,17 +283,18 @@ def iterate(
     converged = torch.zeros(batch, dtype=torch.bool, device=device)
     left = converged.clone()
     first_rows = batch * torch.arange(paths, device=device)[:, None]
+    now: Evaluation | None = None
     history: list[Evaluation] = []
     for k in range(max_iterations):
         active = torch.nonzero(~(converged | left)).flatten()
         if active.numel() == 0:
             break
         rows = (first_rows + active).flatten()
-        history = [*history[1 - window :], Evaluation(z[rows], f(z[rows], rows))]
-        following = update(history)
-        z[rows] = _relaxed(z, following, relaxation) if k == 0 else following
-        before = history[-2] if k > 0 else None
-        measured = measure(history[-1], before, z[rows], active, criterion)
+        before, now = now, Evaluation(z[rows], f(z[rows], rows))
+        relaxed = _relaxed(now.latent, now.mapped, relaxation)
+        history = [*history[1 - window :], Evaluation(now.latent, relaxed)]
+        z[rows] = update(history)
+        measured = measure(now, before, z[rows], active, criterion)
         residuals[k, active], inter[k, active] = measured.intra, measured.inter
         bounds[k, active], contraction[active] = measured.bound, measured.contraction
         iterations[active] += 1
@@ -305,7 +307,7 @@ def iterate(
             # The bound was that of the iterate which is not kept.
             bounds[k, active[grew]] = torch.inf
         kept = ~(converged | left)[active].repeat(paths)
-        history = [evaluation.rows(kept) for evaluation in history]
+        now, history = now.rows(kept), [evaluation.rows(kept) for evaluation in history]
     return Solution(
         z[:batch], iterations, paths * iterations, residuals, inter, bounds, contraction, converged
     )

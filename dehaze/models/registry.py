@@ -23,7 +23,7 @@ class ModelDescription:
         spacing: timestep spacing, None for the scheduler's own.
         solver: of the implicit inversion step.
         predictor: of the solver's start.
-        relaxation: of the solver's first update.
+        relaxation: of the solver's updates.
         max_iterations: the solver's iterations a step.
         tolerance: relative, for the inversion.
         cross_replace_steps: share of the steps with the source's cross-attention maps, when a word

@@ -94,9 +94,12 @@ def test_unrelaxed_is_as_the_solver_makes_it() -> None:
     assert factor("none", table_of(10), 3, wave(2, 2)) == 1.0
 
 
-def test_the_first_step_is_not_lengthened_by_slopes_that_hold_near_its_solution() -> None:
-    assert factor("spectral", table_of(10), 1, wave(2, 2)) == 1.0
-    assert factor("spectral", table_of(10), 2, wave(2, 2)) > 1.05
+def test_the_first_step_is_lengthened_less_as_slopes_hold_near_its_solution() -> None:
+    table = table_of(10)
+    for one in (wave(0, 0), wave(2, 2), wave(15, 23)):
+        assert 1.0 < factor("spectral", table, 1, one) < factor("spectral", table, 2, one) + 0.2
+    # B_1 = s_1: where the network knew nothing, no step would be long enough.
+    assert factor("spectral", table, 1, wave(15, 23)) < 2.0
 
 
 @pytest.mark.parametrize("relaxation", list_relaxations())
@@ -107,7 +110,10 @@ def test_a_relaxation_does_not_move_the_solution(relaxation: str, criterion: str
 
     settings = {"tolerance": 1e-13, "max_iterations": 300, "criterion": criterion}
     plain = Inverter(table_of(10), network, **settings).invert(latents())
-    relaxed = Inverter(table_of(10), network, relaxation=relaxation, **settings).invert(latents())
+    # Picard would be driven away by slopes as wrong as these are here.
+    relaxed = Inverter(
+        table_of(10), network, solver="anderson", relaxation=relaxation, **settings
+    ).invert(latents())
     torch.testing.assert_close(relaxed.trajectory, plain.trajectory, rtol=1e-10, atol=1e-10)
 
 
