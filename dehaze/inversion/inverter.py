@@ -22,7 +22,7 @@ def best_at_equal_cost(steps: int) -> dict[str, Any]:
     One evaluation a step, from an extrapolated start and with a relaxed update; up to six,
     or ten from 20 steps on, with Anderson acceleration, where that is not enough: at the first
     step, which leaves the clean picture and hardly contracts, and where the relaxed update went so
-    far beyond what the network said that the picture would show it. The tolerance, 0.13 N^(-3/2),
+    far beyond what the network said that the picture would show it. The tolerance, 0.11 N^(-3/2),
     follows the schedule: what a finer one has to gain is lost where its steps are solved no finer.
     See docs/inversion.md.
 
@@ -35,7 +35,7 @@ def best_at_equal_cost(steps: int) -> dict[str, Any]:
         "relaxation": "spectral",
         "criterion": "reconstruction",
         "max_iterations": max(6, min(10, steps // 2)),
-        "tolerance": 0.13 * steps**-1.5,
+        "tolerance": 0.11 * steps**-1.5,
     }
 
 
