@@ -263,15 +263,28 @@ def recover_calibrated(photo: Array, hazy: Array, clear: Array, strength: float 
     airlight, slopes, intercepts = _transmission_map(proxy, hazy, clear)
     guide = proxy.mean(2)
     found = np.clip(apply_coefficients(guide, slopes, intercepts), TRANSMISSION_MINIMUM, 1.0)
-    veil = calibrated_veil(proxy, np.asarray(1.0 - found), airlight, strength)
-    transmission = np.clip(1.0 - veil, TRANSMISSION_MINIMUM, 1.0)
-    recovered = recover_scene(proxy, transmission, airlight)
-    protection = sky_protection(proxy, recovered, transmission, airlight)
-    # The mask gets the photo's edges, roofs and branches before a sky.
-    edged = guided_filter(guide, protection, _edge_radius(proxy), 1e-3)
-    transmission += np.clip(edged, 0.0, 1.0) * (1.0 - transmission)
+    veil = np.asarray(1.0 - found)
+    transmission = calibrated_transmission(proxy, veil, airlight, strength)
     slopes, intercepts = guided_coefficients(guide, transmission, 1, 1e-5)
     return _recover(photo, airlight, slopes, intercepts)
+
+
+def calibrated_transmission(
+    photo: Array, veil: Array, airlight: Array, strength: float = 1.0, **weights: float
+) -> Array:
+    """t of ``calibrated_veil``, nearer to 1 in the sky (``dehaze.sky``). Arguments as there.
+
+    Returns:
+        t, float32 (H, W), at least ``TRANSMISSION_MINIMUM``.
+    """
+    weighed = calibrated_veil(photo, veil, airlight, strength, **weights)
+    transmission = np.clip(1.0 - weighed, TRANSMISSION_MINIMUM, 1.0)
+    recovered = recover_scene(photo, transmission, airlight)
+    protection = sky_protection(photo, recovered, transmission, airlight)
+    # The mask gets the photo's edges, roofs and branches before a sky.
+    edged = guided_filter(photo.mean(2), protection, _edge_radius(photo), 1e-3)
+    transmission += np.clip(edged, 0.0, 1.0) * (1.0 - transmission)
+    return transmission
 
 
 def calibrated_veil(

@@ -10,11 +10,11 @@ import numpy as np
 from dehaze.datasets.synthesis import RenderedHaze
 from dehaze.density import EXPONENT, SHARE
 from dehaze.eval.metrics import peak_signal_noise_ratio
-from dehaze.physics import TRANSMISSION_MINIMUM, Array, calibrated_veil, recover_scene
+from dehaze.physics import TRANSMISSION_MINIMUM, Array, calibrated_transmission, recover_scene
 from dehaze.pipeline import DehazePipeline
 
-_SHARES = (0.0, 0.15, 0.3, 0.4, 0.5, 0.6, 0.7, 1.0)
-_EXPONENTS = (0.0, 0.4, 0.6, 0.7, 0.8, 0.9, 1.0)
+_SHARES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
+_EXPONENTS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.2)
 _SCALES = np.linspace(0.0, 2.5, 26)
 
 
@@ -26,7 +26,7 @@ class Calibration:
         share: w, the darkest pixels' share in the veil.
         exponent: k of the scale s = rho^k.
         uncalibrated: PSNR with the veil as the model found it.
-        calibrated: PSNR with the veil weighed by w and k.
+        calibrated: PSNR with the veil weighed by w and k, and skies left as they are.
         shipped: likewise, with the weights of ``dehaze.density``.
         oracle: PSNR with the model's veil times the number that each photo's truth would choose.
         grid: PSNR by "w k", for every pair that was tried.
@@ -42,7 +42,7 @@ class Calibration:
 
 
 def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibration:
-    """Tries the weights of a grid on renderings that the model has not seen; skies as they come."""
+    """Tries the weights of a grid on renderings that the model has not seen."""
     pairs = [*product(_SHARES, _EXPONENTS), (SHARE, EXPONENT)]
     scores, oracles, plain = [], [], []
     for haze in rendered:
@@ -51,13 +51,13 @@ def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibra
         assert result.airlight is not None
         veil, airlight = np.asarray(1.0 - result.transmission), result.airlight
         weighed = [
-            calibrated_veil(haze.hazy, veil, airlight, share=share, exponent=exponent)
+            calibrated_transmission(haze.hazy, veil, airlight, share=share, exponent=exponent)
             for share, exponent in pairs
         ]
         scores.append([_score(haze, candidate, airlight) for candidate in weighed])
-        scaled = [np.asarray(scale * veil, dtype=np.float32) for scale in _SCALES]
+        scaled = [np.clip(1.0 - scale * veil, TRANSMISSION_MINIMUM, 1.0) for scale in _SCALES]
         oracles.append(max(_score(haze, candidate, airlight) for candidate in scaled))
-        plain.append(_score(haze, veil, airlight))
+        plain.append(_score(haze, result.transmission, airlight))
     means = np.mean(scores, axis=0).tolist()
     best = int(np.argmax(means[:-1]))
     return Calibration(
@@ -74,8 +74,7 @@ def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibra
     )
 
 
-def _score(haze: RenderedHaze, veil: Array, airlight: Array) -> float:
-    transmission = np.clip(1.0 - veil, TRANSMISSION_MINIMUM, 1.0)
+def _score(haze: RenderedHaze, transmission: Array, airlight: Array) -> float:
     image = recover_scene(haze.hazy, transmission.astype(np.float32), airlight)
     # A clear photo left alone is exact; no single photo may decide the mean.
     return min(45.0, peak_signal_noise_ratio(image, haze.clear, data_range=1.0))

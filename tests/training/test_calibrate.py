@@ -48,7 +48,13 @@ def test_a_model_that_is_too_mild_is_to_be_corrected_by_the_darkest_pixels() -> 
     assert fitted.grid[f"{fitted.share} {fitted.exponent}"] == fitted.calibrated
 
 
-def test_neither_share_nor_exponent_is_the_model_as_it_is() -> None:
+def test_neither_share_nor_exponent_nor_sky_is_the_model_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def no_sky(photo: np.ndarray, *_: Any) -> np.ndarray:
+        return np.zeros(photo.shape[:2], np.float32)
+
+    monkeypatch.setattr("dehaze.physics.sky_protection", no_sky)
     scenes = renderings()
     fitted = calibrate(pipeline_that_finds(0.6, scenes), scenes)
     assert fitted.grid["0.0 0.0"] == pytest.approx(fitted.uncalibrated, abs=0.05)
