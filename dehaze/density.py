@@ -23,8 +23,8 @@ _WINDOW = 0.03
 # The share of the windows that may come out below black.
 _QUANTILE = 0.05
 # w and k, chosen on haze rendered over BSDS500's validation photos: docs/quality.md.
-SHARE = 0.4
-EXPONENT = 1.0
+SHARE = 0.5
+EXPONENT = 0.8
 _RATIO_BOUNDS = (0.02, 2.5)
 _THINNEST = 0.005
 
