@@ -47,8 +47,8 @@ def test_picard_reconstructs_where_plain_inversion_does_not(bundled: DehazePipel
 
 
 def test_picard_reconstructs_real_hazy_photos(bundled: DehazePipeline, data_folder: Path) -> None:
-    paths = sorted((data_folder / "real_hazy").glob("*.*g"))[::12]
-    assert len(paths) > 5
+    paths = sorted((data_folder / "real_hazy").glob("*.*g"))[::24]
+    assert len(paths) > 3
     check_reconstruction(bundled, [read(path) for path in paths])
 
 
