@@ -9,8 +9,8 @@ the clear photo J under the same caption with the word swapped for null text,
     z_t = sqrt(a_t) x + s_t z,   x = I or J.
 
 Either picture still is what its caption says; the paths straighten and lead from I through z to J.
-z is less than normal noise, since plain DDIM inversion finds too little of it in fine detail: a
-part of each batch keeps the model at home in noise drawn at random.
+z is less than normal noise, since inversion finds too little of it in fine detail: a part of each
+batch keeps the model at home in noise drawn at random.
 
 Source: Liu, Gong and Liu, "Flow Straight and Fast", arXiv 2209.03003, section 2 (reflow); here the
 pairs of two captions share their noise.

@@ -4,23 +4,11 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from schedules import table_of
 from torch import Tensor
 
-from dehaze.inversion import DDIMTable, Inverter, list_predictors
+from dehaze.inversion import Inverter, list_predictors
 from dehaze.inversion.predictors import explicit_step, get_predictor
-
-
-def table_of(steps: int, spacing: str = "leading") -> DDIMTable:
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=True,
-        steps_offset=1,
-    )
-    return DDIMTable.from_scheduler(scheduler, steps, spacing)
 
 
 def network(z: Tensor, i: int, index: Tensor) -> Tensor:

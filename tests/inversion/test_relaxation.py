@@ -4,25 +4,12 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from schedules import table_of
 from torch import Tensor
 
 from dehaze.inversion import DDIMTable, Inverter, list_relaxations
 from dehaze.inversion.relaxation import get_relaxation
 from dehaze.inversion.spectrum import cosines
-
-
-def table_of(steps: int, spacing: str = "leading", *, zero_terminal: bool = False) -> DDIMTable:
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=True,
-        steps_offset=1,
-        rescale_betas_zero_snr=zero_terminal,
-    )
-    return DDIMTable.from_scheduler(scheduler, steps, spacing)
 
 
 def latents(batch: int = 3) -> Tensor:

@@ -4,10 +4,9 @@ import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from schedules import table_of
 from torch import Tensor
 
-from dehaze.inversion.schedule import DDIMTable
 from dehaze.inversion.spectrum import cosines, filtered, gain_to_picture, power, transformed
 
 
@@ -56,14 +55,7 @@ def test_a_picture_without_a_mean_is_still_expected_to_have_one() -> None:
 
 def test_the_gain_is_that_of_the_way_back_where_the_network_is_the_wiener_filter() -> None:
     """A direction of Gaussian pictures keeps its quantile, in the limit of many steps."""
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=True,
-    )
-    table = DDIMTable.from_scheduler(scheduler, 500)
+    table = table_of(500)
     clean = 20.0 * wave(0, 1) + 5.0 * wave(2, 2) + latents(1)
     variance = power(clean)
     for start in (50, 250, 450):
