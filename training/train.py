@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
 from torch import Tensor
 from torch.nn import functional as F
@@ -164,6 +165,9 @@ class Run:
         self.networks = networks
         self.networks.unet.to(device)
         self.networks.text_encoder.to(device)
+        if device == "cpu":
+            # There the backward pass of fused attention is slower than that of the plain products.
+            self.networks.unet.set_attn_processor(AttnProcessor())
         self.parameters = [
             *self.networks.unet.parameters(),
             *self.networks.text_encoder.parameters(),
