@@ -19,7 +19,7 @@ from dehaze.datasets.synthesis import (
     with_overcast_sky,
 )
 from training.captions import Caption, appearance_caption, clear_caption, hazy_caption
-from training.collage import with_things_before
+from training.collage import draw_room, with_things_before
 
 Array = NDArray[np.float32]
 
@@ -195,10 +195,14 @@ def _draw_haze(
         if caption.density is not None:
             density = float(rng.uniform(*caption.density))
     depth = pseudo_depth(clear, rng)
-    if rng.random() < 0.3:
+    chance = float(rng.random())
+    if chance < 0.2:
+        room, depth = draw_room(size, lambda: draw_clear(photos, size, rng), rng)
+        clear = vary_colours(room, rng)
+    elif chance < 0.45:
         # Things stand before the walls: what a photo's colours say of depth stays in a part.
         depth = room_depth(clear.shape[:2], rng) * depth ** float(rng.uniform(0.0, 0.6))
-    if rng.random() < 0.3:
+    elif chance < 0.7:
         clear, depth = with_things_before(clear, depth, lambda: draw_clear(photos, size, rng), rng)
     hazy = render_haze(clear, rng, kind=kind, density=density, depth=depth).hazy
     if rng.random() < 0.15:

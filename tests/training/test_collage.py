@@ -3,7 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.collage import draw_outline, with_things_before
+from dehaze.datasets.synthesis import room_planes
+from training.collage import draw_outline, draw_room, with_things_before
 from training.data import draw_pair
 
 
@@ -61,3 +62,27 @@ def test_training_pairs_hold_things_before_scenes() -> None:
     hazes = [pair for pair in drawn if pair.caption.word in ("haze", "fog", "mist", "smog")]
     collages = [pair for pair in hazes if np.ptp(pair.clear.mean(axis=2), axis=1).max() > 0.02]
     assert 0.15 < len(collages) / len(hazes) < 0.45
+
+
+def test_a_room_has_pale_walls_things_in_it_and_haze_of_their_distance() -> None:
+    """Surfaces of pure green: what is not green is plane, and no plane is nearer than a thing."""
+    shape = (32, 48)
+    green = np.zeros((*shape, 3), dtype=np.float32)
+    green[..., 1] = 0.9
+    paints, shares = [], []
+    for seed in range(60):
+        room, depth = draw_room(shape, lambda: green, np.random.default_rng(seed))
+        empty, planes = room_planes(shape, np.random.default_rng(seed))
+        assert room.shape == (*shape, 3)
+        assert room.dtype == depth.dtype == np.float32
+        assert 0 <= room.min() <= room.max() <= 1
+        assert (depth > 0).all()
+        assert (depth <= empty + 1e-6).all()
+        bare = (room[..., 0] > 0.02) & (depth == empty)
+        shares.append(bare.mean())
+        ceiling, floor = (room[bare & (planes == plane)].mean(axis=-1) for plane in (1, 0))
+        if len(ceiling) and len(floor):
+            paints.append((ceiling.mean(), floor.mean()))
+    assert 0.3 < np.mean(shares) < 0.95
+    above, below = np.mean(paints, axis=0)
+    assert above > 1.5 * below
