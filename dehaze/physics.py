@@ -30,6 +30,10 @@ _NOISE_FLOOR = 0.01
 _NOISE_RADIUS = 0.03
 _QUIET_TRANSMISSION = 0.5
 
+# The variance of the veil's colour about the airlight, over that of a scene's colours. Of 0 to .08
+# the largest that costs no more than .02 dB on haze rendered over BSDS500's validation photos.
+_COLOUR_DOUBT = 0.02
+
 # How much the airlight is drawn to the photo's brightest tenth, per pixel, beside veils squared.
 # Of 0, .03, .1, .3 and 1 this was best on haze rendered over BSDS500's validation photos.
 _AIRLIGHT_PULL = 0.03
@@ -357,10 +361,46 @@ def recover_quietly(hazy: Array, transmission: Array, airlight: Array) -> Array:
     return scene
 
 
+def subdue_colours(scene: Array, transmission: Array) -> Array:
+    """Draws the scene to grey where dense haze leaves nothing to know of its colours.
+
+    A veil is never all of one colour, and where it differs from A by d, the scene comes out off by
+    d (1 - t) / t: blue or in coloured blotches behind the densest part. With Y the mean of the
+    channels, and both d and the scene's colours, J - Y, normal about 0 with the variances
+    ``_COLOUR_DOUBT`` to 1, the most probable scene is
+
+        Y + (J - Y) / (1 + _COLOUR_DOUBT ((1 - t) / t)^2):
+
+    .995 of the colour at t = 2/3, .76 at t = 1/5, .48 at the smallest t.
+
+    Args:
+        scene: J, float32 (H, W, 3) in [0, 1].
+        transmission: t, float32 (H, W) in (0, 1].
+
+    Returns:
+        float32 (H, W, 3) in [0, 1].
+    """
+    grey = scene.mean(2)
+    kept = 1.0 / transmission
+    kept -= 1.0
+    kept *= kept
+    kept *= _COLOUR_DOUBT
+    kept += 1.0
+    np.reciprocal(kept, out=kept)
+    subdued = np.empty_like(scene)
+    for channel in range(3):
+        plane = scene[..., channel] - grey
+        plane *= kept
+        plane += grey
+        np.clip(plane, 0.0, 1.0, out=subdued[..., channel])
+    return subdued
+
+
 def _recover(photo: Array, airlight: Array, slopes: Array, intercepts: Array) -> Recovery:
     transmission = apply_coefficients(photo.mean(2), slopes, intercepts)
     np.clip(transmission, TRANSMISSION_MINIMUM, 1.0, out=transmission)
-    return Recovery(recover_quietly(photo, transmission, airlight), transmission, airlight)
+    scene = recover_quietly(photo, transmission, airlight)
+    return Recovery(subdue_colours(scene, transmission), transmission, airlight)
 
 
 def recover_by_affine(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:

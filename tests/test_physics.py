@@ -17,6 +17,7 @@ from dehaze.physics import (
     recover_scene,
     resize,
     scatter,
+    subdue_colours,
 )
 
 Array = NDArray[np.float32]
@@ -228,3 +229,41 @@ def test_thin_haze_is_removed_as_the_model_says() -> None:
     np.testing.assert_array_equal(
         recover_quietly(hazy, transmission, AIRLIGHT), recover_scene(hazy, transmission, AIRLIGHT)
     )
+
+
+def test_colours_are_drawn_to_grey_by_the_odds_that_they_are_the_veils() -> None:
+    """The closed form is the least squares of one colour seen twice: as itself, and as the veil."""
+    rng = np.random.default_rng(3)
+    scene_colour = rng.normal(0.0, 1.0, 200_000)
+    doubt = rng.normal(0.0, 0.02**0.5, scene_colour.shape)
+    for t in (0.12, 0.2, 0.5):
+        seen = scene_colour + doubt * (1.0 - t) / t
+        best = float((seen * scene_colour).mean() / (seen**2).mean())
+        red = np.full((2, 2, 3), 0.2, dtype=np.float32)
+        red[..., 0] = 0.8
+        subdued = subdue_colours(red, np.full((2, 2), t, dtype=np.float32))
+        np.testing.assert_allclose(subdued - 0.4, best * (red - 0.4), atol=0.005)
+
+
+@given(seed=st.integers(0, 2**16))
+def test_subdued_colours_keep_brightness_greys_and_clear_air(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    colours = rng.random((7, 9, 3)).astype(np.float32)
+    transmission = rng.uniform(0.12, 1.0, (7, 9)).astype(np.float32)
+    subdued = subdue_colours(colours, transmission)
+    assert subdued.dtype == np.float32
+    assert -1e-6 <= subdued.min() <= subdued.max() <= 1 + 1e-6
+    np.testing.assert_allclose(subdued.mean(2), colours.mean(2), atol=1e-6)
+    clear = np.ones_like(transmission)
+    np.testing.assert_allclose(subdue_colours(colours, clear), colours, atol=1e-6)
+    greys = np.repeat(colours[..., :1], 3, axis=2)
+    np.testing.assert_allclose(subdue_colours(greys, transmission), greys, atol=1e-6)
+
+
+def test_a_veil_bluer_than_the_airlight_does_not_turn_a_grey_scene_blue() -> None:
+    grey = np.repeat(scene().mean(2, keepdims=True), 3, axis=2)
+    transmission = np.full(grey.shape[:2], 0.15, dtype=np.float32)
+    veil_colour = AIRLIGHT + np.array([-0.01, 0.0, 0.01], np.float32)
+    recovered = recover_scene(scatter(grey, transmission, veil_colour), transmission, AIRLIGHT)
+    subdued = subdue_colours(recovered, transmission)
+    assert np.abs(subdued - grey).mean() < 0.7 * np.abs(recovered - grey).mean()
