@@ -380,20 +380,16 @@ def subdue_colours(scene: Array, transmission: Array) -> Array:
     Returns:
         float32 (H, W, 3) in [0, 1].
     """
-    grey = scene.mean(2)
+    grey = cv2.transform(scene, np.full((1, 3), 1.0 / 3.0, dtype=np.float32))[..., None]
     kept = 1.0 / transmission
     kept -= 1.0
     kept *= kept
     kept *= _COLOUR_DOUBT
     kept += 1.0
-    np.reciprocal(kept, out=kept)
-    subdued = np.empty_like(scene)
-    for channel in range(3):
-        plane = scene[..., channel] - grey
-        plane *= kept
-        plane += grey
-        np.clip(plane, 0.0, 1.0, out=subdued[..., channel])
-    return subdued
+    subdued = scene - grey
+    subdued /= kept[..., None]
+    subdued += grey
+    return np.asarray(np.clip(subdued, 0.0, 1.0, out=subdued), dtype=np.float32)
 
 
 def _recover(photo: Array, airlight: Array, slopes: Array, intercepts: Array) -> Recovery:
