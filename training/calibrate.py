@@ -10,7 +10,13 @@ import numpy as np
 from dehaze.datasets.synthesis import RenderedHaze
 from dehaze.density import EXPONENT, SHARE
 from dehaze.eval.metrics import peak_signal_noise_ratio
-from dehaze.physics import TRANSMISSION_MINIMUM, Array, calibrated_transmission, recover_scene
+from dehaze.physics import (
+    TRANSMISSION_MINIMUM,
+    Array,
+    calibrated_transmission,
+    recover_scene,
+    subdue_colours,
+)
 from dehaze.pipeline import DehazePipeline
 
 _SHARES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
@@ -75,6 +81,7 @@ def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibra
 
 
 def _score(haze: RenderedHaze, transmission: Array, airlight: Array) -> float:
-    image = recover_scene(haze.hazy, transmission.astype(np.float32), airlight)
+    exact = transmission.astype(np.float32)
+    image = subdue_colours(recover_scene(haze.hazy, exact, airlight), exact)
     # A clear photo left alone is exact; no single photo may decide the mean.
     return min(45.0, peak_signal_noise_ratio(image, haze.clear, data_range=1.0))
