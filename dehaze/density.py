@@ -7,7 +7,8 @@ something nearly is, they name it. The model knows a white wall from haze, and t
 know shadows, and it does not. So the veil is a mean of what the two say.
 
 Source of the bound: He, Sun and Tang, "Single Image Haze Removal Using Dark Channel Prior",
-CVPR 2009, eq. 10. The mean, and one number that scales a whole veil, are this project's own.
+CVPR 2009, eq. 10. The mean, and the numbers that scale a region and a whole veil, are this
+project's own.
 """
 
 from __future__ import annotations
@@ -22,11 +23,17 @@ Array = NDArray[np.float32]
 _WINDOW = 0.03
 # The share of the windows that may come out below black.
 _QUANTILE = 0.05
-# w and k, chosen on haze rendered over BSDS500's validation photos: docs/quality.md.
-SHARE = 0.5
+# The side of a region, relative to the short side: large enough to hold something dark.
+_REGION = 0.45
+# w, u and k, chosen on haze rendered over BSDS500's validation photos: docs/quality.md.
+SHARE = 0.4
+REGION_SHARE = 0.3
 EXPONENT = 0.8
+_REGION_BOUNDS = (0.05, 3.0)
 _RATIO_BOUNDS = (0.02, 2.5)
 _THINNEST = 0.005
+# A thinner veil says nothing of its density.
+_THIN = 0.02
 
 
 def darkest_pixels(photo: Array, airlight: Array) -> Array:
@@ -45,26 +52,47 @@ def darkest_pixels(photo: Array, airlight: Array) -> Array:
     return np.asarray(cv2.erode(relative, np.ones((side, side), np.uint8)))
 
 
+def region_ratio(veil: Array, darkest: Array) -> Array:
+    """q, the smallest D / v of each pixel's region, smooth from region to region.
+
+    Where q is below 1 the model found more veil than its region's darkest pixels let through; where
+    it is above, nothing in the region is as dark as it would be behind the veil that was found.
+
+    Args:
+        veil: v, float32 (H, W), positive.
+        darkest: D of ``darkest_pixels``, float32 (H, W).
+
+    Returns:
+        float32 (H, W), positive.
+    """
+    side = 2 * round(0.5 * _REGION * min(veil.shape)) + 1
+    least = cv2.erode(darkest / np.maximum(veil, _THIN), np.ones((side, side), np.uint8))
+    return np.clip(cv2.blur(least, (side, side)), *_REGION_BOUNDS)
+
+
 def weigh_veil(
     veil: Array,
     darkest: Array,
     smoothed: Array,
     *,
     share: float = SHARE,
+    region_share: float = REGION_SHARE,
     exponent: float = EXPONENT,
 ) -> Array:
     """The veil that the model and the darkest pixels name together.
 
-    With v = 1 - t as the model found it, x = v^(1 - w) D^w is their mean at each pixel, and the
-    whole of it is scaled by s = rho^k. rho is the 5 % quantile of D / x: where it is 1, the darkest
-    pixels come out black; s > 1 where even they stay grey, s < 1 where they would fall below black.
+    With v = 1 - t as the model found it, x = v^(1 - w) D^w q^u is their mean at each pixel, held
+    against its region by q of ``region_ratio``; and the whole of it is scaled by s = rho^k. rho is
+    the 5 % quantile of D / x: where it is 1, the darkest pixels come out black; s > 1 where even
+    they stay grey, s < 1 where they would fall below black.
 
     Args:
         veil: v, float32 (H, W) in [0, 1].
         darkest: D of ``darkest_pixels``, float32 (H, W).
         smoothed: D with the photo's edges instead of its windows' ones, float32 (H, W).
         share: w, in [0, 1].
-        exponent: k, 0 for no scaling.
+        region_share: u, 0 to leave regions alone.
+        exponent: k, 0 for no scaling of the whole.
 
     Returns:
         s x, float32 (H, W), positive; it may exceed 1.
@@ -78,7 +106,7 @@ def weigh_veil(
         )
     found = np.maximum(veil, _THINNEST)
     weighed = found ** (1.0 - share) * np.maximum(smoothed, _THINNEST) ** share
-    # A thin veil says nothing of its density.
-    ratio = float(np.quantile(darkest / np.maximum(weighed, 0.02), _QUANTILE))
+    weighed *= region_ratio(found, darkest) ** region_share
+    ratio = float(np.quantile(darkest / np.maximum(weighed, _THIN), _QUANTILE))
     scale = float(np.clip(ratio, *_RATIO_BOUNDS)) ** exponent
     return np.asarray(scale * weighed, dtype=np.float32)

@@ -301,7 +301,7 @@ def calibrated_veil(
         veil: 1 - t as the model found it at ``strength``, float32 (H, W).
         airlight: A, float32 (3,) in [0, 1].
         strength: the share of the veil that was asked for; the rest is meant to stay.
-        weights: ``share`` and ``exponent``, the ones that were fitted unless given.
+        weights: ``share``, ``region_share``, ``exponent``: the ones that were fitted unless given.
     """
     if strength <= 0.0:
         return veil

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dehaze.density import Array, darkest_pixels, weigh_veil
+from dehaze.density import Array, darkest_pixels, region_ratio, weigh_veil
 from dehaze.physics import (
     calibrated_veil,
     recover_by_physics,
@@ -42,14 +42,33 @@ def test_the_darkest_pixels_of_haze_over_shadows_are_its_veil() -> None:
 
 def test_each_witness_alone_is_taken_at_its_word() -> None:
     veil, darkest = 1.0 - ramp(), np.full((120, 180), 0.25, np.float32)
-    np.testing.assert_allclose(
-        weigh_veil(veil, darkest, darkest, share=0.0, exponent=0.0), veil, rtol=1e-5
-    )
-    np.testing.assert_allclose(
-        weigh_veil(veil, darkest, darkest, share=1.0, exponent=0.0), darkest, rtol=1e-5
-    )
-    between = weigh_veil(veil, darkest, darkest, share=0.5, exponent=0.0)
-    np.testing.assert_allclose(between, np.sqrt(veil * 0.25), rtol=1e-5)
+    for share, expected in ((0.0, veil), (1.0, darkest), (0.5, np.sqrt(veil * 0.25))):
+        weighed = weigh_veil(veil, darkest, darkest, share=share, region_share=0.0, exponent=0.0)
+        np.testing.assert_allclose(weighed, expected, rtol=1e-5)
+
+
+def test_a_region_is_put_right_by_what_is_dark_in_it() -> None:
+    """Shadows on a bright wall: between them D says nothing, and the region still does."""
+    truth = np.full((60, 200), 0.4, dtype=np.float32)
+    darkest = np.full_like(truth, 0.8)
+    darkest[::10, ::10] = truth[::10, ::10]
+    found = truth.copy()
+    found[:, :100] *= 0.6
+    found[:, 100:] *= 1.4
+    ratio = region_ratio(found, darkest)
+    # Far from where the two meet.
+    np.testing.assert_allclose(ratio[:, :50], 1.0 / 0.6, rtol=1e-4)
+    np.testing.assert_allclose(ratio[:, 150:], 1.0 / 1.4, rtol=1e-4)
+    assert (np.diff(ratio, axis=1) < 1e-6).all()
+    weighed = weigh_veil(found, darkest, darkest, share=0.0, region_share=1.0, exponent=0.0)
+    np.testing.assert_allclose(weighed[:, :50], truth[:, :50], rtol=1e-4)
+    np.testing.assert_allclose(weighed[:, 150:], truth[:, 150:], rtol=1e-4)
+
+
+def test_a_region_without_anything_dark_is_not_scaled_without_bound() -> None:
+    bright = np.full((30, 40), 0.9, dtype=np.float32)
+    assert region_ratio(np.full_like(bright, 0.01), bright).max() <= 3.0
+    assert region_ratio(np.full_like(bright, 0.5), np.zeros_like(bright)).min() > 0.0
 
 
 @given(found=st.floats(0.4, 1.6), share=st.floats(0.0, 0.9))

@@ -1,4 +1,4 @@
-"""Fits how far the darkest pixels are trusted: the share and the exponent of ``dehaze.density``."""
+"""Fits how far the darkest pixels are trusted: the three weights of ``dehaze.density``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 
 from dehaze.datasets.synthesis import RenderedHaze
-from dehaze.density import EXPONENT, SHARE
+from dehaze.density import EXPONENT, REGION_SHARE, SHARE
 from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.physics import (
     TRANSMISSION_MINIMUM,
@@ -19,8 +19,9 @@ from dehaze.physics import (
 )
 from dehaze.pipeline import DehazePipeline
 
-_SHARES = (0.0, 0.2, 0.3, 0.4, 0.5, 0.7, 1.0)
-_EXPONENTS = (0.0, 0.4, 0.6, 0.8, 1.0, 1.2)
+_SHARES = (0.0, 0.2, 0.4, 0.5, 0.7, 1.0)
+_REGION_SHARES = (0.0, 0.2, 0.3, 0.4, 0.6)
+_EXPONENTS = (0.0, 0.4, 0.8, 1.0)
 _SCALES = np.linspace(0.0, 2.5, 26)
 
 
@@ -30,15 +31,17 @@ class Calibration:
 
     Attributes:
         share: w, the darkest pixels' share in the veil.
+        region_share: u, of the ratio of the two over a region.
         exponent: k of the scale s = rho^k.
         uncalibrated: PSNR with the veil as the model found it.
         calibrated: PSNR with the veil weighed by w and k, and skies left as they are.
         shipped: likewise, with the weights of ``dehaze.density``.
         oracle: PSNR with the model's veil times the number that each photo's truth would choose.
-        grid: PSNR by "w k", for every pair that was tried.
+        grid: PSNR by "w u k", for all that were tried.
     """
 
     share: float
+    region_share: float
     exponent: float
     uncalibrated: float
     calibrated: float
@@ -49,7 +52,7 @@ class Calibration:
 
 def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibration:
     """Tries the weights of a grid on renderings that the model has not seen."""
-    pairs = [*product(_SHARES, _EXPONENTS), (SHARE, EXPONENT)]
+    tried = [*product(_SHARES, _REGION_SHARES, _EXPONENTS), (SHARE, REGION_SHARE, EXPONENT)]
     scores, oracles, plain = [], [], []
     for haze in rendered:
         result = pipeline(haze.hazy, refine="physics")
@@ -57,8 +60,10 @@ def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibra
         assert result.airlight is not None
         veil, airlight = np.asarray(1.0 - result.transmission), result.airlight
         weighed = [
-            calibrated_transmission(haze.hazy, veil, airlight, share=share, exponent=exponent)
-            for share, exponent in pairs
+            calibrated_transmission(
+                haze.hazy, veil, airlight, share=share, region_share=region, exponent=exponent
+            )
+            for share, region, exponent in tried
         ]
         scores.append([_score(haze, candidate, airlight) for candidate in weighed])
         scaled = [np.clip(1.0 - scale * veil, TRANSMISSION_MINIMUM, 1.0) for scale in _SCALES]
@@ -67,15 +72,16 @@ def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibra
     means = np.mean(scores, axis=0).tolist()
     best = int(np.argmax(means[:-1]))
     return Calibration(
-        share=pairs[best][0],
-        exponent=pairs[best][1],
+        share=tried[best][0],
+        region_share=tried[best][1],
+        exponent=tried[best][2],
         uncalibrated=float(np.mean(plain)),
         calibrated=means[best],
         shipped=means[-1],
         oracle=float(np.mean(oracles)),
         grid={
-            f"{share} {exponent}": mean
-            for (share, exponent), mean in zip(pairs[:-1], means[:-1], strict=True)
+            " ".join(map(str, weights)): mean
+            for weights, mean in zip(tried[:-1], means[:-1], strict=True)
         },
     )
 

@@ -45,7 +45,9 @@ def test_a_model_that_is_too_mild_is_to_be_corrected_by_the_darkest_pixels() -> 
     assert fitted.calibrated > fitted.uncalibrated + 3.0
     assert fitted.calibrated >= fitted.shipped > fitted.uncalibrated + 2.0
     assert fitted.calibrated == max(fitted.grid.values())
-    assert fitted.grid[f"{fitted.share} {fitted.exponent}"] == fitted.calibrated
+    assert (
+        fitted.grid[f"{fitted.share} {fitted.region_share} {fitted.exponent}"] == fitted.calibrated
+    )
 
 
 def test_neither_share_nor_exponent_nor_sky_is_the_model_as_it_is(
@@ -57,7 +59,7 @@ def test_neither_share_nor_exponent_nor_sky_is_the_model_as_it_is(
     monkeypatch.setattr("dehaze.physics.sky_protection", no_sky)
     scenes = renderings()
     fitted = calibrate(pipeline_that_finds(0.6, scenes), scenes)
-    assert fitted.grid["0.0 0.0"] == pytest.approx(fitted.uncalibrated, abs=0.05)
+    assert fitted.grid["0.0 0.0 0.0"] == pytest.approx(fitted.uncalibrated, abs=0.05)
 
 
 def test_a_model_that_is_right_needs_no_correction() -> None:
