@@ -27,7 +27,7 @@ _QUANTILE = 0.05
 _REGION = 0.45
 # w, u and k, chosen on haze rendered over BSDS500's validation photos: docs/quality.md.
 SHARE = 0.4
-REGION_SHARE = 0.3
+REGION_SHARE = 0.2
 EXPONENT = 0.8
 _REGION_BOUNDS = (0.05, 3.0)
 _RATIO_BOUNDS = (0.02, 2.5)
