@@ -123,14 +123,7 @@ def pseudo_depth(clear: Array, rng: np.random.Generator) -> Array:
 
 
 def room_depth(shape: tuple[int, int], rng: np.random.Generator) -> Array:
-    """The depth of an empty room, or of a street between houses: ``room_planes`` without them."""
-    return room_planes(shape, rng)[0]
-
-
-def room_planes(
-    shape: tuple[int, int], rng: np.random.Generator
-) -> tuple[Array, NDArray[np.int64]]:
-    """An empty room, seen along its axis.
+    """The depth of an empty room, or of a street between houses, seen along its axis.
 
     Floor, ceiling and two walls run to a vanishing point, and a far wall closes them off: a plane
     at the distance h from the axis is h / (its image's distance from the vanishing point) away.
@@ -140,8 +133,7 @@ def room_planes(
         rng: the only source of chance.
 
     Returns:
-        The depth, float32 (H, W), positive, of mean 1; and what is seen at each pixel, (H, W):
-        0 the floor, 1 the ceiling, 2 the left wall, 3 the right wall, 4 the far wall.
+        float32 (H, W), positive, of mean 1.
     """
     height, width = shape
     rows = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None]
@@ -149,16 +141,12 @@ def room_planes(
     above = float(rng.uniform(0.25, 0.65))
     left = float(rng.uniform(0.15, 0.85)) * width / height
     floor, ceiling, left_wall, right_wall = np.exp(rng.normal(0.0, 0.35, 4)) * (1.0, 1.0, 1.5, 1.5)
-    sides = (
-        (rows - above) / floor,
-        (above - rows) / ceiling,
-        (left - columns) / left_wall,
-        (columns - left) / right_wall,
-        np.full((1, 1), rng.uniform(0.1, 0.4)),
+    nearness = np.maximum(
+        np.maximum((rows - above) / floor, (above - rows) / ceiling),
+        np.maximum((left - columns) / left_wall, (columns - left) / right_wall),
     )
-    nearness = np.stack([np.broadcast_to(side, shape) for side in sides])
-    depth = 1.0 / nearness.max(0)
-    return np.asarray(depth / depth.mean(), dtype=np.float32), nearness.argmax(0)
+    depth = 1.0 / np.maximum(nearness, float(rng.uniform(0.1, 0.4)))
+    return np.asarray(depth / depth.mean(), dtype=np.float32)
 
 
 def with_overcast_sky(clear: Array, rng: np.random.Generator) -> Array:

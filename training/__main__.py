@@ -101,7 +101,7 @@ def couple(
     output: Path | None,
 ) -> None:
     """The second stage: ties each rendering's noise to its clear photo; can be continued, too."""
-    from training.coupling import COUPLED, ChunkFolder, coupled_batches, write_chunks
+    from training.coupling import COUPLED, coupled_batches, load_chunks, write_chunks
     from training.export import export
     from training.networks import load_networks
     from training.train import Run, load_training_photos
@@ -110,43 +110,14 @@ def couple(
     inverting = load_networks(teacher or initial)
     inverting.unet.to(device)
     inverting.text_encoder.to(device)
-    write_chunks(lambda: inverting, photos, folder / "pairs", chunks, seed)
+    write_chunks(inverting, photos, folder / "pairs", chunks, seed)
     networks = load_networks(initial)
     settings = replace(COUPLED, steps=steps, batch_size=batch_size, seed=seed)
     run = Run(folder, settings, device, networks)
     run.resume()
-    run.train(coupled_batches(ChunkFolder(folder / "pairs").chunks, photos, networks))
+    run.train(coupled_batches(load_chunks(folder / "pairs"), photos, networks))
     if output is not None:
         export(run, output)
-
-
-@main.command("pairs")
-@click.option(
-    "--initial",
-    type=click.Path(path_type=Path, exists=True),
-    required=True,
-    help="The model that the run started from.",
-)
-@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/coupled"))
-@click.option("--chunks", default=100, show_default=True, help="Of 256 pairs each, in all.")
-@click.option("--device", default="cpu", show_default=True)
-@click.option("--seed", default=0, show_default=True)
-def pairs_command(
-    initial: Path, data: Path, folder: Path, chunks: int, device: str, seed: int
-) -> None:
-    """Adds pairs to a second stage that is under way, inverted by its average so far."""
-    from training.coupling import COUPLED, write_chunks
-    from training.networks import Networks, load_networks
-    from training.train import Run, load_training_photos
-
-    run = Run(folder, COUPLED, device, load_networks(initial))
-
-    def latest() -> Networks:
-        run.resume()
-        return run.use_average()
-
-    write_chunks(latest, load_training_photos(data), folder / "pairs", chunks, seed)
 
 
 @main.command("export")

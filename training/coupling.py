@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -118,23 +117,14 @@ def invert_pairs(networks: Networks, pairs: list[Pair]) -> Tensor:
 
 
 def write_chunks(
-    latest: Callable[[], Networks], photos: list[Array], folder: Path, count: int, seed: int = 0
+    networks: Networks, photos: list[Array], folder: Path, count: int, seed: int = 0
 ) -> None:
-    """Writes the chunks, of ``count``, that the folder lacks.
-
-    Args:
-        latest: asked before each chunk for the networks that invert its renderings.
-        photos: to render over, from ``load_training_photos``.
-        folder: made if it is not there.
-        count: of chunks, those that are there already among them.
-        seed: of the renderings: each chunk's depend on it and on the chunk's number alone.
-    """
+    """Writes the chunks, of ``count``, that the folder lacks; each depends on the seed alone."""
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
         path = folder / f"{number:04d}.npz"
         if path.exists():
             continue
-        networks = latest()
         rng = np.random.default_rng((seed, number))
         size = draw_working_size(rng)
         pairs = [draw_pair(photos, size, rng) for _ in range(CHUNK_PAIRS)]
@@ -150,20 +140,9 @@ def write_chunks(
         logger.info("chunk %d of %d", number + 1, count)
 
 
-class ChunkFolder:
-    """The chunks of a folder that may grow while they are trained on."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        self._loaded: dict[Path, Chunk] = {}
-
-    def chunks(self) -> list[Chunk]:
-        """All that are there now, in the order of their numbers; each is read once."""
-        present = sorted(self._folder.glob("*.npz"))
-        for path in present:
-            if path not in self._loaded:
-                self._loaded[path] = Chunk.load(path)
-        return [self._loaded[path] for path in present]
+def load_chunks(folder: Path) -> list[Chunk]:
+    """All chunks of a folder, in the order of their numbers."""
+    return [Chunk.load(path) for path in sorted(folder.glob("*.npz"))]
 
 
 def draw_sampler_timesteps(count: int, train_timesteps: int, generator: torch.Generator) -> Tensor:
@@ -172,24 +151,16 @@ def draw_sampler_timesteps(count: int, train_timesteps: int, generator: torch.Ge
     return ((1.0 - (1.0 - u) ** 1.7) * train_timesteps).long().clamp(max=train_timesteps - 1)
 
 
-def coupled_batches(
-    present: Callable[[], list[Chunk]], photos: list[Array], networks: Networks
-) -> BatchSource:
+def coupled_batches(chunks: list[Chunk], photos: list[Array], networks: Networks) -> BatchSource:
     """The second stage's batches: four fifths are of pairs that share their noise.
 
     Of 64 examples 36 are the clear photos of pairs, the harder part to learn, and 16 what they were
     degraded to. A clear photo stands under its pair's caption with the word swapped for null text,
     one time in four under the caption without the word: the pipeline's two readings. The last 12
     are of the first stage's kind, with noise of their own.
-
-    Args:
-        present: asked for each batch for the chunks that it may come from, at least one.
-        photos: for the examples of the first stage's kind.
-        networks: what is trained.
     """
 
     def draw(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
-        chunks = present()
         chunk = chunks[int(rng.integers(len(chunks)))]
         drawn = rng.integers(len(chunk.captions), size=count * 9 // 16)
         examples: list[Example] = []

@@ -19,7 +19,6 @@ from dehaze.datasets.synthesis import (
     with_overcast_sky,
 )
 from training.captions import Caption, appearance_caption, clear_caption, hazy_caption
-from training.collage import draw_room, with_things_before
 
 Array = NDArray[np.float32]
 
@@ -121,19 +120,14 @@ def vary_colours(clear: Array, rng: np.random.Generator) -> Array:
     """Varies exposure, gamma, contrast, saturation and white balance as cameras and editors do.
 
     Half of the photos gain up to 60 % of contrast: BSDS500's are scans of slides, duller than what
-    a camera makes of a clear day, and a model that knows only them leaves a rest of the veil. Three
-    in ten are taken further, to what lamps and painted walls do.
+    a camera makes of a clear day, and a model that knows only them leaves a rest of the veil.
     """
-    wide = bool(rng.random() < 0.3)
     if rng.random() < 0.5:
         clear = with_contrast(clear, float(rng.uniform(1.0, 1.6)))
     grey = clear.mean(axis=2, keepdims=True)
-    saturation = float(rng.uniform(0.4, 1.5) if wide else rng.uniform(0.75, 1.25))
-    varied = grey + saturation * (clear - grey)
-    gamma = float(np.exp(rng.normal(0.0, 0.25 if wide else 0.12)))
-    varied = np.clip(varied, 0.0, 1.0) ** gamma
-    balance = np.exp(rng.normal(0.0, 0.1 if wide else 0.03, 3))
-    balance *= float(np.exp(rng.normal(0.0, 0.08)))
+    varied = grey + float(rng.uniform(0.75, 1.25)) * (clear - grey)
+    varied = np.clip(varied, 0.0, 1.0) ** float(np.exp(rng.normal(0.0, 0.12)))
+    balance = np.exp(rng.normal(0.0, 0.03, 3)) * float(np.exp(rng.normal(0.0, 0.08)))
     return np.clip(varied * balance, 0.0, 1.0).astype(np.float32)
 
 
@@ -195,15 +189,9 @@ def _draw_haze(
         if caption.density is not None:
             density = float(rng.uniform(*caption.density))
     depth = pseudo_depth(clear, rng)
-    chance = float(rng.random())
-    if chance < 0.2:
-        room, depth = draw_room(size, lambda: draw_clear(photos, size, rng), rng)
-        clear = vary_colours(room, rng)
-    elif chance < 0.45:
+    if rng.random() < 0.3:
         # Things stand before the walls: what a photo's colours say of depth stays in a part.
         depth = room_depth(clear.shape[:2], rng) * depth ** float(rng.uniform(0.0, 0.6))
-    elif chance < 0.7:
-        clear, depth = with_things_before(clear, depth, lambda: draw_clear(photos, size, rng), rng)
     hazy = render_haze(clear, rng, kind=kind, density=density, depth=depth).hazy
     if rng.random() < 0.15:
         # Dusk, shade, a coloured light: less light on the scene is less light on its air.

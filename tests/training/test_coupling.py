@@ -5,29 +5,27 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from click.testing import CliRunner
 
 import training.coupling
 from dehaze.datasets.appearance import APPEARANCES
 from dehaze.datasets.synthesis import HAZE_KINDS
 from dehaze.inversion import DDIMTable, Inverter
 from dehaze.prompts import tokenize, word_span
-from training.__main__ import main
 from training.captions import vocabulary
 from training.coupling import (
     INVERSION_ITERATIONS,
     INVERSION_STEPS,
     Chunk,
-    ChunkFolder,
     coupled_batches,
     draw_sampler_timesteps,
     invert_pairs,
+    load_chunks,
     without_its_word,
     write_chunks,
 )
-from training.data import draw_pair, draw_working_size
+from training.data import draw_pair
 from training.networks import Networks, build_networks, build_tokenizer, load_networks
-from training.train import Run, TrainingSettings, embed_captions, latents_of
+from training.train import embed_captions, latents_of
 
 PHOTOS = [np.random.default_rng(k).random((160, 240, 3)).astype(np.float32) for k in range(3)]
 
@@ -92,16 +90,14 @@ def test_chunks_are_written_once_and_read_back(
     networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(training.coupling, "CHUNK_PAIRS", 3)
-    folder = ChunkFolder(tmp_path)
-    write_chunks(lambda: networks, PHOTOS, tmp_path, 1, seed=5)
-    (first,) = folder.chunks()
+    write_chunks(networks, PHOTOS, tmp_path, 1, seed=5)
+    (first,) = load_chunks(tmp_path)
     written = (tmp_path / "0000.npz").stat().st_mtime_ns
-    write_chunks(lambda: networks, PHOTOS, tmp_path, 2, seed=5)
+    write_chunks(networks, PHOTOS, tmp_path, 2, seed=5)
     assert (tmp_path / "0000.npz").stat().st_mtime_ns == written
-    # The folder that was read before has grown.
-    chunks = folder.chunks()
+    chunks = load_chunks(tmp_path)
     assert len(chunks) == 2
-    assert chunks[0] is first
+    assert np.array_equal(chunks[0].noise, first.noise)
     assert chunks[0].captions == first.captions
     assert len(first.captions) == len(first.clear) == len(first.degraded) == len(first.noise) == 3
     assert not np.array_equal(chunks[0].clear[0][0, 0], chunks[1].clear[0][0, 0])
@@ -117,7 +113,7 @@ def test_both_pictures_of_a_pair_share_their_noise(networks: Networks) -> None:
         [pair.caption for pair in pairs],
     )
     generator = torch.Generator().manual_seed(0)
-    batch = coupled_batches(lambda: [chunk], PHOTOS, networks)(64, rng, generator)
+    batch = coupled_batches([chunk], PHOTOS, networks)(64, rng, generator)
     assert batch.noise.shape == (64, 12, 16, 24)
     assert len(batch.examples) == len(batch.timesteps) == 64
     swapped = 0
@@ -157,35 +153,3 @@ def test_an_export_names_no_folder_of_the_machine(networks: Networks, tmp_path: 
     load_networks(tmp_path / "first").save(tmp_path / "second")
     for config in (tmp_path / "second").rglob("*.json"):
         assert str(tmp_path) not in config.read_text()
-
-
-def test_pairs_are_added_to_a_run_by_its_average_so_far(
-    networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training.coupling, "CHUNK_PAIRS", 2)
-    monkeypatch.setattr("training.train.load_training_photos", lambda data: PHOTOS)
-    networks.save(tmp_path / "initial")
-    (tmp_path / "run").mkdir()
-    settings = TrainingSettings(steps=1, batch_size=2)
-    run = Run(tmp_path / "run", settings, "cpu", load_networks(tmp_path / "initial"))
-
-    def add(chunks: int) -> list[Chunk]:
-        arguments = ["pairs", "--initial", str(tmp_path / "initial"), "--data", str(tmp_path)]
-        arguments += ["--run", str(tmp_path / "run"), "--chunks", str(chunks)]
-        done = CliRunner().invoke(main, arguments)
-        assert done.exit_code == 0, done.output
-        return ChunkFolder(tmp_path / "run" / "pairs").chunks()
-
-    (first,) = add(1)
-    for parameter in run.average.shadow_params:
-        parameter.mul_(0.5)
-    run.save()
-    kept, second = add(2)
-    assert np.array_equal(kept.noise, first.noise)
-    rng = np.random.default_rng((0, 1))
-    pairs = [draw_pair(PHOTOS, draw_working_size(rng), rng)]
-    before = invert_pairs(load_networks(tmp_path / "initial"), pairs)
-    expected = invert_pairs(run.use_average(), pairs)
-    assert np.abs(expected - before).mean() > 0.2
-    assert np.array_equal(second.degraded[0], pairs[0].degraded.astype(np.float16))
-    np.testing.assert_allclose(second.noise[0], expected[0].numpy(), atol=0.05)
