@@ -23,8 +23,8 @@ Array = NDArray[np.float32]
 _WINDOW = 0.03
 # The share of the windows that may come out below black.
 _QUANTILE = 0.05
-# The side of a region, relative to the short side: large enough to hold something dark.
-_REGION = 0.45
+# How far a region reaches, likewise: far enough to hold something dark.
+_REGION = 0.225
 # w, u and k, chosen on haze rendered over BSDS500's validation photos: docs/quality.md.
 SHARE = 0.4
 REGION_SHARE = 0.2
@@ -46,10 +46,9 @@ def darkest_pixels(photo: Array, airlight: Array) -> Array:
     Returns:
         D, float32 (H, W), 0 or above.
     """
-    side = 2 * round(_WINDOW * min(photo.shape[:2])) + 1
     # A channel without airlight says nothing of the veil.
     relative = (photo / np.maximum(airlight, 0.05)).min(2)
-    return np.asarray(cv2.erode(relative, np.ones((side, side), np.uint8)))
+    return _least(relative, _side(_WINDOW, relative))
 
 
 def region_ratio(veil: Array, darkest: Array) -> Array:
@@ -65,9 +64,19 @@ def region_ratio(veil: Array, darkest: Array) -> Array:
     Returns:
         float32 (H, W), positive.
     """
-    side = 2 * round(0.5 * _REGION * min(veil.shape)) + 1
-    least = cv2.erode(darkest / np.maximum(veil, _THIN), np.ones((side, side), np.uint8))
+    side = _side(_REGION, veil)
+    ratio = np.asarray(darkest / np.maximum(veil, _THIN), dtype=np.float32)
+    least = _least(ratio, side)
     return np.clip(cv2.blur(least, (side, side)), *_REGION_BOUNDS)
+
+
+def _side(reach: float, values: Array) -> int:
+    """Of the window that reaches so far, a share of the short side, around its middle."""
+    return 2 * round(reach * min(values.shape)) + 1
+
+
+def _least(values: Array, side: int) -> Array:
+    return np.asarray(cv2.erode(values, np.ones((side, side), np.uint8)))
 
 
 def weigh_veil(

@@ -286,8 +286,7 @@ def calibrated_transmission(
     recovered = recover_scene(photo, transmission, airlight)
     protection = sky_protection(photo, recovered, transmission, airlight)
     # The mask gets the photo's edges, roofs and branches before a sky.
-    edged = guided_filter(photo.mean(2), protection, _edge_radius(photo), 1e-3)
-    transmission += np.clip(edged, 0.0, 1.0) * (1.0 - transmission)
+    transmission += np.clip(_edged(photo, protection), 0.0, 1.0) * (1.0 - transmission)
     return transmission
 
 
@@ -306,13 +305,13 @@ def calibrated_veil(
     if strength <= 0.0:
         return veil
     darkest = np.asarray(strength * darkest_pixels(photo, airlight), dtype=np.float32)
-    smoothed = guided_filter(photo.mean(2), darkest, _edge_radius(photo), 1e-3)
-    return weigh_veil(veil, darkest, smoothed, **weights)
+    return weigh_veil(veil, darkest, _edged(photo, darkest), **weights)
 
 
-def _edge_radius(photo: Array) -> int:
-    """Of the windows in which a mask takes on the photo's edges."""
-    return max(1, round(0.05 * min(photo.shape[:2])))
+def _edged(photo: Array, mask: Array) -> Array:
+    """The mask with the photo's edges instead of its own."""
+    radius = max(1, round(0.05 * min(photo.shape[:2])))
+    return guided_filter(photo.mean(2), mask, radius, 1e-3)
 
 
 def _transmission_map(proxy: Array, hazy: Array, clear: Array) -> tuple[Array, Array, Array]:
@@ -381,13 +380,14 @@ def subdue_colours(scene: Array, transmission: Array) -> Array:
         float32 (H, W, 3) in [0, 1].
     """
     grey = cv2.transform(scene, np.full((1, 3), 1.0 / 3.0, dtype=np.float32))[..., None]
-    kept = 1.0 / transmission
-    kept -= 1.0
-    kept *= kept
-    kept *= _COLOUR_DOUBT
-    kept += 1.0
+    # In place, as in recover_scene.
+    divisor = 1.0 / transmission
+    divisor -= 1.0
+    divisor *= divisor
+    divisor *= _COLOUR_DOUBT
+    divisor += 1.0
     subdued = scene - grey
-    subdued /= kept[..., None]
+    subdued /= divisor[..., None]
     subdued += grey
     return np.asarray(np.clip(subdued, 0.0, 1.0, out=subdued), dtype=np.float32)
 

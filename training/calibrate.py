@@ -34,7 +34,7 @@ class Calibration:
         region_share: u, of the ratio of the two over a region.
         exponent: k of the scale s = rho^k.
         uncalibrated: PSNR with the veil as the model found it.
-        calibrated: PSNR with the veil weighed by w and k, and skies left as they are.
+        calibrated: PSNR with the veil weighed by w, u and k, and skies left as they are.
         shipped: likewise, with the weights of ``dehaze.density``.
         oracle: PSNR with the model's veil times the number that each photo's truth would choose.
         grid: PSNR by "w u k", for all that were tried.

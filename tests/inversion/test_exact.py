@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from schedules import table_of
 from torch import Tensor
 
 from dehaze.inversion import DDIMTable, InversionResult, Inverter, denoise
@@ -13,19 +13,6 @@ from dehaze.inversion.network import NetworkFunction
 from dehaze.inversion.result import BlendedNoise
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-
-
-def table_of(steps: int, prediction_type: str = "epsilon") -> DDIMTable:
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-        prediction_type=prediction_type,
-    )
-    return DDIMTable.from_scheduler(scheduler, steps)
 
 
 def rough_network(z: Tensor, i: int, index: Tensor) -> Tensor:
@@ -54,7 +41,7 @@ def latents() -> Tensor:
 @pytest.mark.parametrize("prediction_type", PREDICTION_TYPES)
 @pytest.mark.parametrize("steps", [4, 7, 50])
 def test_edict_comes_back_whatever_the_network(steps: int, prediction_type: str) -> None:
-    table = table_of(steps, prediction_type)
+    table = table_of(steps, prediction_type=prediction_type)
     inversion = edict_invert(table, rough_network, latents(), steps)
     assert (inversion.latents - latents()).abs().max() > 0.1
     assert (inversion.companion["trajectory"][-1] - inversion.latents).abs().max() > 0.01
@@ -68,7 +55,7 @@ def test_edict_comes_back_whatever_the_network(steps: int, prediction_type: str)
 def test_bdia_comes_back_whatever_the_network(
     steps: int, prediction_type: str, gamma: float
 ) -> None:
-    table = table_of(steps, prediction_type)
+    table = table_of(steps, prediction_type=prediction_type)
     inversion = bdia_invert(table, mild_network, latents(), steps, gamma=gamma)
     assert (inversion.latents - latents()).abs().max() > 0.1
     back = bdia_denoise(inversion, anew(table, mild_network), gamma=gamma)

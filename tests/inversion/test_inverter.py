@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from schedules import table_of
 from torch import Tensor
 
 from dehaze.inversion import (
-    DDIMTable,
     InversionResult,
     Inverter,
     NonFiniteError,
@@ -19,17 +18,7 @@ from dehaze.inversion import (
 )
 from dehaze.inversion.implicit import StepSettings, solve_steps
 
-TABLE = DDIMTable.from_scheduler(
-    DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    ),
-    10,
-)
+TABLE = table_of(10)
 
 
 def mild_network(z: Tensor, i: int, index: Tensor) -> Tensor:

@@ -54,7 +54,7 @@ def wave(row: int, column: int) -> Tensor:
 
 @pytest.mark.parametrize("name", ["wiener", "spectral"])
 def test_the_factor_grows_from_one_as_the_signal_drowns(name: str) -> None:
-    table = table_of(20, "noisy-end", zero_terminal=True)
+    table = table_of(20, "noisy-end", rescale_betas_zero_snr=True, set_alpha_to_one=True)
     factors = [factor(name, table, i, wave(1, 1)) for i in range(1, 21)]
     shares = []
     for i in range(2, 21):
@@ -68,7 +68,7 @@ def test_the_factor_grows_from_one_as_the_signal_drowns(name: str) -> None:
 
 
 def test_fine_waves_are_lengthened_more_than_coarse_ones() -> None:
-    table = table_of(20, "noisy-end", zero_terminal=True)
+    table = table_of(20, "noisy-end", rescale_betas_zero_snr=True, set_alpha_to_one=True)
     for i in range(2, 18):
         waves = (wave(0, 0), wave(2, 3), wave(8, 0), wave(15, 23))
         factors = [factor("spectral", table, i, one) for one in waves]

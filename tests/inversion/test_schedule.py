@@ -2,32 +2,19 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import pytest
 import torch
 from diffusers import (
     DDIMInverseScheduler,
-    DDIMScheduler,
     FlowMatchEulerDiscreteScheduler,
     PNDMScheduler,
 )
 from hypothesis import given
 from hypothesis import strategies as st
+from schedules import scheduler_of
 
 from dehaze.inversion.schedule import PREDICTION_TYPES, SPACINGS, DDIMTable, ScheduleError
-
-
-def scheduler(**settings: Any) -> DDIMScheduler:
-    defaults: dict[str, Any] = {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "clip_sample": False,
-        "steps_offset": 1,
-        "set_alpha_to_one": False,
-    }
-    return DDIMScheduler(**{**defaults, **settings})
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -38,7 +25,7 @@ def test_a_step_with_frozen_noise_is_undone(
     spacing: str, prediction_type: str, steps: int, set_alpha_to_one: bool
 ) -> None:
     table = DDIMTable.from_scheduler(
-        scheduler(prediction_type=prediction_type, set_alpha_to_one=set_alpha_to_one),
+        scheduler_of(prediction_type=prediction_type, set_alpha_to_one=set_alpha_to_one),
         steps,
         spacing,
     )
@@ -61,7 +48,7 @@ def test_denoising_agrees_with_the_scheduler_of_diffusers(
     prediction_type: str, spacing: str, steps: int, set_alpha_to_one: bool
 ) -> None:
     """Holds where diffusers' own step is right: where its previous timestep is the neighbour's."""
-    reference = scheduler(
+    reference = scheduler_of(
         prediction_type=prediction_type,
         timestep_spacing=spacing,
         set_alpha_to_one=set_alpha_to_one,
@@ -87,7 +74,7 @@ def test_denoising_agrees_with_the_scheduler_of_diffusers(
 
 def test_prediction_types_stand_for_the_same_noise() -> None:
     tables = {
-        kind: DDIMTable.from_scheduler(scheduler(prediction_type=kind), 10)
+        kind: DDIMTable.from_scheduler(scheduler_of(prediction_type=kind), 10)
         for kind in PREDICTION_TYPES
     }
     generator = torch.Generator().manual_seed(2)
@@ -108,8 +95,8 @@ def test_prediction_types_stand_for_the_same_noise() -> None:
 
 
 def test_neighbours_come_from_the_list_where_steps_do_not_divide_1000() -> None:
-    table = DDIMTable.from_scheduler(scheduler(timestep_spacing="trailing"), 7)
-    cumulative = scheduler().alphas_cumprod.double()
+    table = DDIMTable.from_scheduler(scheduler_of(timestep_spacing="trailing"), 7)
+    cumulative = scheduler_of().alphas_cumprod.double()
     for i in range(2, 8):
         assert table.alphas[i - 1] == float(cumulative[table.timestep(i - 1)])
     arithmetic = [table.timestep(i) - 1000 // 7 for i in range(2, 8)]
@@ -119,8 +106,8 @@ def test_neighbours_come_from_the_list_where_steps_do_not_divide_1000() -> None:
 def test_the_inverse_scheduler_of_diffusers_built_by_default_is_not_ours() -> None:
     """A known trap: its defaults are not those of the model."""
     default = DDIMInverseScheduler()
-    assert default.config.beta_end != scheduler().config.beta_end
-    table = DDIMTable.from_scheduler(scheduler(), 50)
+    assert default.config.beta_end != scheduler_of().config.beta_end
+    table = DDIMTable.from_scheduler(scheduler_of(), 50)
     assert table.timesteps[:2] == (1, 21)
     assert table.timesteps[-1] == 981
 
@@ -133,12 +120,12 @@ def test_another_scheduler_class_gives_the_same_table() -> None:
         steps_offset=1,
         skip_prk_steps=True,
     )
-    assert DDIMTable.from_scheduler(pndm, 20) == DDIMTable.from_scheduler(scheduler(), 20)
+    assert DDIMTable.from_scheduler(pndm, 20) == DDIMTable.from_scheduler(scheduler_of(), 20)
 
 
 @given(steps=st.integers(1, 990))
 def test_noisy_end_timesteps_ascend_and_lean_to_the_noise(steps: int) -> None:
-    table = DDIMTable.from_scheduler(scheduler(), steps, "noisy-end")
+    table = DDIMTable.from_scheduler(scheduler_of(), steps, "noisy-end")
     gaps = [later - earlier for earlier, later in pairwise(table.timesteps)]
     assert table.timesteps[-1] == 990
     assert table.timesteps[0] >= 0
@@ -148,7 +135,7 @@ def test_noisy_end_timesteps_ascend_and_lean_to_the_noise(steps: int) -> None:
 
 
 def test_zero_terminal_signal_is_refused_by_name() -> None:
-    rescaled = scheduler(rescale_betas_zero_snr=True)
+    rescaled = scheduler_of(rescale_betas_zero_snr=True)
     with pytest.raises(ScheduleError, match="zero terminal SNR"):
         DDIMTable.from_scheduler(rescaled, 10, "trailing")
     assert DDIMTable.from_scheduler(rescaled, 10, "noisy-end").alphas[-1] > 0
@@ -160,7 +147,7 @@ def test_zero_terminal_signal_is_refused_by_name() -> None:
 )
 def test_settings_out_of_range_are_named(steps: int, spacing: str | None, cause: str) -> None:
     with pytest.raises(ScheduleError, match=cause):
-        DDIMTable.from_scheduler(scheduler(), steps, spacing)
+        DDIMTable.from_scheduler(scheduler_of(), steps, spacing)
 
 
 def test_a_scheduler_without_ddim_is_refused() -> None:
