@@ -34,9 +34,23 @@ _QUIET_TRANSMISSION = 0.5
 # the largest that costs no more than .02 dB on haze rendered over BSDS500's validation photos.
 _COLOUR_DOUBT = 0.02
 
-# How much the airlight is drawn to the photo's brightest tenth, per pixel, beside veils squared.
-# Of 0, .03, .1, .3 and 1 this was best on haze rendered over BSDS500's validation photos.
-_AIRLIGHT_PULL = 0.03
+# One t is fitted to windows that reach so many pixels of the model's around their middle.
+_FIT_RADIUS = 2
+_ALTERNATIONS = 12
+
+# How much the airlight is drawn to the photo's brightest pixels, per pixel, beside veils squared,
+# and their share. Of .003 to 10, and of .1 to .001, best on haze rendered over BSDS500's validation
+# photos, where the gain levels off.
+_AIRLIGHT_PULL = 0.01
+_BRIGHTEST = 0.01
+
+# What raises the airlight: veils of at least this, photo's pixels below this (those above are
+# blown), and all of them but this share, which may be noise. Chosen likewise.
+_TELLING_VEIL = 0.3
+_BLOWN = 0.995
+_ABOVE_WHITE = 0.002
+# The veil that all but this share of the pixels stay below is the photo's densest.
+_DENSEST = 0.05
 
 # The guided filter works at no more than this short side; only its coefficients reach full size.
 _PROXY_SHORT_SIDE = 400
@@ -182,23 +196,19 @@ def resize(image: Array, size: tuple[int, int]) -> Array:
     return np.asarray(cv2.resize(image, size[::-1], interpolation=method), dtype=np.float32)
 
 
-def fit_scattering(
-    hazy: Array, clear: Array, *, radius: int = 1, iterations: int = 12
-) -> tuple[Array, Array]:
+def fit_scattering(hazy: Array, clear: Array) -> tuple[Array, Array]:
     """The t and A that explain a pair by I = J t + A (1 - t), by alternating least squares.
 
     One t for the three channels, constant over a small window; one A for the photo:
 
         t = <I - A, J - A> / <J - A, J - A>,   A = sum (1 - t) (I - t J) / sum (1 - t)^2.
 
-    A is drawn a little towards the mean of the photo's brightest tenth: an airlight off that
+    A is drawn a little towards the mean of the photo's brightest pixels: an airlight off that
     colour would tint whatever is nearly as bright, the sky above all.
 
     Args:
         hazy: I, float32 (H, W, 3) in [0, 1].
         clear: J, float32 (H, W, 3) in [0, 1].
-        radius: of the window, in pixels.
-        iterations: of the alternation.
 
     Returns:
         t, float32 (H, W) in [``TRANSMISSION_MINIMUM``, 1], and A, float32 (3,) in [0, 1].
@@ -209,21 +219,57 @@ def fit_scattering(
     if hazy.shape != clear.shape:
         raise ValueError(f"the hazy picture is {hazy.shape} and the clear one {clear.shape}")
     brightness = hazy.mean(2)
-    bright = hazy[brightness >= np.quantile(brightness, 0.9)].mean(0, dtype=np.float64)
+    brightest = brightness >= np.quantile(brightness, 1.0 - _BRIGHTEST)
+    bright = hazy[brightest].mean(0, dtype=np.float64)
     pull = _AIRLIGHT_PULL * brightness.size
     airlight = bright
-    transmission = np.ones(hazy.shape[:2])
-    for _ in range(iterations):
-        from_airlight = clear - airlight
-        numerator = _box(((hazy - airlight) * from_airlight).sum(2), radius)
-        denominator = _box((from_airlight**2).sum(2), radius)
-        # The small constant draws t to 1 where the scene has the airlight's own colour.
-        transmission = np.clip((numerator + 1e-3) / (denominator + 1e-3), TRANSMISSION_MINIMUM, 1.0)
+    for _ in range(_ALTERNATIONS):
+        transmission = transmission_between(hazy, clear, airlight)
         veil = (1.0 - transmission)[..., None]
         explained = (veil * (hazy - transmission[..., None] * clear)).sum((0, 1))
         weight = float((veil**2).sum())
         airlight = np.clip((explained + pull * bright) / (weight + pull), 0.0, 1.0)
-    return transmission.astype(np.float32), airlight.astype(np.float32)
+    return transmission, airlight.astype(np.float32)
+
+
+def transmission_between(hazy: Array, clear: Array, airlight: NDArray[np.floating]) -> Array:
+    """t of ``fit_scattering`` for one A. Arguments as there; A is (3,) in [0, 1]."""
+    from_airlight = clear - airlight
+    numerator = _box(((hazy - airlight) * from_airlight).sum(2), _FIT_RADIUS)
+    denominator = _box((from_airlight**2).sum(2), _FIT_RADIUS)
+    # The small constant draws t to 1 where the scene has the airlight's own colour.
+    transmission = (numerator + 1e-3) / (denominator + 1e-3)
+    return np.clip(transmission, TRANSMISSION_MINIMUM, 1.0).astype(np.float32)
+
+
+def raise_airlight(photo: Array, transmission: Array, airlight: Array) -> Array:
+    """The airlight, raised until the scene behind the veil is nowhere brighter than white.
+
+    J <= 1 in I = J t + A (1 - t) bounds the airlight from below: A >= (I - t) / (1 - t). Where no
+    part of the photo is nearly all veil, in a room above all, a model finds too dark an airlight;
+    white things then come out above white, and name what it should have been. Where a part is, that
+    part shows the airlight itself, and with v of the densest part the raise is only
+    min(1, 2 (1 - v)) of what the bound asks for. A blown pixel would name white behind any veil, so
+    it has no say.
+
+    Args:
+        photo: I, float32 (H, W, 3) in [0, 1].
+        transmission: t, float32 (H, W) in (0, 1].
+        airlight: A, float32 (3,) in [0, 1].
+
+    Returns:
+        float32 (3,) in [0, 1], of A's hue where no channel reaches 1, and nowhere below A.
+    """
+    veil = 1.0 - transmission
+    brightness = photo.mean(2)
+    telling = (veil >= _TELLING_VEIL) & (brightness < _BLOWN)
+    if not telling.any():
+        return airlight
+    bounds = (brightness[telling] - transmission[telling]) / veil[telling]
+    bound = min(1.0, float(np.quantile(bounds, 1.0 - _ABOVE_WHITE)))
+    trust = min(1.0, 2.0 * (1.0 - float(np.quantile(veil, 1.0 - _DENSEST))))
+    raised = max(0.0, bound / max(float(airlight.mean()), 1e-3) - 1.0)
+    return np.asarray(np.minimum(airlight * (1.0 + trust * raised), 1.0), dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -316,8 +362,10 @@ def _edged(photo: Array, mask: Array) -> Array:
 
 def _transmission_map(proxy: Array, hazy: Array, clear: Array) -> tuple[Array, Array, Array]:
     """A, and t as a map of the photo's grey: slopes and intercepts at the proxy's size."""
-    low_transmission, airlight = fit_scattering(hazy, clear)
+    low_transmission, fitted = fit_scattering(hazy, clear)
     size = proxy.shape[:2]
+    airlight = raise_airlight(proxy, resize(low_transmission, size), fitted)
+    low_transmission = transmission_between(hazy, clear, airlight)
     radius = max(1, round(min(size) / min(hazy.shape[:2])))
     coarse = cv2.resize(low_transmission, size[::-1], interpolation=cv2.INTER_CUBIC)
     slopes, intercepts = guided_coefficients(proxy.mean(2), coarse.astype(np.float32), radius, 1e-4)

@@ -13,11 +13,13 @@ from dehaze.physics import (
     fit_scattering,
     guided_coefficients,
     guided_filter,
+    raise_airlight,
     recover_quietly,
     recover_scene,
     resize,
     scatter,
     subdue_colours,
+    transmission_between,
 )
 
 Array = NDArray[np.float32]
@@ -156,6 +158,78 @@ def test_any_pair_gives_values_in_range(seed: int) -> None:
 def test_pairs_of_two_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="hazy picture"):
         fit_scattering(scene(8, 12), scene(12, 8))
+
+
+def test_the_airlight_of_a_pair_gives_back_its_transmission() -> None:
+    clear, truth = scene(), veil()
+    hazy = scatter(clear, truth, AIRLIGHT)
+    fitted = transmission_between(hazy, clear, AIRLIGHT)
+    inside = (slice(4, -4), slice(None))
+    np.testing.assert_allclose(fitted[inside], truth[inside], atol=0.02)
+    # From too dark an airlight the same pair seems to lie behind more veil.
+    assert transmission_between(hazy, clear, AIRLIGHT - 0.2).mean() < fitted.mean() - 0.02
+
+
+def room() -> tuple[Array, Array]:
+    """A scene with a white wall, and a thin veil before it: nothing of the photo is all veil."""
+    clear = scene()
+    clear[30:50, 40:80] = 0.97
+    return clear, np.full(clear.shape[:2], 0.6, np.float32)
+
+
+def test_something_white_raises_an_airlight_that_is_too_dark() -> None:
+    clear, transmission = room()
+    hazy = scatter(clear, transmission, np.float32([0.95, 0.95, 0.95]))
+    raised = raise_airlight(hazy, transmission, np.float32([0.8, 0.8, 0.8]))
+    # White is 1, the wall .97: (.97 * .6 + .95 * .4 - .6) / .4 = .905.
+    np.testing.assert_allclose(raised, 0.905, atol=1e-3)
+
+
+@given(airlight=st.floats(0.2, 1.0), t=st.floats(0.12, 1.0), seed=st.integers(0, 9))
+@settings(max_examples=30, deadline=None)
+def test_the_airlight_is_only_raised_and_never_past_what_is_true(
+    airlight: float, t: float, seed: int
+) -> None:
+    clear, transmission = scene(seed=seed), np.full((96, 144), t, np.float32)
+    truth = airlight * np.float32([1.0, 0.9, 0.8])
+    hazy = scatter(clear, transmission, truth)
+    np.testing.assert_allclose(raise_airlight(hazy, transmission, truth), truth, atol=1e-5)
+    darker = raise_airlight(hazy, transmission, truth * 0.7)
+    assert (darker >= truth * 0.7).all()
+    assert darker.mean() <= truth.mean() + 1e-5
+
+
+def test_an_airlight_keeps_its_hue_when_raised() -> None:
+    clear, transmission = room()
+    hazy = scatter(clear, transmission, np.float32([0.95, 0.95, 0.95]))
+    dull = np.float32([0.75, 0.7, 0.65])
+    raised = raise_airlight(hazy, transmission, dull)
+    assert raised.mean() > dull.mean() + 0.1
+    np.testing.assert_allclose(raised / raised.mean(), dull / dull.mean(), rtol=1e-5)
+
+
+def test_blown_lights_and_thin_veils_leave_the_airlight_alone() -> None:
+    clear, transmission = room()
+    dark = np.float32([0.7, 0.7, 0.7])
+    hazy = scatter(np.minimum(clear, 0.5), transmission, dark)
+    hazy[30:50, 40:80] = 1.0
+    np.testing.assert_array_equal(raise_airlight(hazy, transmission, dark), dark)
+    thin = np.full_like(transmission, 0.75)
+    white = scatter(clear, thin, np.float32([0.95, 0.95, 0.95]))
+    np.testing.assert_array_equal(raise_airlight(white, thin, dark), dark)
+
+
+def test_a_part_that_is_nearly_all_veil_is_trusted_for_the_airlight() -> None:
+    clear, transmission = room()
+    hazy = scatter(clear, transmission, np.float32([0.95, 0.95, 0.95]))
+    dark = np.float32([0.8, 0.8, 0.8])
+    alone = raise_airlight(hazy, transmission, dark)
+    transmission = transmission.copy()
+    # A fog bank of the airlight that was found; v = .9 there, so a fifth of the raise is left.
+    transmission[:10] = 0.1
+    hazy[:10] = dark
+    beside = raise_airlight(hazy, transmission, dark)
+    np.testing.assert_allclose(beside - dark, 0.2 * (alone - dark), atol=2e-3)
 
 
 def error(one: Array, other: Array) -> float:
