@@ -224,22 +224,16 @@ def fit_scattering(hazy: Array, clear: Array) -> tuple[Array, Array]:
     pull = _AIRLIGHT_PULL * brightness.size
     airlight = bright
     for _ in range(_ALTERNATIONS):
-        transmission = transmission_between(hazy, clear, airlight)
+        from_airlight = clear - airlight
+        numerator = _box(((hazy - airlight) * from_airlight).sum(2), _FIT_RADIUS)
+        denominator = _box((from_airlight**2).sum(2), _FIT_RADIUS)
+        # The small constant draws t to 1 where the scene has the airlight's own colour.
+        transmission = np.clip((numerator + 1e-3) / (denominator + 1e-3), TRANSMISSION_MINIMUM, 1.0)
         veil = (1.0 - transmission)[..., None]
         explained = (veil * (hazy - transmission[..., None] * clear)).sum((0, 1))
         weight = float((veil**2).sum())
         airlight = np.clip((explained + pull * bright) / (weight + pull), 0.0, 1.0)
-    return transmission, airlight.astype(np.float32)
-
-
-def transmission_between(hazy: Array, clear: Array, airlight: NDArray[np.floating]) -> Array:
-    """t of ``fit_scattering`` for one A. Arguments as there; A is (3,) in [0, 1]."""
-    from_airlight = clear - airlight
-    numerator = _box(((hazy - airlight) * from_airlight).sum(2), _FIT_RADIUS)
-    denominator = _box((from_airlight**2).sum(2), _FIT_RADIUS)
-    # The small constant draws t to 1 where the scene has the airlight's own colour.
-    transmission = (numerator + 1e-3) / (denominator + 1e-3)
-    return np.clip(transmission, TRANSMISSION_MINIMUM, 1.0).astype(np.float32)
+    return transmission.astype(np.float32), airlight.astype(np.float32)
 
 
 def raise_airlight(photo: Array, transmission: Array, airlight: Array) -> Array:
@@ -365,7 +359,6 @@ def _transmission_map(proxy: Array, hazy: Array, clear: Array) -> tuple[Array, A
     low_transmission, fitted = fit_scattering(hazy, clear)
     size = proxy.shape[:2]
     airlight = raise_airlight(proxy, resize(low_transmission, size), fitted)
-    low_transmission = transmission_between(hazy, clear, airlight)
     radius = max(1, round(min(size) / min(hazy.shape[:2])))
     coarse = cv2.resize(low_transmission, size[::-1], interpolation=cv2.INTER_CUBIC)
     slopes, intercepts = guided_coefficients(proxy.mean(2), coarse.astype(np.float32), radius, 1e-4)
