@@ -239,12 +239,13 @@ def fit_scattering(hazy: Array, clear: Array) -> tuple[Array, Array]:
 def raise_airlight(photo: Array, transmission: Array, airlight: Array) -> Array:
     """The airlight, raised until the scene behind the veil is nowhere brighter than white.
 
-    J <= 1 in I = J t + A (1 - t) bounds the airlight from below: A >= (I - t) / (1 - t). Where no
-    part of the photo is nearly all veil, in a room above all, a model finds too dark an airlight;
-    white things then come out above white, and name what it should have been. Where a part is, that
-    part shows the airlight itself, and with v of the densest part the raise is only
-    min(1, 2 (1 - v)) of what the bound asks for. A blown pixel would name white behind any veil, so
-    it has no say.
+    J <= 1 in I = J t + A (1 - t) bounds every channel of the airlight from below:
+    A >= (I - t) / (1 - t). Where no part of the photo is nearly all veil, in a room above all, a
+    model finds too dark an airlight; white things then come out above white, and name what it
+    should have been. Where a part is, that part shows the airlight itself, and with v of the
+    densest part the raise is only min(1, 2 (1 - v)) of what the bounds ask for. A blown pixel would
+    name white behind any veil, so it has no say. All channels are raised by the one ratio that the
+    strictest bound asks for: coloured lights would otherwise colour the airlight.
 
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
@@ -255,15 +256,17 @@ def raise_airlight(photo: Array, transmission: Array, airlight: Array) -> Array:
         float32 (3,) in [0, 1], of A's hue where no channel reaches 1, and nowhere below A.
     """
     veil = 1.0 - transmission
-    brightness = photo.mean(2)
-    telling = (veil >= _TELLING_VEIL) & (brightness < _BLOWN)
-    if not telling.any():
-        return airlight
-    bounds = (brightness[telling] - transmission[telling]) / veil[telling]
-    bound = min(1.0, float(np.quantile(bounds, 1.0 - _ABOVE_WHITE)))
+    ratio = 1.0
+    for channel in range(3):
+        plane = photo[..., channel]
+        telling = (veil >= _TELLING_VEIL) & (plane < _BLOWN)
+        if telling.any():
+            bounds = (plane[telling] - transmission[telling]) / veil[telling]
+            bound = min(1.0, float(np.quantile(bounds, 1.0 - _ABOVE_WHITE)))
+            ratio = max(ratio, bound / max(float(airlight[channel]), 1e-3))
     trust = min(1.0, 2.0 * (1.0 - float(np.quantile(veil, 1.0 - _DENSEST))))
-    raised = max(0.0, bound / max(float(airlight.mean()), 1e-3) - 1.0)
-    return np.asarray(np.minimum(airlight * (1.0 + trust * raised), 1.0), dtype=np.float32)
+    raised = airlight * (1.0 + trust * (ratio - 1.0))
+    return np.asarray(np.minimum(raised, 1.0), dtype=np.float32)
 
 
 @dataclass(frozen=True)

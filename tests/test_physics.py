@@ -161,7 +161,7 @@ def test_pairs_of_two_sizes_are_refused() -> None:
 
 def room() -> tuple[Array, Array]:
     """A scene with a white wall, and a thin veil before it: nothing of the photo is all veil."""
-    clear = scene()
+    clear = np.minimum(scene(), 0.9)
     clear[30:50, 40:80] = 0.97
     return clear, np.full(clear.shape[:2], 0.6, np.float32)
 
@@ -191,10 +191,20 @@ def test_the_airlight_is_only_raised_and_never_past_what_is_true(
 def test_an_airlight_keeps_its_hue_when_raised() -> None:
     clear, transmission = room()
     hazy = scatter(clear, transmission, np.float32([0.95, 0.95, 0.95]))
-    dull = np.float32([0.75, 0.7, 0.65])
+    dull = np.float32([0.8, 0.77, 0.74])
     raised = raise_airlight(hazy, transmission, dull)
     assert raised.mean() > dull.mean() + 0.1
     np.testing.assert_allclose(raised / raised.mean(), dull / dull.mean(), rtol=1e-5)
+
+
+def test_a_coloured_light_does_not_colour_the_airlight() -> None:
+    clear, transmission = room()
+    grey = np.float32([0.7, 0.7, 0.7])
+    hazy = scatter(np.minimum(clear, 0.4), transmission, grey)
+    hazy[30:50, 40:80, 0] = 0.95
+    raised = raise_airlight(hazy, transmission, grey)
+    assert raised[0] > 0.8
+    np.testing.assert_allclose(raised, raised[0])
 
 
 def test_blown_lights_and_thin_veils_leave_the_airlight_alone() -> None:
