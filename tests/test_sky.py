@@ -68,5 +68,6 @@ def test_a_vignette_in_the_sky_is_not_made_black() -> None:
         recover(hazy, *low).image[corner].mean()
         for recover in (recover_by_physics, recover_calibrated)
     )
-    assert protected > plain + 0.05
-    assert protected > hazy[corner].mean() - 0.2
+    seen = hazy[corner].mean()
+    assert plain < seen - 0.03
+    assert protected > seen - 0.01
