@@ -23,7 +23,7 @@ from folder_job import make_photos
 from numpy.typing import NDArray
 
 from dehaze import DehazePipeline
-from dehaze.images import read_photo
+from dehaze.photos import read_photo
 
 SIZES = (1, 2, 4, 8)
 MEGAPIXELS = 768 * 512 / 1e6

@@ -20,7 +20,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from dehaze.images import Encoding, Photo, PhotoError, read_photo, write_photo
+from dehaze.photos import Encoding, Photo, PhotoError, read_photo, write_photo
 
 KINDS = [
     (file_format, bits, grey, alpha)

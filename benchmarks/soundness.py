@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dehaze.batch import JOURNAL_NAME
 from dehaze.batch.journal import digest
-from dehaze.images import read_photo
+from dehaze.photos import read_photo
 
 
 def results(output: Path) -> Iterator[Path]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze import DehazePipeline
-from dehaze.images import read_photo
+from dehaze.photos import read_photo
 
 Array = NDArray[np.float64]
 EXAMPLES = sorted((Path(__file__).resolve().parents[1] / "examples").glob("*_haze.jpg"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.images import PhotoError, read_photo
+from dehaze.photos import PhotoError, read_photo
 
 
 @dataclass(frozen=True)

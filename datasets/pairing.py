@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.datasets.decoding import read_rgb
-from dehaze.images import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
+from dehaze.photos import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 
 # RESIDE's indoor ground truth keeps a border of 10 px a side that its hazy pictures have lost.
 BORDER = 10

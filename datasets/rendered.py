@@ -11,7 +11,7 @@ from dehaze.datasets.decoding import read_rgb
 from dehaze.datasets.pairing import Sample
 from dehaze.datasets.registry import Dataset
 from dehaze.datasets.synthesis import render_haze
-from dehaze.images import Encoding, Photo, write_photo
+from dehaze.photos import Encoding, Photo, write_photo
 
 
 def render_dataset(

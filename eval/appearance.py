@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from dehaze.datasets.appearance import APPEARANCES, render_appearance
 from dehaze.editing import EditPipeline, EditSettings
 from dehaze.eval.metrics import psnr_rgb, ssim_wang
-from dehaze.images import write_bytes
 from dehaze.inversion import InversionResult
+from dehaze.photos import write_bytes
 from dehaze.pipeline import DehazePipeline
 
 Array = NDArray[np.float32]

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from dehaze.eval.metrics import psnr_rgb
 from dehaze.eval.perceptual import PerceptualMetric
-from dehaze.images import write_bytes
 from dehaze.inversion import (
     InversionResult,
     best_at_equal_cost,
@@ -34,6 +33,7 @@ from dehaze.inversion import (
 )
 from dehaze.inversion.criteria import root_mean_square
 from dehaze.inversion.reconstruction import PLAIN, list_reconstruction_modes
+from dehaze.photos import write_bytes
 from dehaze.physics import resize
 
 Array = NDArray[np.float32]

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dehaze.eval.metrics import mean_squared_error, peak_signal_noise_ratio, ssim_wang
-from dehaze.images import write_bytes
+from dehaze.photos import write_bytes
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.float64]

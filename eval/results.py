@@ -26,7 +26,7 @@ from dehaze.eval.runner import (
     records_as_csv,
     versions,
 )
-from dehaze.images import write_bytes
+from dehaze.photos import write_bytes
 
 # Heading and number of digits of every metric that has its own; others get four digits.
 _COLUMNS = {

@@ -33,7 +33,7 @@ from dehaze.eval.haze_maps import airlight_error, density_correlation, transmiss
 from dehaze.eval.methods import Method, MethodInput, MethodOutput
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.protocol import BenchProtocol
-from dehaze.images import write_bytes
+from dehaze.photos import write_bytes
 
 logger = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from dehaze.batch import Job, Outcome, Plan, Saved, Summary
 from dehaze.engines.local import LocalExecutor
-from dehaze.images import FloatArray, Photo, write_photo
+from dehaze.photos import FloatArray, Photo, write_photo
 
 
 def photo_at(path: Path, shade: float = 0.25) -> Path:

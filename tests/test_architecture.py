@@ -22,22 +22,22 @@ ALLOWED: dict[str, set[str]] = {
     "sky": set(),
     "physics": {"density", "sky"},
     "prompts": set(),
-    "images": set(),
+    "photos": set(),
     "inversion": set(),
     "attention": {"prompts"},
     "models": set(),
     "base": {"inversion", "attention", "prompts", "physics", "models"},
     "editing": {"base", "inversion", "attention", "prompts", "physics"},
     "pipeline": {"base", "inversion", "attention", "prompts", "physics"},
-    "batch": {"images"},
+    "batch": {"photos"},
     "engines": {
-        "attention", "batch", "eval", "images", "inversion", "models", "pipeline", "prompts",
+        "attention", "batch", "eval", "photos", "inversion", "models", "pipeline", "prompts",
     },
     # The public API: the pipeline, the photo reader, and the model of the haze itself.
-    "datasets": {"physics", "images"},
-    "eval": {"base", "editing", "pipeline", "inversion", "datasets", "physics", "images", "models"},
+    "datasets": {"physics", "photos"},
+    "eval": {"base", "editing", "pipeline", "inversion", "datasets", "physics", "photos", "models"},
     "commands": {
-        "attention", "base", "batch", "datasets", "editing", "engines", "eval", "images",
+        "attention", "base", "batch", "datasets", "editing", "engines", "eval", "photos",
         "inversion", "models", "physics", "pipeline", "prompts",
     },
 }  # fmt: skip

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "troubleshooting.md"
 # Where the errors of a folder job are raised.
 SOURCES = [
-    ROOT / "dehaze/images.py",
+    *sorted((ROOT / "dehaze/photos").glob("*.py")),
     *sorted((ROOT / "dehaze/batch").glob("*.py")),
     *sorted((ROOT / "dehaze/engines").glob("*.py")),
     *(ROOT / "dehaze/commands" / f"{name}.py" for name in ("run", "doctor", "models")),

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from dehaze.batch.journal import Journal, JournalError, Record, digest
 from dehaze.batch.plan import Plan, PlanError, PlannedPhoto
 from dehaze.batch.task import Executor, Report, Task, named
-from dehaze.images import MAX_MEGAPIXELS, PhotoError, discard_unfinished, printable
+from dehaze.photos import MAX_MEGAPIXELS, PhotoError, discard_unfinished, printable
 
 Status = Literal["done", "kept", "failed"]
 

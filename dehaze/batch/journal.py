@@ -20,7 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dehaze.images import printable
+from dehaze.photos import printable
 
 Record = dict[str, Any]
 

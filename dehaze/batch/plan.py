@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dehaze.batch.journal import JOURNAL_NAME
-from dehaze.images import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES, PhotoError, printable
+from dehaze.photos import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES, PhotoError, printable
 
 # macOS keeps a file's attributes beside it under its name with this prefix, suffix included.
 _ATTRIBUTE_PREFIX = "._"

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 from dehaze.batch.journal import digest
-from dehaze.images import Photo, PhotoError, PhotoFile, open_photo
+from dehaze.photos import Photo, PhotoError, PhotoFile, open_photo
 
 Result = TypeVar("Result")
 

@@ -63,8 +63,8 @@ def attention(
     quiet_libraries()
     from dehaze.editing import EditPipeline
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.images import PhotoError, read_photo, write_bytes
     from dehaze.inversion import NonFiniteError
+    from dehaze.photos import PhotoError, read_photo, write_bytes
     from dehaze.prompts import prompt_words
 
     try:

@@ -12,7 +12,7 @@ from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_librar
 
 if TYPE_CHECKING:
     from dehaze.editing import EditResult
-    from dehaze.images import Photo
+    from dehaze.photos import Photo
 
 
 def _controls() -> Iterable[str]:
@@ -227,8 +227,8 @@ def edit(
     quiet_libraries()
     from dehaze.editing import EditPipeline, EditSettings
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.images import PhotoError, read_photo
     from dehaze.inversion import InversionResult, NonFiniteError
+    from dehaze.photos import PhotoError, read_photo
 
     try:
         chosen = EditSettings(
@@ -274,7 +274,7 @@ def _name(image: Path | None, inversion: Path | None, generate: int | None) -> s
 
 
 def _write(destination: Path, result: EditResult, photo: Photo | None) -> None:
-    from dehaze.images import write_photo
+    from dehaze.photos import write_photo
 
     write_photo(destination, result.image, like=photo)
     if photo is None:

@@ -79,8 +79,8 @@ def interpolate(
     from dehaze.attention.sheets import sheet
     from dehaze.editing import EditPipeline
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.images import PhotoError, read_photo, write_photo
     from dehaze.inversion import NonFiniteError
+    from dehaze.photos import PhotoError, read_photo, write_photo
 
     try:
         photos = [read_photo(image).pixels for image in images]

@@ -152,8 +152,8 @@ def invert(
     from dehaze.datasets import DatasetNotFoundError, open_photo_folder
     from dehaze.eval.inversion import InversionEvaluationError, import_figure
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.images import PhotoError
     from dehaze.inversion import NonFiniteError
+    from dehaze.photos import PhotoError
     from dehaze.prompts import WordError
 
     try:
@@ -218,7 +218,7 @@ def _invert_photo(
     mode: str | None,
     settings: dict[str, Any],
 ) -> None:
-    from dehaze.images import read_photo, write_bytes
+    from dehaze.photos import read_photo, write_bytes
 
     pixels = read_photo(photo).pixels
     guidance_scale = settings["guidance_scale"]

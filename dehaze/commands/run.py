@@ -259,7 +259,7 @@ def run(
     """
     _check_options(save, options)
     from dehaze import batch
-    from dehaze.images import printable
+    from dehaze.photos import printable
 
     beside = {kind: SIDE_FILES[kind] for kind in save}
     say = _JsonLines() if as_json else _Text()
@@ -438,7 +438,7 @@ class _Text:
                 self._bar = None
 
     def outcome(self, outcome: Outcome) -> None:
-        from dehaze.images import printable
+        from dehaze.photos import printable
 
         self._bar.update()
         for note in outcome.notes:
@@ -454,7 +454,7 @@ class _Text:
             self._bar.refresh()
 
     def plan(self, plan: Plan) -> None:
-        from dehaze.images import printable
+        from dehaze.photos import printable
 
         for photo in plan.photos:
             click.echo(f"{printable(photo.source)} -> {printable(photo.output)}")
@@ -521,7 +521,7 @@ class _JsonLines:
 
 
 def _refuse_nothing(plan: Plan) -> None:
-    from dehaze.images import PHOTO_SUFFIXES
+    from dehaze.photos import PHOTO_SUFFIXES
 
     others = f" among {len(plan.passed_over)} files" if plan.passed_over else ""
     if not plan.photos and not plan.unreadable:
@@ -535,7 +535,7 @@ def _left(plan: Plan, summary: Summary) -> int:
 
 
 def _sentence(plan: Plan, summary: Summary) -> str:
-    from dehaze.images import printable
+    from dehaze.photos import printable
 
     counts = [f"{len(summary.having('done'))} done"]
     for count, what in (

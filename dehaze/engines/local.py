@@ -21,7 +21,7 @@ from dehaze.batch.task import (
     process_tasks,
     save_task,
 )
-from dehaze.images import PhotoFile
+from dehaze.photos import PhotoFile
 
 # Megapixels decoded at a time; a larger photo waits until it is the only one. A megapixel takes
 # 12 MB as float32 RGB.

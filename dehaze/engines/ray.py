@@ -21,7 +21,7 @@ from typing import Any
 from dehaze.batch.task import Report, Task, Work
 from dehaze.engines.local import LocalExecutor
 from dehaze.engines.work import WorkError
-from dehaze.images import PhotoError
+from dehaze.photos import PhotoError
 
 # A photo whose worker dies is tried so many times again: whatever kills each of them is not chance.
 RETRIES = 2

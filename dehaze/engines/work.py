@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.batch.task import Saved, is_out_of_memory
-from dehaze.images import Encoding, Photo, write_bytes, write_photo
+from dehaze.photos import Encoding, Photo, write_bytes, write_photo
 
 if TYPE_CHECKING:
     import torch

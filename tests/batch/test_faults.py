@@ -18,7 +18,7 @@ from jobs import do, photo_at, statuses
 
 from benchmarks.soundness import check_output, results
 from dehaze.batch import PlanError, Summary, plan
-from dehaze.images import PhotoError, write_photo
+from dehaze.photos import PhotoError, write_photo
 
 COUNT = 6
 NOBODY = 65534

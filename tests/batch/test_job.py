@@ -14,7 +14,7 @@ from jobs import FakeWorker, do, photo_at, statuses
 from dehaze.batch import JOURNAL_NAME, LOCK_NAME, Job, Outcome, Saved, plan
 from dehaze.batch.task import Report, Task
 from dehaze.engines.local import LocalExecutor
-from dehaze.images import FloatArray, Photo, PhotoError, read_photo, write_bytes, write_photo
+from dehaze.photos import FloatArray, Photo, PhotoError, read_photo, write_bytes, write_photo
 
 
 def test_photos_are_processed_written_and_journalled(tmp_path: Path) -> None:

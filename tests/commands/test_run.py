@@ -28,9 +28,9 @@ from dehaze.commands import main
 from dehaze.commands import run as module
 from dehaze.engines import work
 from dehaze.eval.baselines import get_baseline
-from dehaze.images import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.inversion import list_methods
 from dehaze.models.load import BUNDLED_FOLDER
+from dehaze.photos import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.physics import REFINEMENTS, WITH_TRANSMISSION
 from dehaze.pipeline import READINGS
 from dehaze.prompts import WordError

@@ -28,7 +28,7 @@ from dehaze.datasets import (
 )
 from dehaze.datasets.pairing import natural_key, pair
 from dehaze.datasets.registry import BenchmarkDataset
-from dehaze.images import PhotoError
+from dehaze.photos import PhotoError
 
 
 def write(path: Path, size: tuple[int, int] = (24, 16), value: int = 100) -> Path:

@@ -14,7 +14,7 @@ from jobs import FakeWorker, invert
 from dehaze.batch import Report, Saved, Task
 from dehaze.engines import local
 from dehaze.engines.local import LocalExecutor
-from dehaze.images import FloatArray, Photo, PhotoFile, read_photo, write_photo
+from dehaze.photos import FloatArray, Photo, PhotoFile, read_photo, write_photo
 
 PATIENCE = 20.0
 

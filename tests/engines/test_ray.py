@@ -17,7 +17,7 @@ from jobs import FakeWorker, do, photo_at
 from dehaze.batch import Job, Outcome, plan
 from dehaze.engines.ray import RETRIES, RayExecutor, pool
 from dehaze.engines.work import ClassicalWork, WorkError
-from dehaze.images import FloatArray, Photo, write_photo
+from dehaze.photos import FloatArray, Photo, write_photo
 
 
 @pytest.fixture(scope="module")

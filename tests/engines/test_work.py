@@ -16,8 +16,8 @@ import torch
 from dehaze.engines import work as module
 from dehaze.engines.work import ClassicalWork, Dehazed, DiffusionWork, DiffusionWorker, WorkError
 from dehaze.eval.baselines import get_baseline
-from dehaze.images import FloatArray, Photo
 from dehaze.inversion import NonFiniteError
+from dehaze.photos import FloatArray, Photo
 
 
 class OutOfMemoryError(RuntimeError):

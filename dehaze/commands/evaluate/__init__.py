@@ -256,7 +256,7 @@ def folder(
         render_dataset,
     )
     from dehaze.eval.runner import EvaluationSet
-    from dehaze.images import PhotoError
+    from dehaze.photos import PhotoError
 
     if gt is not None and render is not None:
         raise click.UsageError("--gt names the truth of hazy pictures, --render makes hazy ones.")
@@ -349,8 +349,8 @@ def inversion(
     )
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.eval.perceptual import PerceptualMetricError, load_perceptual_metric
-    from dehaze.images import PhotoError
     from dehaze.inversion import NonFiniteError
+    from dehaze.photos import PhotoError
 
     try:
         chosen = [parse_inversion_method(method) for method in methods]

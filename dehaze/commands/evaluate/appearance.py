@@ -75,8 +75,8 @@ def appearance(
     from dehaze.editing import EditPipeline
     from dehaze.eval.appearance import AppearanceError, evaluate_appearance, get_methods
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.images import PhotoError
     from dehaze.inversion import NonFiniteError
+    from dehaze.photos import PhotoError
     from dehaze.prompts import WordError
 
     try:

@@ -44,8 +44,8 @@ def convergence(
     from dehaze.eval.inversion import InversionEvaluationError, import_figure
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.eval.steps import draw_order, study_steps, study_table
-    from dehaze.images import PhotoError, write_bytes
     from dehaze.inversion import NonFiniteError
+    from dehaze.photos import PhotoError, write_bytes
 
     try:
         import_figure()

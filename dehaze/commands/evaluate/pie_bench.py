@@ -91,7 +91,7 @@ def pie_bench(
     from dehaze.editing import EditPipeline, EditSettings
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.eval.pie_bench import CLIP, DINO, load_metrics, score_edits
-    from dehaze.images import PhotoError
+    from dehaze.photos import PhotoError
 
     try:
         samples = open_pie_bench(root)[:limit]
@@ -144,7 +144,7 @@ def _pictures(
         from dataclasses import replace
 
         from dehaze.datasets import read_rgb
-        from dehaze.images import write_photo
+        from dehaze.photos import write_photo
 
         source = read_rgb(sample.picture).pixels
         result = made / sample.relative

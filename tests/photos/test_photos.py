@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import ExifTags, Image, ImageCms, ImageOps, JpegImagePlugin
 
-from dehaze.images import Encoding, Photo, PhotoError, read_photo, write_bytes, write_photo
+from dehaze.photos import Encoding, Photo, PhotoError, read_photo, write_bytes, write_photo
 
 XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6" dc:title="moor"/></x:xmpmeta>'
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()

@@ -1,0 +1,28 @@
+"""Read and write photos, and give each one back as it came.
+
+A photo is dehazed as float pixels, but its owner sees a file: the format, the bit depth, greyness,
+transparency, EXIF, colour profile and compression of the source all come back with it.
+"""
+
+from dehaze.photos.atomic import discard_unfinished, write_bytes
+from dehaze.photos.kinds import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
+from dehaze.photos.photo import Encoding, FloatArray, Photo, PhotoError, printable
+from dehaze.photos.read import MAX_MEGAPIXELS, PhotoFile, open_photo, read_photo
+from dehaze.photos.write import write_photo
+
+__all__ = [
+    "MAX_MEGAPIXELS",
+    "PHOTO_SUFFIXES",
+    "UNSUPPORTED_SUFFIXES",
+    "Encoding",
+    "FloatArray",
+    "Photo",
+    "PhotoError",
+    "PhotoFile",
+    "discard_unfinished",
+    "open_photo",
+    "printable",
+    "read_photo",
+    "write_bytes",
+    "write_photo",
+]

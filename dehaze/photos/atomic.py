@@ -1,0 +1,64 @@
+"""Write a file whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from pathlib import Path
+
+from dehaze.photos.photo import PhotoError
+
+# How the name of a file begins and ends while it is being written.
+_UNFINISHED = (".dehaze-", ".part")
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file as a whole: at any moment the path holds the old content or the new.
+
+    Raises:
+        PhotoError: the file cannot be written; nothing is left behind.
+    """
+    path = Path(path)
+    # A name of its own, so that a photo whose name fills all 255 bytes still has room.
+    temporary = path.parent / f"{_UNFINISHED[0]}{secrets.token_hex(8)}{_UNFINISHED[1]}"
+    try:
+        with open(temporary, "xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _synchronise(path.parent)
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            if error.errno == errno.ENAMETOOLONG:
+                raise PhotoError(path, "its name is too long to write", "shorten it") from error
+            raise PhotoError(
+                path,
+                f"cannot be written ({error.strerror or error})",
+                "check the folder's permissions and the room on the disk",
+            ) from error
+        raise
+
+
+def discard_unfinished(folder: Path) -> None:
+    """Remove what writes that were killed have left in a folder."""
+    prefix, suffix = _UNFINISHED
+    for path in folder.glob(f"{prefix}*{suffix}"):
+        path.unlink(missing_ok=True)
+
+
+def _synchronise(folder: Path) -> None:
+    """A new name lasts once its folder is on the disk as well."""
+    if os.name != "posix":
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        # Some network file systems synchronise no folders.
+        if error.errno != errno.EINVAL:
+            raise
+    finally:
+        os.close(descriptor)
