@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.datasets.synthesis import render_haze, smooth_noise
-from dehaze.physics import scatter
+from dehaze.recovery.scattering import scatter
 
 Array = NDArray[np.float32]
 Rendering = Callable[[Array, np.random.Generator], Array]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.datasets.decoding import read_rgb
+from dehaze.errors import DehazeError
 from dehaze.photos import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 
 # RESIDE's indoor ground truth keeps a border of 10 px a side that its hazy pictures have lost.
@@ -47,7 +48,7 @@ class Oddity:
     message: str
 
 
-class SizeMismatchError(ValueError):
+class SizeMismatchError(DehazeError, ValueError):
     """A hazy image and its ground truth differ by something else than RESIDE's border."""
 
 

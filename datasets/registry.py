@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from dehaze.datasets.pairing import Oddity, OddityKind, Sample, list_images, pair
+from dehaze.errors import DehazeError
 
 # The spellings under which the sets and their repackaged copies keep their folders.
 HAZY_FOLDERS = ("hazy", "haze", "input", "IN")
@@ -16,7 +17,7 @@ CLEAR_FOLDERS = ("gt", "clear", "original", "target")
 TRANSMISSION_FOLDERS = ("trans", "transmission")
 
 
-class DatasetNotFoundError(FileNotFoundError):
+class DatasetNotFoundError(DehazeError, FileNotFoundError):
     """A data set is not where it was looked for, or has another layout than it should."""
 
 

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.physics import scatter
+from dehaze.recovery.scattering import scatter
 
 Array = NDArray[np.float32]
 

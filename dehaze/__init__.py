@@ -10,8 +10,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from dehaze.editing import EditPipeline, EditResult, EditSettings
-    from dehaze.pipeline import DehazePipeline, DehazeResult
+    from dehaze.pipelines.dehaze import DehazePipeline, DehazeResult
+    from dehaze.pipelines.edit import EditPipeline, EditResult, EditSettings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -24,11 +24,11 @@ __all__ = [
 ]
 
 _HOME = {
-    "DehazePipeline": "dehaze.pipeline",
-    "DehazeResult": "dehaze.pipeline",
-    "EditPipeline": "dehaze.editing",
-    "EditResult": "dehaze.editing",
-    "EditSettings": "dehaze.editing",
+    "DehazePipeline": "dehaze.pipelines.dehaze",
+    "DehazeResult": "dehaze.pipelines.dehaze",
+    "EditPipeline": "dehaze.pipelines.edit",
+    "EditResult": "dehaze.pipelines.edit",
+    "EditSettings": "dehaze.pipelines.edit",
 }
 
 

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dehaze.errors import DehazeError
 
-class WordError(ValueError):
+
+class WordError(DehazeError, ValueError):
     """The word to be swapped is not in the prompt, or the prompt does not fit the tokenizer."""
 
 

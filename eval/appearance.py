@@ -17,11 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.datasets.appearance import APPEARANCES, render_appearance
-from dehaze.editing import EditPipeline, EditSettings
+from dehaze.errors import DehazeError
 from dehaze.eval.metrics import psnr_rgb, ssim_wang
 from dehaze.inversion import InversionResult
 from dehaze.photos import write_bytes
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.pipelines.edit import EditPipeline, EditSettings
 
 Array = NDArray[np.float32]
 
@@ -31,7 +32,7 @@ CLEAR_PROMPT = "a photo"
 _BACKGROUND = 0.25
 
 
-class AppearanceError(ValueError):
+class AppearanceError(DehazeError, ValueError):
     """The benchmark cannot be run as asked."""
 
 

@@ -13,7 +13,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.physics import guided_filter, recover_scene
+from dehaze.recovery.guided_filter import guided_filter
+from dehaze.recovery.scattering import recover_scene
 
 Array = NDArray[np.float32]
 Baseline = Callable[[Array], Array]

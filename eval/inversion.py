@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dehaze.errors import DehazeError
 from dehaze.eval.metrics import psnr_rgb
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.inversion import (
@@ -34,14 +35,14 @@ from dehaze.inversion import (
 from dehaze.inversion.criteria import root_mean_square
 from dehaze.inversion.reconstruction import PLAIN, list_reconstruction_modes
 from dehaze.photos import write_bytes
-from dehaze.physics import resize
+from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 
 PLOTS = "pip install 'dehaze[plots]'"
 
 
-class InversionEvaluationError(ValueError):
+class InversionEvaluationError(DehazeError, ValueError):
     """A method that cannot be read, or a plot that cannot be drawn; the message says what helps."""
 
 

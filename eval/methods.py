@@ -25,14 +25,16 @@ from numpy.typing import NDArray
 
 from dehaze.datasets import read_rgb
 from dehaze.datasets.pairing import list_images
+from dehaze.errors import DehazeError
 from dehaze.eval.baselines import BASELINES, BaselineDescription, HazeEstimate, recover
-from dehaze.physics import REFINEMENTS, resize
+from dehaze.recovery.guided_filter import resize
+from dehaze.recovery.recover import REFINEMENTS
 
 Pixels = NDArray[np.uint8]
 Array = NDArray[np.float32]
 
 
-class MethodError(Exception):
+class MethodError(DehazeError):
     """A method that does not exist or cannot start: the run is at fault, not a picture."""
 
 
@@ -398,7 +400,7 @@ def load_pipeline(options: PipelineOptions) -> Any:
 def _load_model(model: str, device: str, short_side: int | None) -> Any:
     import torch
 
-    from dehaze.pipeline import DehazePipeline
+    from dehaze.pipelines.dehaze import DehazePipeline
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -500,7 +502,7 @@ def _spacing(value: str) -> str:
 
 
 def _reading(value: str) -> str:
-    from dehaze.pipeline import READINGS
+    from dehaze.pipelines.dehaze import READINGS
 
     return _one_of(value, READINGS)
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dehaze.errors import DehazeError
+
 if TYPE_CHECKING:
     import torch
 
@@ -39,7 +41,7 @@ WITHOUT_WEIGHTS = (
 )
 
 
-class PerceptualMetricError(RuntimeError):
+class PerceptualMetricError(DehazeError, RuntimeError):
     """A perceptual metric cannot be had; the message says why and what helps."""
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
+from dehaze.errors import DehazeError
 from dehaze.eval.metrics import mean_squared_error, peak_signal_noise_ratio, ssim_wang
 from dehaze.photos import write_bytes
 
@@ -50,7 +51,7 @@ METRIC_NAMES = (
 )
 
 
-class WeightsMissingError(RuntimeError):
+class WeightsMissingError(DehazeError, RuntimeError):
     """A metric's network is not on this machine."""
 
 

@@ -29,6 +29,7 @@ from PIL import Image, features
 from tqdm import tqdm
 
 from dehaze.datasets import Dataset, LoadedSample, Sample, read_rgb
+from dehaze.errors import DehazeError
 from dehaze.eval.haze_maps import airlight_error, density_correlation, transmission_error
 from dehaze.eval.methods import Method, MethodInput, MethodOutput
 from dehaze.eval.perceptual import PerceptualMetric
@@ -43,7 +44,7 @@ _IMAGE_ERRORS = (ValueError, RuntimeError, OSError, ArithmeticError, MemoryError
 _PACKAGES = ("dehaze", "numpy", "opencv-python-headless", "Pillow", "scikit-image", "torch")
 
 
-class EvaluationError(ValueError):
+class EvaluationError(DehazeError, ValueError):
     """An evaluation that cannot start: the message says why and what helps."""
 
 

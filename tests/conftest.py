@@ -20,7 +20,7 @@ from diffusers import (
 from numpy.typing import NDArray
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 from training.captions import vocabulary
 from training.networks import Networks, build_networks, build_tokenizer
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from dehaze.batch import Job, Outcome, Plan, Saved, Summary
-from dehaze.engines.local import LocalExecutor
+from dehaze.batch.local import LocalExecutor
 from dehaze.photos import FloatArray, Photo, write_photo
 
 

@@ -13,7 +13,6 @@ PAGE = ROOT / "docs" / "troubleshooting.md"
 SOURCES = [
     *sorted((ROOT / "dehaze/photos").glob("*.py")),
     *sorted((ROOT / "dehaze/batch").glob("*.py")),
-    *sorted((ROOT / "dehaze/engines").glob("*.py")),
     *(ROOT / "dehaze/commands" / f"{name}.py" for name in ("run", "doctor", "models")),
     ROOT / "dehaze/models/hashes.py",
 ]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeVar
 import click
 
 if TYPE_CHECKING:
-    from dehaze.pipeline import DehazePipeline
+    from dehaze.pipelines.dehaze import DehazePipeline
 
 BUNDLED = Path(__file__).resolve().parents[1] / "dehaze" / "models" / "bundled"
 
@@ -137,7 +137,7 @@ def export_command(folder: Path, output: Path) -> None:
 
 
 def _quiet_pipeline(model: str) -> DehazePipeline:
-    from dehaze.pipeline import DehazePipeline
+    from dehaze.pipelines.dehaze import DehazePipeline
 
     pipeline = DehazePipeline.from_pretrained(model)
     pipeline.set_progress_bar_config(disable=True)
@@ -163,7 +163,7 @@ def validate_command(data: Path, model: str, photos: int) -> None:
 @click.option("--model", default="bundled", show_default=True)
 @click.option("--photos", default=100, show_default=True)
 def calibrate_command(data: Path, model: str, photos: int) -> None:
-    """Fits dehaze.density's weights on haze rendered over BSDS500's validation photos."""
+    """Fits dehaze.recovery.density's weights on haze rendered over BSDS500's validation photos."""
     import json
     from dataclasses import asdict
 

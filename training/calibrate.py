@@ -1,4 +1,4 @@
-"""Fits how far the darkest pixels are trusted: the three weights of ``dehaze.density``."""
+"""Fits how far the darkest pixels are trusted: the three weights of ``dehaze.recovery.density``."""
 
 from __future__ import annotations
 
@@ -8,16 +8,11 @@ from itertools import product
 import numpy as np
 
 from dehaze.datasets.synthesis import RenderedHaze
-from dehaze.density import EXPONENT, REGION_SHARE, SHARE
 from dehaze.eval.metrics import peak_signal_noise_ratio
-from dehaze.physics import (
-    TRANSMISSION_MINIMUM,
-    Array,
-    calibrated_transmission,
-    recover_scene,
-    subdue_colours,
-)
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.recovery.density import EXPONENT, REGION_SHARE, SHARE
+from dehaze.recovery.recover import Array, calibrated_transmission, subdue_colours
+from dehaze.recovery.scattering import TRANSMISSION_MINIMUM, recover_scene
 
 _SHARES = (0.0, 0.2, 0.4, 0.5, 0.7, 1.0)
 _REGION_SHARES = (0.0, 0.2, 0.3, 0.4, 0.6)
@@ -35,7 +30,7 @@ class Calibration:
         exponent: k of the scale s = rho^k.
         uncalibrated: PSNR with the veil as the model found it.
         calibrated: PSNR with the veil weighed by w, u and k, and skies left as they are.
-        shipped: likewise, with the weights of ``dehaze.density``.
+        shipped: likewise, with the weights of ``dehaze.recovery.density``.
         oracle: PSNR with the model's veil times the number that each photo's truth would choose.
         grid: PSNR by "w u k", for all that were tried.
     """

@@ -11,7 +11,7 @@ from dehaze.attention.maps import recorded_layers
 from dehaze.datasets.synthesis import RenderedHaze, render_haze, with_overcast_sky
 from dehaze.eval.haze_maps import airlight_error, density_correlation, transmission_error
 from dehaze.eval.metrics import peak_signal_noise_ratio
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 from training.data import Array, load_photos, with_contrast
 
 # Each photo's haze is drawn from a generator of its own, so that any two runs see the same haze.

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from dehaze.errors import DehazeError
 from dehaze.prompts import TokenizedPrompt, WordError, align_tokens, prompt_words, word_span
 
 
-class ControlError(ValueError):
+class ControlError(DehazeError, ValueError):
     """The control cannot be applied with these settings, or to this network."""
 
 

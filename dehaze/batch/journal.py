@@ -20,6 +20,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from dehaze.errors import DehazeError
 from dehaze.photos import printable
 
 Record = dict[str, Any]
@@ -31,7 +32,7 @@ _KEYS = frozenset({"output", "input", "settings", "size", "mtime_ns", "sha256", 
 logger = logging.getLogger(__name__)
 
 
-class JournalError(ValueError):
+class JournalError(DehazeError, ValueError):
     """The journal cannot be used, in one line: what stands in the way, and the cure."""
 
 

@@ -10,13 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dehaze.batch.journal import JOURNAL_NAME
+from dehaze.errors import DehazeError
 from dehaze.photos import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES, PhotoError, printable
 
 # macOS keeps a file's attributes beside it under its name with this prefix, suffix included.
 _ATTRIBUTE_PREFIX = "._"
 
 
-class PlanError(ValueError):
+class PlanError(DehazeError, ValueError):
     """A job that cannot be planned, in one line: what stands in the way, and the cure."""
 
 

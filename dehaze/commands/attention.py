@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from dehaze.editing import EditPipeline
     from dehaze.inversion import InversionResult
+    from dehaze.pipelines.edit import EditPipeline
 
 # A grid of more columns cannot be read.
 _SHOWN_STEPS = 10
@@ -61,10 +61,10 @@ def attention(
     Exit code: 0, all is written; 2, it could not be.
     """
     quiet_libraries()
-    from dehaze.editing import EditPipeline
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.inversion import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_bytes
+    from dehaze.pipelines.edit import EditPipeline
     from dehaze.prompts import prompt_words
 
     try:

@@ -164,7 +164,7 @@ def _bundled_model() -> Check:
     if changed:
         return Check("bundled model", False, f"is damaged ({', '.join(changed)})", cure)
     try:
-        from dehaze.pipeline import DehazePipeline
+        from dehaze.pipelines.dehaze import DehazePipeline
 
         DehazePipeline.from_pretrained("bundled")
     except (ValueError, OSError, RuntimeError, ImportError) as error:

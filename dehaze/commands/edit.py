@@ -11,8 +11,8 @@ import click
 from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_libraries
 
 if TYPE_CHECKING:
-    from dehaze.editing import EditResult
     from dehaze.photos import Photo
+    from dehaze.pipelines.edit import EditResult
 
 
 def _controls() -> Iterable[str]:
@@ -28,7 +28,7 @@ def _modes() -> Iterable[str]:
 
 
 def _refinements() -> Iterable[str]:
-    from dehaze.physics import REFINEMENTS
+    from dehaze.recovery.recover import REFINEMENTS
 
     return REFINEMENTS
 
@@ -225,10 +225,10 @@ def edit(
     if image is not None and destination.exists() and destination.samefile(image):
         raise click.UsageError("the result would replace the photo: name another -o FILE.")
     quiet_libraries()
-    from dehaze.editing import EditPipeline, EditSettings
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.inversion import InversionResult, NonFiniteError
     from dehaze.photos import PhotoError, read_photo
+    from dehaze.pipelines.edit import EditPipeline, EditSettings
 
     try:
         chosen = EditSettings(

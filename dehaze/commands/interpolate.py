@@ -77,10 +77,10 @@ def interpolate(
         raise click.UsageError("name two photos, or two and more with --centroid.")
     quiet_libraries()
     from dehaze.attention.sheets import sheet
-    from dehaze.editing import EditPipeline
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.inversion import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_photo
+    from dehaze.pipelines.edit import EditPipeline
 
     try:
         photos = [read_photo(image).pixels for image in images]
@@ -111,7 +111,7 @@ def interpolate(
 
 def _cut(photo: NDArray[np.float32], like: tuple[int, int]) -> NDArray[np.float32]:
     """The middle of a photo, at the proportions of another's (height, width) and at its size."""
-    from dehaze.physics import resize
+    from dehaze.recovery.guided_filter import resize
 
     scale = min(photo.shape[0] / like[0], photo.shape[1] / like[1])
     height, width = (max(1, round(side * scale)) for side in like)

@@ -253,7 +253,7 @@ def _drawings(
     )
     from dehaze.eval.metrics import psnr_rgb
     from dehaze.inversion.reconstruction import PLAIN
-    from dehaze.physics import resize
+    from dehaze.recovery.guided_filter import resize
 
     followed = pipeline.invert(
         pixels,

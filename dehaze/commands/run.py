@@ -50,7 +50,7 @@ def _solvers() -> Iterable[str]:
 
 
 def _refinements() -> Iterable[str]:
-    from dehaze.physics import REFINEMENTS
+    from dehaze.recovery.recover import REFINEMENTS
 
     return REFINEMENTS
 
@@ -296,7 +296,7 @@ def run(
 
 
 def _estimates_transmission(refine: str) -> bool:
-    from dehaze.physics import WITH_TRANSMISSION
+    from dehaze.recovery.recover import WITH_TRANSMISSION
 
     return refine in WITH_TRANSMISSION
 
@@ -322,14 +322,14 @@ def _check_options(save: tuple[str, ...], options: dict[str, Any]) -> None:
 
 
 def _work_error() -> type[Exception]:
-    from dehaze.engines.work import WorkError
+    from dehaze.batch.worker import WorkError
 
     return WorkError
 
 
 def _work(beside: dict[str, str], options: dict[str, Any]) -> tuple[Work, dict[str, Any]]:
     """What is done to each photo, and all that decides its result."""
-    from dehaze.engines.work import ClassicalWork, DiffusionWork
+    from dehaze.batch.worker import ClassicalWork, DiffusionWork
 
     if options["engine"] != DIFFUSION:
         quiet_photo_libraries()
@@ -363,11 +363,11 @@ def _work(beside: dict[str, str], options: dict[str, Any]) -> tuple[Work, dict[s
 def _executor(work: Work, options: dict[str, Any]) -> Executor:
     """Ready to run: whatever is wrong with the work has been found."""
     if options["executor"] == "local":
-        from dehaze.engines.local import LocalExecutor
+        from dehaze.batch.local import LocalExecutor
 
         return LocalExecutor(work.start())
-    from dehaze.engines.ray import RayExecutor
-    from dehaze.engines.work import DiffusionWork
+    from dehaze.batch.ray import RayExecutor
+    from dehaze.batch.worker import DiffusionWork
 
     # Started here as well, though to no other end than to find what is wrong with it.
     (replace(work, device="cpu") if isinstance(work, DiffusionWork) else work).start()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dehaze.errors import DehazeError
 from dehaze.inversion.schedule import DDIMTable
 
 NetworkFunction = Callable[[Tensor, int, Tensor], Tensor]
@@ -16,7 +17,7 @@ A criterion that follows two paths has a batch of 2B: position B + b is the seco
 """
 
 
-class NonFiniteError(ArithmeticError):
+class NonFiniteError(DehazeError, ArithmeticError):
     """The network returned a value that is not finite."""
 
 

@@ -16,6 +16,8 @@ import torch
 from diffusers import DDIMScheduler
 from torch import Tensor
 
+from dehaze.errors import DehazeError
+
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace", "noisy-end")
 
@@ -25,7 +27,7 @@ _NOISY_END_TOP = 0.99
 _NOISY_END_POWER = 1.7
 
 
-class ScheduleError(ValueError):
+class ScheduleError(DehazeError, ValueError):
     """The scheduler cannot be inverted with these settings."""
 
 

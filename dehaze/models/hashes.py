@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from dehaze.errors import DehazeError
+
 MANIFEST = "SHA256SUMS"
 # What a loader reads. dehaze.json is left out: it holds settings that are edited by hand.
 _SUFFIXES = frozenset({".json", ".safetensors", ".txt"})
@@ -20,7 +22,7 @@ _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 _SHA256, _GIT = re.compile(r"[0-9a-f]{64}"), re.compile(r"[0-9a-f]{40}")
 
 
-class ManifestError(ValueError):
+class ManifestError(DehazeError, ValueError):
     """A model's list of hashes cannot be read."""
 
 

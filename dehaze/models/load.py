@@ -17,6 +17,7 @@ from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from dehaze.errors import DehazeError
 from dehaze.models.codec import PixelUnshuffleCodec
 from dehaze.models.registry import ModelDescription, describe
 from dehaze.models.single_file import (
@@ -55,7 +56,7 @@ _FILES = [
 _HUB_ERRORS = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
 
 
-class ModelError(ValueError):
+class ModelError(DehazeError, ValueError):
     """The model cannot be found, or is not of a kind that can be used."""
 
 

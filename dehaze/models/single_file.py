@@ -25,6 +25,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
+from dehaze.errors import DehazeError
+
 Weights = Mapping[str, Tensor]
 
 _NETWORK = "model.diffusion_model."
@@ -34,7 +36,7 @@ _CLIP = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer."
 _OPEN_CLIP = ("cond_stage_model.model.", "conditioner.embedders.1.model.")
 
 
-class SingleFileError(ValueError):
+class SingleFileError(DehazeError, ValueError):
     """The file is not a whole Stable Diffusion, or not one of its layout."""
 
 

@@ -9,10 +9,12 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from dehaze.errors import DehazeError
+
 FloatArray = npt.NDArray[np.float32]
 
 
-class PhotoError(ValueError):
+class PhotoError(DehazeError, ValueError):
     """A photo that cannot be read or written: one line of input, cause and cure."""
 
     def __init__(self, path: str | os.PathLike[str], cause: str, cure: str) -> None:

@@ -13,7 +13,7 @@ from dehaze.attention.control import (
     refine_mapper,
     replace_mapper,
 )
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.prompts import TokenizedPrompt, WordError, tokenize
 
 

@@ -7,7 +7,7 @@ import torch
 
 from dehaze.attention.control import AttentionControl, ControlError, TokenMapper
 from dehaze.attention.processors import AttentionSession, controlled_attention
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 
 
 def test_processors_without_orders_leave_the_network_as_it_is(pipeline: DehazePipeline) -> None:

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from dehaze.attention.control import AttentionControl, TokenMapper
 from dehaze.attention.processors import AttentionSession
-from dehaze.editing import EditPipeline, EditSettings
 from dehaze.inversion import InversionResult
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.pipelines.edit import EditPipeline, EditSettings
 from dehaze.prompts import swap_for_null_text, tokenize, word_span
 
 STEPS = 5

@@ -12,8 +12,8 @@ import pytest
 from jobs import FakeWorker, do, photo_at, statuses
 
 from dehaze.batch import JOURNAL_NAME, LOCK_NAME, Job, Outcome, Saved, plan
+from dehaze.batch.local import LocalExecutor
 from dehaze.batch.task import Report, Task
-from dehaze.engines.local import LocalExecutor
 from dehaze.photos import FloatArray, Photo, PhotoError, read_photo, write_bytes, write_photo
 
 

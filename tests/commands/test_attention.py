@@ -12,7 +12,7 @@ from PIL import Image
 
 from dehaze.attention.maps import recorded_layers
 from dehaze.commands import main
-from dehaze.editing import EditPipeline
+from dehaze.pipelines.edit import EditPipeline
 
 
 @pytest.fixture

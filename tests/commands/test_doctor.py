@@ -15,7 +15,7 @@ from dehaze.commands import main
 from dehaze.commands.doctor import Check, diagnose
 from dehaze.models.hashes import write_manifest
 from dehaze.models.load import BUNDLED_FOLDER, ModelError
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.commands import main
-from dehaze.editing import EditPipeline
+from dehaze.pipelines.edit import EditPipeline
 
 
 @pytest.fixture

@@ -22,18 +22,17 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import dehaze
-from dehaze.batch import JOURNAL_NAME, LOCK_NAME
+from dehaze.batch import JOURNAL_NAME, LOCK_NAME, work
 from dehaze.batch.journal import Journal
 from dehaze.commands import main
 from dehaze.commands import run as module
-from dehaze.engines import work
 from dehaze.eval.baselines import get_baseline
 from dehaze.inversion import list_methods
 from dehaze.models.load import BUNDLED_FOLDER
 from dehaze.photos import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
-from dehaze.physics import REFINEMENTS, WITH_TRANSMISSION
-from dehaze.pipeline import READINGS
+from dehaze.pipelines.dehaze import READINGS
 from dehaze.prompts import WordError
+from dehaze.recovery.recover import REFINEMENTS, WITH_TRANSMISSION
 
 ROOT = Path(dehaze.__file__).resolve().parents[1]
 Invoke = Callable[..., Result]

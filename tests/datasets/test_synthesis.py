@@ -18,7 +18,7 @@ from dehaze.datasets.synthesis import (
     transmission_of,
     with_overcast_sky,
 )
-from dehaze.physics import scatter
+from dehaze.recovery.scattering import scatter
 
 Array = NDArray[np.float32]
 

@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 
 from dehaze.datasets.appearance import APPEARANCES
-from dehaze.editing import EditPipeline, EditSettings
 from dehaze.eval import appearance
 from dehaze.eval.appearance import (
     METHODS,
@@ -24,6 +23,7 @@ from dehaze.eval.appearance import (
     score_photo,
 )
 from dehaze.eval.metrics import psnr_rgb, ssim_wang
+from dehaze.pipelines.edit import EditPipeline, EditSettings
 
 Array = NDArray[np.float32]
 

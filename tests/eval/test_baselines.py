@@ -17,7 +17,7 @@ from skimage.data import astronaut, chelsea
 
 from dehaze.eval import baselines
 from dehaze.eval.metrics import psnr_rgb
-from dehaze.physics import guided_filter
+from dehaze.recovery.guided_filter import guided_filter
 
 Array = NDArray[Any]
 AIRLIGHT = np.array([0.9, 0.92, 0.95], dtype=np.float32)

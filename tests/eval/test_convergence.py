@@ -17,7 +17,7 @@ from dehaze.eval.convergence import (
     principal_plane,
     shown_steps,
 )
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 
 Array = NDArray[np.float32]
 

@@ -12,7 +12,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dehaze.base import as_pixels
 from dehaze.datasets import read_rgb
 from dehaze.eval import inversion as module
 from dehaze.eval.inversion import (
@@ -25,7 +24,8 @@ from dehaze.eval.inversion import (
     score_inversion,
 )
 from dehaze.inversion import best_at_equal_cost
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.base import as_pixels
+from dehaze.pipelines.dehaze import DehazePipeline
 
 Array = NDArray[np.float32]
 

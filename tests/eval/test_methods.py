@@ -21,8 +21,8 @@ from dehaze.eval.methods import (
     parse_method,
     with_companions,
 )
-from dehaze.physics import resize
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.recovery.guided_filter import resize
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (40, 56, 3), dtype=np.uint8)
 SOURCE = MethodInput(

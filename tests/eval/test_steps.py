@@ -13,10 +13,10 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dehaze.base import as_pixels
 from dehaze.datasets import read_rgb
 from dehaze.eval.steps import CERTIFIED, StepStudy, draw_order, study_steps, study_table
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.base import as_pixels
+from dehaze.pipelines.dehaze import DehazePipeline
 
 Array = NDArray[np.float32]
 

@@ -13,7 +13,7 @@ from dehaze.inversion.criteria import get_criterion, root_mean_square
 from dehaze.inversion.implicit import step_map
 from dehaze.inversion.network import NetworkFunction
 from dehaze.inversion.solvers import get_solver
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 
 
 @pytest.mark.parametrize("iterations", [2, 3])

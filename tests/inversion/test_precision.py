@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dehaze.inversion import NonFiniteError
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 
 Array = NDArray[np.float32]
 

@@ -16,7 +16,7 @@ from dehaze.inversion.reconstruction import (
     guided_denoise,
     list_reconstruction_modes,
 )
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.prompts import tokenize
 
 GUIDANCE = 3.0

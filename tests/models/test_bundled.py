@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 
 Array = NDArray[np.float32]
 ROOT = Path(__file__).resolve().parents[2]

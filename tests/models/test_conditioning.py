@@ -10,8 +10,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLPipeline
 
-from dehaze.editing import EditPipeline
 from dehaze.inversion import DDIMTable
+from dehaze.pipelines.edit import EditPipeline
 from dehaze.prompts import WordError, tokenize
 
 PROMPT = "a street with dense haze"

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from dehaze.models.registry import describe
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 
 
 def test_needs_are_derived_from_the_parts(stable_diffusion: Path) -> None:

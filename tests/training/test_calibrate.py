@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from dehaze.datasets.synthesis import RenderedHaze, render_haze
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 from training.calibrate import calibrate
 
 
@@ -56,7 +56,7 @@ def test_neither_share_nor_exponent_nor_sky_is_the_model_as_it_is(
     def no_sky(photo: np.ndarray, *_: Any) -> np.ndarray:
         return np.zeros(photo.shape[:2], np.float32)
 
-    monkeypatch.setattr("dehaze.physics.sky_protection", no_sky)
+    monkeypatch.setattr("dehaze.recovery.recover.sky_protection", no_sky)
     scenes = renderings()
     fitted = calibrate(pipeline_that_finds(0.6, scenes), scenes)
     assert fitted.grid["0.0 0.0 0.0"] == pytest.approx(fitted.uncalibrated, abs=0.05)

@@ -9,7 +9,7 @@ import torch
 from click.testing import CliRunner
 
 from dehaze.datasets.synthesis import DENSITY_WORDS
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.prompts import tokenize, word_span
 from training.__main__ import main
 from training.captions import clear_caption, hazy_caption, vocabulary

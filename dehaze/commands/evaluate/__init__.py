@@ -51,7 +51,7 @@ def _solvers() -> Iterable[str]:
 
 
 def _refinements() -> Iterable[str]:
-    from dehaze.physics import REFINEMENTS
+    from dehaze.recovery.recover import REFINEMENTS
 
     return REFINEMENTS
 
@@ -334,7 +334,6 @@ def inversion(
     and time beside the cost in network evaluations; the plot draws one against the other.
     """
     quiet_libraries()
-    from dehaze.base import as_pixels
     from dehaze.datasets import (
         DatasetNotFoundError,
         open_photo_folder,
@@ -351,6 +350,7 @@ def inversion(
     from dehaze.eval.perceptual import PerceptualMetricError, load_perceptual_metric
     from dehaze.inversion import NonFiniteError
     from dehaze.photos import PhotoError
+    from dehaze.pipelines.base import as_pixels
 
     try:
         chosen = [parse_inversion_method(method) for method in methods]

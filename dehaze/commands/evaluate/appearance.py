@@ -19,7 +19,7 @@ from dehaze.commands.evaluate.parameters import (
 
 
 def _refinements() -> Iterable[str]:
-    from dehaze.physics import REFINEMENTS
+    from dehaze.recovery.recover import REFINEMENTS
 
     return REFINEMENTS
 
@@ -69,14 +69,14 @@ def appearance(
     procedures, so the answer is known: the clear picture, or the picture under the other word.
     """
     quiet_libraries()
-    from dehaze.base import as_pixels
     from dehaze.datasets import DatasetNotFoundError, open_photo_folder, read_rgb
     from dehaze.datasets.appearance import APPEARANCES
-    from dehaze.editing import EditPipeline
     from dehaze.eval.appearance import AppearanceError, evaluate_appearance, get_methods
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.inversion import NonFiniteError
     from dehaze.photos import PhotoError
+    from dehaze.pipelines.base import as_pixels
+    from dehaze.pipelines.edit import EditPipeline
     from dehaze.prompts import WordError
 
     try:

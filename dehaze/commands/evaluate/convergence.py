@@ -39,13 +39,13 @@ def convergence(
     costs beside Picard, and whether the intra-path residual vanishes before the inter-path one.
     """
     quiet_libraries()
-    from dehaze.base import as_pixels
     from dehaze.datasets import DatasetNotFoundError, open_photo_folder, read_rgb
     from dehaze.eval.inversion import InversionEvaluationError, import_figure
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.eval.steps import draw_order, study_steps, study_table
     from dehaze.inversion import NonFiniteError
     from dehaze.photos import PhotoError, write_bytes
+    from dehaze.pipelines.base import as_pixels
 
     try:
         import_figure()

@@ -18,7 +18,7 @@ from dehaze.commands.evaluate.parameters import (
 
 if TYPE_CHECKING:
     from dehaze.datasets.pie_bench import EditSample
-    from dehaze.editing import EditPipeline, EditSettings
+    from dehaze.pipelines.edit import EditPipeline, EditSettings
 
 
 def _modes() -> Iterable[str]:
@@ -88,10 +88,10 @@ def pie_bench(
     quiet_libraries()
     from dehaze.datasets import DatasetNotFoundError
     from dehaze.datasets.pie_bench import open_pie_bench
-    from dehaze.editing import EditPipeline, EditSettings
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.eval.pie_bench import CLIP, DINO, load_metrics, score_edits
     from dehaze.photos import PhotoError
+    from dehaze.pipelines.edit import EditPipeline, EditSettings
 
     try:
         samples = open_pie_bench(root)[:limit]

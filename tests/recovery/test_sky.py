@@ -4,8 +4,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dehaze.physics import recover_by_physics, recover_calibrated, resize, scatter
-from dehaze.sky import sky_protection
+from dehaze.recovery.guided_filter import resize
+from dehaze.recovery.recover import recover_by_physics, recover_calibrated
+from dehaze.recovery.scattering import scatter
+from dehaze.recovery.sky import sky_protection
 
 Array = NDArray[np.float32]
 AIRLIGHT = np.array([0.85, 0.86, 0.88], dtype=np.float32)

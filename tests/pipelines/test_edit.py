@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.attention.control import ControlError
-from dehaze.editing import EditPipeline, EditSettings
 from dehaze.inversion import InversionResult
 from dehaze.inversion.reconstruction import list_reconstruction_modes
+from dehaze.pipelines.edit import EditPipeline, EditSettings
 from dehaze.prompts import WordError
 
 Array = NDArray[np.float32]

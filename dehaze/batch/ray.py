@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dehaze.batch.local import LocalExecutor
 from dehaze.batch.task import Report, Task, Work
-from dehaze.engines.local import LocalExecutor
-from dehaze.engines.work import WorkError
+from dehaze.batch.worker import WorkError
 from dehaze.photos import PhotoError
 
 # A photo whose worker dies is tried so many times again: whatever kills each of them is not chance.

@@ -6,14 +6,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dehaze.density import Array, darkest_pixels, region_ratio, weigh_veil
-from dehaze.physics import (
-    calibrated_veil,
-    recover_by_physics,
-    recover_calibrated,
-    resize,
-    scatter,
-)
+from dehaze.recovery.density import Array, darkest_pixels, region_ratio, weigh_veil
+from dehaze.recovery.guided_filter import resize
+from dehaze.recovery.recover import calibrated_veil, recover_by_physics, recover_calibrated
+from dehaze.recovery.scattering import scatter
 
 AIRLIGHT = np.array([0.9, 0.88, 0.86], dtype=np.float32)
 

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import torch
 
-from dehaze.engines import work as module
-from dehaze.engines.work import ClassicalWork, Dehazed, DiffusionWork, DiffusionWorker, WorkError
+from dehaze.batch import work as module
+from dehaze.batch.worker import ClassicalWork, Dehazed, DiffusionWork, DiffusionWorker, WorkError
 from dehaze.eval.baselines import get_baseline
 from dehaze.inversion import NonFiniteError
 from dehaze.photos import FloatArray, Photo

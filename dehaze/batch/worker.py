@@ -15,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.batch.task import Saved, is_out_of_memory
+from dehaze.errors import DehazeError
 from dehaze.photos import Encoding, Photo, write_bytes, write_photo
 
 if TYPE_CHECKING:
     import torch
 
-    from dehaze.pipeline import DehazePipeline, DehazeResult
+    from dehaze.pipelines.dehaze import DehazePipeline, DehazeResult
 
 # Photos that share the network's evaluations by default. On a CPU the last bits of a result depend
 # on how many do, and a job that is resumed must end with the bytes of an undisturbed one. On an
@@ -31,7 +32,7 @@ BATCH_ON_ACCELERATOR = 4
 logger = logging.getLogger(__name__)
 
 
-class WorkError(ValueError):
+class WorkError(DehazeError, ValueError):
     """The work cannot start, in one line: what stands in the way, and the cure."""
 
 
@@ -280,7 +281,7 @@ def load_pipeline(model: str, revision: str | None, dtype: str) -> DehazePipelin
     """The pipeline of a model; errors as of ``dehaze.models.load.load_parts``."""
     import torch
 
-    from dehaze.pipeline import DehazePipeline
+    from dehaze.pipelines.dehaze import DehazePipeline
 
     torch_dtype: torch.dtype | None = None if dtype == "auto" else getattr(torch, dtype)
     return DehazePipeline.from_pretrained(model, torch_dtype=torch_dtype, revision=revision)

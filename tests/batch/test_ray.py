@@ -15,8 +15,8 @@ import pytest
 from jobs import FakeWorker, do, photo_at
 
 from dehaze.batch import Job, Outcome, plan
-from dehaze.engines.ray import RETRIES, RayExecutor, pool
-from dehaze.engines.work import ClassicalWork, WorkError
+from dehaze.batch.ray import RETRIES, RayExecutor, pool
+from dehaze.batch.worker import ClassicalWork, WorkError
 from dehaze.photos import FloatArray, Photo, write_photo
 
 

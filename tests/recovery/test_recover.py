@@ -7,18 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dehaze.physics import (
-    REFINEMENTS,
+from dehaze.recovery.guided_filter import guided_coefficients, guided_filter, resize
+from dehaze.recovery.recover import REFINEMENTS, recover_quietly, subdue_colours
+from dehaze.recovery.scattering import (
     TRANSMISSION_MINIMUM,
     fit_scattering,
-    guided_coefficients,
-    guided_filter,
     raise_airlight,
-    recover_quietly,
     recover_scene,
-    resize,
     scatter,
-    subdue_colours,
 )
 
 Array = NDArray[np.float32]

@@ -11,9 +11,8 @@ import numpy as np
 import pytest
 from jobs import FakeWorker, invert
 
-from dehaze.batch import Report, Saved, Task
-from dehaze.engines import local
-from dehaze.engines.local import LocalExecutor
+from dehaze.batch import Report, Saved, Task, local
+from dehaze.batch.local import LocalExecutor
 from dehaze.photos import FloatArray, Photo, PhotoFile, read_photo, write_photo
 
 PATIENCE = 20.0

@@ -16,12 +16,11 @@ from dehaze.attention.blending import LocalBlend
 from dehaze.attention.control import AttentionControl, prompt_to_prompt
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession
-from dehaze.base import InversionPipeline, StepCallback, as_picture, as_pixels
 from dehaze.inversion import InversionResult, InversionTrace
 from dehaze.inversion.interpolation import PATHS, centroid, path_log_density
 from dehaze.inversion.reconstruction import PLAIN, Anchors, get_reconstruction_mode
 from dehaze.inversion.stochastic import localisation, stochastic_step
-from dehaze.physics import REFINEMENTS
+from dehaze.pipelines.base import InversionPipeline, StepCallback, as_picture, as_pixels
 from dehaze.prompts import (
     TokenizedPrompt,
     WordError,
@@ -30,6 +29,7 @@ from dehaze.prompts import (
     tokenize,
     word_span,
 )
+from dehaze.recovery.recover import REFINEMENTS
 
 Array = NDArray[np.float32]
 
@@ -193,7 +193,7 @@ class EditPipeline(InversionPipeline):
             inversion: what ``invert`` returned for this photo and prompt, or ``generate`` for none.
             refine: ``affine`` carries the change of light and colour to the photo's own size and
                 keeps its details, ``none`` enlarges what the model made, which may be a new thing;
-                see ``dehaze.physics.REFINEMENTS``. Of no effect without a photo.
+                see ``dehaze.recovery.recover.REFINEMENTS``. Of no effect without a photo.
             output_type: ``np`` or ``pil``.
             callback_on_step_end: called after each denoising step, as in diffusers.
             inversion_settings: of ``invert``, where there is no inversion yet.

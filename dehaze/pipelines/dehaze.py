@@ -14,9 +14,8 @@ from torch import Tensor
 from dehaze.attention.control import AttentionControl, refine_mapper
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession
-from dehaze.base import InversionPipeline, StepCallback, as_list, as_picture, as_pixels
 from dehaze.inversion import InversionResult, InversionTrace
-from dehaze.physics import REFINEMENTS
+from dehaze.pipelines.base import InversionPipeline, StepCallback, as_list, as_picture, as_pixels
 from dehaze.prompts import (
     TokenizedPrompt,
     WordError,
@@ -24,6 +23,7 @@ from dehaze.prompts import (
     tokenize,
     without_word,
 )
+from dehaze.recovery.recover import REFINEMENTS
 
 Array = NDArray[np.float32]
 
@@ -127,7 +127,7 @@ class DehazePipeline(InversionPipeline):
             cross_replace_steps: share of the steps with the source's cross-attention maps.
             self_replace_steps: share of the steps with the source's self-attention maps.
             refine: ``calibrated``, ``physics``, ``affine`` or ``none``: how the photo's own size is
-                reached, see ``dehaze.physics.REFINEMENTS``.
+                reached, see ``dehaze.recovery.recover.REFINEMENTS``.
             output_type: ``np`` or ``pil``.
             callback_on_step_end: called as ``callback(pipeline, step, timestep,
                 {"latents": latents})`` after each denoising step, as in diffusers.

@@ -10,9 +10,9 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dehaze.base import as_pixels
 from dehaze.inversion import InversionResult, best_at_equal_cost
-from dehaze.pipeline import DehazePipeline
+from dehaze.pipelines.base import as_pixels
+from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.prompts import WordError
 
 Array = NDArray[np.float32]

@@ -42,8 +42,8 @@ from dehaze.inversion.sampling import sample
 from dehaze.models.conditioning import embed_one, embed_two, network_arguments
 from dehaze.models.load import BUNDLED, load_parts
 from dehaze.models.registry import ModelDescription, describe
-from dehaze.physics import resize
 from dehaze.prompts import TokenizedPrompt, WordError, tokenize, word_span
+from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 StepCallback = Callable[[Any, int, int, dict[str, Tensor]], Any]

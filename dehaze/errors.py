@@ -1,0 +1,16 @@
+"""The base of every error that this library raises for something that its user can put right."""
+
+from __future__ import annotations
+
+
+class DehazeError(Exception):
+    """Something was asked for that cannot be done; the message names the input, cause and cure.
+
+    Every error class of this library derives from it, and from the built-in class that fits, so
+    that one ``except DehazeError`` catches them all and ``except ValueError`` still catches a wrong
+    value:
+
+        >>> from dehaze.registry import UnknownNameError
+        >>> issubclass(UnknownNameError, DehazeError), issubclass(UnknownNameError, ValueError)
+        (True, True)
+    """

@@ -1,0 +1,1 @@
+"""The pipelines: a photo in, a photo without haze, or edited, out."""

@@ -1,0 +1,39 @@
+"""Every error class of the library has one base."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from dehaze.errors import DehazeError
+
+ROOT = Path(__file__).resolve().parents[1]
+SOURCES = sorted(
+    path for room in ("dehaze", "datasets", "eval") for path in (ROOT / room).rglob("*.py")
+)
+BUILT_IN = {"Exception", "BaseException", "ValueError", "RuntimeError", "TypeError", "OSError",
+            "FileNotFoundError", "ArithmeticError", "KeyError", "LookupError"}  # fmt: skip
+
+
+def error_classes() -> list[tuple[str, set[str]]]:
+    found = []
+    for path in SOURCES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ClassDef):
+                bases = {ast.unparse(base) for base in node.bases}
+                if bases & BUILT_IN:
+                    found.append((f"{path.relative_to(ROOT)}:{node.name}", bases))
+    return found
+
+
+@pytest.mark.parametrize(("name", "bases"), error_classes(), ids=lambda value: str(value))
+def test_an_error_class_derives_from_the_base(name: str, bases: set[str]) -> None:
+    if name != "dehaze/errors.py:DehazeError":
+        assert "DehazeError" in bases
+
+
+def test_there_are_error_classes_to_look_at() -> None:
+    assert len(error_classes()) > 10
+    assert issubclass(DehazeError, Exception)
