@@ -6,6 +6,10 @@ import json
 import os
 from pathlib import Path
 
+# The networks here are tiny: one thread is as fast as two, and two test processes do not stall each
+# other. Processes that the tests start inherit it.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
@@ -24,7 +28,6 @@ from dehaze.pipelines.dehaze import DehazePipeline
 from training.captions import vocabulary
 from training.networks import Networks, build_networks, build_tokenizer
 
-# The networks here are tiny: one thread is as fast as two, and does not stall on a busy machine.
 torch.set_num_threads(1)
 
 ROOT = Path(__file__).resolve().parents[1]
