@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -15,16 +14,11 @@ from dehaze.commands.evaluate.parameters import (
     limit_option,
     model_option,
     output_option,
+    refinements,
 )
 
 
-def _refinements() -> Iterable[str]:
-    from dehaze.recovery.recover import REFINEMENTS
-
-    return REFINEMENTS
-
-
-@click.command()
+@click.command(short_help="Score edits of words with a known answer.")
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
 @output_option("appearance.md, .csv and .json")
 @click.option(
@@ -42,7 +36,7 @@ def _refinements() -> Iterable[str]:
 )
 @click.option(
     "--refine",
-    type=RegistryChoice(_refinements),
+    type=RegistryChoice(refinements),
     default="affine",
     show_default=True,
     metavar="NAME",

@@ -17,7 +17,7 @@ from dehaze.commands.evaluate.parameters import (
 )
 
 
-@click.command(short_help="Hold certificate, Anderson and both residuals against exact steps.")
+@click.command(short_help="Hold residuals and bounds against exact steps.")
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
 @output_option("convergence.md and .png")
 @click.option(

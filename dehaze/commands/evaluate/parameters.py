@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -62,6 +62,20 @@ class Numbers(click.ParamType):
         if min(numbers) <= 0:
             self.fail(f"{value!r} must be positive.", param, ctx)
         return numbers
+
+
+def haze_kinds() -> Iterable[str]:
+    """Names of the kinds of haze that can be rendered."""
+    from dehaze.datasets.synthesis import HAZE_KINDS
+
+    return HAZE_KINDS
+
+
+def refinements() -> Iterable[str]:
+    """Names of the ways to bring a result to the photo's own size."""
+    from dehaze.recovery.recover import REFINEMENTS
+
+    return REFINEMENTS
 
 
 def output_option(written: str) -> Callable[[_Command], _Command]:

@@ -27,7 +27,7 @@ def _modes() -> Iterable[str]:
     return _modes()
 
 
-@click.command("pie-bench")
+@click.command("pie-bench", short_help="Score edits by the seven metrics of PIE-Bench.")
 @click.option(
     "--root",
     type=click.Path(path_type=Path),

@@ -1,0 +1,247 @@
+"""What ``evaluate reside`` and ``evaluate folder`` share: the options, and the run itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
+from dehaze.commands.evaluate.parameters import (
+    Names,
+    Size,
+    command_line,
+    output_option,
+    refinements,
+)
+
+if TYPE_CHECKING:
+    from dehaze.eval.methods import Method, PipelineOptions
+    from dehaze.eval.perceptual import PerceptualMetric
+    from dehaze.eval.protocol import BenchProtocol
+    from dehaze.eval.runner import EvaluationSet
+
+INTERRUPTED = 130
+
+
+def _ssim_variants() -> Iterable[str]:
+    from dehaze.eval.protocol import SSIM_VARIANTS
+
+    return SSIM_VARIANTS
+
+
+def _psnr_variants() -> Iterable[str]:
+    from dehaze.eval.protocol import PSNR_VARIANTS
+
+    return PSNR_VARIANTS
+
+
+def _solvers() -> Iterable[str]:
+    from dehaze.inversion import list_methods
+
+    return list_methods()
+
+
+_OPTIONS = (
+    output_option("table, scores and pictures"),
+    click.option(
+        "--method",
+        "methods",
+        multiple=True,
+        default=("ours",),
+        show_default=True,
+        metavar="METHOD",
+        help=(
+            "A row of the table; may be repeated. dcp, cap, clahe, darktable; ours, or "
+            "ours:solver=NAME,refine=NAME,steps=N,model=M; folder:NAME=PATH for results made "
+            "elsewhere. The hazy input and dcp always stand beside."
+        ),
+    ),
+    click.option(
+        "--ceilings/--no-ceilings",
+        default=True,
+        show_default=True,
+        help="Rows for what codec and inversion keep, beside each ours.",
+    ),
+    click.option(
+        "--limit",
+        type=click.IntRange(min=1),
+        help="At most so many images of each data set, evenly spread.",
+    ),
+    click.option(
+        "--ssim",
+        type=RegistryChoice(_ssim_variants),
+        default="wang",
+        show_default=True,
+        metavar="VARIANT",
+        help="wang, dehazeformer, ffa, skimage7, y or d4.",
+    ),
+    click.option(
+        "--psnr",
+        type=RegistryChoice(_psnr_variants),
+        default="rgb",
+        show_default=True,
+        metavar="VARIANT",
+        help="rgb, y601 or yiq.",
+    ),
+    click.option(
+        "--float", "unrounded", is_flag=True, help="Score the float output, not the saved PNG."
+    ),
+    click.option(
+        "--crop-border",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Pixels cut off each side before scoring.",
+    ),
+    click.option("--resize", type=Size(), help="Resize all pictures first; labelled non-standard."),
+    click.option(
+        "--oracle",
+        is_flag=True,
+        help="Let the ground truth choose each picture's best candidate; labelled ORACLE.",
+    ),
+    click.option(
+        "--perceptual",
+        type=Names(),
+        default=(),
+        help="Metrics of pyiqa with commas between them (lpips,niqe,musiq); needs dehaze[iqa].",
+    ),
+    click.option("--model", default="bundled", show_default=True, help="For ours, as in run."),
+    click.option("--prompt", help="For ours.  [default: the model's]"),
+    click.option("--word", help="For ours.  [default: the model's]"),
+    click.option("--strength", type=click.FloatRange(min=0), default=1.0, show_default=True),
+    click.option(
+        "--solver",
+        type=RegistryChoice(_solvers),
+        metavar="NAME",
+        help="For ours; a wrong name lists them.  [default: the model's]",
+    ),
+    click.option("--steps", type=click.IntRange(min=1), help="For ours.  [default: the model's]"),
+    click.option(
+        "--tolerance",
+        type=click.FloatRange(min=0, min_open=True),
+        help="For ours.  [default: the model's]",
+    ),
+    click.option(
+        "--refine",
+        type=RegistryChoice(refinements),
+        default="calibrated",
+        show_default=True,
+        metavar="NAME",
+        help="For ours: calibrated, physics, affine or none.",
+    ),
+    click.option("--device", default="auto", show_default=True, help="For ours and pyiqa."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
+    click.option(
+        "--resume/--overwrite",
+        default=True,
+        show_default=True,
+        help="Continue a run under the same settings, or replace what is there.",
+    ),
+)
+
+
+def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options of a run that scores methods."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def score_methods(
+    sets: tuple[EvaluationSet, ...],
+    *,
+    output: Path,
+    methods: tuple[str, ...],
+    ceilings: bool,
+    ssim: str,
+    psnr: str,
+    unrounded: bool,
+    crop_border: int,
+    resize: tuple[int, int] | None,
+    oracle: bool,
+    perceptual: tuple[str, ...],
+    device: str,
+    seed: int,
+    resume: bool,
+    **pipeline: Any,
+) -> int:
+    """Score every method on every set, write the files, print the table.
+
+    Args:
+        sets: what is scored.
+        **pipeline: options of ``PipelineOptions``; the others are those of ``scoring_options``.
+
+    Returns:
+        The exit code: 0 where all was scored, 1 where something failed, 130 after Ctrl-C.
+
+    Raises:
+        CommandError: the run cannot start.
+    """
+    quiet_libraries()
+    from dehaze.eval.methods import MethodError, PipelineOptions
+    from dehaze.eval.protocol import BenchProtocol
+    from dehaze.eval.results import markdown_table, result_files, write_results
+    from dehaze.eval.runner import EvaluationError, Runner
+
+    protocol = BenchProtocol(psnr, ssim, unrounded, crop_border, resize, oracle, perceptual)
+    paired = all(part.dataset.paired for part in sets)
+    try:
+        runner = Runner(
+            sets=sets,
+            methods=_methods(
+                methods, PipelineOptions(device=device, **pipeline), ceilings and paired
+            ),
+            protocol=protocol,
+            out=output,
+            seed=seed,
+            command=command_line(),
+            perceptual=_perceptual_metrics(protocol, device, paired),
+            overwrite=not resume,
+        )
+        evaluation = runner.run()
+    except (MethodError, EvaluationError) as error:
+        raise CommandError(str(error)) from error
+    except KeyboardInterrupt:
+        click.echo("dehaze: interrupted; the same command continues from here", err=True)
+        return INTERRUPTED
+    write_results(runner, evaluation)
+    click.echo(markdown_table(runner, evaluation))
+    for line in evaluation.failures:
+        click.echo(f"dehaze: failed: {line}", err=True)
+    click.echo(f"Written: {', '.join(str(path) for path in result_files(output))}", err=True)
+    return 1 if evaluation.failures else 0
+
+
+def _methods(
+    specifications: tuple[str, ...], options: PipelineOptions, ceilings: bool
+) -> tuple[Method, ...]:
+    from dehaze.eval.methods import parse_method, with_companions
+
+    rows = with_companions(list(specifications), ceilings=ceilings)
+    return tuple(parse_method(row, options) for row in rows)
+
+
+def _perceptual_metrics(
+    protocol: BenchProtocol, device: str, paired: bool
+) -> tuple[PerceptualMetric, ...]:
+    if not protocol.perceptual:
+        if not paired:
+            raise CommandError(
+                "there is no ground truth, so only no-reference metrics can score these pictures; "
+                "name some, for instance --perceptual niqe (pip install 'dehaze[iqa]')"
+            )
+        return ()
+    from dehaze.eval.perceptual import PerceptualMetricError, load_perceptual_metric
+
+    place = "cpu" if device == "auto" else device
+    try:
+        loaded = tuple(load_perceptual_metric(name, place) for name in protocol.perceptual)
+    except PerceptualMetricError as error:
+        raise CommandError(str(error)) from error
+    needing = [metric.name for metric in loaded if metric.full_reference]
+    if needing and not paired:
+        raise CommandError(f"{', '.join(needing)} compares with ground truth, and there is none")
+    return loaded
