@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "prompts": set(),
     "photos": set(),
     "recovery": set(),
-    "models": set(),
+    "models": {"inversion"},
     "network": set(),
     "inversion": {"network"},
     "attention": {"prompts"},

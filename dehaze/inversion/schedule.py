@@ -6,8 +6,9 @@ final alpha, s_i = sqrt(1 - a_i), A_i = sqrt(a_i / a_{i-1}), B_i = s_i - A_i s_{
 
 from __future__ import annotations
 
+import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -20,6 +21,50 @@ from dehaze.errors import DehazeError
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 SPACINGS = ("leading", "trailing", "linspace", "noisy-end")
+
+# Schedulers of one process, z_t = sqrt(a_t) z_0 + sqrt(1 - a_t) noise: only their steps differ.
+READABLE_SCHEDULERS = (
+    "DDIMParallelScheduler",
+    "DDIMScheduler",
+    "DDPMParallelScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSDEScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "SASolverScheduler",
+    "UniPCMultistepScheduler",
+)
+# Settings that make another process of it, and the values at which they do not.
+_PROCESS_SETTINGS: Mapping[str, tuple[Any, ...]] = {
+    "clip_sample": (False,),
+    "thresholding": (False,),
+    "use_flow_sigmas": (False,),
+    "timestep_type": ("discrete",),
+    "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
+}
+# Settings that place the scheduler's own steps in a way that is not read here.
+_PLACING_SETTINGS: Mapping[str, tuple[Any, ...]] = {
+    "use_karras_sigmas": (False, None),
+    "use_exponential_sigmas": (False, None),
+    "use_beta_sigmas": (False, None),
+    "use_lu_lambdas": (False, None),
+    "lambda_min_clipped": (-math.inf, "-Infinity"),
+}
+_READ_SETTINGS = frozenset(
+    {
+        "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
+        "rescale_betas_zero_snr", "prediction_type", "timestep_spacing", "steps_offset",
+        "set_alpha_to_one", "final_sigmas_type",
+    }
+)  # fmt: skip
 
 # Highest timestep of the noisy-end spacing, relative to the number of training timesteps. At the
 # last one a schedule of zero terminal signal has a_N = 0, where a DDIM step cannot be undone.
@@ -49,49 +94,57 @@ class DDIMTable:
 
     @classmethod
     def from_scheduler(cls, scheduler: Any, steps: int, spacing: str | None = None) -> DDIMTable:
-        """Builds the table from any diffusers scheduler that has ``alphas_cumprod``.
+        """Builds the table from any diffusers scheduler of the same process.
+
+        The neighbours of a step are those of the list of timesteps, as in EulerDiscreteScheduler.
+        DDIMScheduler takes tau_i - T // N for tau_{i-1}, which is another timestep than the one the
+        network is evaluated at next in ``linspace``, and in ``trailing`` where N does not divide T.
 
         Args:
-            scheduler: a diffusers scheduler; only its configuration is read.
+            scheduler: one of ``READABLE_SCHEDULERS``.
             steps: N, at least 1.
             spacing: one of ``SPACINGS``; None takes the scheduler's own. ``noisy-end`` places
                 tau_i proportionally to 1 - (1 - i / N)^1.7, densely where the noise is strong.
 
         Raises:
-            ScheduleError: the scheduler is no DDIM one, a setting is unknown, there are more steps
+            ScheduleError: the scheduler is of another process, see ``check_scheduler``, or places
+                its steps in a way that is not read; a setting is unknown, there are more steps
                 than timesteps, or the last step carries no signal (a_N = 0).
         """
+        check_scheduler(scheduler)
         config = scheduler.config
-        if not hasattr(scheduler, "alphas_cumprod"):
-            raise ScheduleError(
-                f"{type(scheduler).__name__} has no alphas_cumprod: use a DDIM model"
-            )
         train_timesteps = int(config.num_train_timesteps)
         if not 1 <= steps <= train_timesteps:
             raise ScheduleError(f"{steps} steps: there must be 1 to {train_timesteps}")
-        if spacing is not None and spacing not in SPACINGS:
+        if spacing is None:
+            _refuse(
+                scheduler,
+                _PLACING_SETTINGS,
+                f"it cannot be followed; choose a spacing: {', '.join(SPACINGS)}",
+            )
+            # DPMSolverSinglestepScheduler has no such setting and places its steps so.
+            spacing = str(config.get("timestep_spacing", "linspace"))
+        if spacing not in SPACINGS:
             raise ScheduleError(f"unknown spacing {spacing!r}: there are {', '.join(SPACINGS)}")
-        # Without this mark of diffusers, which has a value that was left at the default of the old
-        # class replaced by the default of the new one: they differ in set_alpha_to_one.
-        settings = {key: value for key, value in config.items() if key != "_use_default_values"}
         if spacing == "noisy-end":
-            ddim = DDIMScheduler.from_config(settings)
-            timesteps = _noisy_end(train_timesteps, steps)
-        else:
-            own = {} if spacing is None else {"timestep_spacing": spacing}
-            ddim = DDIMScheduler.from_config({**settings, **own})
-            ddim.set_timesteps(steps)
-            timesteps = sorted(int(timestep) for timestep in ddim.timesteps)
-        return cls.from_timesteps(ddim, timesteps)
+            return cls.from_timesteps(scheduler, _noisy_end(train_timesteps, steps))
+        ddim = DDIMScheduler(
+            num_train_timesteps=train_timesteps,
+            timestep_spacing=spacing,
+            steps_offset=int(config.get("steps_offset", 0)),
+        )
+        ddim.set_timesteps(steps)
+        return cls.from_timesteps(scheduler, sorted(int(timestep) for timestep in ddim.timesteps))
 
     @classmethod
     def from_timesteps(cls, scheduler: Any, timesteps: Sequence[int]) -> DDIMTable:
-        """Builds the table from a DDIM scheduler and explicit ascending timesteps.
+        """Builds the table from a scheduler and explicit ascending timesteps.
 
         Raises:
             ScheduleError: as ``from_scheduler``, or timesteps that do not ascend or are outside the
                 training range.
         """
+        check_scheduler(scheduler)
         cumulative = scheduler.alphas_cumprod.double()
         if any(later <= earlier for earlier, later in pairwise(timesteps)):
             raise ScheduleError(f"timesteps must ascend: {list(timesteps)}")
@@ -99,19 +152,15 @@ class DDIMTable:
             raise ScheduleError(
                 f"timesteps {list(timesteps)} are outside 0 to {len(cumulative) - 1}"
             )
-        prediction_type = str(scheduler.config.prediction_type)
-        if prediction_type not in PREDICTION_TYPES:
-            raise ScheduleError(
-                f"prediction type {prediction_type!r} is unknown: {', '.join(PREDICTION_TYPES)}"
-            )
-        alphas = (float(scheduler.final_alpha_cumprod), *(float(cumulative[t]) for t in timesteps))
+        last = float(cumulative[0]) if _ends_with_noise(scheduler.config) else 1.0
+        alphas = (last, *(float(cumulative[t]) for t in timesteps))
         # Schedulers store alphas_cumprod in float32; rescaling to zero signal leaves about 1e-17.
         if alphas[-1] < 1e-7:
             raise ScheduleError(
                 f"timestep {timesteps[-1]} carries no signal (zero terminal SNR) and cannot be "
                 "undone: choose the spacing 'leading' or 'noisy-end'"
             )
-        return cls(tuple(timesteps), alphas, prediction_type)
+        return cls(tuple(timesteps), alphas, str(scheduler.config.prediction_type))
 
     @property
     def steps(self) -> int:
@@ -159,6 +208,66 @@ class DDIMTable:
         if abs(B) < 1e-12:
             return torch.zeros_like(latent)
         return (latent - A * previous) / B
+
+
+def check_scheduler(scheduler: Any) -> None:
+    """Refuses a scheduler of another process than DDIM's, or one whose settings make it another.
+
+    Raises:
+        ScheduleError: the message names the scheduler, the setting and what to do.
+    """
+    check_scheduler_class(type(scheduler).__name__)
+    _refuse(
+        scheduler,
+        _PROCESS_SETTINGS,
+        "DDIM cannot invert that; change it in scheduler_config.json if the model works without",
+    )
+    prediction_type = scheduler.config.prediction_type
+    if prediction_type not in PREDICTION_TYPES:
+        raise ScheduleError(
+            f"prediction type {prediction_type!r} is unknown: {', '.join(PREDICTION_TYPES)}"
+        )
+
+
+def check_scheduler_class(name: str) -> None:
+    """Refuses the name of a scheduler's class that is not one of ``READABLE_SCHEDULERS``.
+
+    Raises:
+        ScheduleError: the message lists those that there are.
+    """
+    if name not in READABLE_SCHEDULERS:
+        raise ScheduleError(
+            f"the scheduler {name} is of another process than DDIM's: there are "
+            f"{', '.join(READABLE_SCHEDULERS)}"
+        )
+
+
+def ignored_settings(scheduler: Any) -> dict[str, Any]:
+    """The settings of a scheduler that a DDIM table has no use for, such as a solver's order."""
+    checked = {*_READ_SETTINGS, *_PROCESS_SETTINGS, *_PLACING_SETTINGS}
+    return {
+        name: value
+        for name, value in scheduler.config.items()
+        if name not in checked and not name.startswith("_")
+    }
+
+
+def _refuse(scheduler: Any, harmless: Mapping[str, tuple[Any, ...]], cure: str) -> None:
+    # A configuration may carry settings of other classes, which this one does not follow.
+    own = inspect.signature(type(scheduler).__init__).parameters
+    for setting, values in harmless.items():
+        value = scheduler.config.get(setting, values[0])
+        if setting in own and value not in values:
+            raise ScheduleError(
+                f"the scheduler {type(scheduler).__name__} has {setting}={value}: {cure}"
+            )
+
+
+def _ends_with_noise(config: Mapping[str, Any]) -> bool:
+    """Whether the last step back ends at the first timestep's noise rather than at none."""
+    if "set_alpha_to_one" in config:
+        return not config["set_alpha_to_one"]
+    return config.get("final_sigmas_type", "zero") == "sigma_min"
 
 
 def _noisy_end(train_timesteps: int, steps: int) -> list[int]:

@@ -10,16 +10,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from diffusers.utils import logging as diffusers_logging
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
 from dehaze.errors import DehazeError
+from dehaze.inversion.schedule import check_scheduler, check_scheduler_class
 from dehaze.models.codec import PixelUnshuffleCodec
-from dehaze.models.registry import ModelDescription, describe
+from dehaze.models.needs import ModelDescription, describe
 from dehaze.models.single_file import (
     SingleFileError,
     Weights,
@@ -169,7 +171,7 @@ def load_parts(
             networks = build_networks(weights, folder, second=second, dtype=dtype)
         tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer")
         tokenizer_2 = CLIPTokenizer.from_pretrained(folder / "tokenizer_2") if second else None
-        scheduler = DDIMScheduler.from_pretrained(folder / "scheduler")
+        scheduler = _scheduler(folder, index)
     except ModelError:
         raise
     except (OSError, ValueError) as error:
@@ -200,6 +202,21 @@ def _check_parts(model: str | Path, folder: Path, index: dict[str, Any], second:
             raise ModelError(
                 f"{model} has no {part}: a text-to-image model in diffusers' format has"
             )
+
+
+def _scheduler(folder: Path, index: dict[str, Any]) -> Any:
+    """The model's scheduler, of its own class: a setting that is left out has that class's default.
+
+    Raises:
+        ScheduleError: it is of another process than DDIM's.
+    """
+    config = json.loads((folder / "scheduler" / "scheduler_config.json").read_text())
+    named = index["scheduler"][1]
+    for name in (named, config.get("_class_name", named)):
+        check_scheduler_class(name)
+    scheduler = getattr(diffusers, named).from_config(config)
+    check_scheduler(scheduler)
+    return scheduler
 
 
 def _saved_networks(folder: Path, second: bool, dtype: torch.dtype) -> dict[str, Any]:

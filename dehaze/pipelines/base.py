@@ -41,7 +41,7 @@ from dehaze.inversion.reconstruction import (
 from dehaze.inversion.sampling import sample
 from dehaze.models.conditioning import embed_one, embed_two, network_arguments
 from dehaze.models.load import BUNDLED, load_parts
-from dehaze.models.registry import ModelDescription, describe
+from dehaze.models.needs import ModelDescription, describe
 from dehaze.prompts import TokenizedPrompt, WordError, tokenize, word_span
 from dehaze.recovery.guided_filter import resize
 

@@ -2,19 +2,31 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
+from typing import Any
 
+import diffusers
+import numpy as np
 import pytest
 import torch
-from diffusers import (
-    DDIMInverseScheduler,
-    FlowMatchEulerDiscreteScheduler,
-    PNDMScheduler,
-)
+from diffusers import DDIMInverseScheduler, EulerDiscreteScheduler, PNDMScheduler
 from hypothesis import given
 from hypothesis import strategies as st
 from schedules import scheduler_of
 
-from dehaze.inversion.schedule import PREDICTION_TYPES, SPACINGS, DDIMTable, ScheduleError
+from dehaze.inversion.schedule import (
+    PREDICTION_TYPES,
+    READABLE_SCHEDULERS,
+    SPACINGS,
+    DDIMTable,
+    ScheduleError,
+    ignored_settings,
+)
+
+BETAS: dict[str, Any] = {
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+}
 
 
 @pytest.mark.parametrize("spacing", SPACINGS)
@@ -150,6 +162,101 @@ def test_settings_out_of_range_are_named(steps: int, spacing: str | None, cause:
         DDIMTable.from_scheduler(scheduler_of(), steps, spacing)
 
 
-def test_a_scheduler_without_ddim_is_refused() -> None:
-    with pytest.raises(ScheduleError, match="FlowMatchEulerDiscreteScheduler"):
-        DDIMTable.from_scheduler(FlowMatchEulerDiscreteScheduler(), 10)
+@pytest.mark.parametrize(
+    "name",
+    [
+        "FlowMatchEulerDiscreteScheduler",
+        "EDMEulerScheduler",
+        "EDMDPMSolverMultistepScheduler",
+        "LCMScheduler",
+        "TCDScheduler",
+        "IPNDMScheduler",
+        "CogVideoXDDIMScheduler",
+    ],
+)
+def test_a_scheduler_of_another_process_is_refused(name: str) -> None:
+    with pytest.raises(ScheduleError, match=f"{name} is of another process"):
+        DDIMTable.from_scheduler(getattr(diffusers, name)(), 10)
+
+
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("DDIMScheduler", "clip_sample", True),
+        ("DDIMScheduler", "thresholding", True),
+        ("DDPMScheduler", "variance_type", "learned_range"),
+        ("UniPCMultistepScheduler", "use_flow_sigmas", True),
+        ("EulerDiscreteScheduler", "timestep_type", "continuous"),
+    ],
+)
+def test_a_setting_of_another_process_is_refused(name: str, setting: str, value: Any) -> None:
+    settings = {"clip_sample": False} if "DD" in name else {}
+    scheduler = getattr(diffusers, name)(**{**settings, setting: value})
+    with pytest.raises(ScheduleError, match=f"{name} has {setting}={value}"):
+        DDIMTable.from_scheduler(scheduler, 10, "leading")
+
+
+def test_karras_sigmas_need_a_spacing() -> None:
+    karras = EulerDiscreteScheduler(**BETAS, use_karras_sigmas=True)
+    with pytest.raises(ScheduleError, match=r"use_karras_sigmas=True: .* choose a spacing"):
+        DDIMTable.from_scheduler(karras, 10)
+    plain = EulerDiscreteScheduler(**BETAS)
+    chosen = [DDIMTable.from_scheduler(one, 10, "trailing") for one in (karras, plain)]
+    assert chosen[0] == chosen[1]
+
+
+@pytest.mark.parametrize("name", sorted(set(READABLE_SCHEDULERS) - {"DPMSolverSDEScheduler"}))
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace", "noisy-end"])
+def test_every_readable_scheduler_gives_the_same_table(name: str, spacing: str) -> None:
+    """DPMSolverSDEScheduler needs torchsde, which is not required here."""
+    extra = {"clip_sample": False} if "DD" in name else {}
+    extra |= {"set_alpha_to_one": True} if name == "PNDMScheduler" else {}
+    scheduler = getattr(diffusers, name)(**BETAS, **extra)
+    reference = scheduler_of(set_alpha_to_one=True, steps_offset=0)
+    table = DDIMTable.from_scheduler(scheduler, 10, spacing)
+    assert table == DDIMTable.from_scheduler(reference, 10, spacing)
+
+
+def test_betas_that_only_the_own_class_knows_are_read() -> None:
+    sigmoid = diffusers.DDPMScheduler(beta_schedule="sigmoid", clip_sample=False)
+    table = DDIMTable.from_scheduler(sigmoid, 10)
+    assert table.alphas[10] == float(sigmoid.alphas_cumprod[table.timestep(10)])
+
+
+def test_a_default_that_was_left_out_is_the_own_classs() -> None:
+    """Euler's spacing is linspace where none is written down, DDIM's is leading."""
+    assert DDIMTable.from_scheduler(EulerDiscreteScheduler(**BETAS), 4).timesteps[0] == 0
+    assert DDIMTable.from_scheduler(EulerDiscreteScheduler(**BETAS), 4).timesteps[3] == 999
+
+
+@pytest.mark.parametrize(("ends", "alpha"), [("zero", 1.0), ("sigma_min", None)])
+def test_the_last_sigma_of_the_scheduler_is_read(ends: str, alpha: float | None) -> None:
+    euler = EulerDiscreteScheduler(**BETAS, final_sigmas_type=ends)
+    expected = float(euler.alphas_cumprod[0]) if alpha is None else alpha
+    assert DDIMTable.from_scheduler(euler, 5).alphas[0] == expected
+
+
+@pytest.mark.parametrize("steps", [4, 10, 28])
+def test_linspace_neighbours_are_those_of_diffusers_euler(steps: int) -> None:
+    """The run of these many steps meets whole timesteps only: 999 is a multiple of steps - 1."""
+    euler = EulerDiscreteScheduler(**BETAS, timestep_spacing="linspace")
+    euler.set_timesteps(steps)
+    table = DDIMTable.from_scheduler(euler, steps)
+    assert list(table.timesteps) == [round(float(t)) for t in euler.timesteps][::-1]
+    sigmas = [table.sigma(i) / math.sqrt(table.alphas[i]) for i in range(steps, -1, -1)]
+    np.testing.assert_allclose(sigmas, euler.sigmas.numpy(), rtol=1e-5, atol=1e-6)
+    # Euler's latents are z / sqrt(a): a whole run with a noise that depends on the timestep.
+    theirs = torch.full((1, 1, 2, 2), 3.0)
+    ours = theirs * math.sqrt(table.alphas[steps])
+    for i, timestep in zip(range(steps, 0, -1), euler.timesteps, strict=True):
+        noise = torch.full_like(ours, math.cos(float(timestep)))
+        theirs = euler.step(noise, timestep, theirs).prev_sample
+        ours = table.denoise_step(ours, noise, i)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_what_a_table_has_no_use_for_is_named() -> None:
+    solver = diffusers.DPMSolverMultistepScheduler(**BETAS, solver_order=3)
+    ignored = ignored_settings(solver)
+    assert ignored["solver_order"] == 3
+    assert not {"beta_start", "timestep_spacing", "use_karras_sigmas"} & set(ignored)

@@ -98,3 +98,38 @@ def test_the_bundled_model_ships_within_its_limit() -> None:
     assert ".safetensors" in weights
     assert not weights & {".bin", ".pt", ".ckpt", ".pkl"}
     assert (BUNDLED_FOLDER / "MODEL_CARD.md").is_file()
+
+
+def with_scheduler(model: Path, folder: Path, **settings: object) -> Path:
+    """A copy of a model, its scheduler's configuration replaced."""
+    made = copy_of(model, folder)
+    (made / "scheduler" / "scheduler_config.json").write_text(json.dumps(settings))
+    index = json.loads((made / "model_index.json").read_text())
+    index["scheduler"] = ["diffusers", settings["_class_name"]]
+    (made / "model_index.json").write_text(json.dumps(index))
+    return made
+
+
+@pytest.mark.parametrize("name", ["FlowMatchEulerDiscreteScheduler", "EDMEulerScheduler"])
+def test_a_scheduler_of_another_process_is_refused(
+    stable_diffusion: Path, tmp_path: Path, name: str
+) -> None:
+    model = with_scheduler(stable_diffusion, tmp_path, _class_name=name)
+    with pytest.raises(ModelError, match=f"{name} is of another process") as caught:
+        load_parts(model)
+    assert str(caught.value).startswith(str(model))
+
+
+def test_a_setting_of_another_process_is_refused(stable_diffusion: Path, tmp_path: Path) -> None:
+    model = with_scheduler(
+        stable_diffusion, tmp_path, _class_name="DDIMScheduler", clip_sample=True
+    )
+    with pytest.raises(ModelError, match="DDIMScheduler has clip_sample=True"):
+        load_parts(model)
+
+
+def test_a_setting_that_is_left_out_has_its_own_classs_default(
+    stable_diffusion: Path, tmp_path: Path
+) -> None:
+    model = with_scheduler(stable_diffusion, tmp_path, _class_name="EulerDiscreteScheduler")
+    assert load_parts(model).scheduler.config.timestep_spacing == "linspace"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dehaze.models.registry import describe
+from dehaze.models.needs import describe
 from dehaze.pipelines.dehaze import DehazePipeline
 
 
