@@ -18,8 +18,6 @@ if __name__ == "__main__":
 from dehaze.datasets import open_dataset
 from dehaze.eval.runner import EvaluationSet
 
-DEFAULT_SUBSETS = ("sots-indoor", "sots-outdoor")
-
 
 def open_subsets(
     root: Path, subsets: tuple[str, ...], limit: int | None
@@ -44,7 +42,7 @@ def open_subsets(
 
 def main() -> None:
     """Run the command line."""
-    from dehaze.commands.evaluate import reside
+    from dehaze.commands.evaluate.reside import reside
 
     reside(prog_name="python eval/reside.py")
 

@@ -24,7 +24,7 @@ def test_every_variant_method_and_metric_is_named() -> None:
         assert f"`--ssim {name}`" in TEXT
     for name in PSNR_VARIANTS:
         assert f"`--psnr {name}`" in TEXT
-    for name in METHODS:
+    for name in METHODS.names():
         assert f"`{name}" in TEXT
     for name in WITHOUT_WEIGHTS:
         assert name in TEXT

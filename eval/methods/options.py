@@ -1,0 +1,127 @@
+"""What ``ours`` and the ceilings run with, and how a row of the table overrides it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from dehaze.eval.methods.base import MethodError
+from dehaze.recovery.recover import REFINEMENTS
+
+
+@dataclass(frozen=True)
+class PipelineOptions:
+    """Options of ``DehazePipeline``; None leaves the model's own default.
+
+    Attributes:
+        model: "bundled", a folder, a hub id, or a .safetensors file.
+        prompt: the source prompt.
+        word: the haze word in it.
+        strength: how much of the swap is applied; 1 is all of it.
+        solver: a registered inversion solver.
+        steps: DDIM steps.
+        spacing: of the timesteps.
+        max_iterations: of the solver, a step.
+        tolerance: relative residual at which a step has converged.
+        reading: "embedding" or "delete".
+        cross_replace_steps: share of the steps with the source's cross-attention maps.
+        self_replace_steps: share of the steps with the source's self-attention maps.
+        refine: "calibrated", "physics", "affine" or "none".
+        short_side: the model's working size, pixels.
+        device: a torch device; "auto" takes the first GPU, or the CPU.
+    """
+
+    model: str = "bundled"
+    prompt: str | None = None
+    word: str | None = None
+    strength: float = 1.0
+    solver: str | None = None
+    steps: int | None = None
+    spacing: str | None = None
+    max_iterations: int | None = None
+    tolerance: float | None = None
+    reading: str | None = None
+    cross_replace_steps: float | None = None
+    self_replace_steps: float | None = None
+    refine: str = "calibrated"
+    short_side: int | None = None
+    device: str = "auto"
+
+    def inversion(self) -> dict[str, Any]:
+        """The options of the inversion that were given; the model has its defaults for others."""
+        return self._given(
+            "prompt", "word", "solver", "steps", "spacing", "max_iterations", "tolerance"
+        )
+
+    def swap(self) -> dict[str, Any]:
+        """The options of the way back that were given, apart from the strength."""
+        return self._given("reading", "cross_replace_steps", "self_replace_steps", "refine")
+
+    def _given(self, *names: str) -> dict[str, Any]:
+        chosen = {name: getattr(self, name) for name in names}
+        return {name: value for name, value in chosen.items() if value is not None}
+
+
+def _solver(value: str) -> str:
+    from dehaze.inversion import list_methods
+
+    return _one_of(value, list_methods())
+
+
+def _refinement(value: str) -> str:
+    return _one_of(value, REFINEMENTS)
+
+
+def _spacing(value: str) -> str:
+    from dehaze.inversion.schedule import SPACINGS
+
+    return _one_of(value, SPACINGS)
+
+
+def _reading(value: str) -> str:
+    from dehaze.pipelines.dehaze import READINGS
+
+    return _one_of(value, READINGS)
+
+
+def _one_of(value: str, names: Iterable[str]) -> str:
+    if value not in names:
+        raise MethodError(f"{value!r} is not one of {', '.join(names)}")
+    return value
+
+
+# What a row may override; a prompt holds spaces and commas and is common to a run.
+_OVERRIDES: dict[str, Callable[[str], Any]] = {
+    "model": str,
+    "strength": float,
+    "solver": _solver,
+    "steps": int,
+    "spacing": _spacing,
+    "max_iterations": int,
+    "tolerance": float,
+    "reading": _reading,
+    "cross_replace_steps": float,
+    "self_replace_steps": float,
+    "refine": _refinement,
+    "short_side": int,
+}
+
+
+def override(options: PipelineOptions, argument: str) -> PipelineOptions:
+    """The options with those replaced that ``key=value,key=value`` names.
+
+    Raises:
+        MethodError: an unknown key, or a value that does not fit it.
+    """
+    changes: dict[str, Any] = {}
+    for part in filter(None, argument.split(",")):
+        key, separator, value = part.partition("=")
+        if not separator or key not in _OVERRIDES:
+            known = ", ".join(_OVERRIDES)
+            raise MethodError(f"{part!r} is no option; there are {known}, each as key=value")
+        try:
+            changes[key] = _OVERRIDES[key](value)
+        except ValueError as error:
+            raise MethodError(f"{part!r} is no number") from error
+    return replace(options, **changes)

@@ -1,0 +1,154 @@
+"""Rows that run a model: ``DehazePipeline``, and what its codec and its inversion keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from functools import cached_property, lru_cache
+from pathlib import Path
+from typing import Any, ClassVar
+
+from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOutput, to_float
+from dehaze.eval.methods.options import PipelineOptions
+from dehaze.recovery.guided_filter import resize
+
+
+class ModelMethod(Method):
+    """A row that runs a model.
+
+    Attributes:
+        options: what it runs with.
+    """
+
+    def __init__(self, name: str, title: str, options: PipelineOptions) -> None:
+        super().__init__(name, title)
+        self.options = options
+
+    def settings(self) -> dict[str, Any]:
+        return {**asdict(self.options), "weights": self.weights}
+
+    @cached_property
+    def weights(self) -> str | None:
+        """The fingerprint of a bundled or local model; None for a hub id.
+
+        A model that was trained anew under the same path must not resume the old one's run.
+        """
+        from dehaze.models.hashes import fingerprint
+        from dehaze.models.load import BUNDLED, BUNDLED_FOLDER
+
+        model = self.options.model
+        place = BUNDLED_FOLDER if model == BUNDLED else Path(model)
+        return fingerprint(place) if place.exists() else None
+
+
+class PipelineMethod(ModelMethod):
+    """``DehazePipeline``; its oracle chooses among strengths."""
+
+    _STRENGTHS: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
+    has_candidates = True
+
+    def __init__(self, name: str, options: PipelineOptions) -> None:
+        title = "haze removal by diffusion inversion, the method of this project"
+        super().__init__(name, title, options)
+
+    def run(self, source: MethodInput) -> MethodOutput:
+        return self._run(source, self.options.strength)
+
+    def candidates(self, source: MethodInput) -> Iterator[tuple[str, MethodOutput]]:
+        for strength in self._STRENGTHS:
+            yield f"strength={strength}", self._run(source, strength)
+
+    def _run(self, source: MethodInput, strength: float) -> MethodOutput:
+        pipeline = load_pipeline(self.options)
+        _seed(source.seed)
+        result = pipeline(
+            to_float(source.hazy),
+            strength=strength,
+            **self.options.inversion(),
+            **self.options.swap(),
+        )
+        return MethodOutput(
+            image=result.image,
+            attention=result.attention,
+            transmission=result.transmission,
+            airlight=result.airlight,
+            nfe=result.nfe,
+        )
+
+
+class CodecCeiling(ModelMethod):
+    """What the model's codec keeps of the ground truth, at the model's working size."""
+
+    is_ceiling = True
+
+    def __init__(self, name: str, options: PipelineOptions) -> None:
+        title = "codec ceiling at the working size: encode and decode the truth"
+        super().__init__(name, title, options)
+
+    def settings(self) -> dict[str, Any]:
+        return {"model": self.options.model, "weights": self.weights}
+
+    def run(self, source: MethodInput) -> MethodOutput:
+        if source.clear is None:
+            raise ValueError("the codec ceiling needs a ground truth")
+        pipeline = load_pipeline(self.options)
+        clear = to_float(source.clear)
+        working = resize(clear, pipeline.working_size(clear))
+        return MethodOutput(image=pipeline.codec_roundtrip(clear), reference=working)
+
+
+class InversionCeiling(ModelMethod):
+    """What inversion and reconstruction keep of the hazy picture, at the model's working size."""
+
+    is_ceiling = True
+
+    def __init__(self, name: str, options: PipelineOptions) -> None:
+        title = "inversion ceiling at the working size: reconstruct the hazy picture"
+        super().__init__(name, title, options)
+
+    def run(self, source: MethodInput) -> MethodOutput:
+        pipeline = load_pipeline(self.options)
+        _seed(source.seed)
+        working, reconstruction = pipeline.reconstruct(
+            to_float(source.hazy), **self.options.inversion()
+        )
+        return MethodOutput(image=reconstruction, reference=working)
+
+
+def load_pipeline(options: PipelineOptions) -> Any:
+    """The pipeline on its device, with a prompt that it can work with.
+
+    Raises:
+        MethodError: the model does not load, or the prompt lacks the word.
+    """
+    pipeline = _load_model(options.model, options.device, options.short_side)
+    try:
+        pipeline.check_prompt(options.prompt, options.word)
+    except ValueError as error:
+        raise MethodError(str(error)) from error
+    return pipeline
+
+
+@lru_cache(maxsize=2)
+def _load_model(model: str, device: str, short_side: int | None) -> Any:
+    import torch
+
+    from dehaze.pipelines.dehaze import DehazePipeline
+
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        pipeline = DehazePipeline.from_pretrained(model).to(device)
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
+        raise MethodError(f"the model {model!r} does not load on {device}: {error}") from error
+    pipeline.set_progress_bar_config(disable=True)
+    if short_side is not None:
+        pipeline.description = replace(pipeline.description, short_side=short_side)
+    return pipeline
+
+
+def _seed(seed: int) -> None:
+    """Fix every random choice of a picture, whichever pictures came before it."""
+    import torch
+
+    torch.manual_seed(seed)
