@@ -11,30 +11,30 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
-class TransmissionError:
-    """The error of an estimated transmission map.
+class TransmissionComparison:
+    """How far an estimated transmission map is from the truth.
 
     Attributes:
-        mean_absolute: mean of |estimate - truth|, in [0, 1].
-        root_mean_square: root of the mean of (estimate - truth)^2, in [0, 1].
+        mean_absolute_error: mean of |estimate - truth|, in [0, 1].
+        root_mean_square_error: root of the mean of (estimate - truth)^2, in [0, 1].
         bias: mean of estimate - truth; above 0, haze is underestimated.
     """
 
-    mean_absolute: float
-    root_mean_square: float
+    mean_absolute_error: float
+    root_mean_square_error: float
     bias: float
 
 
 @dataclass(frozen=True)
-class AirlightError:
-    """The error of an estimated airlight.
+class AirlightComparison:
+    """How far an estimated airlight is from the truth.
 
     Attributes:
-        mean_absolute: mean over the channels of |estimate - truth|, in [0, 1].
+        mean_absolute_error: mean over the channels of |estimate - truth|, in [0, 1].
         angle: between the two colours, in degrees; 0 where only the brightness is wrong.
     """
 
-    mean_absolute: float
+    mean_absolute_error: float
     angle: float
 
 
@@ -62,7 +62,7 @@ def density_correlation(attention: NDArray[Any], transmission: NDArray[Any]) -> 
     return float(ranks @ density_ranks) / norm if norm > 0 else math.nan
 
 
-def transmission_error(estimate: NDArray[Any], truth: NDArray[Any]) -> TransmissionError:
+def compare_transmissions(estimate: NDArray[Any], truth: NDArray[Any]) -> TransmissionComparison:
     """Compare two transmission maps pixel by pixel.
 
     Args:
@@ -74,14 +74,14 @@ def transmission_error(estimate: NDArray[Any], truth: NDArray[Any]) -> Transmiss
     """
     _same_shape(estimate, truth)
     difference = estimate.astype(np.float64) - truth.astype(np.float64)
-    return TransmissionError(
-        mean_absolute=float(np.abs(difference).mean()),
-        root_mean_square=math.sqrt(float(np.square(difference).mean())),
+    return TransmissionComparison(
+        mean_absolute_error=float(np.abs(difference).mean()),
+        root_mean_square_error=math.sqrt(float(np.square(difference).mean())),
         bias=float(difference.mean()),
     )
 
 
-def airlight_error(estimate: NDArray[Any], truth: NDArray[Any]) -> AirlightError:
+def compare_airlights(estimate: NDArray[Any], truth: NDArray[Any]) -> AirlightComparison:
     """Compare two airlights.
 
     Args:
@@ -89,7 +89,7 @@ def airlight_error(estimate: NDArray[Any], truth: NDArray[Any]) -> AirlightError
         truth: (3,) RGB in [0, 1].
 
     Returns:
-        The error; its angle is NaN where either colour is black.
+        The comparison; its angle is NaN where either colour is black.
 
     Raises:
         ValueError: not three channels each.
@@ -101,7 +101,7 @@ def airlight_error(estimate: NDArray[Any], truth: NDArray[Any]) -> AirlightError
     # atan2 of cross and dot product stays exact at small angles, where arccos does not.
     sine = float(np.linalg.norm(np.cross(first, second)))
     angle = math.degrees(math.atan2(sine, float(first @ second))) if norm > 0 else math.nan
-    return AirlightError(float(np.abs(first - second).mean()), angle)
+    return AirlightComparison(float(np.abs(first - second).mean()), angle)
 
 
 def _centred_ranks(values: NDArray[Any]) -> NDArray[np.float64]:

@@ -17,15 +17,8 @@ from PIL import Image, ImageDraw, ImageOps
 from dehaze.datasets import Sample, read_rgb
 from dehaze.eval.methods import HazyInput, Method, ResultFolder
 from dehaze.eval.published import published_for
-from dehaze.eval.runner import (
-    Evaluation,
-    EvaluationSet,
-    Record,
-    Row,
-    Runner,
-    records_as_csv,
-    versions,
-)
+from dehaze.eval.records import Evaluation, Record, Row, records_as_csv, versions
+from dehaze.eval.runner import EvaluationSet, Runner
 from dehaze.photos import write_bytes
 
 # Heading and number of digits of every metric that has its own; others get four digits.

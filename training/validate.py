@@ -9,7 +9,7 @@ import numpy as np
 
 from dehaze.attention.maps import recorded_layers
 from dehaze.datasets.synthesis import RenderedHaze, render_haze, with_overcast_sky
-from dehaze.eval.haze_maps import airlight_error, density_correlation, transmission_error
+from dehaze.eval.haze_maps import compare_airlights, compare_transmissions, density_correlation
 from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.pipelines.dehaze import DehazePipeline
 from training.data import Array, load_photos, with_contrast
@@ -104,8 +104,8 @@ def validate(pipeline: DehazePipeline, rendered: list[RenderedHaze], steps: int 
             [
                 peak_signal_noise_ratio(haze.hazy, haze.clear, data_range=1.0),
                 peak_signal_noise_ratio(result.image, haze.clear, data_range=1.0),
-                transmission_error(result.transmission, haze.transmission).mean_absolute,
-                airlight_error(result.airlight, haze.airlight).mean_absolute,
+                compare_transmissions(result.transmission, haze.transmission).mean_absolute_error,
+                compare_airlights(result.airlight, haze.airlight).mean_absolute_error,
                 *reconstructions,
                 density_correlation(result.attention, haze.transmission),
             ]

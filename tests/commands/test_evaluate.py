@@ -79,7 +79,7 @@ def test_options_reach_the_protocol(root: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
-        (("--method", "magic"), "no method is named 'magic'"),
+        (("--method", "magic"), "unknown method 'magic'"),
         (("--method", "ours:steps=x"), "no number"),
         (("--ssim", "best"), "wang, dehazeformer, ffa, skimage7, y, d4"),
         (("--psnr", "best"), "rgb, y601, yiq"),

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from dehaze.eval.haze_maps import airlight_error, density_correlation, transmission_error
+from dehaze.eval.haze_maps import compare_airlights, compare_transmissions, density_correlation
 
 
 @settings(max_examples=40, deadline=None)
@@ -40,23 +40,25 @@ def test_maps_of_different_shapes_are_refused() -> None:
     with pytest.raises(ValueError, match=r"\(3, 4\) and \(4, 3\)"):
         density_correlation(np.ones((3, 4)), np.ones((4, 3)))
     with pytest.raises(ValueError, match="two maps"):
-        transmission_error(np.ones(4), np.ones(4))
+        compare_transmissions(np.ones(4), np.ones(4))
 
 
 def test_transmission_error_on_known_differences() -> None:
     truth = np.full((2, 2), 0.5)
-    error = transmission_error(truth + np.array([[0.1, -0.1], [0.3, 0.1]]), truth)
-    assert error.mean_absolute == pytest.approx(0.15)
-    assert error.root_mean_square == pytest.approx(math.sqrt(0.12 / 4))
+    error = compare_transmissions(truth + np.array([[0.1, -0.1], [0.3, 0.1]]), truth)
+    assert error.mean_absolute_error == pytest.approx(0.15)
+    assert error.root_mean_square_error == pytest.approx(math.sqrt(0.12 / 4))
     assert error.bias == pytest.approx(0.1)
 
 
 def test_airlight_error_tells_brightness_from_colour() -> None:
     truth = np.array([0.8, 0.8, 0.8])
-    darker = airlight_error(truth / 2, truth)
-    assert darker.mean_absolute == pytest.approx(0.4)
+    darker = compare_airlights(truth / 2, truth)
+    assert darker.mean_absolute_error == pytest.approx(0.4)
     assert darker.angle == pytest.approx(0.0, abs=1e-6)
-    assert airlight_error(np.array([1.0, 0, 0]), np.array([0, 1.0, 0])).angle == pytest.approx(90)
-    assert math.isnan(airlight_error(np.zeros(3), truth).angle)
+    assert compare_airlights(np.array([1.0, 0, 0]), np.array([0, 1.0, 0])).angle == pytest.approx(
+        90
+    )
+    assert math.isnan(compare_airlights(np.zeros(3), truth).angle)
     with pytest.raises(ValueError, match=r"\(3,\)"):
-        airlight_error(np.zeros(4), truth)
+        compare_airlights(np.zeros(4), truth)

@@ -24,15 +24,9 @@ from dehaze.eval.methods import Method, MethodInput, MethodOutput, parse_method
 from dehaze.eval.metrics import psnr_rgb
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.protocol import BenchProtocol
+from dehaze.eval.records import Evaluation, records_as_csv, statistic
 from dehaze.eval.results import markdown_table, write_results
-from dehaze.eval.runner import (
-    Evaluation,
-    EvaluationError,
-    EvaluationSet,
-    Runner,
-    records_as_csv,
-    statistic,
-)
+from dehaze.eval.runner import EvaluationError, EvaluationSet, Runner
 
 
 class Made(Method):
