@@ -147,7 +147,7 @@ def score_photo(
     *,
     photo: int,
     seed: int,
-    refine: str,
+    recovery: str,
 ) -> list[AppearanceScore]:
     """Renders a word over a photo, inverts it once, and scores every edit.
 
@@ -159,7 +159,7 @@ def score_photo(
         methods: the edits.
         photo: number of the photo, which with ``seed`` decides the renderings.
         seed: of the renderings.
-        refine: how the photo's own size is reached.
+        recovery: how the photo's own size is reached.
     """
     rendered = render_appearance(clear, word, _rng(seed, photo, word))
     answers = {
@@ -189,7 +189,7 @@ def score_photo(
     scores = [score(UNTOUCHED, task, given, 0) for task in tasks]
     for method in methods:
         target = APPEARANCES[other].prompt if method.task == "replace" else CLEAR_PROMPT
-        result, nfe = _edit(pipeline, given, inversion, word, target, method, refine)
+        result, nfe = _edit(pipeline, given, inversion, word, target, method, recovery)
         scores.append(score(method.name, method.task, result, nfe))
     return scores
 
@@ -201,12 +201,12 @@ def _edit(
     word: str,
     target: str,
     method: EditMethod,
-    refine: str,
+    recovery: str,
 ) -> tuple[Array, int]:
     source = APPEARANCES[word].prompt
     if method.swap is not None:
         swapped = DehazePipeline.sharing(pipeline)(
-            photo, source, word, inversion=inversion, refine=refine, **method.swap
+            photo, source, word, inversion=inversion, recovery=recovery, **method.swap
         )
         return swapped.image, swapped.nfe
     settings = method.settings
@@ -218,7 +218,7 @@ def _edit(
         words = len(source.split()), len(target.split())
         control = "replace" if words[0] == words[1] else "refine"
         settings = EditSettings(**(vars(settings) | {"control": control}))
-    result = pipeline(photo, source, target, settings, inversion=inversion, refine=refine)
+    result = pipeline(photo, source, target, settings, inversion=inversion, recovery=recovery)
     return result.image, result.nfe
 
 
@@ -237,13 +237,13 @@ class AppearanceTable:
     Attributes:
         command: that made it.
         photos: how many.
-        refine: how the photos' own size was reached.
+        recovery: how the photos' own size was reached.
         scores: of every photo.
     """
 
     command: str
     photos: int
-    refine: str
+    recovery: str
     scores: tuple[AppearanceScore, ...]
 
     def means(self) -> dict[tuple[str, str, str], dict[str, float]]:
@@ -275,8 +275,8 @@ class AppearanceTable:
         words = list(dict.fromkeys(score.word for score in self.scores))
         lines = [
             f"{self.photos} photos, each under each word; results at the photos' own size "
-            f"({self.refine}), 8 bits. Each field: PSNR in dB / SSIM against the answer, then PSNR "
-            "of the least touched quarter of the pixels against the photo as given.",
+            f"({self.recovery}), 8 bits. Each field: PSNR in dB / SSIM against the answer, then "
+            "PSNR of the least touched quarter of the pixels against the photo as given.",
         ]
         for task in dict.fromkeys(score.task for score in self.scores):
             methods = list(dict.fromkeys(s.method for s in self.scores if s.task == task))
@@ -306,7 +306,7 @@ class AppearanceTable:
         content: Mapping[str, Any] = {
             "command": self.command,
             "photos": self.photos,
-            "refine": self.refine,
+            "recovery": self.recovery,
             "means": [
                 {"task": task, "word": word, "method": method} | values
                 for (task, word, method), values in self.means().items()
@@ -331,7 +331,7 @@ def evaluate_appearance(
     words: Sequence[str],
     methods: Sequence[EditMethod],
     seed: int,
-    refine: str,
+    recovery: str,
     command: str,
     on_photo: Callable[[str, int], None] = lambda word, photo: None,
 ) -> AppearanceTable:
@@ -350,7 +350,7 @@ def evaluate_appearance(
         other = every[(every.index(word) + 1) % len(every)]
         for number, clear in enumerate(photos):
             scores += score_photo(
-                pipeline, clear, word, other, methods, photo=number, seed=seed, refine=refine
+                pipeline, clear, word, other, methods, photo=number, seed=seed, recovery=recovery
             )
             on_photo(word, number)
-    return AppearanceTable(command, len(photos), refine, tuple(scores))
+    return AppearanceTable(command, len(photos), recovery, tuple(scores))

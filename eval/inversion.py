@@ -224,7 +224,7 @@ def score_inversion(
         started = time.perf_counter()
         inversion = pipeline.invert(
             photo,
-            steps=steps,
+            num_inference_steps=steps,
             guidance_scale=1.0 if method.mode else guidance_scale,
             **method.settings(steps),
         )

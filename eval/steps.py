@@ -158,7 +158,9 @@ def study_steps(pipeline: Any, photos: Sequence[Array], *, steps: int) -> StepSt
 def _study_photo(pipeline: Any, photo: Array, steps: int) -> dict[str, NDArray[Any]]:
     """What ``StepStudy`` is made of, each (N,) or (N, K)."""
     limits = {"tolerance": SETTLED, "max_iterations": _LONGEST}
-    solved: InversionResult = pipeline.invert(photo, steps=steps, solver="anderson", **limits)
+    solved: InversionResult = pipeline.invert(
+        photo, num_inference_steps=steps, solver="anderson", **limits
+    )
     found: dict[str, NDArray[Any]] = {"settled": solved.trace.converged[:, 0].numpy()}
     for name, (solver, iterations) in CERTIFIED.items():
         short, trace = pipeline.solve_steps(

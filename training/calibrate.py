@@ -50,7 +50,7 @@ def calibrate(pipeline: DehazePipeline, rendered: list[RenderedHaze]) -> Calibra
     tried = [*product(_SHARES, _REGION_SHARES, _EXPONENTS), (SHARE, REGION_SHARE, EXPONENT)]
     scores, oracles, plain = [], [], []
     for haze in rendered:
-        result = pipeline(haze.hazy, refine="physics")
+        result = pipeline(haze.hazy, recovery="physics")
         assert result.transmission is not None
         assert result.airlight is not None
         veil, airlight = np.asarray(1.0 - result.transmission), result.airlight

@@ -89,7 +89,7 @@ def validate(pipeline: DehazePipeline, rendered: list[RenderedHaze], steps: int 
             peak_signal_noise_ratio(
                 *pipeline.reconstruct(
                     haze.hazy,
-                    steps=steps,
+                    num_inference_steps=steps,
                     spacing="leading",
                     predictor="previous",
                     solver=solver,

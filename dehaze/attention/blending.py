@@ -54,14 +54,14 @@ class LocalBlend:
         steps: n, the number of denoising steps.
         source_span: token positions of the words in the source prompt.
         target_span: likewise in the target prompt.
-        source_substruct: of words in the source prompt whose places stay as they were, whatever
+        source_excluded: of words in the source prompt whose places stay as they were, whatever
             the other words cover; empty for none.
-        target_substruct: likewise in the target prompt.
+        target_excluded: likewise in the target prompt.
         threshold: of a map relative to its maximum.
         start: share of the steps that pass before the first blend.
 
     Source: Prompt-to-Prompt, arXiv 2208.01626, section 3.2; the settings of its published code,
-    whose name for words to leave out is "substruct".
+    which calls the excluded words "substruct".
     """
 
     record: Mapping[str, Tensor]
@@ -69,8 +69,8 @@ class LocalBlend:
     steps: int
     source_span: Span
     target_span: Span
-    source_substruct: Span = ()
-    target_substruct: Span = ()
+    source_excluded: Span = ()
+    target_excluded: Span = ()
     threshold: float = 0.3
     start: float = 0.2
     mask: Tensor | None = field(default=None, init=False)
@@ -84,7 +84,7 @@ class LocalBlend:
         """Adds the map (B, heads, P, L) that the target used in a layer at the current step."""
         if layer in self._layers:
             self._add("target", layer, used, self.target_span)
-            self._add("target substruct", layer, used, self.target_substruct)
+            self._add("target excluded", layer, used, self.target_excluded)
 
     def __call__(self, i: int, latents: Tensor, source: Tensor) -> Tensor:
         """The latents after step i, put back to the source's (B, C, H, W) outside of the mask."""
@@ -93,15 +93,15 @@ class LocalBlend:
             key = self.record[record_name(layer, "cross", "key", 0)].float()
             attended = attention_map(query, key, query.shape[-1] ** -0.5)
             self._add("source", layer, attended, self.source_span)
-            self._add("source substruct", layer, attended, self.source_substruct)
+            self._add("source excluded", layer, attended, self.source_excluded)
         # At strength 0 the network does not run, and there is no change to hold.
         if self.steps - i < int(self.start * self.steps) or "target" not in self._sums:
             return latents
         mask = self._covered("source", pooled=True) | self._covered("target", pooled=True)
-        if self.source_substruct or self.target_substruct:
+        if self.source_excluded or self.target_excluded:
             mask = mask & ~(
-                self._covered("source substruct", pooled=False)
-                | self._covered("target substruct", pooled=False)
+                self._covered("source excluded", pooled=False)
+                | self._covered("target excluded", pooled=False)
             )
         self.mask = mask.to(latents)
         return source + self.mask * (latents - source)

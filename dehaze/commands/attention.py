@@ -74,7 +74,7 @@ def attention(
         chosen = pipe.description.word if word is None else word
         pipe.prompt_and_span(text, chosen)
         pipe.check_prompts(text)
-        inversion = pipe.invert(photo, text, steps=steps)
+        inversion = pipe.invert(photo, text, num_inference_steps=steps)
         tokens, _ = pipe.prompt_and_span(text)
         # A word once, however often the prompt has it, and without the punctuation beside it.
         words = dict.fromkeys(name.strip(".,;:!?()\"'") for name, _ in prompt_words(tokens))

@@ -27,10 +27,10 @@ def _modes() -> Iterable[str]:
     return (PLAIN, *list_reconstruction_modes())
 
 
-def _refinements() -> Iterable[str]:
-    from dehaze.recovery.recover import REFINEMENTS
+def _recoveries() -> Iterable[str]:
+    from dehaze.recovery.recover import RECOVERIES
 
-    return REFINEMENTS
+    return RECOVERIES
 
 
 def _solvers() -> Iterable[str]:
@@ -113,7 +113,7 @@ class _Weight(click.ParamType):
     help="Multiply the attention to a word of the target; may be repeated.",
 )
 @click.option("--blend", multiple=True, metavar="WORD", help="Change only where this word is.")
-@click.option("--substruct", multiple=True, metavar="WORD", help="And not where this word is.")
+@click.option("--exclude", multiple=True, metavar="WORD", help="And not where this word is.")
 @click.option(
     "--blend-threshold",
     type=click.FloatRange(0, 1),
@@ -168,8 +168,8 @@ class _Weight(click.ParamType):
 )
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
 @click.option(
-    "--refine",
-    type=RegistryChoice(_refinements),
+    "--recovery",
+    type=RegistryChoice(_recoveries),
     default="affine",
     show_default=True,
     metavar="NAME",
@@ -195,7 +195,7 @@ def edit(
     cross_replace: tuple[tuple[str, float], ...],
     self_replace: float,
     word_weight: tuple[tuple[str, float], ...],
-    refine: str,
+    recovery: str,
     steps: int | None,
     depth: int | None,
     solver: str | None,
@@ -242,15 +242,15 @@ def edit(
         pipe = EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device)))
         pipe.check_prompts(source, target, chosen)
         if generate is not None:
-            path = pipe.generate(source, seed=generate, steps=steps)
-        inverting: dict[str, Any] = {"steps": steps, "depth": depth, "solver": solver}
+            path = pipe.generate(source, seed=generate, num_inference_steps=steps)
+        inverting: dict[str, Any] = {"num_inference_steps": steps, "depth": depth, "solver": solver}
         result = pipe(
             None if photo is None else photo.pixels,
             source,
             target,
             chosen,
             inversion=path,
-            refine=refine,
+            recovery=recovery,
             **(inverting if path is None else {}),
         )
         destination.parent.mkdir(parents=True, exist_ok=True)

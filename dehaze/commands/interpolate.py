@@ -88,7 +88,8 @@ def interpolate(
         text = pipe.default_prompt if prompt is None else prompt
         pipe.check_prompts(text)
         inversions = [
-            pipe.invert(_cut(photo, photos[0].shape[:2]), text, steps=steps) for photo in photos
+            pipe.invert(_cut(photo, photos[0].shape[:2]), text, num_inference_steps=steps)
+            for photo in photos
         ]
         if centroid:
             made = pipe.centre(inversions, text)

@@ -95,7 +95,9 @@ def _modes() -> Iterable[str]:
     metavar="NAME",
     help="When a step is solved; a wrong name lists them.",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="[default: the model's]")
+@click.option(
+    "--steps", "num_inference_steps", type=click.IntRange(min=1), help="[default: the model's]"
+)
 @click.option(
     "--depth", type=click.IntRange(min=1), help="Invert so many of the steps.  [default: all]"
 )
@@ -164,7 +166,7 @@ def invert(
         samples = open_photo_folder(photos).samples if photos.is_dir() else None
         pipeline = load_pipeline(PipelineOptions(model=model, device=device))
         pipeline.prompt_and_span(settings["prompt"], settings["word"])
-        chosen = _complete(settings, settings["steps"] or pipeline.description.steps)
+        chosen = _complete(settings, settings["num_inference_steps"] or pipeline.description.steps)
     except (
         DatasetNotFoundError,
         InversionEvaluationError,

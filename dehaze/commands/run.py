@@ -40,7 +40,16 @@ DATA_TYPES = ("float32", "float16", "bfloat16")
 EXECUTORS = ("local", "ray")
 DIFFUSION = "diffusion"
 # The options that are the pipeline's own.
-RECIPE = ("prompt", "word", "reading", "strength", "solver", "steps", "tolerance", "refine")
+RECIPE = (
+    "prompt",
+    "word",
+    "null_text",
+    "strength",
+    "solver",
+    "num_inference_steps",
+    "tolerance",
+    "recovery",
+)
 
 
 def _solvers() -> Iterable[str]:
@@ -49,10 +58,10 @@ def _solvers() -> Iterable[str]:
     return list_methods()
 
 
-def _refinements() -> Iterable[str]:
-    from dehaze.recovery.recover import REFINEMENTS
+def _recoveries() -> Iterable[str]:
+    from dehaze.recovery.recover import RECOVERIES
 
-    return REFINEMENTS
+    return RECOVERIES
 
 
 def _engines() -> Iterable[str]:
@@ -130,7 +139,7 @@ class _BatchSize(click.ParamType):
 @click.option("--prompt", help="What the photo shows, haze included.  [default: the model's]")
 @click.option("--word", help="The word to remove from the prompt.  [default: the model's]")
 @click.option(
-    "--reading",
+    "--null-text",
     type=click.Choice(["embedding", "delete"]),
     default="embedding",
     show_default=True,
@@ -150,7 +159,10 @@ class _BatchSize(click.ParamType):
     help="How each step is inverted; a wrong name lists them.  [default: the model's]",
 )
 @click.option(
-    "--steps", type=click.IntRange(min=1), help="Steps of the inversion.  [default: the model's]"
+    "--steps",
+    "num_inference_steps",
+    type=click.IntRange(min=1),
+    help="Steps of the inversion.  [default: the model's]",
 )
 @click.option(
     "--tolerance",
@@ -158,8 +170,8 @@ class _BatchSize(click.ParamType):
     help="Relative residual at which a step is done.  [default: the model's]",
 )
 @click.option(
-    "--refine",
-    type=RegistryChoice(_refinements),
+    "--recovery",
+    type=RegistryChoice(_recoveries),
     default="calibrated",
     show_default=True,
     metavar="NAME",
@@ -295,17 +307,17 @@ def run(
     context.exit(1 if summary.error is not None or summary.having("failed") else 0)
 
 
-def _estimates_transmission(refine: str) -> bool:
+def _estimates_transmission(recovery: str) -> bool:
     from dehaze.recovery.recover import WITH_TRANSMISSION
 
-    return refine in WITH_TRANSMISSION
+    return recovery in WITH_TRANSMISSION
 
 
 def _check_options(save: tuple[str, ...], options: dict[str, Any]) -> None:
     engine = options["engine"]
-    if "transmission" in save and not _estimates_transmission(options["refine"]):
+    if "transmission" in save and not _estimates_transmission(options["recovery"]):
         raise click.UsageError(
-            "--save transmission needs --refine calibrated or physics, which estimate it."
+            "--save transmission needs --recovery calibrated or physics, which estimate it."
         )
     if save and engine != DIFFUSION:
         raise click.UsageError(

@@ -129,7 +129,7 @@ class InversionPipeline(DiffusionPipeline):
         prompt: str | None = None,
         word: str | None = None,
         *,
-        steps: int | None = None,
+        num_inference_steps: int | None = None,
         spacing: str | None = None,
         solver: str | None = None,
         max_iterations: int | None = None,
@@ -151,7 +151,7 @@ class InversionPipeline(DiffusionPipeline):
                 order. See ``InversionResult.sample``.
             prompt: what the photo shows.
             word: a word that the prompt must hold.
-            steps: N, DDIM steps.
+            num_inference_steps: N, DDIM steps.
             spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
             solver: the inversion method, see ``dehaze.inversion.list_methods``.
             max_iterations: of the solver, a step.
@@ -174,7 +174,9 @@ class InversionPipeline(DiffusionPipeline):
         latents = self._encode_batch([as_pixels(one) for one in as_list(image)])
         needs = self.description
         table = DDIMTable.from_scheduler(
-            self.scheduler, _either(steps, needs.steps), _either(spacing, needs.spacing)
+            self.scheduler,
+            _either(num_inference_steps, needs.steps),
+            _either(spacing, needs.spacing),
         )
         batch = latents.shape[0]
         session = AttentionSession(batch=batch * get_criterion(criterion).paths, recording=True)
@@ -381,7 +383,7 @@ class InversionPipeline(DiffusionPipeline):
         *,
         seed: int = 0,
         size: tuple[int, int] | None = None,
-        steps: int | None = None,
+        num_inference_steps: int | None = None,
         spacing: str | None = None,
         guidance_scale: float = 1.0,
     ) -> InversionResult:
@@ -392,7 +394,7 @@ class InversionPipeline(DiffusionPipeline):
             seed: of the noise, which is drawn on the CPU: the same on every device.
             size: (height, width) in pixels, multiples of the model's size multiple; the model's
                 own short side, square, when None.
-            steps: N, DDIM steps.
+            num_inference_steps: N, DDIM steps.
             spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
             guidance_scale: classifier-free guidance g.
 
@@ -408,7 +410,9 @@ class InversionPipeline(DiffusionPipeline):
                 f"size is {(height, width)}: this model needs multiples of {needs.size_multiple}"
             )
         table = DDIMTable.from_scheduler(
-            self.scheduler, _either(steps, needs.steps), _either(spacing, needs.spacing)
+            self.scheduler,
+            _either(num_inference_steps, needs.steps),
+            _either(spacing, needs.spacing),
         )
         scale = needs.pixels_per_latent
         noise = torch.randn(

@@ -23,11 +23,11 @@ from dehaze.prompts import (
     tokenize,
     without_word,
 )
-from dehaze.recovery.recover import REFINEMENTS
+from dehaze.recovery.recover import RECOVERIES
 
 Array = NDArray[np.float32]
 
-READINGS = ("embedding", "delete")
+NULL_TEXTS = ("embedding", "delete")
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ class DehazeResult:
         image: float32 (H, W, 3) RGB in [0, 1] at the photo's own size; a PIL image where
             ``output_type="pil"`` was asked for.
         attention: float32 (H, W), the haze attention map: mean attention probability on the word.
-        transmission: t, float32 (H, W) in (0, 1], or None where the refinement has none.
+        transmission: t, float32 (H, W) in (0, 1], or None where the recovery has none.
         airlight: A, float32 (3,) RGB in [0, 1], or None likewise.
         trace: how the inversion went.
         nfe: network evaluations that this call took, inversion and denoising together.
@@ -86,9 +86,9 @@ class DehazePipeline(InversionPipeline):
         word: str | None = None,
         *,
         inversion: InversionResult | None = None,
-        reading: str = "embedding",
+        null_text: str = "embedding",
         strength: float | Array | list[float | Array] = 1.0,
-        steps: int | None = None,
+        num_inference_steps: int | None = None,
         spacing: str | None = None,
         solver: str | None = None,
         max_iterations: int | None = None,
@@ -97,7 +97,7 @@ class DehazePipeline(InversionPipeline):
         guidance_scale: float = 1.0,
         cross_replace_steps: float | None = None,
         self_replace_steps: float | None = None,
-        refine: str = "calibrated",
+        recovery: str = "calibrated",
         output_type: str = "np",
         callback_on_step_end: StepCallback | None = None,
     ) -> DehazeResult | list[DehazeResult]:
@@ -112,12 +112,12 @@ class DehazePipeline(InversionPipeline):
             prompt: what the photo shows, with the haze word in it.
             word: the word (or phrase) of the prompt to swap for null text.
             inversion: what ``invert`` returned for this photo and prompt, to try several settings
-                without inverting again; ``steps`` to ``depth`` then have no effect.
-            reading: ``embedding`` puts null text at the word's token positions; ``delete`` removes
-                the word from the text and aligns the rest.
+                without inverting again; ``num_inference_steps`` to ``depth`` then have no effect.
+            null_text: ``embedding`` puts null text at the word's token positions; ``delete``
+                removes the word from the text and aligns the rest.
             strength: w, 0 for the photo as it was, 1 for the swap; or a map (H, W) of it; or, for
                 a list of photos, a list with one of these for each.
-            steps: N, DDIM steps.
+            num_inference_steps: N, DDIM steps.
             spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
             solver: the inversion method, see ``dehaze.inversion.list_methods``.
             max_iterations: of the solver, a step.
@@ -126,8 +126,8 @@ class DehazePipeline(InversionPipeline):
             guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
             cross_replace_steps: share of the steps with the source's cross-attention maps.
             self_replace_steps: share of the steps with the source's self-attention maps.
-            refine: ``calibrated``, ``physics``, ``affine`` or ``none``: how the photo's own size is
-                reached, see ``dehaze.recovery.recover.REFINEMENTS``.
+            recovery: how the result reaches the photo's own size: ``calibrated``, ``physics``,
+                ``affine`` or ``none``; see ``dehaze.recovery.recover.RECOVERIES``.
             output_type: ``np`` or ``pil``.
             callback_on_step_end: called as ``callback(pipeline, step, timestep,
                 {"latents": latents})`` after each denoising step, as in diffusers.
@@ -138,8 +138,8 @@ class DehazePipeline(InversionPipeline):
                 the photos cannot be one batch, or are not as many as the inversion has samples.
             NonFiniteError: the network returned values that are not finite.
         """
-        if refine not in REFINEMENTS:
-            raise ValueError(f"unknown refine {refine!r}: there are {', '.join(REFINEMENTS)}")
+        if recovery not in RECOVERIES:
+            raise ValueError(f"unknown recovery {recovery!r}: there are {', '.join(RECOVERIES)}")
         if output_type not in ("np", "pil"):
             raise ValueError(f"unknown output_type {output_type!r}: there are np, pil")
         photos = [as_pixels(one) for one in as_list(image)]
@@ -149,7 +149,7 @@ class DehazePipeline(InversionPipeline):
                 photos,
                 prompt,
                 word,
-                steps=steps,
+                num_inference_steps=num_inference_steps,
                 spacing=spacing,
                 solver=solver,
                 max_iterations=max_iterations,
@@ -169,7 +169,7 @@ class DehazePipeline(InversionPipeline):
             inversion,
             prompt,
             word,
-            reading=reading,
+            null_text=null_text,
             strength=self._latent_strengths(strengths, photos, inversion),
             guidance_scale=guidance_scale,
             control=self._control(cross_replace_steps, self_replace_steps),
@@ -182,13 +182,13 @@ class DehazePipeline(InversionPipeline):
             hazy, clear = (
                 self.decode(latent, size) for latent in (own.trajectory[0], latents[b : b + 1])
             )
-            recovery = REFINEMENTS[refine](photo, hazy, clear, float(np.mean(strengths[b])))
+            recovered = RECOVERIES[recovery](photo, hazy, clear, float(np.mean(strengths[b])))
             results.append(
                 DehazeResult(
-                    image=recovery.image if output_type == "np" else as_picture(recovery.image),
+                    image=recovered.image if output_type == "np" else as_picture(recovered.image),
                     attention=self.word_attention(photo, own, prompt, word),
-                    transmission=recovery.transmission,
-                    airlight=recovery.airlight,
+                    transmission=recovered.transmission,
+                    airlight=recovered.airlight,
                     trace=own.trace,
                     nfe=evaluations[b] + swapping,
                 )
@@ -226,7 +226,7 @@ class DehazePipeline(InversionPipeline):
         prompt: str | None = None,
         word: str | None = None,
         *,
-        reading: str = "embedding",
+        null_text: str = "embedding",
         strength: float | Tensor = 1.0,
         guidance_scale: float = 1.0,
         control: AttentionControl | None = None,
@@ -243,15 +243,15 @@ class DehazePipeline(InversionPipeline):
         """
         control = control or self._control()
         source, span = self.prompt_and_span(prompt, word)
-        if reading == "embedding":
+        if null_text == "embedding":
             null = self._embed(tokenize(self.tokenizer, ""))
             context = swap_for_null_text(self._embed(source), null[0], span)
-        elif reading == "delete":
+        elif null_text == "delete":
             target = tokenize(self.tokenizer, without_word(source.text, word or self.default_word))
             context = self._embed(target)
             control = replace(control, mapper=refine_mapper(source, target))
         else:
-            raise ValueError(f"unknown reading {reading!r}: there are {', '.join(READINGS)}")
+            raise ValueError(f"unknown null_text {null_text!r}: there are {', '.join(NULL_TEXTS)}")
         return self.denoise_under(
             inversion,
             context,

@@ -29,7 +29,7 @@ from dehaze.prompts import (
     tokenize,
     word_span,
 )
-from dehaze.recovery.recover import REFINEMENTS
+from dehaze.recovery.recover import RECOVERIES
 
 Array = NDArray[np.float32]
 
@@ -46,7 +46,7 @@ class EditSettings:
         self_replace_steps: share of the steps with the source's self-attention maps, [0, 1].
         word_weights: what the attention to words of the target is multiplied by.
         blend: words, of either prompt, that the change is held to (LocalBlend).
-        substruct: words, of either prompt, that nothing changes where they are; needs ``blend``.
+        exclude: words, of either prompt; nothing changes where they are. Needs ``blend``.
         blend_threshold: of LocalBlend, relative to a map's maximum.
         mode: ``plain``, or a reconstruction mode, see ``dehaze.inversion.reconstruction``.
         guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
@@ -67,7 +67,7 @@ class EditSettings:
     self_replace_steps: float = 0.4
     word_weights: Mapping[str, float] = field(default_factory=dict)
     blend: tuple[str, ...] = ()
-    substruct: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
     blend_threshold: float = 0.3
     mode: str = PLAIN
     guidance_scale: float = 1.0
@@ -88,8 +88,8 @@ class EditSettings:
                 )
             if self.guidance_outside is not None:
                 raise ValueError(f"guidance_outside needs mode {PLAIN}, not {self.mode}")
-        if self.substruct and not self.blend:
-            raise ValueError("substruct takes words out of a blend: name the words to blend too")
+        if self.exclude and not self.blend:
+            raise ValueError("exclude takes words out of a blend: name the words to blend too")
         if not 0.0 <= self.eta <= 1.0:
             raise ValueError(f"eta is {self.eta}: it must be 0 to 1")
         if self.samples < 1 or (self.samples > 1 and self.eta == 0.0):
@@ -177,7 +177,7 @@ class EditPipeline(InversionPipeline):
         settings: EditSettings | None = None,
         *,
         inversion: InversionResult | None = None,
-        refine: str = "affine",
+        recovery: str = "affine",
         output_type: str = "np",
         callback_on_step_end: StepCallback | None = None,
         **inversion_settings: Any,
@@ -191,9 +191,9 @@ class EditPipeline(InversionPipeline):
             target: what it shall show; the source where only words are weighed.
             settings: how; the defaults when None.
             inversion: what ``invert`` returned for this photo and prompt, or ``generate`` for none.
-            refine: ``affine`` carries the change of light and colour to the photo's own size and
+            recovery: ``affine`` carries the change of light and colour to the photo's own size and
                 keeps its details, ``none`` enlarges what the model made, which may be a new thing;
-                see ``dehaze.recovery.recover.REFINEMENTS``. Of no effect without a photo.
+                see ``dehaze.recovery.recover.RECOVERIES``. Of no effect without a photo.
             output_type: ``np`` or ``pil``.
             callback_on_step_end: called after each denoising step, as in diffusers.
             inversion_settings: of ``invert``, where there is no inversion yet.
@@ -204,8 +204,8 @@ class EditPipeline(InversionPipeline):
             ValueError: a setting is unknown or out of range; the message lists what there is.
             NonFiniteError: the network returned values that are not finite.
         """
-        if refine not in REFINEMENTS:
-            raise ValueError(f"unknown refine {refine!r}: there are {', '.join(REFINEMENTS)}")
+        if recovery not in RECOVERIES:
+            raise ValueError(f"unknown recovery {recovery!r}: there are {', '.join(RECOVERIES)}")
         if output_type not in ("np", "pil"):
             raise ValueError(f"unknown output_type {output_type!r}: there are np, pil")
         photo = None if image is None else as_pixels(image)
@@ -229,7 +229,7 @@ class EditPipeline(InversionPipeline):
         before, after = (
             self.decode(latents, size) for latents in (inversion.trajectory[0], edited.latents)
         )
-        result = after if photo is None else REFINEMENTS[refine](photo, before, after, 1.0).image
+        result = after if photo is None else RECOVERIES[recovery](photo, before, after, 1.0).image
         return EditResult(
             image=result if output_type == "np" else as_picture(result),
             source=before,
@@ -245,7 +245,7 @@ class EditPipeline(InversionPipeline):
         """Raises ``WordError`` or ``ControlError`` where prompts, words and control do not fit."""
         settings = settings or EditSettings()
         before, after = self._prompts(source, target)
-        for word in (*settings.blend, *settings.substruct):
+        for word in (*settings.blend, *settings.exclude):
             _either_span(before, after, word)
         if settings.guidance_outside is not None or settings.samples > 1:
             self._focus(before, after, settings)
@@ -422,7 +422,7 @@ class EditPipeline(InversionPipeline):
         if not settings.blend:
             return None
         spans = [
-            _either_spans(before, after, words) for words in (settings.blend, settings.substruct)
+            _either_spans(before, after, words) for words in (settings.blend, settings.exclude)
         ]
         height, width = inversion.latents.shape[-2:]
         return LocalBlend(

@@ -52,7 +52,7 @@ class Recovery:
 
     Attributes:
         image: float32 (H, W, 3) in [0, 1].
-        transmission: t, float32 (H, W) in (0, 1], or None where the refinement has none.
+        transmission: t, float32 (H, W) in (0, 1], or None where the recovery has none.
         airlight: A, float32 (3,) in [0, 1], or None likewise.
     """
 
@@ -251,7 +251,7 @@ def recover_by_resizing(photo: Array, hazy: Array, clear: Array, strength: float
     return Recovery(np.clip(image, 0.0, 1.0).astype(np.float32))
 
 
-REFINEMENTS: dict[str, Callable[[Array, Array, Array, float], Recovery]] = {
+RECOVERIES: dict[str, Callable[[Array, Array, Array, float], Recovery]] = {
     "calibrated": recover_calibrated,
     "physics": recover_by_physics,
     "affine": recover_by_affine,
@@ -260,7 +260,7 @@ REFINEMENTS: dict[str, Callable[[Array, Array, Array, float], Recovery]] = {
 
 
 WITH_TRANSMISSION = ("calibrated", "physics")
-"""The refinements that estimate t and A."""
+"""The recoveries that estimate t and A."""
 
 
 def _proxy(photo: Array) -> Array:

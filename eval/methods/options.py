@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from dehaze.eval.methods.base import MethodError
-from dehaze.recovery.recover import REFINEMENTS
+from dehaze.recovery.recover import RECOVERIES
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class PipelineOptions:
         spacing: of the timesteps.
         max_iterations: of the solver, a step.
         tolerance: relative residual at which a step has converged.
-        reading: "embedding" or "delete".
+        null_text: "embedding" or "delete".
         cross_replace_steps: share of the steps with the source's cross-attention maps.
         self_replace_steps: share of the steps with the source's self-attention maps.
-        refine: "calibrated", "physics", "affine" or "none".
+        recovery: "calibrated", "physics", "affine" or "none".
         short_side: the model's working size, pixels.
         device: a torch device; "auto" takes the first GPU, or the CPU.
     """
@@ -41,22 +41,21 @@ class PipelineOptions:
     spacing: str | None = None
     max_iterations: int | None = None
     tolerance: float | None = None
-    reading: str | None = None
+    null_text: str | None = None
     cross_replace_steps: float | None = None
     self_replace_steps: float | None = None
-    refine: str = "calibrated"
+    recovery: str = "calibrated"
     short_side: int | None = None
     device: str = "auto"
 
     def inversion(self) -> dict[str, Any]:
         """The options of the inversion that were given; the model has its defaults for others."""
-        return self._given(
-            "prompt", "word", "solver", "steps", "spacing", "max_iterations", "tolerance"
-        )
+        chosen = self._given("prompt", "word", "solver", "spacing", "max_iterations", "tolerance")
+        return chosen if self.steps is None else chosen | {"num_inference_steps": self.steps}
 
     def swap(self) -> dict[str, Any]:
         """The options of the way back that were given, apart from the strength."""
-        return self._given("reading", "cross_replace_steps", "self_replace_steps", "refine")
+        return self._given("null_text", "cross_replace_steps", "self_replace_steps", "recovery")
 
     def _given(self, *names: str) -> dict[str, Any]:
         chosen = {name: getattr(self, name) for name in names}
@@ -69,8 +68,8 @@ def _solver(value: str) -> str:
     return _one_of(value, list_methods())
 
 
-def _refinement(value: str) -> str:
-    return _one_of(value, REFINEMENTS)
+def _recovery(value: str) -> str:
+    return _one_of(value, RECOVERIES)
 
 
 def _spacing(value: str) -> str:
@@ -79,10 +78,10 @@ def _spacing(value: str) -> str:
     return _one_of(value, SPACINGS)
 
 
-def _reading(value: str) -> str:
-    from dehaze.pipelines.dehaze import READINGS
+def _null_text(value: str) -> str:
+    from dehaze.pipelines.dehaze import NULL_TEXTS
 
-    return _one_of(value, READINGS)
+    return _one_of(value, NULL_TEXTS)
 
 
 def _one_of(value: str, names: Iterable[str]) -> str:
@@ -100,10 +99,10 @@ _OVERRIDES: dict[str, Callable[[str], Any]] = {
     "spacing": _spacing,
     "max_iterations": int,
     "tolerance": float,
-    "reading": _reading,
+    "null_text": _null_text,
     "cross_replace_steps": float,
     "self_replace_steps": float,
-    "refine": _refinement,
+    "recovery": _recovery,
     "short_side": int,
 }
 

@@ -120,7 +120,7 @@ class Model:
 def path_of(pipe: EditPipeline, size: tuple[int, int]) -> Model:
     """A generated picture's path: no inversion, so no error of one."""
     pipe.set_progress_bar_config(disable=True)
-    return Model(pipe, pipe.generate(SOURCE, size=size, steps=STEPS))
+    return Model(pipe, pipe.generate(SOURCE, size=size, num_inference_steps=STEPS))
 
 
 @pytest.fixture(scope="module")
@@ -218,9 +218,7 @@ CASES: dict[str, tuple[str, EditSettings, Callable[[], Textbook]]] = {
     ),
     "local blend without a word": (
         "a photo of a street with dense snow",
-        EditSettings(
-            control="replace", blend=("snow",), substruct=("street",), blend_threshold=0.9
-        ),
+        EditSettings(control="replace", blend=("snow",), exclude=("street",), blend_threshold=0.9),
         lambda: Textbook(blended=([], [HAZE]), left_out=([5], [5]), threshold=0.9),
     ),
 }

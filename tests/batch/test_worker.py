@@ -153,7 +153,7 @@ def test_a_model_is_loaded_at_the_revision_that_is_given(monkeypatch: pytest.Mon
 def test_work_and_its_results_can_be_sent_to_another_process(
     random_model: Path, tmp_path: Path
 ) -> None:
-    work = DiffusionWork({"refine": "affine"}, model=str(random_model), beside={"trace": ".json"})
+    work = DiffusionWork({"recovery": "affine"}, model=str(random_model), beside={"trace": ".json"})
     worker = pickle.loads(pickle.dumps(work)).start()
     photo = Photo(np.random.default_rng(0).random((20, 30, 3), np.float32))
     (result,) = worker.process([photo])

@@ -44,7 +44,7 @@ def test_the_maps_of_a_phrase(picture: Path, any_model: Path) -> None:
     pipe = EditPipeline.from_pretrained(any_model)
     pipe.set_progress_bar_config(disable=True)
     pixels = np.asarray(Image.open(picture))
-    inversion = pipe.invert(pixels, prompt, steps=3)
+    inversion = pipe.invert(pixels, prompt, num_inference_steps=3)
     expected = pipe.word_attention(pixels, inversion, prompt, "dense haze")
     np.testing.assert_allclose(heat, expected, atol=1e-6)
     grid = np.load(folder / f"{start}.grid.npy")

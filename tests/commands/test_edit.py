@@ -50,10 +50,10 @@ def test_every_option_reaches_the_edit(picture: Path, any_model: Path) -> None:
     done = call(
         picture, *SOURCE, *TARGET, "--model", any_model, "-o", out,
         "--control", "refine", "--cross-replace", "0.9", "--cross-replace", "snow=0.2",
-        "--self-replace", 0.2, "--word-weight", "snow=2", "--blend", "street", "--substruct", "a",
+        "--self-replace", 0.2, "--word-weight", "snow=2", "--blend", "street", "--exclude", "a",
         "--blend-threshold", 0.9, "--guidance", 2, "--guidance-outside", 1.5, "--focus", "haze",
         "--strength", 1.2, "--fresh-source", "--eta", 0.2, "--samples", 2, "--seed", 4,
-        "--refine", "none", "--steps", 3, "--depth", 2, "--solver", "anderson",
+        "--recovery", "none", "--steps", 3, "--depth", 2, "--solver", "anderson",
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert "best" in done.stdout
@@ -66,7 +66,7 @@ def test_every_option_reaches_the_edit(picture: Path, any_model: Path) -> None:
 
 
 def test_words_are_weighed_without_a_target(picture: Path, any_model: Path) -> None:
-    settings = (*SOURCE, "--model", any_model, "--refine", "none", "--cross-replace", 1)
+    settings = (*SOURCE, "--model", any_model, "--recovery", "none", "--cross-replace", 1)
     files = [picture.parent / f"{name}.png" for name in ("same", "weighed")]
     assert call(picture, *settings, "-o", files[0]).exit_code == 0
     assert call(picture, *settings, "-o", files[1], "--word-weight", "haze=-5").exit_code == 0

@@ -46,7 +46,7 @@ def test_the_table_is_written_and_printed(folder: Path, random_model: Path) -> N
     [
         (("--words", "hail"), "night"),
         (("--method", "magic"), "refine"),
-        (("--refine", "x"), "none"),
+        (("--recovery", "x"), "none"),
     ],
 )
 def test_what_is_wrong_is_named(

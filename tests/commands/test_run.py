@@ -30,9 +30,9 @@ from dehaze.eval.baselines import get_baseline
 from dehaze.inversion import list_methods
 from dehaze.models.load import BUNDLED_FOLDER
 from dehaze.photos import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
-from dehaze.pipelines.dehaze import READINGS
+from dehaze.pipelines.dehaze import NULL_TEXTS
 from dehaze.prompts import WordError
-from dehaze.recovery.recover import REFINEMENTS, WITH_TRANSMISSION
+from dehaze.recovery.recover import RECOVERIES, WITH_TRANSMISSION
 
 ROOT = Path(dehaze.__file__).resolve().parents[1]
 Invoke = Callable[..., Result]
@@ -87,7 +87,7 @@ class FakePipeline:
         self.draws.append(float(torch.rand(())))
         self.batches.append(len(photos))
         transmission = np.full(photos[0].shape[:2], 0.6, np.float32)
-        known = transmission if settings["refine"] in WITH_TRANSMISSION else None
+        known = transmission if settings["recovery"] in WITH_TRANSMISSION else None
         return [FakeResult(pixels / 2, known) for pixels in photos]
 
 
@@ -176,8 +176,8 @@ def test_notes_are_said(invoke: Invoke) -> None:
         (["nowhere"], "'nowhere' does not exist"),
         (["in", "--save", "attention,depth"], "'depth' is not one of attention, transmission"),
         (["in", "--solver", "guess"], f"'guess' is not one of {', '.join(list_methods())}"),
-        (["in", "--refine", "guess"], f"'guess' is not one of {', '.join(REFINEMENTS)}"),
-        (["in", "--save", "transmission", "--refine", "affine"], "needs --refine calibrated"),
+        (["in", "--recovery", "guess"], f"'guess' is not one of {', '.join(RECOVERIES)}"),
+        (["in", "--save", "transmission", "--recovery", "affine"], "needs --recovery calibrated"),
         (["in", "--steps", "0"], "0 is not in the range x>=1"),
         (["in", "-o", "in"], "is the output folder as well"),
         (["empty"], "dehaze: no photo found among 1 files; photos end in .bmp"),
@@ -222,23 +222,25 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: FakePipeline) -> None:
     photo_at("a.png")
     invoke("a.png")
-    assert pipeline.settings == [{"reading": "embedding", "strength": 1.0, "refine": "calibrated"}]
+    assert pipeline.settings == [
+        {"null_text": "embedding", "strength": 1.0, "recovery": "calibrated"}
+    ]
     solver = list_methods()[-1]
     result = invoke(
-        *("a.png", "--prompt", "a street in fog", "--word", "fog", "--reading", "delete"),
+        *("a.png", "--prompt", "a street in fog", "--word", "fog", "--null-text", "delete"),
         *("--strength", "0.5", "--solver", solver, "--steps", "7", "--tolerance", "0.01"),
-        *("--refine", "none"),
+        *("--recovery", "none"),
     )
     assert result.exit_code == 0, result.output
     assert pipeline.settings[1] == {
         "prompt": "a street in fog",
         "word": "fog",
-        "reading": "delete",
+        "null_text": "delete",
         "strength": 0.5,
         "solver": solver,
-        "steps": 7,
+        "num_inference_steps": 7,
         "tolerance": 0.01,
-        "refine": "none",
+        "recovery": "none",
     }
 
 
@@ -263,11 +265,11 @@ def test_photos_share_the_network_where_that_is_asked_for(
 
 def test_what_the_help_states_without_imports_is_what_the_library_has() -> None:
     options = {option.name: option for option in module.run.params}
-    reading = options["reading"].type
-    assert isinstance(reading, click.Choice)
-    assert tuple(reading.choices) == tuple(READINGS)
+    null_text = options["null_text"].type
+    assert isinstance(null_text, click.Choice)
+    assert tuple(null_text.choices) == tuple(NULL_TEXTS)
     assert options["max_megapixels"].default == MAX_MEGAPIXELS
-    assert options["refine"].default in REFINEMENTS
+    assert options["recovery"].default in RECOVERIES
     assert work.BATCH_ON_CPU == 1
     assert f"and {work.BATCH_ON_ACCELERATOR} on an accel" in str(options["batch_size"].help)
 

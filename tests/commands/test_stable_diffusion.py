@@ -67,7 +67,7 @@ def test_every_command_runs(stable_diffusion: Path, picture: Path) -> None:
     assert done.stdout.startswith("2 NFE")
     assert not np.array_equal(pixels(edited), pixels(picture))
     options = ("--guidance", 3, "--mode", "direct", "--blend", "street")
-    call("edit", picture, *prompts, *options, *settings, "-o", edited, "--refine", "none")
+    call("edit", picture, *prompts, *options, *settings, "-o", edited, "--recovery", "none")
     call("edit", "--generate", 1, *prompts, *settings, "-o", out / "made.png")
     assert pixels(out / "made.png").shape == (32, 32, 3)
 

@@ -48,7 +48,9 @@ def test_every_method_is_scored_against_the_right_answer(
         return photo, 7
 
     monkeypatch.setattr(appearance, "_edit", edit)
-    scores = score_photo(pipe, photo, "night", "sunset", methods, photo=3, seed=5, refine="affine")
+    scores = score_photo(
+        pipe, photo, "night", "sunset", methods, photo=3, seed=5, recovery="affine"
+    )
     assert edited == ["a photo", APPEARANCES["sunset"].prompt]
     rows = {(score.task, score.method): score for score in scores}
     assert list(rows) == [
@@ -75,7 +77,7 @@ def test_every_method_is_scored_against_the_right_answer(
 
 def test_every_method_edits(pipe: EditPipeline, photo: Array) -> None:
     methods = list(METHODS.values())
-    scores = score_photo(pipe, photo, "snow", "rain", methods, photo=0, seed=0, refine="affine")
+    scores = score_photo(pipe, photo, "snow", "rain", methods, photo=0, seed=0, recovery="affine")
     alone = {score.task: score.psnr for score in scores if score.method == UNTOUCHED}
     edited = [score for score in scores if score.method != UNTOUCHED]
     assert [score.method for score in edited] == list(METHODS)
@@ -94,7 +96,7 @@ def test_a_phrase_and_prompts_of_other_lengths_are_replaced(
 ) -> None:
     table = evaluate_appearance(
         pipe, [photo], words=["rain", "black and white"], methods=get_methods(["replace"]), seed=0,
-        refine="none", command="c",
+        recovery="none", command="c",
     )  # fmt: skip
     assert {score.word for score in table.scores} == {"rain", "black and white"}
     assert {score.task for score in table.scores} == {"replace"}
@@ -128,7 +130,7 @@ def test_what_there_is_not_is_named(pipe: EditPipeline, photo: Array) -> None:
     with pytest.raises(AppearanceError, match=r"magic.*swap; swap, no control; refine"):
         get_methods(["magic"])
     assert get_methods([]) == list(METHODS.values())
-    settings: dict[str, Any] = {"methods": [], "seed": 0, "refine": "none", "command": "c"}
+    settings: dict[str, Any] = {"methods": [], "seed": 0, "recovery": "none", "command": "c"}
     with pytest.raises(AppearanceError, match=r"hail.*haze, night"):
         evaluate_appearance(pipe, [photo], words=["hail"], **settings)
     with pytest.raises(AppearanceError, match="no photo"):

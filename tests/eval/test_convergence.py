@@ -52,7 +52,7 @@ def test_the_plane_says_how_much_it_holds() -> None:
 
 
 def test_paths_of_a_contractive_step_come_together(pipeline: DehazePipeline, photo: Array) -> None:
-    inversion = pipeline.invert(photo, steps=4, tolerance=1e-6, max_iterations=40)
+    inversion = pipeline.invert(photo, num_inference_steps=4, tolerance=1e-6, max_iterations=40)
     paths = pipeline.picard_paths(inversion, 3, starts=4, iterations=30)
     assert paths.shape == (31, 4, *inversion.latents.shape[1:])
     assert (paths[0, 0] == inversion.trajectory[2, 0]).all()
@@ -65,7 +65,7 @@ def test_paths_of_a_contractive_step_come_together(pipeline: DehazePipeline, pho
 
 def test_every_picture_is_one(pipeline: DehazePipeline, photo: Array) -> None:
     pytest.importorskip("matplotlib")
-    inversion = pipeline.invert(photo, steps=4, criterion="inter-path")
+    inversion = pipeline.invert(photo, num_inference_steps=4, criterion="inter-path")
 
     def paths(i: int) -> NDArray[np.float64]:
         found = pipeline.picard_paths(inversion, i, starts=3, iterations=3)

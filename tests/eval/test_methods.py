@@ -51,7 +51,7 @@ def test_companions_stand_beside_and_nothing_is_listed_twice() -> None:
         ("ours:steps", "key=value"),
         ("ours:steps=many", "no number"),
         ("ours:solver=guess", "fixed-point"),
-        ("ours:refine=magic", "physics"),
+        ("ours:recovery=magic", "physics"),
         ("folder:mine", "folder:NAME=PATH"),
         ("folder:mine=/nowhere", "no folder"),
     ],
@@ -77,7 +77,7 @@ def test_baselines_run_by_their_names(name: str) -> None:
 
 
 def test_every_method_has_a_portable_folder_name() -> None:
-    assert parse_method("ours:steps=5,refine=none").slug == "ours_steps=5_refine=none"
+    assert parse_method("ours:steps=5,recovery=none").slug == "ours_steps=5_recovery=none"
     assert set(METHODS.names()) >= set(BASELINES)
 
 
@@ -133,12 +133,12 @@ def test_ours_is_the_pipeline_with_the_options_given(
     random_model: Path, pipeline: DehazePipeline
 ) -> None:
     options = PipelineOptions(model=str(random_model), device="cpu", steps=3)
-    method = parse_method("ours:steps=2,refine=none,solver=ddim,strength=0.5", options)
+    method = parse_method("ours:steps=2,recovery=none,solver=ddim,strength=0.5", options)
     output = method.run(SOURCE)
     expected = pipeline(
         PICTURE.astype(np.float32) / np.float32(255),
-        steps=2,
-        refine="none",
+        num_inference_steps=2,
+        recovery="none",
         solver="ddim",
         strength=0.5,
     )
@@ -154,22 +154,22 @@ def test_a_row_may_change_what_an_ablation_changes(
 ) -> None:
     options = PipelineOptions(model=str(random_model), device="cpu", steps=2, solver="ddim")
     picture = PICTURE.astype(np.float32) / np.float32(255)
-    plain = pipeline(picture, steps=2, solver="ddim", refine="none").image
+    plain = pipeline(picture, num_inference_steps=2, solver="ddim", recovery="none").image
     changed = pipeline(
         picture,
-        steps=2,
+        num_inference_steps=2,
         solver="fixed-point",
         max_iterations=2,
         tolerance=1e-9,
         spacing="noisy-end",
-        reading="delete",
+        null_text="delete",
         cross_replace_steps=0.0,
         self_replace_steps=0.0,
-        refine="none",
+        recovery="none",
     ).image
     row = (
-        "ours:solver=fixed-point,max_iterations=2,tolerance=1e-9,spacing=noisy-end,reading=delete,"
-        "cross_replace_steps=0,self_replace_steps=0,refine=none"
+        "ours:solver=fixed-point,max_iterations=2,tolerance=1e-9,spacing=noisy-end,null_text=delete,"
+        "cross_replace_steps=0,self_replace_steps=0,recovery=none"
     )
     np.testing.assert_allclose(parse_method(row, options).run(SOURCE).image, changed, atol=1e-6)
     assert np.abs(changed - plain).max() > 1e-4

@@ -40,7 +40,7 @@ def test_an_overflow_is_evaluated_once_more_in_single_precision(
     half: DehazePipeline, photo: Array, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluated = overflow(half, (torch.bfloat16,))
-    result = half.invert(photo, steps=4, solver="ddim", guidance_scale=3.0)
+    result = half.invert(photo, num_inference_steps=4, solver="ddim", guidance_scale=3.0)
     assert torch.isfinite(result.trajectory).all()
     assert evaluated == [torch.bfloat16, torch.float32] * 8
     assert half.unet.dtype == torch.bfloat16
@@ -51,7 +51,7 @@ def test_an_overflow_on_the_way_back_takes_the_recorded_attention_along(
     half: DehazePipeline, photo: Array
 ) -> None:
     evaluated = overflow(half, (torch.bfloat16,))
-    result = half(photo, steps=2, solver="ddim", refine="none")
+    result = half(photo, num_inference_steps=2, solver="ddim", recovery="none")
     assert evaluated == [torch.bfloat16, torch.float32] * 4
     assert np.isfinite(result.image).all()
 
@@ -60,9 +60,9 @@ def test_of_a_batch_only_the_sample_that_overflows_is_evaluated_again(
     half: DehazePipeline, photo: Array
 ) -> None:
     photos = [photo, photo[:, ::-1].copy()]
-    untouched = half(photos, steps=2, solver="ddim", refine="none")
+    untouched = half(photos, num_inference_steps=2, solver="ddim", recovery="none")
     evaluated = overflow(half, (torch.bfloat16,))
-    results = half(photos, steps=2, solver="ddim", refine="none")
+    results = half(photos, num_inference_steps=2, solver="ddim", recovery="none")
     assert evaluated == [torch.bfloat16, torch.float32] * 4
     np.testing.assert_array_equal(results[1].image, untouched[1].image)
     assert np.isfinite(results[0].image).all()
@@ -74,7 +74,7 @@ def test_where_single_precision_overflows_too_the_step_is_named(
 ) -> None:
     evaluated = overflow(half, (torch.bfloat16, torch.float32))
     with pytest.raises(NonFiniteError, match="step 1"):
-        half.invert(photo, steps=4, solver="ddim")
+        half.invert(photo, num_inference_steps=4, solver="ddim")
     assert evaluated == [torch.bfloat16, torch.float32]
     assert half.unet.dtype == torch.bfloat16
 
@@ -82,7 +82,7 @@ def test_where_single_precision_overflows_too_the_step_is_named(
 def test_single_precision_is_not_tried_twice(pipeline: DehazePipeline, photo: Array) -> None:
     evaluated = overflow(pipeline, (torch.float32,))
     with pytest.raises(NonFiniteError, match="step 1"):
-        pipeline.invert(photo, steps=4, solver="ddim")
+        pipeline.invert(photo, num_inference_steps=4, solver="ddim")
     assert evaluated == [torch.float32]
 
 
@@ -90,7 +90,7 @@ def test_single_precision_is_not_tried_twice(pipeline: DehazePipeline, photo: Ar
 def test_a_second_path_is_not_part_of_the_recording(
     pipeline: DehazePipeline, photo: Array, criterion: str
 ) -> None:
-    result = pipeline.invert(photo, steps=2, criterion=criterion, predictor="ife")
+    result = pipeline.invert(photo, num_inference_steps=2, criterion=criterion, predictor="ife")
     assert result.attention
     assert {rows.shape[0] for rows in result.attention.values()} == {1}
     assert all(rows.abs().sum() > 0 for rows in result.attention.values())

@@ -62,7 +62,7 @@ def case(random_model: Path) -> Case:
             if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:
                 weight.mul_(4.0)
     photo = np.random.default_rng(0).uniform(size=(16, 16, 3)).astype(np.float32)
-    inversion = pipeline.invert(photo, steps=4, tolerance=1e-5, max_iterations=40)
+    inversion = pipeline.invert(photo, num_inference_steps=4, tolerance=1e-5, max_iterations=40)
     table = inversion.table
 
     def network(latents: Tensor, i: int, embedding: Tensor) -> Tensor:

@@ -23,7 +23,7 @@ def read(path: Path) -> Array:
 
 def reconstruction(bundled: DehazePipeline, photo: Array, solver: str) -> float:
     settings = {
-        "steps": 20,
+        "num_inference_steps": 20,
         "spacing": "leading",
         "solver": solver,
         "predictor": "previous",
@@ -57,7 +57,7 @@ def test_strength_zero_is_the_photo_at_the_working_size(
     bundled: DehazePipeline, path: Path
 ) -> None:
     photo = read(path)
-    still = bundled(photo, strength=0.0, refine="none").image
+    still = bundled(photo, strength=0.0, recovery="none").image
     small = bundled.codec_roundtrip(photo)
     enlarged = cv2.resize(small, photo.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     np.testing.assert_allclose(still, np.clip(enlarged, 0, 1), atol=1e-4)

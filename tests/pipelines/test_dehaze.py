@@ -105,10 +105,12 @@ def test_photos_of_several_sizes_are_no_batch(pipeline: DehazePipeline, photo: A
 def test_strength_zero_returns_what_the_codec_was_given(
     any_pipeline: DehazePipeline, photo: Array
 ) -> None:
-    result = any_pipeline(photo, strength=0.0, refine="none", steps=10, max_iterations=2)
+    result = any_pipeline(
+        photo, strength=0.0, recovery="none", num_inference_steps=10, max_iterations=2
+    )
     small = any_pipeline.codec_roundtrip(photo)
     latents = any_pipeline.encode(photo)
-    inversion = any_pipeline.invert(photo, steps=10, max_iterations=2)
+    inversion = any_pipeline.invert(photo, num_inference_steps=10, max_iterations=2)
     back, evaluations = any_pipeline.swap_word(inversion, strength=0.0)
     assert evaluations == 0
     assert (back - latents).abs().max() < 1e-4
@@ -136,15 +138,17 @@ def test_a_models_own_shares_of_attention_are_taken_unless_others_are_named(
     own.description = replace(pipeline.description, cross_replace_steps=0.0, self_replace_steps=0.0)
     free, controlled = (pipe.swap_word(inversion)[0] for pipe in (own, pipeline))
     assert (free - controlled).abs().max() > 1e-4
-    result = own(photo, inversion=inversion, refine="none").image
+    result = own(photo, inversion=inversion, recovery="none").image
     named = pipeline(
-        photo, inversion=inversion, refine="none", cross_replace_steps=0.0, self_replace_steps=0.0
+        photo, inversion=inversion, recovery="none", cross_replace_steps=0.0, self_replace_steps=0.0
     ).image
     np.testing.assert_array_equal(result, named)
     usual = own(
-        photo, inversion=inversion, refine="none", cross_replace_steps=0.8, self_replace_steps=0.4
+        photo, inversion=inversion, recovery="none", cross_replace_steps=0.8, self_replace_steps=0.4
     ).image
-    np.testing.assert_array_equal(usual, pipeline(photo, inversion=inversion, refine="none").image)
+    np.testing.assert_array_equal(
+        usual, pipeline(photo, inversion=inversion, recovery="none").image
+    )
 
 
 def test_same_photo_same_result(any_pipeline: DehazePipeline, photo: Array) -> None:
@@ -175,18 +179,20 @@ def test_guidance_one_is_no_guidance_and_two_is_another_result(
     assert np.abs(guided.image - plain.image).max() > 1e-4
 
 
-@pytest.mark.parametrize("reading", ["embedding", "delete"])
-def test_both_readings_run(any_pipeline: DehazePipeline, photo: Array, reading: str) -> None:
-    result = any_pipeline(photo, "a city in fog", "fog", reading=reading)
+@pytest.mark.parametrize("null_text", ["embedding", "delete"])
+def test_both_null_texts_run(any_pipeline: DehazePipeline, photo: Array, null_text: str) -> None:
+    result = any_pipeline(photo, "a city in fog", "fog", null_text=null_text)
     assert result.image.shape == photo.shape
 
 
 def test_a_strength_map_acts_where_it_is_set(pipeline: DehazePipeline, photo: Array) -> None:
     weights = np.zeros(photo.shape[:2], np.float32)
-    still = pipeline(photo, strength=weights, refine="none").image
-    np.testing.assert_allclose(still, pipeline(photo, strength=0.0, refine="none").image, atol=1e-5)
+    still = pipeline(photo, strength=weights, recovery="none").image
+    np.testing.assert_allclose(
+        still, pipeline(photo, strength=0.0, recovery="none").image, atol=1e-5
+    )
     weights[:, 40:] = 1.0
-    moved = np.abs(pipeline(photo, strength=weights, refine="none").image - still).mean((0, 2))
+    moved = np.abs(pipeline(photo, strength=weights, recovery="none").image - still).mean((0, 2))
     assert moved[45:].mean() > 2 * moved[:20].mean()
 
 
@@ -201,13 +207,13 @@ def test_the_word_must_be_in_the_prompt(any_pipeline: DehazePipeline, photo: Arr
 @pytest.mark.parametrize(
     ("settings", "cause"),
     [
-        ({"refine": "magic"}, "physics"),
-        ({"reading": "aloud"}, "embedding"),
+        ({"recovery": "magic"}, "physics"),
+        ({"null_text": "aloud"}, "embedding"),
         ({"solver": "newton"}, "fixed-point"),
         ({"output_type": "pt"}, "pil"),
         ({"spacing": "even"}, "leading"),
         ({"strength": np.ones((2, 2))}, "strength"),
-        ({"steps": 0}, "steps"),
+        ({"num_inference_steps": 0}, "steps"),
         ({"tolerance": 0.0}, "tolerance"),
         ({"max_iterations": 0}, "max_iterations"),
         ({"depth": 9}, "depth"),
@@ -309,7 +315,7 @@ def test_it_saves_and_loads_as_diffusers_pipelines_do(
     pipeline.save_pretrained(tmp_path / "copy")
     again = DehazePipeline.from_pretrained(tmp_path / "copy")
     again.set_progress_bar_config(disable=True)
-    settings: dict[str, Any] = {"steps": 4, "spacing": "leading"}
+    settings: dict[str, Any] = {"num_inference_steps": 4, "spacing": "leading"}
     shapes = (again.description.short_side, pipeline.description.short_side)
     assert shapes == (32, 16)  # 16 comes from dehaze.json, which is not a part of a pipeline
     again.description = pipeline.description
@@ -321,14 +327,14 @@ def test_it_saves_and_loads_as_diffusers_pipelines_do(
 def test_stable_diffusion_runs_through_the_same_code(stable_diffusion: Path, photo: Array) -> None:
     pipe = DehazePipeline.from_pretrained(stable_diffusion)
     pipe.set_progress_bar_config(disable=True)
-    result = pipe(photo, steps=4, max_iterations=3)
+    result = pipe(photo, num_inference_steps=4, max_iterations=3)
     assert result.image.shape == photo.shape
     assert np.isfinite(result.image).all()
     assert result.attention.shape == photo.shape[:2]
     assert pipe.description.size_multiple == 4
     assert pipe.description.short_side == 32
     latents = pipe.encode(photo)
-    inversion = pipe.invert(photo, steps=4)
+    inversion = pipe.invert(photo, num_inference_steps=4)
     assert (inversion.trajectory[0] - latents).abs().max() == 0
     back, _ = pipe.swap_word(inversion, strength=0.0)
     assert (back - latents).abs().max() < 1e-4
@@ -371,22 +377,22 @@ def test_reconstruction_runs_the_network_on_the_way_back(
 def test_exact_methods_swap_the_word_along_their_own_way_back(
     pipeline: DehazePipeline, photo: Array, method: str
 ) -> None:
-    inversion = pipeline.invert(photo, steps=4, solver=method)
+    inversion = pipeline.invert(photo, num_inference_steps=4, solver=method)
     untouched, evaluations = pipeline.swap_word(inversion, strength=0.0)
     assert evaluations == 0
     assert (untouched - inversion.trajectory[0]).abs().max() < 1e-4
     swapped, evaluations = pipeline.swap_word(inversion)
     assert evaluations == {"edict": 8, "bdia": 3}[method]
     assert (swapped - inversion.trajectory[0]).abs().max() > 1e-3
-    original, back = pipeline.reconstruct(photo, steps=4, solver=method)
+    original, back = pipeline.reconstruct(photo, num_inference_steps=4, solver=method)
     # Exact to float32's rounding, which the coupling and the network let grow.
     assert np.abs(original - back).max() < 5e-3
-    assert np.isfinite(pipeline(photo, steps=4, solver=method).image).all()
+    assert np.isfinite(pipeline(photo, num_inference_steps=4, solver=method).image).all()
 
 
 def test_a_mode_holds_a_guided_way_back(pipeline: DehazePipeline, photo: Array) -> None:
     settings: dict[str, Any] = {
-        "steps": 4, "tolerance": 1e-6, "max_iterations": 40, "guidance_scale": 3.0,
+        "num_inference_steps": 4, "tolerance": 1e-6, "max_iterations": 40, "guidance_scale": 3.0,
     }  # fmt: skip
     error = {
         mode: float(np.abs(np.subtract(*pipeline.reconstruct(photo, mode=mode, **settings))).mean())
@@ -399,8 +405,8 @@ def test_a_mode_holds_a_guided_way_back(pipeline: DehazePipeline, photo: Array) 
 
 
 def test_an_adjusted_inversion_starts_elsewhere(pipeline: DehazePipeline, photo: Array) -> None:
-    plain = pipeline.invert(photo, steps=4)
-    adjusted = pipeline.invert(photo, steps=4, adjusted=True)
+    plain = pipeline.invert(photo, num_inference_steps=4)
+    adjusted = pipeline.invert(photo, num_inference_steps=4, adjusted=True)
     change = (adjusted.trajectory[0] - plain.trajectory[0]).norm() / plain.trajectory[0].norm()
     assert plain.adjustment is None
     assert adjusted.adjustment is not None
@@ -413,9 +419,9 @@ def test_the_best_settings_at_equal_cost_beat_plain_inversion(
     bundled: DehazePipeline, photo: Array
 ) -> None:
     def lost(**settings: Any) -> float:
-        original, back = bundled.reconstruct(photo, steps=20, **settings)
+        original, back = bundled.reconstruct(photo, num_inference_steps=20, **settings)
         return float(np.sqrt(np.square(original - back).mean()))
 
     best = best_at_equal_cost(20)
     assert lost(**best) < 0.1 * lost(solver="ddim", predictor="previous", relaxation="none")
-    assert bundled.invert(photo, steps=20, **best).trace.nfe.sum() <= 1.6 * 20
+    assert bundled.invert(photo, num_inference_steps=20, **best).trace.nfe.sum() <= 1.6 * 20

@@ -223,7 +223,7 @@ def test_a_step_of_the_edit_calls_back(pipe: EditPipeline, inversion: InversionR
         ({"mode": "magic"}, "null-text"),
         ({"mode": "direct"}, "guidance_scale"),
         ({"mode": "direct", "guidance_scale": 2.0, "guidance_outside": 1.0}, "plain"),
-        ({"substruct": ("street",)}, "blend"),
+        ({"exclude": ("street",)}, "blend"),
         ({"eta": 2.0}, "0 to 1"),
         ({"samples": 3}, "eta"),
         ({"samples": 0}, "at least 1"),
@@ -245,7 +245,7 @@ def test_what_cannot_be_edited_is_named(pipe: EditPipeline, photo: Array) -> Non
     with pytest.raises(ValueError, match="neither a photo nor an inversion"):
         pipe(None, SOURCE, TARGET)
     with pytest.raises(ValueError, match="affine"):
-        pipe(photo, SOURCE, TARGET, refine="magic")
+        pipe(photo, SOURCE, TARGET, recovery="magic")
     with pytest.raises(ValueError, match="np, pil"):
         pipe(photo, SOURCE, TARGET, output_type="pt")
     with pytest.raises(ValueError, match="multiples of 4"):

@@ -28,8 +28,8 @@ def pipeline_that_finds(share: float, scenes: list[RenderedHaze]) -> DehazePipel
     """Knows the truth, and finds ``share`` of every veil."""
     known = {haze.hazy.tobytes(): haze for haze in scenes}
 
-    def call(image: Any, refine: str) -> SimpleNamespace:
-        assert refine == "physics"
+    def call(image: Any, recovery: str) -> SimpleNamespace:
+        assert recovery == "physics"
         haze = known[image.tobytes()]
         transmission = np.asarray(1.0 - share * (1.0 - haze.transmission), dtype=np.float32)
         return SimpleNamespace(transmission=transmission, airlight=haze.airlight)

@@ -14,7 +14,7 @@ from dehaze.commands.evaluate.parameters import (
     limit_option,
     model_option,
     output_option,
-    refinements,
+    recoveries,
 )
 
 
@@ -35,8 +35,8 @@ from dehaze.commands.evaluate.parameters import (
     help="A row of the table; may be repeated; a wrong name lists them.  [default: all]",
 )
 @click.option(
-    "--refine",
-    type=RegistryChoice(refinements),
+    "--recovery",
+    type=RegistryChoice(recoveries),
     default="affine",
     show_default=True,
     metavar="NAME",
@@ -51,7 +51,7 @@ def appearance(
     output: Path,
     words: tuple[str, ...],
     methods: tuple[str, ...],
-    refine: str,
+    recovery: str,
     limit: int | None,
     model: str,
     device: str,
@@ -83,7 +83,7 @@ def appearance(
             words=words or tuple(APPEARANCES),
             methods=chosen,
             seed=seed,
-            refine=refine,
+            recovery=recovery,
             command=command_line(),
             on_photo=lambda word, number: click.echo(
                 f"{word}: photo {number + 1} of {len(samples)}", err=True

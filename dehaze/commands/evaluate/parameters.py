@@ -71,11 +71,11 @@ def haze_kinds() -> Iterable[str]:
     return HAZE_KINDS
 
 
-def refinements() -> Iterable[str]:
+def recoveries() -> Iterable[str]:
     """Names of the ways to bring a result to the photo's own size."""
-    from dehaze.recovery.recover import REFINEMENTS
+    from dehaze.recovery.recover import RECOVERIES
 
-    return REFINEMENTS
+    return RECOVERIES
 
 
 def output_option(written: str) -> Callable[[_Command], _Command]:

@@ -111,7 +111,7 @@ def pie_bench(
                     sample.kind,
                     sample.target,
                     sample.mask,
-                    _pictures(sample, made, pipe, settings, blend, {"steps": steps}),
+                    _pictures(sample, made, pipe, settings, blend, {"num_inference_steps": steps}),
                 )
                 for sample in samples
             ],
@@ -151,7 +151,7 @@ def _pictures(
         if pipe is not None:
             chosen = replace(settings, blend=sample.blended) if blend else settings
             edited = pipe(
-                source, sample.source, sample.target, chosen, refine="none", **inverting
+                source, sample.source, sample.target, chosen, recovery="none", **inverting
             ).image
             result = result.with_suffix(".png")
             result.parent.mkdir(parents=True, exist_ok=True)

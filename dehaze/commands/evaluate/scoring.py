@@ -14,7 +14,7 @@ from dehaze.commands.evaluate.parameters import (
     Size,
     command_line,
     output_option,
-    refinements,
+    recoveries,
 )
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _OPTIONS = (
         metavar="METHOD",
         help=(
             "A row of the table; may be repeated. dcp, cap, clahe, darktable; ours, or "
-            "ours:solver=NAME,refine=NAME,steps=N,model=M; folder:NAME=PATH for results made "
+            "ours:solver=NAME,recovery=NAME,steps=N,model=M; folder:NAME=PATH for results made "
             "elsewhere. The hazy input and dcp always stand beside."
         ),
     ),
@@ -125,8 +125,8 @@ _OPTIONS = (
         help="For ours.  [default: the model's]",
     ),
     click.option(
-        "--refine",
-        type=RegistryChoice(refinements),
+        "--recovery",
+        type=RegistryChoice(recoveries),
         default="calibrated",
         show_default=True,
         metavar="NAME",
