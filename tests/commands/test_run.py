@@ -22,7 +22,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import dehaze
-from dehaze.batch import JOURNAL_NAME, LOCK_NAME, work
+from dehaze.batch import JOURNAL_NAME, LOCK_NAME
+from dehaze.batch import worker as work
 from dehaze.batch.journal import Journal
 from dehaze.commands import main
 from dehaze.commands import run as module
