@@ -15,17 +15,17 @@ from dehaze.datasets.pairing import (
     SizeMismatchError,
 )
 from dehaze.datasets.registry import (
+    DATASETS,
     BenchmarkDataset,
     Dataset,
     DatasetNotFoundError,
-    get_dataset,
-    list_datasets,
     open_dataset,
     register_dataset,
 )
 from dehaze.datasets.rendered import render_dataset
 
 __all__ = [
+    "DATASETS",
     "BenchmarkDataset",
     "Dataset",
     "DatasetNotFoundError",
@@ -35,9 +35,7 @@ __all__ = [
     "OddityKind",
     "Sample",
     "SizeMismatchError",
-    "get_dataset",
     "haze4k",
-    "list_datasets",
     "ntire",
     "open_dataset",
     "open_folder",

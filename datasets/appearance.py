@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from dehaze.datasets.synthesis import render_haze, smooth_noise
 from dehaze.recovery.scattering import scatter
+from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
 Rendering = Callable[[Array, np.random.Generator], Array]
@@ -46,7 +47,7 @@ class RenderedAppearance:
     Attributes:
         picture: float32 (H, W, 3) in [0, 1].
         clear: float32 (H, W, 3) in [0, 1], the photo that was given.
-        word: a key of ``APPEARANCES``.
+        word: a name of ``APPEARANCES``.
         prompt: the plain prompt with the word in it.
     """
 
@@ -133,18 +134,17 @@ def _flakes(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     return np.asarray(np.clip(dots, 0.0, 1.0))
 
 
-APPEARANCES: dict[str, Appearance] = {
-    appearance.word: appearance
-    for appearance in (
-        Appearance("haze", "a photo with haze", _haze),
-        Appearance("night", "a photo at night", _night),
-        Appearance("sunset", "a photo at sunset", _sunset),
-        Appearance("snow", "a photo with snow", _snow),
-        Appearance("rain", "a photo with rain", _rain),
-        Appearance("black and white", "a photo in black and white", _black_and_white),
-        Appearance("blur", "a photo with blur", _blur),
-    )
-}
+APPEARANCES: Registry[Appearance] = Registry("appearance")
+for _appearance in (
+    Appearance("haze", "a photo with haze", _haze),
+    Appearance("night", "a photo at night", _night),
+    Appearance("sunset", "a photo at sunset", _sunset),
+    Appearance("snow", "a photo with snow", _snow),
+    Appearance("rain", "a photo with rain", _rain),
+    Appearance("black and white", "a photo in black and white", _black_and_white),
+    Appearance("blur", "a photo with blur", _blur),
+):
+    APPEARANCES.register(_appearance.word, _appearance)
 
 
 def render_appearance(clear: Array, word: str, rng: np.random.Generator) -> RenderedAppearance:
@@ -152,14 +152,12 @@ def render_appearance(clear: Array, word: str, rng: np.random.Generator) -> Rend
 
     Args:
         clear: float32 (H, W, 3) in [0, 1].
-        word: a key of ``APPEARANCES``.
+        word: a name of ``APPEARANCES``.
         rng: the only source of chance: the same generator state gives the same picture.
 
     Raises:
-        ValueError: an unknown word.
+        UnknownNameError: an unknown word.
     """
-    if word not in APPEARANCES:
-        raise ValueError(f"unknown appearance {word!r}: there are {', '.join(APPEARANCES)}")
-    appearance = APPEARANCES[word]
+    appearance = APPEARANCES.get(word)
     picture = np.clip(appearance.render(clear, rng), 0.0, 1.0).astype(np.float32)
     return RenderedAppearance(picture, clear, word, appearance.prompt)

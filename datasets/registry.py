@@ -10,6 +10,7 @@ from typing import ClassVar
 
 from dehaze.datasets.pairing import Oddity, OddityKind, Sample, list_images, pair
 from dehaze.errors import DehazeError
+from dehaze.registry import Registry
 
 # The spellings under which the sets and their repackaged copies keep their folders.
 HAZY_FOLDERS = ("hazy", "haze", "input", "IN")
@@ -186,7 +187,7 @@ def subfolder(folder: Path, names: tuple[str, ...]) -> Path | None:
     return next((present[name.lower()] for name in names if name.lower() in present), None)
 
 
-_REGISTRY: dict[str, type[BenchmarkDataset]] = {}
+DATASETS: Registry[type[BenchmarkDataset]] = Registry("data set")
 
 
 def register_dataset(dataset: type[BenchmarkDataset]) -> type[BenchmarkDataset]:
@@ -195,37 +196,18 @@ def register_dataset(dataset: type[BenchmarkDataset]) -> type[BenchmarkDataset]:
     Raises:
         ValueError: the name is taken.
     """
-    if dataset.name in _REGISTRY:
-        raise ValueError(f"a data set named {dataset.name!r} is registered already")
-    _REGISTRY[dataset.name] = dataset
-    return dataset
-
-
-def list_datasets() -> list[str]:
-    """The names of all registered data sets."""
-    return list(_REGISTRY)
-
-
-def get_dataset(name: str) -> type[BenchmarkDataset]:
-    """The data set of a name.
-
-    Raises:
-        KeyError: there is none; the message names them all.
-    """
-    if name not in _REGISTRY:
-        raise KeyError(f"no data set is named {name!r}; there are {', '.join(_REGISTRY)}")
-    return _REGISTRY[name]
+    return DATASETS.register(dataset.name, dataset)
 
 
 def open_dataset(name: str, root: Path | str) -> Dataset:
     """Open a registered data set below a folder.
 
     Args:
-        name: one of ``list_datasets()``.
+        name: one of ``DATASETS.names()``.
         root: the folder that holds it.
 
     Raises:
-        KeyError: no data set has that name.
+        UnknownNameError: no data set has that name.
         DatasetNotFoundError: it is not there.
     """
-    return get_dataset(name).open(Path(root))
+    return DATASETS.get(name).open(Path(root))

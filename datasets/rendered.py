@@ -25,7 +25,7 @@ def render_dataset(
     Args:
         clear: clear pictures, as ``open_photo_folder`` gives them.
         folder: where ``hazy/``, ``gt/`` and ``trans/`` are written.
-        kind: a key of ``dehaze.datasets.synthesis.HAZE_KINDS``.
+        kind: a name of ``dehaze.datasets.synthesis.HAZE_KINDS``.
         seed: of the haze.
         limit: at most so many pictures, evenly spread; None for all.
 

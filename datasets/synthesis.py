@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.recovery.scattering import scatter
+from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
 
@@ -36,13 +37,15 @@ class HazeKind:
     patchiness: float
 
 
-HAZE_KINDS: dict[str, HazeKind] = {
+HAZE_KINDS: Registry[HazeKind] = Registry("kind of haze")
+for _name, _kind in {
     "haze": HazeKind((0.10, 0.95), (0.70, 1.0), (1.0, 1.0, 1.0), 0.02, 0.15),
     "fog": HazeKind((0.30, 0.95), (0.70, 1.0), (1.0, 1.0, 1.0), 0.015, 0.3),
     "mist": HazeKind((0.10, 0.60), (0.65, 0.95), (0.97, 0.99, 1.0), 0.02, 0.4),
     "smog": HazeKind((0.20, 0.90), (0.55, 0.90), (1.0, 0.94, 0.82), 0.04, 0.15),
     "smoke": HazeKind((0.20, 0.90), (0.45, 0.90), (1.0, 0.99, 0.98), 0.03, 0.9),
-}
+}.items():
+    HAZE_KINDS.register(_name, _kind)
 
 DENSITY_WORDS: dict[str, tuple[float, float]] = {
     "faint": (0.04, 0.20),
@@ -219,7 +222,7 @@ def render_haze(
     Args:
         clear: J, float32 (H, W, 3) in [0, 1].
         rng: the only source of chance: the same generator state gives the same haze.
-        kind: a key of ``HAZE_KINDS``.
+        kind: a name of ``HAZE_KINDS``.
         density: mean of 1 - t, in [0, 1); drawn within the kind's bounds when None.
         depth: float32 (H, W), positive; made up by ``pseudo_depth`` when None.
         homogeneous: whether the veil depends on depth alone; left to the kind's odds when None.
@@ -229,9 +232,7 @@ def render_haze(
 
     Source: Koschmieder 1924; Narasimhan and Nayar, "Vision and the Atmosphere", 2002.
     """
-    if kind not in HAZE_KINDS:
-        raise ValueError(f"unknown kind of haze {kind!r}: there are {', '.join(HAZE_KINDS)}")
-    look = HAZE_KINDS[kind]
+    look = HAZE_KINDS.get(kind)
     if density is None:
         # The middle densities are the common ones: a bell over the kind's bounds.
         low, high = look.density

@@ -23,6 +23,7 @@ from dehaze.inversion import InversionResult
 from dehaze.photos import write_bytes
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.edit import EditPipeline, EditSettings
+from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
 
@@ -67,49 +68,45 @@ _CONTROLLED = {"cross_replace_steps": 0.8, "self_replace_steps": 0.4}
 _FREE = {"cross_replace_steps": 0.0, "self_replace_steps": 0.0}
 _GUIDED = EditSettings(control="refine", guidance_scale=1.5)
 
-METHODS: dict[str, EditMethod] = {
-    method.name: method
-    for method in (
-        EditMethod("swap", "remove", swap=_CONTROLLED),
-        EditMethod("swap, no control", "remove", swap=_FREE),
-        EditMethod("refine", "remove", EditSettings(control="refine")),
+METHODS: Registry[EditMethod] = Registry("method of editing")
+for _method in (
+    EditMethod("swap", "remove", swap=_CONTROLLED),
+    EditMethod("swap, no control", "remove", swap=_FREE),
+    EditMethod("refine", "remove", EditSettings(control="refine")),
+    EditMethod(
+        "refine, no control",
+        "remove",
+        EditSettings(control="refine", cross_replace_steps=0.0, self_replace_steps=0.0),
+    ),
+    _weighed(0.0),
+    _weighed(-1.0),
+    EditMethod("refine, strength 1.3", "remove", EditSettings(control="refine", strength=1.3)),
+    EditMethod(
+        "refine, strength 1.3 fresh",
+        "remove",
+        EditSettings(control="refine", strength=1.3, fresh_source=True),
+    ),
+    EditMethod("refine, guidance 1.5", "remove", _GUIDED),
+    *(
         EditMethod(
-            "refine, no control",
+            f"refine, guidance 1.5, {mode}",
             "remove",
-            EditSettings(control="refine", cross_replace_steps=0.0, self_replace_steps=0.0),
-        ),
-        _weighed(0.0),
-        _weighed(-1.0),
-        EditMethod("refine, strength 1.3", "remove", EditSettings(control="refine", strength=1.3)),
-        EditMethod(
-            "refine, strength 1.3 fresh",
-            "remove",
-            EditSettings(control="refine", strength=1.3, fresh_source=True),
-        ),
-        EditMethod("refine, guidance 1.5", "remove", _GUIDED),
-        *(
-            EditMethod(
-                f"refine, guidance 1.5, {mode}",
-                "remove",
-                EditSettings(control="refine", guidance_scale=1.5, mode=mode),
-            )
-            for mode in ("null-text", "negative-prompt", "direct")
-        ),
-        EditMethod("replace", "replace", EditSettings(control="replace")),
-    )
-}
+            EditSettings(control="refine", guidance_scale=1.5, mode=mode),
+        )
+        for mode in ("null-text", "negative-prompt", "direct")
+    ),
+    EditMethod("replace", "replace", EditSettings(control="replace")),
+):
+    METHODS.register(_method.name, _method)
 
 
 def get_methods(names: Sequence[str]) -> list[EditMethod]:
     """The methods of some names, all of them for none.
 
     Raises:
-        AppearanceError: a name is unknown; the message lists those there are.
+        UnknownNameError: a name is unknown; the message lists those there are.
     """
-    unknown = [name for name in names if name not in METHODS]
-    if unknown:
-        raise AppearanceError(f"unknown method {unknown[0]!r}: there are {'; '.join(METHODS)}")
-    return [METHODS[name] for name in names or METHODS]
+    return [METHODS.get(name) for name in names or METHODS.names()]
 
 
 @dataclass(frozen=True)
@@ -119,7 +116,7 @@ class AppearanceScore:
     Attributes:
         word: that was rendered.
         task: "remove" or "replace".
-        method: a key of ``METHODS``, or ``UNTOUCHED``.
+        method: a name of ``METHODS``, or ``UNTOUCHED``.
         photo: number of the photo.
         psnr: of the result against the answer, at the photo's own size, rounded to 8 bits, in dB.
         ssim: likewise, "wang".
@@ -154,7 +151,7 @@ def score_photo(
     Args:
         pipeline: with the model.
         clear: float32 (H, W, 3) in [0, 1].
-        word: a key of ``APPEARANCES``, to be removed or replaced.
+        word: a name of ``APPEARANCES``, to be removed or replaced.
         other: another one, which takes its place.
         methods: the edits.
         photo: number of the photo, which with ``seed`` decides the renderings.
@@ -188,7 +185,7 @@ def score_photo(
     tasks = dict.fromkeys(method.task for method in methods)
     scores = [score(UNTOUCHED, task, given, 0) for task in tasks]
     for method in methods:
-        target = APPEARANCES[other].prompt if method.task == "replace" else CLEAR_PROMPT
+        target = APPEARANCES.get(other).prompt if method.task == "replace" else CLEAR_PROMPT
         result, nfe = _edit(pipeline, given, inversion, word, target, method, recovery)
         scores.append(score(method.name, method.task, result, nfe))
     return scores
@@ -203,7 +200,7 @@ def _edit(
     method: EditMethod,
     recovery: str,
 ) -> tuple[Array, int]:
-    source = APPEARANCES[word].prompt
+    source = APPEARANCES.get(word).prompt
     if method.swap is not None:
         swapped = DehazePipeline.sharing(pipeline)(
             photo, source, word, inversion=inversion, recovery=recovery, **method.swap
@@ -227,7 +224,7 @@ def _eight_bits(picture: Array) -> NDArray[np.float64]:
 
 
 def _rng(seed: int, photo: int, word: str) -> np.random.Generator:
-    return np.random.default_rng([seed, photo, list(APPEARANCES).index(word)])
+    return np.random.default_rng([seed, photo, APPEARANCES.names().index(word)])
 
 
 @dataclass(frozen=True)
@@ -338,13 +335,14 @@ def evaluate_appearance(
     """Scores every edit of every photo under every word; the next word is the one to replace by.
 
     Raises:
-        AppearanceError: a word is unknown, or there is none.
+        AppearanceError: no word, or no photo.
+        UnknownNameError: a word is unknown.
     """
-    unknown = [word for word in words if word not in APPEARANCES]
-    if unknown or not words or not photos:
-        cause = f"unknown word {unknown[0]!r}" if unknown else "no word or no photo"
-        raise AppearanceError(f"{cause}: there are {', '.join(APPEARANCES)}")
-    every = list(APPEARANCES)
+    if not words or not photos:
+        raise AppearanceError("no word or no photo to evaluate")
+    for word in words:
+        APPEARANCES.get(word)
+    every = APPEARANCES.names()
     scores: list[AppearanceScore] = []
     for word in words:
         other = every[(every.index(word) + 1) % len(every)]

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.eval import metrics
+from dehaze.registry import Registry
 
 PROTOCOL_NAME = "dehaze-bench v1"
 
@@ -41,56 +42,50 @@ class Variant:
     unrounded: bool = False
 
 
-SSIM_VARIANTS: dict[str, Variant] = {
-    variant.name: variant
-    for variant in (
-        Variant(
-            "wang",
-            "11x11 Gaussian, population covariance, valid region, mean of RGB",
-            "Wang et al. 2004; the protocol's own",
-            metrics.ssim_wang,
-        ),
-        Variant(
-            "dehazeformer",
-            "unrounded, average-pooled by max(1, round(min(H, W) / 256)), then as wang",
-            "DehazeFormer, gUNet, MixDehazeNet, ConvIR",
-            metrics.ssim_dehazeformer,
-            unrounded=True,
-        ),
-        Variant(
-            "ffa", "11x11 Gaussian with zero padding, mean of RGB", "FFA-Net", metrics.ssim_ffa
-        ),
-        Variant(
-            "skimage7",
-            "7x7 uniform window, sample covariance, mean of RGB",
-            "Dehamer, PromptIR",
-            metrics.ssim_skimage7,
-        ),
-        Variant(
-            "y",
-            "as wang on BT.601 luma in [16, 235]",
-            "restoration papers that score luma",
-            metrics.ssim_y,
-        ),
-        Variant(
-            "d4", "BT.709 grey, uniform 51x51 window, sample covariance", "D4", metrics.ssim_d4
-        ),
-    )
-}
+SSIM_VARIANTS: Registry[Variant] = Registry("way to compute SSIM")
+for _variant in (
+    Variant(
+        "wang",
+        "11x11 Gaussian, population covariance, valid region, mean of RGB",
+        "Wang et al. 2004; the protocol's own",
+        metrics.ssim_wang,
+    ),
+    Variant(
+        "dehazeformer",
+        "unrounded, average-pooled by max(1, round(min(H, W) / 256)), then as wang",
+        "DehazeFormer, gUNet, MixDehazeNet, ConvIR",
+        metrics.ssim_dehazeformer,
+        unrounded=True,
+    ),
+    Variant("ffa", "11x11 Gaussian with zero padding, mean of RGB", "FFA-Net", metrics.ssim_ffa),
+    Variant(
+        "skimage7",
+        "7x7 uniform window, sample covariance, mean of RGB",
+        "Dehamer, PromptIR",
+        metrics.ssim_skimage7,
+    ),
+    Variant(
+        "y",
+        "as wang on BT.601 luma in [16, 235]",
+        "restoration papers that score luma",
+        metrics.ssim_y,
+    ),
+    Variant("d4", "BT.709 grey, uniform 51x51 window, sample covariance", "D4", metrics.ssim_d4),
+):
+    SSIM_VARIANTS.register(_variant.name, _variant)
 
-PSNR_VARIANTS: dict[str, Variant] = {
-    variant.name: variant
-    for variant in (
-        Variant("rgb", "over RGB", "most dehazing papers", metrics.psnr_rgb),
-        Variant(
-            "y601",
-            "on BT.601 luma in [16, 235]",
-            "restoration papers that score luma",
-            metrics.psnr_y601,
-        ),
-        Variant("yiq", "on YIQ luma in [0, 255]", "pyiqa's psnry", metrics.psnr_yiq),
-    )
-}
+PSNR_VARIANTS: Registry[Variant] = Registry("way to compute PSNR")
+for _variant in (
+    Variant("rgb", "over RGB", "most dehazing papers", metrics.psnr_rgb),
+    Variant(
+        "y601",
+        "on BT.601 luma in [16, 235]",
+        "restoration papers that score luma",
+        metrics.psnr_y601,
+    ),
+    Variant("yiq", "on YIQ luma in [0, 255]", "pyiqa's psnry", metrics.psnr_yiq),
+):
+    PSNR_VARIANTS.register(_variant.name, _variant)
 
 
 @dataclass(frozen=True)
@@ -137,9 +132,8 @@ class BenchProtocol:
     perceptual: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for name, variants in ((self.psnr, PSNR_VARIANTS), (self.ssim, SSIM_VARIANTS)):
-            if name not in variants:
-                raise ValueError(f"no variant is named {name!r}; there are {', '.join(variants)}")
+        PSNR_VARIANTS.get(self.psnr)
+        SSIM_VARIANTS.get(self.ssim)
         if self.crop_border < 0:
             raise ValueError(f"a border to crop must be 0 or more, not {self.crop_border}")
         if self.resize is not None and min(self.resize) < 1:
@@ -148,7 +142,7 @@ class BenchProtocol:
     @property
     def scores_unrounded(self) -> bool:
         """Whether values between the 256 levels are scored."""
-        return self.unrounded or SSIM_VARIANTS[self.ssim].unrounded
+        return self.unrounded or SSIM_VARIANTS.get(self.ssim).unrounded
 
     @property
     def label(self) -> str:
@@ -203,8 +197,8 @@ class BenchProtocol:
             inner = slice(self.crop_border, -self.crop_border)
             output, clear = output[inner, inner], clear[inner, inner]
         return Scores(
-            psnr=PSNR_VARIANTS[self.psnr].compute(output, clear),
-            ssim=SSIM_VARIANTS[self.ssim].compute(output, clear),
+            psnr=PSNR_VARIANTS.get(self.psnr).compute(output, clear),
+            ssim=SSIM_VARIANTS.get(self.ssim).compute(output, clear),
             ciede2000=metrics.ciede2000(output, clear),
             mse=metrics.mean_squared_error(output, clear),
         )

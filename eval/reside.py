@@ -30,7 +30,7 @@ def open_subsets(
         limit: at most so many images of each, evenly spread; None for all.
 
     Raises:
-        KeyError: a name is not registered.
+        UnknownNameError: a name is not registered.
         DatasetNotFoundError: a data set is not there.
     """
     datasets = [open_dataset(name, root) for name in subsets]

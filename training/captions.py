@@ -240,7 +240,7 @@ class Caption:
 
 def hazy_caption(rng: np.random.Generator) -> Caption:
     """A caption that names a haze, with or without its density."""
-    kinds = list(HAZE_KINDS)
+    kinds = HAZE_KINDS.names()
     kind = "haze" if rng.random() < 0.6 else kinds[int(rng.integers(len(kinds)))]
     subject = SUBJECTS[int(rng.integers(len(SUBJECTS)))]
     if rng.random() < 0.12:
@@ -259,7 +259,7 @@ def hazy_caption(rng: np.random.Generator) -> Caption:
 
 def appearance_caption(word: str, rng: np.random.Generator) -> Caption:
     """A caption that names an appearance: the plain prompt, or one with a subject."""
-    prompt = APPEARANCES[word].prompt
+    prompt = APPEARANCES.get(word).prompt
     if rng.random() < 0.5:
         subject = SUBJECTS[int(rng.integers(len(SUBJECTS)))]
         prompt = prompt.replace("a photo", f"a photo of a {subject}")
@@ -276,5 +276,12 @@ def vocabulary() -> list[str]:
     """Every word that is one token of the bundled tokenizer, sorted."""
     phrases = " ".join((*_PHRASES, *_ADJECTIVE_PHRASES, *_CLEAR_PHRASES))
     plain = phrases.replace("{haze}", " ").replace("{subject}", " ").split()
-    words = {*plain, *SUBJECTS, *FURTHER_WORDS, *HAZE_KINDS, *ADJECTIVES.values(), *DENSITY_WORDS}
+    words = {
+        *plain,
+        *SUBJECTS,
+        *FURTHER_WORDS,
+        *HAZE_KINDS.names(),
+        *ADJECTIVES.values(),
+        *DENSITY_WORDS,
+    }
     return sorted(words)

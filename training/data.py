@@ -176,7 +176,7 @@ def _draw_haze(
     clear = draw_clear(photos, size, rng)
     if rng.random() < 0.6:
         clear = with_overcast_sky(clear, rng)
-    kinds = list(HAZE_KINDS)
+    kinds = HAZE_KINDS.names()
     density: float | None = None
     if rng.random() < 0.5:
         caption = Caption("a photo with haze", "haze", "haze")

@@ -13,7 +13,7 @@ def clear() -> Array:
     return np.clip(cv2.resize(coarse, (144, 96), interpolation=cv2.INTER_CUBIC), 0.0, 1.0)
 
 
-@pytest.mark.parametrize("word", APPEARANCES)
+@pytest.mark.parametrize("word", APPEARANCES.names())
 def test_a_rendering_is_a_photo_and_repeats_under_its_seed(clear: Array, word: str) -> None:
     one, again = (render_appearance(clear, word, np.random.default_rng(3)) for _ in range(2))
     assert one.picture.shape == clear.shape
@@ -27,7 +27,7 @@ def test_a_rendering_is_a_photo_and_repeats_under_its_seed(clear: Array, word: s
 
 def test_each_word_does_what_its_procedure_says(clear: Array) -> None:
     rng = np.random.default_rng(0)
-    looks = {word: render_appearance(clear, word, rng).picture for word in APPEARANCES}
+    looks = {word: render_appearance(clear, word, rng).picture for word in APPEARANCES.names()}
     light = {word: float((picture**2.2).mean()) for word, picture in looks.items()}
     plain = float((clear**2.2).mean())
     assert light["night"] < 0.2 * plain

@@ -27,7 +27,7 @@ def scene(height: int = 32, width: int = 48) -> Array:
     return np.random.default_rng(0).random((height, width, 3)).astype(np.float32)
 
 
-@pytest.mark.parametrize("kind", list(HAZE_KINDS))
+@pytest.mark.parametrize("kind", HAZE_KINDS.names())
 @pytest.mark.parametrize("density", [0.1, 0.5, 0.9])
 def test_the_truth_explains_the_picture(kind: str, density: float) -> None:
     rendered = render_haze(scene(), np.random.default_rng(1), kind=kind, density=density)

@@ -24,6 +24,7 @@ from dehaze.eval.appearance import (
 )
 from dehaze.eval.metrics import psnr_rgb, ssim_wang
 from dehaze.pipelines.edit import EditPipeline, EditSettings
+from dehaze.registry import UnknownNameError
 
 Array = NDArray[np.float32]
 
@@ -51,7 +52,7 @@ def test_every_method_is_scored_against_the_right_answer(
     scores = score_photo(
         pipe, photo, "night", "sunset", methods, photo=3, seed=5, recovery="affine"
     )
-    assert edited == ["a photo", APPEARANCES["sunset"].prompt]
+    assert edited == ["a photo", APPEARANCES.get("sunset").prompt]
     rows = {(score.task, score.method): score for score in scores}
     assert list(rows) == [
         ("remove", UNTOUCHED), ("replace", UNTOUCHED), ("remove", "perfect"), ("replace", "other")
@@ -76,14 +77,14 @@ def test_every_method_is_scored_against_the_right_answer(
 
 
 def test_every_method_edits(pipe: EditPipeline, photo: Array) -> None:
-    methods = list(METHODS.values())
+    methods = list(METHODS)
     scores = score_photo(pipe, photo, "snow", "rain", methods, photo=0, seed=0, recovery="affine")
     alone = {score.task: score.psnr for score in scores if score.method == UNTOUCHED}
     edited = [score for score in scores if score.method != UNTOUCHED]
-    assert [score.method for score in edited] == list(METHODS)
+    assert [score.method for score in edited] == METHODS.names()
     for score in edited:
         assert score.psnr != alone[score.task]
-        method = METHODS[score.method]
+        method = METHODS.get(score.method)
         plain = method.swap is not None or method.settings == EditSettings(control="refine")
         assert score.nfe == 4 if plain else score.nfe >= 4
     # Without control nothing holds the result to the photo.
@@ -127,11 +128,11 @@ def test_means_and_wins_by_hand(tmp_path: Path) -> None:
 
 
 def test_what_there_is_not_is_named(pipe: EditPipeline, photo: Array) -> None:
-    with pytest.raises(AppearanceError, match=r"magic.*swap; swap, no control; refine"):
+    with pytest.raises(UnknownNameError, match=r"magic.*swap, swap, no control, refine"):
         get_methods(["magic"])
-    assert get_methods([]) == list(METHODS.values())
+    assert get_methods([]) == list(METHODS)
     settings: dict[str, Any] = {"methods": [], "seed": 0, "recovery": "none", "command": "c"}
-    with pytest.raises(AppearanceError, match=r"hail.*haze, night"):
+    with pytest.raises(UnknownNameError, match=r"hail.*haze, night"):
         evaluate_appearance(pipe, [photo], words=["hail"], **settings)
     with pytest.raises(AppearanceError, match="no photo"):
         evaluate_appearance(pipe, [], words=["haze"], **settings)

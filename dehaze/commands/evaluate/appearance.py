@@ -16,6 +16,7 @@ from dehaze.commands.evaluate.parameters import (
     output_option,
     recoveries,
 )
+from dehaze.errors import DehazeError
 
 
 @click.command(short_help="Score edits of words with a known answer.")
@@ -63,15 +64,12 @@ def appearance(
     procedures, so the answer is known: the clear picture, or the picture under the other word.
     """
     quiet_libraries()
-    from dehaze.datasets import DatasetNotFoundError, open_photo_folder, read_rgb
+    from dehaze.datasets import open_photo_folder, read_rgb
     from dehaze.datasets.appearance import APPEARANCES
-    from dehaze.eval.appearance import AppearanceError, evaluate_appearance, get_methods
-    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.inversion import NonFiniteError
-    from dehaze.photos import PhotoError
+    from dehaze.eval.appearance import evaluate_appearance, get_methods
+    from dehaze.eval.methods import PipelineOptions, load_pipeline
     from dehaze.pipelines.base import as_pixels
     from dehaze.pipelines.edit import EditPipeline
-    from dehaze.prompts import WordError
 
     try:
         chosen = get_methods(methods)
@@ -80,7 +78,7 @@ def appearance(
         table = evaluate_appearance(
             EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device))),
             [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples],
-            words=words or tuple(APPEARANCES),
+            words=words or tuple(APPEARANCES.names()),
             methods=chosen,
             seed=seed,
             recovery=recovery,
@@ -91,13 +89,6 @@ def appearance(
         )
         click.echo(table.markdown())
         written = table.write(output)
-    except (
-        AppearanceError,
-        DatasetNotFoundError,
-        MethodError,
-        NonFiniteError,
-        PhotoError,
-        WordError,
-    ) as error:
+    except DehazeError as error:
         raise CommandError(str(error)) from error
     click.echo(f"Written: {', '.join(map(str, written))}", err=True)

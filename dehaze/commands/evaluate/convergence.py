@@ -15,6 +15,7 @@ from dehaze.commands.evaluate.parameters import (
     model_option,
     output_option,
 )
+from dehaze.errors import DehazeError
 
 
 @click.command(short_help="Hold residuals and bounds against exact steps.")
@@ -39,12 +40,11 @@ def convergence(
     costs beside Picard, and whether the intra-path residual vanishes before the inter-path one.
     """
     quiet_libraries()
-    from dehaze.datasets import DatasetNotFoundError, open_photo_folder, read_rgb
-    from dehaze.eval.inversion import InversionEvaluationError, import_figure
-    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
+    from dehaze.datasets import open_photo_folder, read_rgb
+    from dehaze.eval.inversion import import_figure
+    from dehaze.eval.methods import PipelineOptions, load_pipeline
     from dehaze.eval.steps import draw_order, study_steps, study_table
-    from dehaze.inversion import NonFiniteError
-    from dehaze.photos import PhotoError, write_bytes
+    from dehaze.photos import write_bytes
     from dehaze.pipelines.base import as_pixels
 
     try:
@@ -59,13 +59,6 @@ def convergence(
         output.mkdir(parents=True, exist_ok=True)
         write_bytes(output / "convergence.md", text.encode())
         write_bytes(output / "convergence.png", draw_order(studies))
-    except (
-        DatasetNotFoundError,
-        InversionEvaluationError,
-        MethodError,
-        NonFiniteError,
-        PhotoError,
-        ValueError,
-    ) as error:
+    except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
     click.echo(f"Written: {output / 'convergence.md'}, {output / 'convergence.png'}", err=True)

@@ -10,6 +10,7 @@ import click
 from dehaze.commands import CommandError, RegistryChoice
 from dehaze.commands.evaluate.parameters import haze_kinds
 from dehaze.commands.evaluate.scoring import score_methods, scoring_options
+from dehaze.errors import DehazeError
 
 
 @click.command(short_help="Score methods on a folder of pictures.")
@@ -44,14 +45,12 @@ def folder(
     known transmission and airlight is rendered over them, and the haze maps are scored, too.
     """
     from dehaze.datasets import (
-        DatasetNotFoundError,
         open_folder,
         open_paired_folder,
         open_photo_folder,
         render_dataset,
     )
     from dehaze.eval.runner import EvaluationSet
-    from dehaze.photos import PhotoError
 
     if gt is not None and render is not None:
         raise click.UsageError("--gt names the truth of hazy pictures, --render makes hazy ones.")
@@ -66,7 +65,7 @@ def folder(
             )
         else:
             dataset = open_folder(pictures) if gt is None else open_paired_folder(pictures, gt)
-    except (DatasetNotFoundError, PhotoError) as error:
+    except DehazeError as error:
         raise CommandError(str(error)) from error
     samples = dataset.samples if limit is None else dataset.spread(limit)
     context.exit(score_methods((EvaluationSet(dataset, samples),), **choices))

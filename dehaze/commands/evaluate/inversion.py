@@ -16,6 +16,7 @@ from dehaze.commands.evaluate.parameters import (
     model_option,
     output_option,
 )
+from dehaze.errors import DehazeError
 
 
 @click.command(short_help="Reconstruct pictures, solver by solver.")
@@ -76,21 +77,17 @@ def inversion(
     """
     quiet_libraries()
     from dehaze.datasets import (
-        DatasetNotFoundError,
         open_photo_folder,
         read_rgb,
         render_dataset,
     )
     from dehaze.eval.inversion import (
-        InversionEvaluationError,
         evaluate_inversion,
         import_figure,
         parse_inversion_method,
     )
-    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.eval.perceptual import PerceptualMetricError, load_perceptual_metric
-    from dehaze.inversion import NonFiniteError
-    from dehaze.photos import PhotoError
+    from dehaze.eval.methods import PipelineOptions, load_pipeline
+    from dehaze.eval.perceptual import load_perceptual_metric
     from dehaze.pipelines.base import as_pixels
 
     try:
@@ -121,14 +118,6 @@ def inversion(
         )
         click.echo(table.markdown())
         written = table.write(output)
-    except (
-        DatasetNotFoundError,
-        InversionEvaluationError,
-        MethodError,
-        NonFiniteError,
-        PerceptualMetricError,
-        PhotoError,
-        ValueError,
-    ) as error:
+    except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
     click.echo(f"Written: {', '.join(map(str, written))}", err=True)

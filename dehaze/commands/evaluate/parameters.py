@@ -68,7 +68,7 @@ def haze_kinds() -> Iterable[str]:
     """Names of the kinds of haze that can be rendered."""
     from dehaze.datasets.synthesis import HAZE_KINDS
 
-    return HAZE_KINDS
+    return HAZE_KINDS.names()
 
 
 def recoveries() -> Iterable[str]:

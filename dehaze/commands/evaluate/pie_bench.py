@@ -15,6 +15,7 @@ from dehaze.commands.evaluate.parameters import (
     model_option,
     output_option,
 )
+from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
     from dehaze.datasets.pie_bench import EditSample
@@ -86,11 +87,9 @@ def pie_bench(
     Exit code: 0, all edits were scored; 1, some failed and are named; 2, the command is wrong.
     """
     quiet_libraries()
-    from dehaze.datasets import DatasetNotFoundError
     from dehaze.datasets.pie_bench import open_pie_bench
-    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
+    from dehaze.eval.methods import PipelineOptions, load_pipeline
     from dehaze.eval.pie_bench import CLIP, DINO, load_metrics, score_edits
-    from dehaze.photos import PhotoError
     from dehaze.pipelines.edit import EditPipeline, EditSettings
 
     try:
@@ -122,7 +121,7 @@ def pie_bench(
         )
         click.echo(table.markdown())
         written = table.write(output)
-    except (DatasetNotFoundError, MethodError, PhotoError, ValueError) as error:
+    except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
     for line in table.failures:
         click.echo(f"dehaze: failed: {line}", err=True)

@@ -41,11 +41,12 @@ def reside(
     """Score methods on RESIDE, NTIRE's sets and Haze4K."""
     from dehaze.datasets import DatasetNotFoundError
     from dehaze.eval.reside import open_subsets
+    from dehaze.registry import UnknownNameError
 
     try:
         sets = open_subsets(root, subsets, limit)
-    except KeyError as error:
-        raise click.BadParameter(str(error.args[0]), param_hint="--subset") from error
+    except UnknownNameError as error:
+        raise click.BadParameter(str(error), param_hint="--subset") from error
     except DatasetNotFoundError as error:
         raise CommandError(str(error)) from error
     context.exit(score_methods(sets, **choices))

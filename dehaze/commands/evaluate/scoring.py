@@ -16,6 +16,7 @@ from dehaze.commands.evaluate.parameters import (
     output_option,
     recoveries,
 )
+from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
     from dehaze.eval.methods import Method, PipelineOptions
@@ -29,13 +30,13 @@ INTERRUPTED = 130
 def _ssim_variants() -> Iterable[str]:
     from dehaze.eval.protocol import SSIM_VARIANTS
 
-    return SSIM_VARIANTS
+    return SSIM_VARIANTS.names()
 
 
 def _psnr_variants() -> Iterable[str]:
     from dehaze.eval.protocol import PSNR_VARIANTS
 
-    return PSNR_VARIANTS
+    return PSNR_VARIANTS.names()
 
 
 def _solvers() -> Iterable[str]:
@@ -181,10 +182,10 @@ def score_methods(
         CommandError: the run cannot start.
     """
     quiet_libraries()
-    from dehaze.eval.methods import MethodError, PipelineOptions
+    from dehaze.eval.methods import PipelineOptions
     from dehaze.eval.protocol import BenchProtocol
     from dehaze.eval.results import markdown_table, result_files, write_results
-    from dehaze.eval.runner import EvaluationError, Runner
+    from dehaze.eval.runner import Runner
 
     protocol = BenchProtocol(psnr, ssim, unrounded, crop_border, resize, oracle, perceptual)
     paired = all(part.dataset.paired for part in sets)
@@ -202,7 +203,7 @@ def score_methods(
             overwrite=not resume,
         )
         evaluation = runner.run()
-    except (MethodError, EvaluationError) as error:
+    except DehazeError as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
         click.echo("dehaze: interrupted; the same command continues from here", err=True)
@@ -234,12 +235,12 @@ def _perceptual_metrics(
                 "name some, for instance --perceptual niqe (pip install 'dehaze[iqa]')"
             )
         return ()
-    from dehaze.eval.perceptual import PerceptualMetricError, load_perceptual_metric
+    from dehaze.eval.perceptual import load_perceptual_metric
 
     place = "cpu" if device == "auto" else device
     try:
         loaded = tuple(load_perceptual_metric(name, place) for name in protocol.perceptual)
-    except PerceptualMetricError as error:
+    except DehazeError as error:
         raise CommandError(str(error)) from error
     needing = [metric.name for metric in loaded if metric.full_reference]
     if needing and not paired:
