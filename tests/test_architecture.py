@@ -25,22 +25,25 @@ ALLOWED: dict[str, set[str]] = {
     "photos": set(),
     "recovery": set(),
     "models": {"inversion"},
-    "network": set(),
-    "inversion": {"network"},
+    "inversion": set(),
+    "network": {"inversion", "attention", "models"},
     "attention": {"prompts"},
     "priors": {"recovery"},
     "pipelines": {"network", "inversion", "attention", "prompts", "recovery", "models", "photos"},
     "batch": {
-        "attention", "eval", "photos", "inversion", "models", "pipelines", "priors", "prompts",
+        "attention", "eval", "photos", "inversion", "models", "network", "pipelines", "priors",
+        "prompts",
     },
     "report": {"batch", "photos"},
     "webui": {"batch", "photos", "pipelines", "report"},
     # The public API: the pipelines, the photo reader, and the model of the haze itself.
     "datasets": {"recovery", "photos"},
-    "eval": {"pipelines", "inversion", "datasets", "recovery", "photos", "models", "priors"},
+    "eval": {
+        "network", "pipelines", "inversion", "datasets", "recovery", "photos", "models", "priors",
+    },
     "commands": {
-        "attention", "batch", "datasets", "eval", "photos", "inversion", "models", "pipelines",
-        "priors", "prompts", "recovery", "report", "webui",
+        "attention", "batch", "datasets", "eval", "photos", "inversion", "models", "network",
+        "pipelines", "priors", "prompts", "recovery", "report", "webui",
     },
 }  # fmt: skip
 for room, allowed in ALLOWED.items():

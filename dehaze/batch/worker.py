@@ -160,7 +160,7 @@ class DiffusionWorker:
         """
         import torch
 
-        from dehaze.inversion import NonFiniteError
+        from dehaze.network import NonFiniteError
 
         try:
             return Dehazed(self._dehaze([photo])[0])

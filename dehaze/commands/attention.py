@@ -62,7 +62,7 @@ def attention(
     """
     quiet_libraries()
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.inversion import NonFiniteError
+    from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_bytes
     from dehaze.pipelines.edit import EditPipeline
     from dehaze.prompts import prompt_words

@@ -226,7 +226,8 @@ def edit(
         raise click.UsageError("the result would replace the photo: name another -o FILE.")
     quiet_libraries()
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.inversion import InversionResult, NonFiniteError
+    from dehaze.inversion import InversionResult
+    from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo
     from dehaze.pipelines.edit import EditPipeline, EditSettings
 

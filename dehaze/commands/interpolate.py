@@ -78,7 +78,7 @@ def interpolate(
     quiet_libraries()
     from dehaze.attention.sheets import sheet
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.inversion import NonFiniteError
+    from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_photo
     from dehaze.pipelines.edit import EditPipeline
 

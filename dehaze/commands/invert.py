@@ -154,7 +154,7 @@ def invert(
     from dehaze.datasets import DatasetNotFoundError, open_photo_folder
     from dehaze.eval.inversion import InversionEvaluationError, import_figure
     from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
-    from dehaze.inversion import NonFiniteError
+    from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError
     from dehaze.prompts import WordError
 

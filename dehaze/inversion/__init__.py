@@ -7,10 +7,9 @@ from dehaze.inversion.criteria import list_criteria
 from dehaze.inversion.denoising import denoise
 from dehaze.inversion.inverter import Inverter, best_at_equal_cost
 from dehaze.inversion.methods import get_method, list_methods
-from dehaze.inversion.network import NetworkFunction, NonFiniteError
 from dehaze.inversion.predictors import list_predictors
 from dehaze.inversion.relaxation import list_relaxations
-from dehaze.inversion.result import InversionResult, InversionTrace
+from dehaze.inversion.result import InversionResult, InversionTrace, NoiseNetwork
 from dehaze.inversion.schedule import DDIMTable, ScheduleError
 from dehaze.inversion.solvers import Solution
 
@@ -19,8 +18,7 @@ __all__ = [
     "InversionResult",
     "InversionTrace",
     "Inverter",
-    "NetworkFunction",
-    "NonFiniteError",
+    "NoiseNetwork",
     "ScheduleError",
     "Solution",
     "best_at_equal_cost",

@@ -10,8 +10,7 @@ from torch import Tensor
 
 from dehaze.inversion.denoising import denoise
 from dehaze.inversion.inverter import Inverter
-from dehaze.inversion.network import NetworkFunction
-from dehaze.inversion.result import InversionResult
+from dehaze.inversion.result import InversionResult, NoiseNetwork
 from dehaze.inversion.schedule import DDIMTable
 
 _STEPS = 2
@@ -33,9 +32,7 @@ class Adjustment:
 
 
 @torch.no_grad()
-def prompt_aware_adjustment(
-    table: DDIMTable, network: NetworkFunction, latents: Tensor
-) -> Adjustment:
+def prompt_aware_adjustment(table: DDIMTable, network: NoiseNetwork, latents: Tensor) -> Adjustment:
     """Two noising steps, two denoising steps, with the prompt.
 
     Noising is plain DDIM inversion, z_i = A_i z_{i-1} + B_i eps(z_{i-1}, i), denoising DDIM: what

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor
 
 from dehaze.inversion.methods import get_method
-from dehaze.inversion.network import NetworkFunction, evaluate_noise
-from dehaze.inversion.result import InversionResult
+from dehaze.inversion.result import InversionResult, NoiseNetwork
 
 
 def denoise(
     inversion: InversionResult,
-    network: NetworkFunction,
+    network: NoiseNetwork,
     *,
+    source_network: NoiseNetwork | None = None,
     strength: float | Tensor = 1.0,
     revise: Callable[[int, Tensor, Tensor], Tensor] = lambda i, latents, noise: latents,
     on_step: Callable[[int, Tensor], None] = lambda i, latents: None,
@@ -29,6 +29,8 @@ def denoise(
     Args:
         inversion: from ``Inverter.invert``.
         network: under the target prompt.
+        source_network: under the source prompt; takes eps_src at the latents of the way back
+            instead, for an evaluation more a step.
         strength: w, one number, or a map that broadcasts to (B, C, H, W).
         revise: what becomes of z_{i-1} after step i, from i, z_{i-1} and the step's eps.
         on_step: called with i and z_{i-1} after each step.
@@ -43,11 +45,11 @@ def denoise(
     untouched = not bool(torch.as_tensor(strength).any())
 
     def noise_at(z: Tensor, i: int, source: Tensor) -> Tensor:
+        if source_network is not None:
+            source = source_network(z, i, everyone)
         if untouched:
             return source
-        return source + strength * (
-            evaluate_noise(inversion.table, network, z, i, everyone) - source
-        )
+        return source + strength * (network(z, i, everyone) - source)
 
     def after_step(i: int, z: Tensor, noise: Tensor) -> Tensor:
         z = revise(i, z, noise)

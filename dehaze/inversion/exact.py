@@ -11,8 +11,13 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from dehaze.inversion.network import NetworkFunction, evaluate_noise
-from dehaze.inversion.result import AfterStep, BlendedNoise, InversionResult, InversionTrace
+from dehaze.inversion.result import (
+    AfterStep,
+    BlendedNoise,
+    InversionResult,
+    InversionTrace,
+    NoiseNetwork,
+)
 from dehaze.inversion.schedule import DDIMTable
 
 _EDICT_MIXING = 0.93
@@ -21,7 +26,7 @@ _BDIA_GAMMA = 0.96
 
 def edict_invert(
     table: DDIMTable,
-    network: NetworkFunction,
+    network: NoiseNetwork,
     latents: Tensor,
     depth: int,
     on_step: Callable[[int], None] = lambda i: None,
@@ -59,9 +64,9 @@ def edict_invert(
         x, y = _in_turn(x, y, i)
         y = (y - (1.0 - mixing) * x) / mixing
         x = (x - (1.0 - mixing) * y) / mixing
-        noise_of_y = evaluate_noise(table, network, x, i, everyone)
+        noise_of_y = network(x, i, everyone)
         y = table.inverse_step(y, noise_of_y, i)
-        noise_of_x = evaluate_noise(table, network, y, i, everyone)
+        noise_of_x = network(y, i, everyone)
         x = table.inverse_step(x, noise_of_x, i)
         for kept, pair in (
             (trajectories, _in_turn(x, y, i)),
@@ -110,7 +115,7 @@ def edict_denoise(
 
 def bdia_invert(
     table: DDIMTable,
-    network: NetworkFunction,
+    network: NoiseNetwork,
     latents: Tensor,
     depth: int,
     on_step: Callable[[int], None] = lambda i: None,
@@ -144,12 +149,12 @@ def bdia_invert(
     Source: BDIA, arXiv 2307.10829.
     """
     everyone = torch.arange(latents.shape[0], device=latents.device)
-    first = evaluate_noise(table, network, latents, 1, everyone)
+    first = network(latents, 1, everyone)
     trajectory, noise = [latents, table.inverse_step(latents, first, 1)], []
     on_step(1)
     for i in range(1, depth):
         below, z = trajectory[-2:]
-        noise.append(evaluate_noise(table, network, z, i, everyone))
+        noise.append(network(z, i, everyone))
         down, up = table.denoise_step(z, noise[-1], i), table.inverse_step(z, noise[-1], i + 1)
         trajectory.append((below - down) / gamma + up)
         on_step(i + 1)

@@ -10,10 +10,15 @@ import torch
 from torch import Tensor
 
 from dehaze.inversion.criteria import get_criterion
-from dehaze.inversion.network import NetworkFunction, evaluate_noise
 from dehaze.inversion.predictors import get_predictor
 from dehaze.inversion.relaxation import get_relaxation
-from dehaze.inversion.result import AfterStep, BlendedNoise, InversionResult, InversionTrace
+from dehaze.inversion.result import (
+    AfterStep,
+    BlendedNoise,
+    InversionResult,
+    InversionTrace,
+    NoiseNetwork,
+)
 from dehaze.inversion.schedule import DDIMTable
 from dehaze.inversion.solvers import Solution, get_solver
 
@@ -51,7 +56,7 @@ class StepSettings:
 
 def implicit_invert(
     table: DDIMTable,
-    network: NetworkFunction,
+    network: NoiseNetwork,
     latents: Tensor,
     depth: int,
     on_step: Callable[[int], None],
@@ -90,7 +95,7 @@ def implicit_invert(
 
 @torch.no_grad()
 def solve_steps(
-    inversion: InversionResult, network: NetworkFunction, settings: StepSettings, *, solver: str
+    inversion: InversionResult, network: NoiseNetwork, settings: StepSettings, *, solver: str
 ) -> tuple[Tensor, InversionTrace]:
     """Each step of an inversion solved anew, from the z_{i-1} that the inversion has there.
 
@@ -123,7 +128,7 @@ def solve_steps(
 
 def _solve_step(
     table: DDIMTable,
-    network: NetworkFunction,
+    network: NoiseNetwork,
     i: int,
     trajectory: Sequence[Tensor],
     noise: Sequence[Tensor],
@@ -163,7 +168,7 @@ def noised(table: DDIMTable, clean: Tensor, i: int, *, seed: int) -> Tensor:
 
 @torch.no_grad()
 def picard_paths(
-    inversion: InversionResult, network: NetworkFunction, i: int, *, starts: int, iterations: int
+    inversion: InversionResult, network: NoiseNetwork, i: int, *, starts: int, iterations: int
 ) -> Tensor:
     """Where Picard iteration goes at step i from several starts: to one point, if f contracts.
 
@@ -192,12 +197,12 @@ def picard_paths(
 
 
 def step_map(
-    table: DDIMTable, network: NetworkFunction, previous: Tensor, i: int
+    table: DDIMTable, network: NoiseNetwork, previous: Tensor, i: int
 ) -> Callable[[Tensor, Tensor], Tensor]:
     """f_i(z) = A_i z_{i-1} + B_i eps(z, i), as a function of z and positions in the batch."""
 
     def f(z: Tensor, index: Tensor) -> Tensor:
-        return table.inverse_step(previous[index], evaluate_noise(table, network, z, i, index), i)
+        return table.inverse_step(previous[index], network(z, i, index), i)
 
     return f
 

@@ -11,8 +11,7 @@ from torch import Tensor
 
 from dehaze.inversion.implicit import StepSettings
 from dehaze.inversion.methods import get_method
-from dehaze.inversion.network import NetworkFunction
-from dehaze.inversion.result import InversionResult
+from dehaze.inversion.result import InversionResult, NoiseNetwork
 from dehaze.inversion.schedule import DDIMTable
 
 
@@ -45,7 +44,7 @@ class Inverter:
 
     Attributes:
         table: the schedule.
-        network: returns the network's raw output; the table turns it into noise.
+        network: under the source prompt.
         solver: name of a registered inversion method.
         tolerance: relative, below which an implicit step counts as solved.
         max_iterations: an implicit step's limit.
@@ -56,7 +55,7 @@ class Inverter:
     """
 
     table: DDIMTable
-    network: NetworkFunction
+    network: NoiseNetwork
     solver: str = "fixed-point"
     tolerance: float = 1e-4
     max_iterations: int = 5

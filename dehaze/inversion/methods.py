@@ -14,13 +14,12 @@ from torch import Tensor
 
 from dehaze.inversion.exact import bdia_denoise, bdia_invert, edict_denoise, edict_invert
 from dehaze.inversion.implicit import StepSettings, ddim_denoise, implicit_invert
-from dehaze.inversion.network import NetworkFunction
-from dehaze.inversion.result import AfterStep, BlendedNoise, InversionResult
+from dehaze.inversion.result import AfterStep, BlendedNoise, InversionResult, NoiseNetwork
 from dehaze.inversion.schedule import DDIMTable
 from dehaze.inversion.solvers import get_solver, list_solvers
 
 Inversion = Callable[
-    [DDIMTable, NetworkFunction, Tensor, int, Callable[[int], None], StepSettings], InversionResult
+    [DDIMTable, NoiseNetwork, Tensor, int, Callable[[int], None], StepSettings], InversionResult
 ]
 """(table, network, z_0 (B, C, H, W), depth, called after each step, settings) -> inversion."""
 
@@ -55,7 +54,7 @@ class InversionMethod:
 
 def _edict(
     table: DDIMTable,
-    network: NetworkFunction,
+    network: NoiseNetwork,
     latents: Tensor,
     depth: int,
     on_step: Callable[[int], None],
@@ -66,7 +65,7 @@ def _edict(
 
 def _bdia(
     table: DDIMTable,
-    network: NetworkFunction,
+    network: NoiseNetwork,
     latents: Tensor,
     depth: int,
     on_step: Callable[[int], None],

@@ -8,19 +8,29 @@ something that pulls the guided path back: other unconditional embeddings, or an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from dehaze.inversion.methods import get_method
-from dehaze.inversion.network import require_finite
 from dehaze.inversion.result import InversionResult
 from dehaze.inversion.solvers import list_solvers
 
-EmbeddedNetwork = Callable[[Tensor, int, Tensor], Tensor]
-"""(latents (B, C, H, W), step i, embedding (B, L, D)) -> network output (B, C, H, W)."""
+
+class GuidedNetwork(Protocol):
+    """A guided network whose embeddings can be exchanged: ``dehaze.network.PromptedNetwork``."""
+
+    conditional: Tensor
+    unconditional: Tensor
+    guidance_scale: float | Tensor
+    evaluations: int
+
+    def noise_under(self, embedding: Tensor, latents: Tensor, i: int) -> Tensor:
+        """The noise at step i under an embedding (1, L, D), without guidance."""
+
 
 PLAIN = "plain"
 """The way back that nothing holds: what every mode is measured against."""
@@ -41,11 +51,14 @@ class Anchors:
 
     unconditional: Tensor
     offsets: Tensor
-    nfe: int
+    nfe: int = 0
+
+    def held(self, i: int, latents: Tensor, noise: Tensor) -> Tensor:
+        """z_{i-1} with the offset of step i, as ``dehaze.inversion.denoise`` takes it."""
+        return latents + self.offsets[i - 1]
 
 
-Preparation = Callable[[InversionResult, EmbeddedNetwork, Tensor, Tensor, float], Anchors]
-"""(inversion at guidance 1, network, conditional, unconditional (B, L, D), g) -> anchors."""
+Preparation = Callable[[InversionResult, GuidedNetwork], Anchors]
 
 
 @dataclass(frozen=True)
@@ -56,34 +69,20 @@ class ReconstructionMode:
         name: as it is called in settings.
         anchor: the function.
         cost: of the preparation, in network evaluations (NFE).
-        exact: whether guided denoising under the source prompt comes back without error.
-        needs_grad: whether the network must be differentiable.
         source: where it was published.
     """
 
     name: str
     anchor: Preparation
     cost: str
-    exact: bool
-    needs_grad: bool
     source: str
 
-    def prepare(
-        self,
-        inversion: InversionResult,
-        network: EmbeddedNetwork,
-        conditional: Tensor,
-        unconditional: Tensor,
-        guidance_scale: float,
-    ) -> Anchors:
+    def prepare(self, inversion: InversionResult, network: GuidedNetwork) -> Anchors:
         """The anchors of an inversion.
 
         Args:
             inversion: at guidance 1, along DDIM's trajectory.
-            network: takes the embedding.
-            conditional: of the source prompt, (B, L, D).
-            unconditional: of the empty prompt, (B, L, D).
-            guidance_scale: g, of the way back.
+            network: under the source prompt, at the guidance of the way back.
 
         Raises:
             ValueError: the inversion has a trajectory of another sampler.
@@ -94,16 +93,12 @@ class ReconstructionMode:
                 f"{self.name} holds DDIM's trajectory, and {inversion.method} inverts another: "
                 f"choose one of {', '.join(list_solvers())}"
             )
-        return self.anchor(inversion, network, conditional, unconditional, guidance_scale)
+        before = network.evaluations
+        anchors = self.anchor(inversion, network)
+        return replace(anchors, nfe=network.evaluations - before)
 
 
-def null_text(
-    inversion: InversionResult,
-    network: EmbeddedNetwork,
-    conditional: Tensor,
-    unconditional: Tensor,
-    guidance_scale: float,
-) -> Anchors:
+def null_text(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
     """Null-text inversion: one unconditional embedding a step, fitted to the inverted path.
 
     From i = N down, with j = N - i and z the guided path so far, Adam with learning rate
@@ -113,24 +108,21 @@ def null_text(
 
     Source: NTI, arXiv 2211.09794, section 3.2, with the settings of its published code.
     """
-    table, guided = inversion.table, unconditional.clone()
+    table, guided, g = inversion.table, network.unconditional, network.guidance_scale
     z = inversion.latents
     found: list[Tensor] = []
-    evaluations = 0
     for i in range(inversion.steps, 0, -1):
         j = inversion.steps - i
         target = inversion.trajectory[i - 1]
         with torch.no_grad():
-            noise = _noise(inversion, network, z, i, conditional)
+            noise = network.noise_under(network.conditional, z, i)
         embedding = guided.detach().clone().requires_grad_()
         optimiser = torch.optim.Adam([embedding], lr=1e-2 * max(0.0, 1.0 - j / 100.0))
         for _ in range(_INNER_STEPS):
             with torch.enable_grad():
-                null = _noise(inversion, network, z, i, embedding)
-                evaluations += 1
-                loss = F.mse_loss(
-                    table.denoise_step(z, null + guidance_scale * (noise - null), i), target
-                )
+                null = network.noise_under(embedding, z, i)
+                back = table.denoise_step(z, null + g * (noise - null), i)
+                loss = F.mse_loss(back, target)
                 (embedding.grad,) = torch.autograd.grad(loss, [embedding])
             optimiser.step()
             if float(loss.detach()) < 1e-5 + 2e-5 * j:
@@ -138,19 +130,12 @@ def null_text(
         guided = embedding.detach()
         found.insert(0, guided)
         with torch.no_grad():
-            null = _noise(inversion, network, z, i, guided)
-        evaluations += 2
-        z = table.denoise_step(z, null + guidance_scale * (noise - null), i)
-    return Anchors(torch.stack(found), torch.zeros_like(inversion.noise), evaluations)
+            null = network.noise_under(guided, z, i)
+        z = table.denoise_step(z, null + g * (noise - null), i)
+    return Anchors(torch.stack(found), torch.zeros_like(inversion.noise))
 
 
-def negative_prompt(
-    inversion: InversionResult,
-    network: EmbeddedNetwork,
-    conditional: Tensor,
-    unconditional: Tensor,
-    guidance_scale: float,
-) -> Anchors:
+def negative_prompt(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
     """Negative-prompt inversion: the source prompt takes the empty prompt's place, at no cost.
 
     Under the source prompt eps_u = eps_c, and guidance has no effect: the way back is that of
@@ -158,19 +143,12 @@ def negative_prompt(
 
     Source: NPI, arXiv 2305.16807.
     """
-    return Anchors(
-        conditional.expand(inversion.steps, -1, -1, -1), torch.zeros_like(inversion.noise), 0
-    )
+    steps = inversion.steps
+    return Anchors(network.conditional.expand(steps, -1, -1, -1), torch.zeros_like(inversion.noise))
 
 
 @torch.no_grad()
-def direct(
-    inversion: InversionResult,
-    network: EmbeddedNetwork,
-    conditional: Tensor,
-    unconditional: Tensor,
-    guidance_scale: float,
-) -> Anchors:
+def direct(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
     """Direct inversion: what guidance loses at each step of the inverted path is added again.
 
     offset_i = z_{i-1} - D_i(z_i) with the inverted z, D_i DDIM's guided step. 2 NFE a step.
@@ -180,50 +158,11 @@ def direct(
     offsets = []
     for i in range(1, inversion.steps + 1):
         z = inversion.trajectory[i]
-        null = _noise(inversion, network, z, i, unconditional)
-        noise = _noise(inversion, network, z, i, conditional)
-        guided = inversion.table.denoise_step(z, null + guidance_scale * (noise - null), i)
+        null = network.noise_under(network.unconditional, z, i)
+        noise = network.noise_under(network.conditional, z, i)
+        guided = inversion.table.denoise_step(z, null + network.guidance_scale * (noise - null), i)
         offsets.append(inversion.trajectory[i - 1] - guided)
-    return Anchors(
-        unconditional.expand(inversion.steps, -1, -1, -1),
-        torch.stack(offsets),
-        2 * inversion.steps,
-    )
-
-
-@torch.no_grad()
-def guided_denoise(
-    inversion: InversionResult,
-    network: EmbeddedNetwork,
-    conditional: Tensor,
-    anchors: Anchors,
-    guidance_scale: float,
-) -> Tensor:
-    """Denoises z_n under guidance, held by the anchors.
-
-    z_{i-1} = D_i(z_i) + offset_i, with eps = eps_u + g (eps_c - eps_u) at z_i.
-
-    Args:
-        inversion: the one that the anchors were prepared for.
-        network: takes the embedding.
-        conditional: of the source prompt for a reconstruction, of another one for an edit,
-            (B, L, D).
-        anchors: of a mode's ``prepare``.
-        guidance_scale: g.
-
-    Returns:
-        z_0, (B, C, H, W).
-
-    Raises:
-        NonFiniteError: the network returned a value that is not finite.
-    """
-    z = inversion.latents
-    for i in range(inversion.steps, 0, -1):
-        null = _noise(inversion, network, z, i, anchors.unconditional[i - 1])
-        noise = _noise(inversion, network, z, i, conditional)
-        noise = null + guidance_scale * (noise - null)
-        z = inversion.table.denoise_step(z, noise, i) + anchors.offsets[i - 1]
-    return z
+    return Anchors(network.unconditional.expand(inversion.steps, -1, -1, -1), torch.stack(offsets))
 
 
 RECONSTRUCTION_MODES: dict[str, ReconstructionMode] = {
@@ -233,24 +172,18 @@ RECONSTRUCTION_MODES: dict[str, ReconstructionMode] = {
             "null-text",
             null_text,
             "up to 12 NFE a step, 10 of them with gradients",
-            exact=False,
-            needs_grad=True,
             source="NTI, arXiv 2211.09794",
         ),
         ReconstructionMode(
             "negative-prompt",
             negative_prompt,
             "0 NFE",
-            exact=False,
-            needs_grad=False,
             source="NPI, arXiv 2305.16807",
         ),
         ReconstructionMode(
             "direct",
             direct,
             "2 NFE a step",
-            exact=True,
-            needs_grad=False,
             source="Direct Inversion, arXiv 2310.01506",
         ),
     )
@@ -273,11 +206,3 @@ def get_reconstruction_mode(name: str) -> ReconstructionMode:
             f"unknown reconstruction mode {name!r}: there are {', '.join(RECONSTRUCTION_MODES)}"
         )
     return RECONSTRUCTION_MODES[name]
-
-
-def _noise(
-    inversion: InversionResult, network: EmbeddedNetwork, z: Tensor, i: int, embedding: Tensor
-) -> Tensor:
-    output = network(z, i, embedding).to(z.dtype)
-    require_finite(output, i, inversion.table)
-    return inversion.table.predicted_noise(output, z, i)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -15,6 +15,21 @@ from safetensors.torch import save
 from torch import Tensor
 
 from dehaze.inversion.schedule import DDIMTable
+
+
+class NoiseNetwork(Protocol):
+    """A network under one prompt, as an inversion sees it: ``dehaze.network.PromptedNetwork``."""
+
+    def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
+        """eps(z, i) of some samples of a batch.
+
+        Args:
+            latents: z, (b, C, H, W).
+            i: the step.
+            index: int64 (b,), the samples' positions in the batch. A criterion that follows two
+                paths has a batch of 2B: position B + b is the second path of sample b.
+        """
+
 
 BlendedNoise = Callable[[Tensor, int, Tensor], Tensor]
 """(latents, step i, the noise that the inversion found there) -> the noise to denoise with."""

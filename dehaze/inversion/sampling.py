@@ -5,14 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dehaze.inversion.network import NetworkFunction, evaluate_noise
-from dehaze.inversion.result import InversionResult, InversionTrace
+from dehaze.inversion.result import InversionResult, InversionTrace, NoiseNetwork
 from dehaze.inversion.schedule import DDIMTable
 
 
 @torch.no_grad()
 def sample(
-    table: DDIMTable, network: NetworkFunction, latents: Tensor, *, evaluations: int = 1
+    table: DDIMTable, network: NoiseNetwork, latents: Tensor, *, evaluations: int = 1
 ) -> InversionResult:
     """Denoises noise to a picture and keeps the path, as an inversion without error.
 
@@ -33,7 +32,7 @@ def sample(
     everyone = torch.arange(z.shape[0], device=z.device)
     trajectory, noises = [z], []
     for i in range(table.steps, 0, -1):
-        noise = evaluate_noise(table, network, z, i, everyone)
+        noise = network(z, i, everyone)
         z = table.denoise_step(z, noise, i)
         trajectory.append(z)
         noises.append(noise)

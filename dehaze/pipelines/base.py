@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -25,7 +24,6 @@ from dehaze.inversion import (
     InversionResult,
     InversionTrace,
     Inverter,
-    NetworkFunction,
     denoise,
 )
 from dehaze.inversion.adjustment import adjusted_invert
@@ -34,14 +32,13 @@ from dehaze.inversion.implicit import StepSettings, picard_paths, solve_steps
 from dehaze.inversion.reconstruction import (
     PLAIN,
     Anchors,
-    EmbeddedNetwork,
     get_reconstruction_mode,
-    guided_denoise,
 )
 from dehaze.inversion.sampling import sample
-from dehaze.models.conditioning import embed_one, embed_two, network_arguments
+from dehaze.models.conditioning import embed_one, embed_two
 from dehaze.models.load import BUNDLED, load_parts
 from dehaze.models.needs import ModelDescription, describe
+from dehaze.network import PromptedNetwork
 from dehaze.prompts import TokenizedPrompt, WordError, tokenize, word_span
 from dehaze.recovery.guided_filter import resize
 
@@ -52,8 +49,6 @@ StepCallback = Callable[[Any, int, int, dict[str, Tensor]], Any]
 Pipeline = TypeVar("Pipeline", bound="InversionPipeline")
 
 logger = logging.getLogger(__name__)
-
-HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 
 class InversionPipeline(DiffusionPipeline):
@@ -182,7 +177,9 @@ class InversionPipeline(DiffusionPipeline):
         session = AttentionSession(batch=batch * get_criterion(criterion).paths, recording=True)
         inverter = Inverter(
             table,
-            self._network(session, table, self._embed(source), guidance_scale),
+            self._network(
+                table, self._embed(source), session=session, guidance_scale=guidance_scale
+            ),
             solver=_either(solver, needs.solver),
             tolerance=_either(tolerance, needs.tolerance),
             max_iterations=_either(max_iterations, needs.max_iterations),
@@ -263,11 +260,15 @@ class InversionPipeline(DiffusionPipeline):
             NonFiniteError: the network returned values that are not finite.
         """
         if anchors is None:
-            network = self._network_of(inversion, prompt, word, guidance_scale)
+            network = self.prompted_network(inversion.table, prompt, guidance_scale=guidance_scale)
             return denoise(inversion, network)
-        source, _ = self.prompt_and_span(prompt, word)
-        embedded = self._embedded(inversion.table)
-        return guided_denoise(inversion, embedded, self._embed(source), anchors, guidance_scale)
+        network = self.prompted_network(
+            inversion.table,
+            prompt,
+            guidance_scale=guidance_scale,
+            unconditional=anchors.unconditional,
+        )
+        return denoise(inversion, network, revise=anchors.held)
 
     def anchor(
         self,
@@ -289,22 +290,8 @@ class InversionPipeline(DiffusionPipeline):
             ValueError: there is no such mode, or the inversion is not along DDIM's trajectory.
             NonFiniteError: the network returned values that are not finite.
         """
-        source = tokenize(self.tokenizer, self.default_prompt if prompt is None else prompt)
-        return get_reconstruction_mode(mode).prepare(
-            inversion,
-            self._embedded(inversion.table),
-            self._embed(source),
-            self._embed(tokenize(self.tokenizer, "")),
-            guidance_scale,
-        )
-
-    def _embedded(self, table: DDIMTable) -> EmbeddedNetwork:
-        """The network as a function of its embedding."""
-
-        def network(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
-            return self._evaluate(latents, table.timestep(i), embedding)
-
-        return network
+        network = self.prompted_network(inversion.table, prompt, guidance_scale=guidance_scale)
+        return get_reconstruction_mode(mode).prepare(inversion, network)
 
     def picard_paths(
         self,
@@ -322,7 +309,7 @@ class InversionPipeline(DiffusionPipeline):
         See ``dehaze.inversion.implicit.picard_paths``; prompt, word and guidance are those that
         the photo was inverted under.
         """
-        network = self._network_of(inversion, prompt, word, guidance_scale)
+        network = self.prompted_network(inversion.table, prompt, guidance_scale=guidance_scale)
         return picard_paths(inversion, network, i, starts=starts, iterations=iterations)
 
     def solve_steps(
@@ -345,7 +332,7 @@ class InversionPipeline(DiffusionPipeline):
         photo was inverted under, the settings those of ``invert``. Evaluations are not doubled
         under guidance.
         """
-        network = self._network_of(inversion, prompt, word, guidance_scale)
+        network = self.prompted_network(inversion.table, prompt, guidance_scale=guidance_scale)
         settings = StepSettings(tolerance, max_iterations, criterion, predictor, relaxation)
         return solve_steps(inversion, network, settings, solver=solver)
 
@@ -445,7 +432,9 @@ class InversionPipeline(DiffusionPipeline):
         with controlled_attention(self.unet, session):
             result = sample(
                 table,
-                self._network(session, table, self._embed(tokens), guidance_scale),
+                self._network(
+                    table, self._embed(tokens), session=session, guidance_scale=guidance_scale
+                ),
                 latents.to(self._execution_device),
                 evaluations=_evaluations(guidance_scale),
             )
@@ -554,19 +543,16 @@ class InversionPipeline(DiffusionPipeline):
         session.batch = inversion.latents.shape[0]
         session.steps = inversion.steps
         table = inversion.table
-        network = self._network(session, table, context, guidance_scale, unconditional)
-        calls = 0
-
-        def counted(latents: Tensor, i: int, index: Tensor) -> Tensor:
-            nonlocal calls
-            calls += _evaluations(guidance_scale)
-            output = network(latents, i, index)
-            if source is None:
-                return output
-            calls += 1
-            with session.paused():
-                own = self._evaluate(latents, table.timestep(i), source)
-            return own + strength * (output - own)
+        network = self._network(
+            table,
+            context,
+            session=session,
+            guidance_scale=guidance_scale,
+            unconditional=unconditional,
+        )
+        own = None
+        if source is not None:
+            own = self._network(table, source, session=session, controlled=False)
 
         with (
             controlled_attention(self.unet, session),
@@ -581,91 +567,66 @@ class InversionPipeline(DiffusionPipeline):
 
             latents = denoise(
                 inversion,
-                counted,
-                strength=strength if source is None else 1.0,
+                network,
+                source_network=own,
+                strength=strength,
                 revise=revise,
                 on_step=on_step,
             )
-        return latents, calls
+        return latents, network.evaluations + (0 if own is None else own.evaluations)
+
+    def prompted_network(
+        self,
+        table: DDIMTable,
+        prompt: str | None = None,
+        *,
+        guidance_scale: float = 1.0,
+        unconditional: Tensor | None = None,
+    ) -> PromptedNetwork:
+        """The network under a prompt, to be evaluated directly.
+
+        Args:
+            table: the schedule, of an inversion for instance.
+            prompt: the model's own when None.
+            guidance_scale: classifier-free guidance g.
+            unconditional: (n, 1, L, D), the unconditional embedding of each step, step 1 first; the
+                empty prompt's when None.
+
+        Raises:
+            WordError: the prompt is too long.
+        """
+        tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
+        return self._network(
+            table,
+            self._embed(tokens),
+            guidance_scale=guidance_scale,
+            unconditional=unconditional,
+        )
 
     def _network(
         self,
-        session: AttentionSession,
         table: DDIMTable,
-        context: Tensor,
-        guidance_scale: float | Tensor,
-        unconditional: Tensor | None = None,
-    ) -> NetworkFunction:
-        """The network under one prompt; (1, L, D) ``context`` serves every sample of a batch."""
-        guided = _evaluations(guidance_scale) == 2
-        null = self._embed(tokenize(self.tokenizer, "")) if guided else context
-
-        def network(latents: Tensor, i: int, index: Tensor) -> Tensor:
-            session.step, session.index = i, index
-            output = self._evaluate(latents, table.timestep(i), context, session)
-            if not guided:
-                return output
-            empty = null if unconditional is None else unconditional[i - 1]
-            with session.paused():
-                without = self._evaluate(latents, table.timestep(i), empty)
-            return without + guidance_scale * (output - without)
-
-        return network
-
-    def _network_of(
-        self,
-        inversion: InversionResult,
-        prompt: str | None,
-        word: str | None,
-        guidance_scale: float,
-    ) -> NetworkFunction:
-        """The network that a photo was inverted with, to be run anew."""
-        source, _ = self.prompt_and_span(prompt, word)
-        with torch.no_grad():
-            context = self._embed(source)
-        return self._network(AttentionSession(), inversion.table, context, guidance_scale)
-
-    def _evaluate(
-        self,
-        latents: Tensor,
-        timestep: int,
-        embedding: Tensor,
+        conditional: Tensor,
+        *,
         session: AttentionSession | None = None,
-    ) -> Tensor:
-        """The network's output in float32 (B, C, h, w); (1, L, D) serves the whole batch.
-
-        Samples that overflow in half precision, and no others, are evaluated again in float32,
-        which the session that records or injects attention must be told.
-        """
-        embedding = embedding.to(self.unet.dtype).expand(latents.shape[0], -1, -1)
-        arguments = self._arguments(latents, embedding)
-        output = self.unet(latents.to(self.unet.dtype), timestep, **arguments).sample
-        overflowed = torch.nonzero(~torch.isfinite(output).flatten(1).all(1)).flatten()
-        if overflowed.numel() == 0 or output.dtype not in HALF_PRECISION:
-            return output.float()
-        output = output.float()
-        with nullcontext() if session is None else session.narrowed(overflowed):
-            output[overflowed] = self._in_single_precision(
-                latents[overflowed], timestep, embedding[overflowed]
-            )
-        return output
-
-    def _in_single_precision(self, latents: Tensor, timestep: int, embedding: Tensor) -> Tensor:
-        """One evaluation that overflowed in half precision, again in float32."""
-        dtype = self.unet.dtype
-        logger.warning("timestep %d is not finite in %s: again in float32", timestep, dtype)
-        self.unet.float()
-        try:
-            return self.unet(
-                latents, timestep, **self._arguments(latents, embedding.float())
-            ).sample
-        finally:
-            self.unet.to(dtype)
-
-    def _arguments(self, latents: Tensor, embedding: Tensor) -> dict[str, Any]:
-        scale = self.description.pixels_per_latent
-        pixels = (int(latents.shape[-2]) * scale, int(latents.shape[-1]) * scale)
-        return network_arguments(self.unet, embedding, int(self.tokenizer.model_max_length), pixels)
+        controlled: bool = True,
+        guidance_scale: float | Tensor = 1.0,
+        unconditional: Tensor | None = None,
+    ) -> PromptedNetwork:
+        """The network under an embedding; ``unconditional`` is (n, 1, L, D), a row for a step."""
+        guided = _evaluations(guidance_scale) == 2
+        return PromptedNetwork(
+            self.unet,
+            table,
+            conditional,
+            self._embed(tokenize(self.tokenizer, "")) if guided else conditional,
+            guidance_scale=guidance_scale,
+            unconditional_of_steps=unconditional,
+            max_tokens=int(self.tokenizer.model_max_length),
+            pixels_per_latent=self.description.pixels_per_latent,
+            session=session,
+            controlled=controlled,
+        )
 
     def prompt_and_span(
         self, prompt: str | None = None, word: str | None = None
@@ -678,6 +639,7 @@ class InversionPipeline(DiffusionPipeline):
         tokens = tokenize(self.tokenizer, self.default_prompt if prompt is None else prompt)
         return tokens, () if word is None else word_span(tokens, word)
 
+    @torch.no_grad()
     def _embed(self, prompt: TokenizedPrompt) -> Tensor:
         """(1, L, D), the text embedding; with further rows where the model needs more than that.
 

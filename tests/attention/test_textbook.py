@@ -102,9 +102,9 @@ class Textbook:
         before = dict(pipe.unet.attn_processors)
         pipe.unet.set_attn_processor(self)
         table, pair = path.table, path.latents.repeat(2, 1, 1, 1)
+        network = pipe.prompted_network(table)
         for i in range(STEPS, 0, -1):
-            output = pipe._evaluate(pair, table.timestep(i), contexts)
-            pair = table.denoise_step(pair, table.predicted_noise(output, pair, i), i)
+            pair = table.denoise_step(pair, network.noise_under(contexts, pair, i), i)
             pair = self.blend(pair)
             self.step += 1
         pipe.unet.set_attn_processor(before)

@@ -16,7 +16,7 @@ import torch
 from dehaze.batch import work as module
 from dehaze.batch.worker import ClassicalWork, Dehazed, DiffusionWork, DiffusionWorker, WorkError
 from dehaze.eval.baselines import get_baseline
-from dehaze.inversion import NonFiniteError
+from dehaze.network import NonFiniteError
 from dehaze.photos import FloatArray, Photo
 
 

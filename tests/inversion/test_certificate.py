@@ -7,11 +7,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dehaze.attention.processors import AttentionSession
 from dehaze.inversion import DDIMTable, Inverter
 from dehaze.inversion.criteria import get_criterion, root_mean_square
 from dehaze.inversion.implicit import step_map
-from dehaze.inversion.network import NetworkFunction
 from dehaze.inversion.solvers import get_solver
 from dehaze.pipelines.dehaze import DehazePipeline
 
@@ -23,10 +21,7 @@ def test_the_bound_holds_for_nineteen_steps_in_twenty(
     held, compared, settled = 0, 0, 0
     for steps in (10, 20):
         table = DDIMTable.from_scheduler(bundled.scheduler, steps, bundled.description.spacing)
-        source, _ = bundled.prompt_and_span()
-        network: NetworkFunction = bundled._network(
-            AttentionSession(), table, bundled._embed(source), 1.0
-        )
+        network = bundled.prompted_network(table)
         with torch.no_grad():
             latents = torch.cat([bundled.encode(picture) for picture in (photo, photo[::-1])])
             exact = Inverter(

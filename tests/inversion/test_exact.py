@@ -9,8 +9,7 @@ from torch import Tensor
 
 from dehaze.inversion import DDIMTable, InversionResult, Inverter, denoise
 from dehaze.inversion.exact import bdia_denoise, bdia_invert, edict_denoise, edict_invert
-from dehaze.inversion.network import NetworkFunction
-from dehaze.inversion.result import BlendedNoise
+from dehaze.inversion.result import BlendedNoise, NoiseNetwork
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
@@ -24,11 +23,20 @@ def mild_network(z: Tensor, i: int, index: Tensor) -> Tensor:
     return torch.tanh(0.3 * z + 0.02 * i)
 
 
-def anew(table: DDIMTable, network: NetworkFunction) -> BlendedNoise:
+def predicting(table: DDIMTable, network: NoiseNetwork) -> NoiseNetwork:
+    """The noise that a network's output stands for."""
+
+    def noise(z: Tensor, i: int, index: Tensor) -> Tensor:
+        return table.predicted_noise(network(z, i, index), z, i)
+
+    return noise
+
+
+def anew(network: NoiseNetwork) -> BlendedNoise:
     """The noise that the network predicts, whatever the inversion found."""
 
     def noise_at(z: Tensor, i: int, source: Tensor) -> Tensor:
-        return table.predicted_noise(network(z, i, torch.arange(len(z))), z, i)
+        return network(z, i, torch.arange(len(z)))
 
     return noise_at
 
@@ -42,10 +50,11 @@ def latents() -> Tensor:
 @pytest.mark.parametrize("steps", [4, 7, 50])
 def test_edict_comes_back_whatever_the_network(steps: int, prediction_type: str) -> None:
     table = table_of(steps, prediction_type=prediction_type)
-    inversion = edict_invert(table, rough_network, latents(), steps)
+    network = predicting(table, rough_network)
+    inversion = edict_invert(table, network, latents(), steps)
     assert (inversion.latents - latents()).abs().max() > 0.1
     assert (inversion.companion["trajectory"][-1] - inversion.latents).abs().max() > 0.01
-    back = edict_denoise(inversion, anew(table, rough_network))
+    back = edict_denoise(inversion, anew(network))
     assert (back - latents()).abs().max() < 1e-6
 
 
@@ -56,9 +65,10 @@ def test_bdia_comes_back_whatever_the_network(
     steps: int, prediction_type: str, gamma: float
 ) -> None:
     table = table_of(steps, prediction_type=prediction_type)
-    inversion = bdia_invert(table, mild_network, latents(), steps, gamma=gamma)
+    network = predicting(table, mild_network)
+    inversion = bdia_invert(table, network, latents(), steps, gamma=gamma)
     assert (inversion.latents - latents()).abs().max() > 0.1
-    back = bdia_denoise(inversion, anew(table, mild_network), gamma=gamma)
+    back = bdia_denoise(inversion, anew(network), gamma=gamma)
     assert (back - latents()).abs().max() < 1e-6
 
 
@@ -66,7 +76,7 @@ def test_with_another_network_on_the_way_back_they_do_not_come_back() -> None:
     table = table_of(10)
     edict = edict_invert(table, mild_network, latents(), 10)
     bdia = bdia_invert(table, mild_network, latents(), 10)
-    other = anew(table, rough_network)
+    other = anew(rough_network)
     assert (edict_denoise(edict, other) - latents()).abs().max() > 0.01
     assert (bdia_denoise(bdia, other) - latents()).abs().max() > 0.01
 

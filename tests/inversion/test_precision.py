@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dehaze.inversion import NonFiniteError
+from dehaze.network import NonFiniteError
 from dehaze.pipelines.dehaze import DehazePipeline
 
 Array = NDArray[np.float32]

@@ -6,18 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from dehaze.inversion import InversionResult, NonFiniteError
+from dehaze.inversion import InversionResult, denoise
 from dehaze.inversion.reconstruction import (
     Anchors,
-    EmbeddedNetwork,
     get_reconstruction_mode,
-    guided_denoise,
     list_reconstruction_modes,
 )
+from dehaze.network import NonFiniteError, PromptedNetwork
 from dehaze.pipelines.dehaze import DehazePipeline
-from dehaze.prompts import tokenize
 
 GUIDANCE = 3.0
 
@@ -27,29 +24,29 @@ class Case:
     """A converged inversion at guidance 1, and what is needed to come back under guidance."""
 
     inversion: InversionResult
-    network: EmbeddedNetwork
-    conditional: Tensor
-    unconditional: Tensor
+    pipeline: DehazePipeline
 
-    def error(self, anchors: Anchors, guidance_scale: float = GUIDANCE) -> float:
-        back = guided_denoise(
-            self.inversion, self.network, self.conditional, anchors, guidance_scale
+    def network(
+        self, guidance_scale: float = GUIDANCE, anchors: Anchors | None = None
+    ) -> PromptedNetwork:
+        return self.pipeline.prompted_network(
+            self.inversion.table,
+            guidance_scale=guidance_scale,
+            unconditional=None if anchors is None else anchors.unconditional,
         )
+
+    def error(self, anchors: Anchors | None = None, guidance_scale: float = GUIDANCE) -> float:
+        network = self.network(guidance_scale, anchors)
+        with torch.no_grad():
+            if anchors is None:
+                back = denoise(self.inversion, network)
+            else:
+                back = denoise(self.inversion, network, revise=anchors.held)
         return float((back - self.inversion.trajectory[0]).square().mean().sqrt())
 
-    @property
-    def plain(self) -> Anchors:
-        steps = self.inversion.steps
-        return Anchors(
-            self.unconditional.expand(steps, -1, -1, -1),
-            torch.zeros_like(self.inversion.noise),
-            0,
-        )
-
     def prepared(self, name: str, guidance_scale: float = GUIDANCE) -> Anchors:
-        return get_reconstruction_mode(name).prepare(
-            self.inversion, self.network, self.conditional, self.unconditional, guidance_scale
-        )
+        network = self.network(guidance_scale)
+        return get_reconstruction_mode(name).prepare(self.inversion, network)
 
 
 @pytest.fixture(scope="module")
@@ -63,21 +60,11 @@ def case(random_model: Path) -> Case:
                 weight.mul_(4.0)
     photo = np.random.default_rng(0).uniform(size=(16, 16, 3)).astype(np.float32)
     inversion = pipeline.invert(photo, num_inference_steps=4, tolerance=1e-5, max_iterations=40)
-    table = inversion.table
-
-    def network(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
-        return pipeline.unet(latents, table.timestep(i), encoder_hidden_states=embedding).sample
-
-    def embed(text: str) -> Tensor:
-        ids = tokenize(pipeline.tokenizer, text).ids[None]
-        with torch.no_grad():
-            return pipeline.text_encoder(ids).last_hidden_state
-
-    return Case(inversion, network, embed(pipeline.default_prompt), embed(""))
+    return Case(inversion, pipeline)
 
 
 def test_null_text_recovers_what_guidance_loses(case: Case) -> None:
-    lost = case.error(case.plain)
+    lost = case.error()
     kept = case.error(case.prepared("null-text"))
     assert lost > 0.01
     # Ten gradient steps on a random network regain two thirds, more or less with its weights.
@@ -96,8 +83,8 @@ def test_null_text_stops_where_there_is_nothing_to_gain(case: Case) -> None:
 def test_negative_prompt_is_the_way_back_of_guidance_one(case: Case) -> None:
     anchors = case.prepared("negative-prompt")
     assert anchors.nfe == 0
-    assert case.error(anchors) == pytest.approx(case.error(case.plain, 1.0), abs=1e-5)
-    assert case.error(anchors) < 0.1 * case.error(case.plain)
+    assert case.error(anchors) == pytest.approx(case.error(guidance_scale=1.0), abs=1e-5)
+    assert case.error(anchors) < 0.1 * case.error()
 
 
 def test_direct_comes_back_exactly(case: Case) -> None:
@@ -112,17 +99,16 @@ def test_direct_comes_back_exactly(case: Case) -> None:
 def test_every_mode_anchors_each_step(case: Case, name: str) -> None:
     anchors = case.prepared(name)
     steps = case.inversion.steps
-    assert anchors.unconditional.shape == (steps, *case.conditional.shape)
+    assert anchors.unconditional.shape == (steps, *case.network().conditional.shape)
     assert anchors.offsets.shape == case.inversion.noise.shape
     assert not anchors.unconditional.requires_grad
 
 
 def test_values_that_are_not_finite_are_an_error(case: Case) -> None:
-    def broken(latents: Tensor, i: int, embedding: Tensor) -> Tensor:
-        return torch.full_like(latents, torch.nan)
-
+    network = case.network()
+    network.conditional = torch.full_like(network.conditional, torch.nan)
     with pytest.raises(NonFiniteError, match="step 4"):
-        guided_denoise(case.inversion, broken, case.conditional, case.plain, GUIDANCE)
+        denoise(case.inversion, network)
 
 
 def test_only_a_ddim_trajectory_can_be_held(case: Case) -> None:

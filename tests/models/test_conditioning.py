@@ -74,13 +74,14 @@ def test_the_network_is_told_of_size_and_pooled_embedding(xl: EditPipeline) -> N
     table = DDIMTable.from_scheduler(xl.scheduler, 3)
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        embedding = xl._embed(tokenize(xl.tokenizer, PROMPT))
-        plain = xl._evaluate(latents, table.timestep(2), embedding)
+        network = xl.prompted_network(table, PROMPT)
+        embedding = network.conditional
+        plain = network.noise_under(embedding, latents, 2)
         changed = embedding.clone()
         changed[:, 32] = 0.0
-        pooled = xl._evaluate(latents, table.timestep(2), changed)
+        pooled = network.noise_under(changed, latents, 2)
         xl.description = replace(xl.description, pixels_per_latent=64)
-        larger = xl._evaluate(latents, table.timestep(2), embedding)
+        larger = xl.prompted_network(table, PROMPT).noise_under(embedding, latents, 2)
         xl.description = replace(xl.description, pixels_per_latent=2)
     assert (pooled - plain).abs().max() > 1e-4
     assert (larger - plain).abs().max() > 1e-4

@@ -1,0 +1,167 @@
+"""The model as inversion and denoising see it: latents and step in, predicted noise out."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dehaze.attention.processors import AttentionSession
+from dehaze.errors import DehazeError
+from dehaze.inversion.schedule import DDIMTable
+from dehaze.models.conditioning import network_arguments
+
+HALF_PRECISION = (torch.float16, torch.bfloat16)
+
+logger = logging.getLogger(__name__)
+
+
+class NonFiniteError(DehazeError, ArithmeticError):
+    """The network returned a value that is not finite."""
+
+
+class PromptedNetwork:
+    """A model's noise prediction under one prompt, with classifier-free guidance.
+
+    eps(z, i) = eps_u(z, i) + g (eps_c(z, i) - eps_u(z, i)), with c the prompt's embedding and u the
+    unconditional one. With g = 1 eps_u is never evaluated.
+
+    It belongs to one call of a pipeline and counts that call's evaluations.
+
+    Args:
+        unet: UNet2DConditionModel.
+        table: the schedule.
+        conditional: the prompt's embedding, (1, L, D) for all samples; with further rows where the
+            model needs them, see ``dehaze.models.conditioning``.
+        unconditional: the empty prompt's embedding, the same shape. Not used where g = 1.
+        guidance_scale: g, a number, or a map that broadcasts to (B, C, h, w).
+        unconditional_of_steps: (n, 1, L, D), replaces ``unconditional`` at step i by row i - 1.
+        max_tokens: length of the model's prompts, L.
+        pixels_per_latent: pixels on a side of one position of the latents.
+        session: the attention session that is told of each evaluation; None where attention is
+            left alone.
+        controlled: whether the session records and injects during these evaluations.
+
+    Attributes:
+        cost: network evaluations of one call: 1, or 2 under guidance.
+        evaluations: network evaluations so far; those of a batch count once.
+
+    Source: classifier-free guidance, Ho and Salimans, arXiv 2207.12598.
+    """
+
+    def __init__(
+        self,
+        unet: Any,
+        table: DDIMTable,
+        conditional: Tensor,
+        unconditional: Tensor,
+        *,
+        guidance_scale: float | Tensor = 1.0,
+        unconditional_of_steps: Tensor | None = None,
+        max_tokens: int,
+        pixels_per_latent: int,
+        session: AttentionSession | None = None,
+        controlled: bool = True,
+    ) -> None:
+        self.table = table
+        self.conditional = conditional
+        self.unconditional = unconditional
+        self.guidance_scale = guidance_scale
+        self.cost = 1 if bool((torch.as_tensor(guidance_scale) == 1.0).all()) else 2
+        self.evaluations = 0
+        self._unet = unet
+        self._unconditional_of_steps = unconditional_of_steps
+        self._max_tokens = max_tokens
+        self._pixels_per_latent = pixels_per_latent
+        self._session = session
+        self._controlled = controlled
+
+    def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
+        """The noise in some samples of a batch at step i.
+
+        Args:
+            latents: z, float (b, C, h, w).
+            i: the step, 1 .. N.
+            index: int64 (b,), the samples' positions in the batch.
+
+        Returns:
+            eps(z, i), of the shape and data type of ``latents``.
+
+        Raises:
+            NonFiniteError: the network returned a value that is not finite.
+        """
+        session = self._session
+        if session is not None:
+            session.step, session.index = i, index
+        noise = self.noise_under(self.conditional, latents, i, controlled=self._controlled)
+        if self.cost == 1:
+            return noise
+        empty = self.unconditional
+        if self._unconditional_of_steps is not None:
+            empty = self._unconditional_of_steps[i - 1]
+        without = self.noise_under(empty, latents, i)
+        return without + self.guidance_scale * (noise - without)
+
+    def noise_under(
+        self, embedding: Tensor, latents: Tensor, i: int, *, controlled: bool = False
+    ) -> Tensor:
+        """The noise at step i under any embedding, without guidance.
+
+        Args:
+            embedding: (1, L, D).
+            latents: z, float (b, C, h, w).
+            i: the step.
+            controlled: whether the attention session records and injects.
+
+        Raises:
+            NonFiniteError: the network returned a value that is not finite.
+        """
+        session = self._session
+        paused = nullcontext() if controlled or session is None else session.paused()
+        with paused:
+            output = self._output(embedding, latents, self.table.timestep(i)).to(latents.dtype)
+        self.evaluations += 1
+        if not torch.isfinite(output).all():
+            raise NonFiniteError(
+                f"the network's output at step {i} (timestep {self.table.timestep(i)}) is not "
+                "finite: run it in float32"
+            )
+        return self.table.predicted_noise(output, latents, i)
+
+    def _output(self, embedding: Tensor, latents: Tensor, timestep: int) -> Tensor:
+        """The network's own output, float32 (b, C, h, w).
+
+        Samples that overflow in half precision, and no others, are evaluated again in float32.
+        """
+        unet, session = self._unet, self._session
+        embedding = embedding.to(unet.dtype).expand(latents.shape[0], -1, -1)
+        arguments = self._arguments(embedding, latents)
+        output = unet(latents.to(unet.dtype), timestep, **arguments).sample
+        overflowed = torch.nonzero(~torch.isfinite(output).flatten(1).all(1)).flatten()
+        if overflowed.numel() == 0 or output.dtype not in HALF_PRECISION:
+            return output.float()
+        output = output.float()
+        with nullcontext() if session is None else session.narrowed(overflowed):
+            output[overflowed] = self._output_in_single_precision(
+                embedding[overflowed], latents[overflowed], timestep
+            )
+        return output
+
+    def _output_in_single_precision(
+        self, embedding: Tensor, latents: Tensor, timestep: int
+    ) -> Tensor:
+        unet, dtype = self._unet, self._unet.dtype
+        logger.warning("timestep %d is not finite in %s: again in float32", timestep, dtype)
+        unet.float()
+        try:
+            arguments = self._arguments(embedding.float(), latents)
+            return unet(latents.float(), timestep, **arguments).sample
+        finally:
+            unet.to(dtype)
+
+    def _arguments(self, embedding: Tensor, latents: Tensor) -> dict[str, Any]:
+        height, width = (int(side) * self._pixels_per_latent for side in latents.shape[-2:])
+        return network_arguments(self._unet, embedding, self._max_tokens, (height, width))
