@@ -16,11 +16,15 @@ PACKAGES = {
     "dehaze.eval": ROOT / "eval",
 }
 
+# What every room may import.
+BASE = ("registry", "ranges")
+
 # What each room may import of the project; a room always may import itself. Every room may import
 # dehaze.errors and dehaze.registry.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "registry": set(),
+    "ranges": set(),
     "prompts": set(),
     "photos": set(),
     "recovery": set(),
@@ -48,7 +52,7 @@ ALLOWED: dict[str, set[str]] = {
 }  # fmt: skip
 for room, allowed in ALLOWED.items():
     if room != "errors":
-        allowed |= {"errors"} if room == "registry" else {"errors", "registry"}
+        allowed |= {"errors"} if room in BASE else {"errors", *BASE}
 
 # A file that can be run by itself hands over to the command line it belongs to.
 SCRIPTS = {"dehaze.eval.reside": {"commands"}}

@@ -7,14 +7,23 @@ libraries only when it runs: ``dehaze --help`` answers at once.
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Callable, Iterable
 from importlib import import_module
-from typing import Any
 
 import click
 
 from dehaze import __version__
+from dehaze.commands.command import Group
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError, quiet_libraries, quiet_photo_libraries
+
+__all__ = [
+    "COMMANDS",
+    "CommandError",
+    "RegistryChoice",
+    "main",
+    "quiet_libraries",
+    "quiet_photo_libraries",
+]
 
 # Stated here so that the list of commands needs no import of them.
 COMMANDS = {
@@ -29,31 +38,7 @@ COMMANDS = {
 }
 
 
-class CommandError(click.ClickException):
-    """The command cannot start: one line on stderr, cause and cure, and exit code 2."""
-
-    exit_code = 2
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"dehaze: {self.format_message()}", err=True)
-
-
-class RegistryChoice(click.ParamType):
-    """One of the names in a registry, which is asked only once a value is given."""
-
-    name = "choice"
-
-    def __init__(self, choices: Callable[[], Iterable[str]]) -> None:
-        self._choices = choices
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        names = list(self._choices())
-        if value not in names:
-            self.fail(f"{value!r} is not one of {', '.join(names)}.", param, ctx)
-        return str(value)
-
-
-class CommandGroup(click.Group):
+class Commands(Group):
     """A group whose commands live in files of their own, under their own names."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -70,7 +55,7 @@ class CommandGroup(click.Group):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=CommandGroup, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="dehaze")
 def main() -> None:
     """Remove haze from photos with nothing but the word "haze"."""
@@ -78,27 +63,3 @@ def main() -> None:
     # cores that makes a photo fifty times slower; to sleep costs next to nothing. OpenMP reads this
     # when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
-def quiet_photo_libraries() -> None:
-    """Keep what photo libraries say of odd files off the terminal: the commands say it by name."""
-    import cv2
-
-    warnings.simplefilter("ignore")
-    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
-
-
-def quiet_libraries() -> None:
-    """Keep the libraries' warnings, logs and loading bars off the terminal; downloads still show.
-
-    What a user has to know, the commands say themselves.
-    """
-    from diffusers.utils import logging as diffusers_logging
-    from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]
-    from transformers.utils import logging as transformers_logging
-
-    quiet_photo_libraries()
-    for library_logging in (diffusers_logging, transformers_logging):
-        library_logging.set_verbosity_error()
-        library_logging.disable_progress_bar()
-    enable_progress_bars()

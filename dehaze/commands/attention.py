@@ -8,43 +8,36 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dehaze.commands import COMMANDS, CommandError, quiet_libraries
+from dehaze.commands import options
+from dehaze.commands.command import Command
+from dehaze.commands.reporting import CommandError, quiet_libraries
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
     from dehaze.inversion import InversionResult
+    from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.edit import EditPipeline
 
 # A grid of more columns cannot be read.
 _SHOWN_STEPS = 10
 
 
-@click.command(short_help=COMMANDS["attention"])
+@click.command(cls=Command)
 @click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("attention"),
-    show_default=True,
-    metavar="FOLDER",
-    help="Where the maps go; made if missing.",
-)
-@click.option("--prompt", help="What the photo shows.  [default: the model's]")
-@click.option("--word", help="A word, or a phrase, of the prompt.  [default: the model's]")
-@click.option("--model", default="bundled", show_default=True, help="As in run.")
-@click.option("--steps", type=click.IntRange(min=1), help="[default: the model's]")
-@click.option("--device", default="auto", show_default=True)
+@options.output_folder("the maps", "attention")
+@options.prompt()
+@options.word(help=f"A word, or a phrase, of the prompt.  {options.OF_MODEL}")
+@options.model()
+@options.steps()
 def attention(
     image: Path,
     output: Path,
     prompt: str | None,
     word: str | None,
-    model: str,
+    model: ModelChoice,
     steps: int | None,
-    device: str,
 ) -> None:
     """Show where in the photo IMAGE the model attends to a word.
 
@@ -61,7 +54,6 @@ def attention(
     Exit code: 0, all is written; 2, it could not be.
     """
     quiet_libraries()
-    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_bytes
     from dehaze.pipelines.edit import EditPipeline
@@ -69,7 +61,7 @@ def attention(
 
     try:
         photo = read_photo(image).pixels
-        pipe = EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device)))
+        pipe = model.load(EditPipeline)
         text = pipe.default_prompt if prompt is None else prompt
         chosen = pipe.description.word if word is None else word
         pipe.prompt_and_span(text, chosen)
@@ -95,7 +87,7 @@ def attention(
         output.mkdir(parents=True, exist_ok=True)
         for name, data in files.items():
             write_bytes(output / name, data)
-    except (MethodError, NonFiniteError, OSError, PhotoError, ValueError) as error:
+    except (NonFiniteError, OSError, PhotoError, ValueError) as error:
         raise CommandError(str(error)) from error
     heat = maps[chosen]
     click.echo(

@@ -12,7 +12,9 @@ from importlib.util import find_spec
 import click
 
 from dehaze import __version__
-from dehaze.commands import COMMANDS, quiet_libraries
+from dehaze.commands import options
+from dehaze.commands.command import Command
+from dehaze.commands.reporting import quiet_libraries
 
 # Distribution and module of everything the main job imports.
 REQUIRED = {
@@ -56,8 +58,8 @@ class Check:
     required: bool = True
 
 
-@click.command(short_help=COMMANDS["doctor"])
-@click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+@click.command(cls=Command)
+@options.as_json()
 @click.pass_context
 def doctor(context: click.Context, /, as_json: bool) -> None:
     """Say what is installed, what is missing, and what to do.

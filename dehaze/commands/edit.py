@@ -8,9 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_libraries
+from dehaze import ranges
+from dehaze.commands import options
+from dehaze.commands.command import Command, option
+from dehaze.commands.options import Number, RegistryChoice
+from dehaze.commands.reporting import CommandError, quiet_libraries
 
 if TYPE_CHECKING:
+    from dehaze.models.choice import ModelChoice
     from dehaze.photos import Photo
     from dehaze.pipelines.edit import EditResult
 
@@ -25,18 +30,6 @@ def _modes() -> Iterable[str]:
     from dehaze.inversion.reconstruction import PLAIN, list_reconstruction_modes
 
     return (PLAIN, *list_reconstruction_modes())
-
-
-def _recoveries() -> Iterable[str]:
-    from dehaze.recovery.recover import RECOVERIES
-
-    return RECOVERIES
-
-
-def _solvers() -> Iterable[str]:
-    from dehaze.inversion import list_methods
-
-    return list_methods()
 
 
 class _Weight(click.ParamType):
@@ -61,36 +54,30 @@ class _Weight(click.ParamType):
             self.fail(f"{number!r} in {value!r} is no number.", param, ctx)
 
 
-@click.command(short_help=COMMANDS["edit"])
+@click.command(cls=Command)
 @click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
-@click.option("--source", required=True, help="What the picture shows.")
-@click.option("--target", help="What it shall show.  [default: the source, its words weighed]")
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
-    help="The result; made or replaced.  [default: edited/ and the photo's name]",
-)
-@click.option(
+@option("--source", required=True, help="What the picture shows.")
+@option("--target", help="What it shall show.  [default: the source, its words weighed]")
+@options.output_file(help="The result; made or replaced.  [default: edited/ and the photo's name]")
+@option(
     "--inversion",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
     help="What dehaze invert wrote for IMAGE and --source: nothing is inverted again.",
 )
-@click.option(
+@option(
     "--generate",
     type=click.IntRange(min=0),
     metavar="SEED",
     help="In place of IMAGE: edit the picture that --source makes from this seed.",
 )
-@click.option(
+@option(
     "--control",
     type=RegistryChoice(_controls),
     metavar="NAME",
     help="replace, refine or reweight.  [default: what fits the prompts]",
 )
-@click.option(
+@option(
     "--cross-replace",
     type=_Weight(default=True),
     multiple=True,
@@ -98,30 +85,30 @@ class _Weight(click.ParamType):
     help="Share of the steps with the source's cross-attention, of all words or of one of the "
     "target; may be repeated.  [default: 0.8]",
 )
-@click.option(
+@option(
     "--self-replace",
     type=click.FloatRange(0, 1),
     default=0.4,
     show_default=True,
     help="Share of the steps with the source's self-attention.",
 )
-@click.option(
+@option(
     "--word-weight",
     type=_Weight(),
     multiple=True,
     metavar="WORD=NUMBER",
     help="Multiply the attention to a word of the target; may be repeated.",
 )
-@click.option("--blend", multiple=True, metavar="WORD", help="Change only where this word is.")
-@click.option("--exclude", multiple=True, metavar="WORD", help="And not where this word is.")
-@click.option(
+@option("--blend", multiple=True, metavar="WORD", help="Change only where this word is.")
+@option("--exclude", multiple=True, metavar="WORD", help="And not where this word is.")
+@option(
     "--blend-threshold",
     type=click.FloatRange(0, 1),
     default=0.3,
     show_default=True,
     help="A word is where its map is above so much of its peak.",
 )
-@click.option(
+@option(
     "--mode",
     type=RegistryChoice(_modes),
     default="plain",
@@ -130,61 +117,38 @@ class _Weight(click.ParamType):
     help="What holds guidance to the source: plain, or a reconstruction mode; a wrong name lists "
     "them.",
 )
-@click.option(
-    "--guidance",
-    "guidance_scale",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    help="Classifier-free guidance; 1 is none.",
-)
-@click.option(
+@options.guidance()
+@option(
     "--guidance-outside",
-    type=click.FloatRange(min=0),
+    type=Number(ranges.GUIDANCE_SCALE),
     help="Guidance where the edited word is not: blended guidance.",
 )
-@click.option("--focus", metavar="WORD", help="The edited word of the source.  [default: found]")
-@click.option(
-    "--strength",
-    type=click.FloatRange(min=0),
-    default=1.0,
-    show_default=True,
-    help="How much of the edit is done; 0 gives the picture back.",
-)
-@click.option(
+@option("--focus", metavar="WORD", help="The edited word of the source.  [default: found]")
+@options.strength(help="How much of the edit is made: 0 none, 1 all, up to 2.")
+@option(
     "--fresh-source",
     is_flag=True,
     help="Measure a strength above 1 from the source prompt at the edited picture.",
 )
-@click.option(
+@option(
     "--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Noise of the steps."
 )
-@click.option(
+@option(
     "--samples",
     type=click.IntRange(min=1),
     default=1,
     show_default=True,
     help="Of so many draws with --eta keep the best.",
 )
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
-@click.option(
-    "--recovery",
-    type=RegistryChoice(_recoveries),
+@options.seed(help="Of the noise that --eta adds.")
+@options.recovery(
     default="affine",
-    show_default=True,
-    metavar="NAME",
     help="affine keeps the photo's details; none shows what the model made, new things too.",
 )
-@click.option("--steps", type=click.IntRange(min=1), help="[default: the model's]")
-@click.option("--depth", type=click.IntRange(min=1), help="Invert so many of them.  [default: all]")
-@click.option(
-    "--solver",
-    type=RegistryChoice(_solvers),
-    metavar="NAME",
-    help="Of the inversion; a wrong name lists them.  [default: the model's]",
-)
-@click.option("--model", default="bundled", show_default=True, help="As in run.")
-@click.option("--device", default="auto", show_default=True)
+@options.steps()
+@option("--depth", type=click.IntRange(min=1), help="Invert so many of them.  [default: all]")
+@options.solver()
+@options.model()
 def edit(
     image: Path | None,
     source: str,
@@ -199,8 +163,7 @@ def edit(
     steps: int | None,
     depth: int | None,
     solver: str | None,
-    model: str,
-    device: str,
+    model: ModelChoice,
     **settings: Any,
 ) -> None:
     """Edit the photo IMAGE by two prompts: what it shows, and what it shall show.
@@ -225,7 +188,6 @@ def edit(
     if image is not None and destination.exists() and destination.samefile(image):
         raise click.UsageError("the result would replace the photo: name another -o FILE.")
     quiet_libraries()
-    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.inversion import InversionResult
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo
@@ -240,7 +202,7 @@ def edit(
         )
         photo = None if image is None else read_photo(image)
         path = None if inversion is None else InversionResult.load(inversion)
-        pipe = EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device)))
+        pipe = model.load(EditPipeline)
         pipe.check_prompts(source, target, chosen)
         if generate is not None:
             path = pipe.generate(source, seed=generate, num_inference_steps=steps)
@@ -256,7 +218,7 @@ def edit(
         )
         destination.parent.mkdir(parents=True, exist_ok=True)
         _write(destination, result, photo)
-    except (MethodError, NonFiniteError, OSError, PhotoError, ValueError) as error:
+    except (NonFiniteError, OSError, PhotoError, ValueError) as error:
         raise CommandError(str(error)) from error
     made = 0 if generate is None or path is None else int(path.trace.nfe.sum())
     parts = [f"{result.nfe + made} NFE"]

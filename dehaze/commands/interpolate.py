@@ -8,11 +8,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_libraries
+from dehaze.commands import options
+from dehaze.commands.command import Command, option
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError, quiet_libraries
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from dehaze.models.choice import ModelChoice
 
 
 def _paths() -> Iterable[str]:
@@ -21,20 +26,12 @@ def _paths() -> Iterable[str]:
     return PATHS
 
 
-@click.command(short_help=COMMANDS["interpolate"])
+@click.command(cls=Command)
 @click.argument(
     "images", metavar="A B...", nargs=-1, required=True, type=click.Path(path_type=Path)
 )
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("interpolated"),
-    show_default=True,
-    metavar="FOLDER",
-    help="Where the pictures go; made if missing.",
-)
-@click.option(
+@options.output_folder("the pictures", "interpolated")
+@option(
     "-n",
     "--pictures",
     type=click.IntRange(min=2),
@@ -42,7 +39,7 @@ def _paths() -> Iterable[str]:
     show_default=True,
     help="How many, A and B as the model has them included.",
 )
-@click.option(
+@option(
     "--path",
     type=RegistryChoice(_paths),
     default="nao",
@@ -50,11 +47,10 @@ def _paths() -> Iterable[str]:
     metavar="NAME",
     help="nao keeps to norms that are likely, slerp to those between A's and B's.",
 )
-@click.option("--centroid", is_flag=True, help="One picture in the middle of all the photos.")
-@click.option("--prompt", help="What all the photos show.  [default: the model's]")
-@click.option("--steps", type=click.IntRange(min=1), help="[default: the model's]")
-@click.option("--model", default="bundled", show_default=True, help="As in run.")
-@click.option("--device", default="auto", show_default=True)
+@option("--centroid", is_flag=True, help="One picture in the middle of all the photos.")
+@options.prompt(help=f"What all the photos show.  {options.OF_MODEL}")
+@options.model()
+@options.steps()
 def interpolate(
     images: tuple[Path, ...],
     output: Path,
@@ -63,8 +59,7 @@ def interpolate(
     centroid: bool,
     prompt: str | None,
     steps: int | None,
-    model: str,
-    device: str,
+    model: ModelChoice,
 ) -> None:
     """Make the pictures between the photos A and B, at the size that the model works at.
 
@@ -77,14 +72,13 @@ def interpolate(
         raise click.UsageError("name two photos, or two and more with --centroid.")
     quiet_libraries()
     from dehaze.attention.sheets import sheet
-    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_photo
     from dehaze.pipelines.edit import EditPipeline
 
     try:
         photos = [read_photo(image).pixels for image in images]
-        pipe = EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device)))
+        pipe = model.load(EditPipeline)
         text = pipe.default_prompt if prompt is None else prompt
         pipe.check_prompts(text)
         inversions = [
@@ -103,7 +97,7 @@ def interpolate(
         output.mkdir(parents=True, exist_ok=True)
         for name, picture in files.items():
             write_photo(output / name, picture)
-    except (MethodError, NonFiniteError, OSError, PhotoError, ValueError) as error:
+    except (NonFiniteError, OSError, PhotoError, ValueError) as error:
         raise CommandError(str(error)) from error
     norms = ", ".join(f"{norm:.2f}" for norm in made.norms)
     density = "" if centroid else f"; log density along the path {made.log_density:.0f}"

@@ -8,21 +8,19 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dehaze.commands import COMMANDS, CommandError, RegistryChoice, quiet_libraries
+from dehaze.commands import options
+from dehaze.commands.command import Command, option
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError, quiet_libraries
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from dehaze.inversion import InversionResult
+    from dehaze.models.choice import ModelChoice
 
 # Of the inversion behind the plots: Picard on two paths, far enough to see the curves settle.
 _PLOTTED_ITERATIONS = 12
-
-
-def _solvers() -> Iterable[str]:
-    from dehaze.inversion import list_methods
-
-    return list_methods()
 
 
 def _predictors() -> Iterable[str]:
@@ -49,75 +47,53 @@ def _modes() -> Iterable[str]:
     return (PLAIN, *list_reconstruction_modes())
 
 
-@click.command(short_help=COMMANDS["invert"])
+@click.command(cls=Command)
 @click.argument("photos", metavar="IMAGE", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
+@options.output_file(
     required=True,
-    metavar="FILE",
     help="Where the inversion goes, in safetensors; made or replaced. A folder for a folder.",
 )
-@click.option(
+@option(
     "--plots",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
     help="Also draw residuals, trajectories, contraction and reconstruction; needs dehaze[plots].",
 )
-@click.option("--model", default="bundled", show_default=True, help="As in run.")
-@click.option("--prompt", help="What the photo shows.  [default: the model's]")
-@click.option("--word", help="The haze word in the prompt.  [default: the model's]")
-@click.option(
-    "--solver",
-    type=RegistryChoice(_solvers),
-    metavar="NAME",
+@options.model()
+@options.prompt()
+@options.word()
+@options.solver(
     help=(
         "A wrong name lists them. One that is named runs as it was published; else what "
         "reconstructs best for its cost: anderson, extrapolated, relaxed, of 6 iterations."
     ),
 )
-@click.option(
+@option(
     "--predictor",
     type=RegistryChoice(_predictors),
     metavar="NAME",
     help="What the solver starts from; a wrong name lists them.",
 )
-@click.option(
+@option(
     "--relaxation",
     type=RegistryChoice(_relaxations),
     metavar="NAME",
     help="How far its updates go; a wrong name lists them.",
 )
-@click.option(
+@option(
     "--criterion",
     type=RegistryChoice(_criteria),
     metavar="NAME",
     help="When a step is solved; a wrong name lists them.",
 )
-@click.option(
-    "--steps", "num_inference_steps", type=click.IntRange(min=1), help="[default: the model's]"
-)
-@click.option(
-    "--depth", type=click.IntRange(min=1), help="Invert so many of the steps.  [default: all]"
-)
-@click.option(
+@options.steps("num_inference_steps")
+@option("--depth", type=click.IntRange(min=1), help="Invert so many of the steps.  [default: all]")
+@option(
     "--iterations", "max_iterations", type=click.IntRange(min=1), help="The solver's limit a step."
 )
-@click.option(
-    "--tolerance",
-    type=click.FloatRange(min=0, min_open=True),
-    help="Relative residual at which a step is done.",
-)
-@click.option(
-    "--guidance",
-    "guidance_scale",
-    type=click.FloatRange(min=0, min_open=True),
-    default=1.0,
-    show_default=True,
-    help="Classifier-free guidance; 1 evaluates the network once, all else twice.",
-)
-@click.option(
+@options.tolerance(help="Relative residual at which a step is done.")
+@options.guidance(help="Classifier-free guidance; 1 evaluates the network once, all else twice.")
+@option(
     "--mode",
     type=RegistryChoice(_modes),
     metavar="NAME",
@@ -126,19 +102,17 @@ def _modes() -> Iterable[str]:
         "them. Shown by --plots."
     ),
 )
-@click.option(
+@option(
     "--adjust",
     "adjusted",
     is_flag=True,
     help="Bring the photo nearer to the prompt first (FPI 3.3), and say how far it moved.",
 )
-@click.option("--device", default="auto", show_default=True)
 def invert(
     photos: Path,
     output: Path,
     plots: Path | None,
-    model: str,
-    device: str,
+    model: ModelChoice,
     mode: str | None,
     **settings: Any,
 ) -> None:
@@ -153,9 +127,10 @@ def invert(
     quiet_libraries()
     from dehaze.datasets import DatasetNotFoundError, open_photo_folder
     from dehaze.eval.inversion import InversionEvaluationError, import_figure
-    from dehaze.eval.methods import MethodError, PipelineOptions, load_pipeline
     from dehaze.network import NonFiniteError
+    from dehaze.models.load import ModelError
     from dehaze.photos import PhotoError
+    from dehaze.pipelines.dehaze import DehazePipeline
     from dehaze.prompts import WordError
 
     try:
@@ -164,13 +139,13 @@ def invert(
         if mode is not None and plots is None:
             raise CommandError("--mode holds the way back, which only --plots FOLDER goes")
         samples = open_photo_folder(photos).samples if photos.is_dir() else None
-        pipeline = load_pipeline(PipelineOptions(model=model, device=device))
+        pipeline = model.load(DehazePipeline)
         pipeline.prompt_and_span(settings["prompt"], settings["word"])
         chosen = _complete(settings, settings["num_inference_steps"] or pipeline.description.steps)
     except (
         DatasetNotFoundError,
         InversionEvaluationError,
-        MethodError,
+        ModelError,
         WordError,
     ) as error:
         raise CommandError(str(error)) from error

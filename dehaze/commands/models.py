@@ -9,11 +9,13 @@ from typing import Any
 
 import click
 
-from dehaze.commands import COMMANDS, CommandError, quiet_libraries
+from dehaze.commands import options
+from dehaze.commands.command import Group, option
+from dehaze.commands.reporting import CommandError, quiet_libraries
 
 MODEL = click.argument("model", default="bundled")
-REVISION = click.option("--revision", metavar="NAME", help="Branch, tag or commit of a hub id.")
-JSON = click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+REVISION = option("--revision", metavar="NAME", help="Branch, tag or commit of a hub id.")
+JSON = options.as_json()
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class Known:
     folder: str
 
 
-@click.group(short_help=COMMANDS["models"])
+@click.group(cls=Group)
 def models() -> None:
     """Say which models there are, what each is, and whether its files are whole.
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dehaze.eval.methods.base import MethodError
+from dehaze.models.choice import ModelChoice
 from dehaze.recovery.recover import RECOVERIES
 
 
@@ -15,7 +16,7 @@ class PipelineOptions:
     """Options of ``DehazePipeline``; None leaves the model's own default.
 
     Attributes:
-        model: "bundled", a folder, a hub id, or a .safetensors file.
+        model: which one, and how it is loaded.
         prompt: the source prompt.
         word: the haze word in it.
         strength: how much of the swap is applied; 1 is all of it.
@@ -29,10 +30,9 @@ class PipelineOptions:
         self_replace_steps: share of the steps with the source's self-attention maps.
         recovery: "calibrated", "physics", "affine" or "none".
         short_side: the model's working size, pixels.
-        device: a torch device; "auto" takes the first GPU, or the CPU.
     """
 
-    model: str = "bundled"
+    model: ModelChoice = field(default_factory=ModelChoice)
     prompt: str | None = None
     word: str | None = None
     strength: float = 1.0
@@ -46,7 +46,6 @@ class PipelineOptions:
     self_replace_steps: float | None = None
     recovery: str = "calibrated"
     short_side: int | None = None
-    device: str = "auto"
 
     def inversion(self) -> dict[str, Any]:
         """The options of the inversion that were given; the model has its defaults for others."""
@@ -123,4 +122,6 @@ def override(options: PipelineOptions, argument: str) -> PipelineOptions:
             changes[key] = _OVERRIDES[key](value)
         except ValueError as error:
             raise MethodError(f"{part!r} is no number") from error
+    if "model" in changes:
+        changes["model"] = replace(options.model, model=changes["model"])
     return replace(options, **changes)

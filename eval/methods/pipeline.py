@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOutput, to_float
 from dehaze.eval.methods.options import PipelineOptions
+from dehaze.models.choice import ModelChoice
 from dehaze.recovery.guided_filter import resize
 
 
@@ -36,7 +37,7 @@ class ModelMethod(Method):
         from dehaze.models.hashes import fingerprint
         from dehaze.models.load import BUNDLED, BUNDLED_FOLDER
 
-        model = self.options.model
+        model = self.options.model.model
         place = BUNDLED_FOLDER if model == BUNDLED else Path(model)
         return fingerprint(place) if place.exists() else None
 
@@ -86,7 +87,7 @@ class CodecCeiling(ModelMethod):
         super().__init__(name, title, options)
 
     def settings(self) -> dict[str, Any]:
-        return {"model": self.options.model, "weights": self.weights}
+        return {"model": self.options.model.model, "weights": self.weights}
 
     def run(self, source: MethodInput) -> MethodOutput:
         if source.clear is None:
@@ -121,7 +122,7 @@ def load_pipeline(options: PipelineOptions) -> Any:
     Raises:
         MethodError: the model does not load, or the prompt lacks the word.
     """
-    pipeline = _load_model(options.model, options.device, options.short_side)
+    pipeline = _load_model(options.model, options.short_side)
     try:
         pipeline.check_prompt(options.prompt, options.word)
     except ValueError as error:
@@ -130,18 +131,15 @@ def load_pipeline(options: PipelineOptions) -> Any:
 
 
 @lru_cache(maxsize=2)
-def _load_model(model: str, device: str, short_side: int | None) -> Any:
-    import torch
-
+def _load_model(model: ModelChoice, short_side: int | None) -> Any:
     from dehaze.pipelines.dehaze import DehazePipeline
 
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     try:
-        pipeline = DehazePipeline.from_pretrained(model).to(device)
+        pipeline = model.load(DehazePipeline)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise MethodError(f"the model {model!r} does not load on {device}: {error}") from error
-    pipeline.set_progress_bar_config(disable=True)
+        raise MethodError(
+            f"the model {model.model!r} does not load on {model.device}: {error}"
+        ) from error
     if short_side is not None:
         pipeline.description = replace(pipeline.description, short_side=short_side)
     return pipeline

@@ -20,6 +20,7 @@ from dehaze.eval.methods import (
     parse_method,
     with_companions,
 )
+from dehaze.models.choice import ModelChoice
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.recovery.guided_filter import resize
 
@@ -132,7 +133,7 @@ def one_thread() -> Iterator[None]:
 def test_ours_is_the_pipeline_with_the_options_given(
     random_model: Path, pipeline: DehazePipeline
 ) -> None:
-    options = PipelineOptions(model=str(random_model), device="cpu", steps=3)
+    options = PipelineOptions(model=ModelChoice(str(random_model), device="cpu"), steps=3)
     method = parse_method("ours:steps=2,recovery=none,solver=ddim,strength=0.5", options)
     output = method.run(SOURCE)
     expected = pipeline(
@@ -152,7 +153,9 @@ def test_ours_is_the_pipeline_with_the_options_given(
 def test_a_row_may_change_what_an_ablation_changes(
     random_model: Path, pipeline: DehazePipeline
 ) -> None:
-    options = PipelineOptions(model=str(random_model), device="cpu", steps=2, solver="ddim")
+    options = PipelineOptions(
+        model=ModelChoice(str(random_model), device="cpu"), steps=2, solver="ddim"
+    )
     picture = PICTURE.astype(np.float32) / np.float32(255)
     plain = pipeline(picture, num_inference_steps=2, solver="ddim", recovery="none").image
     changed = pipeline(
@@ -187,7 +190,7 @@ def test_a_row_may_change_what_an_ablation_changes(
 def test_the_ceilings_compare_at_the_working_size(
     random_model: Path, pipeline: DehazePipeline
 ) -> None:
-    options = PipelineOptions(model=str(random_model), device="cpu", steps=3)
+    options = PipelineOptions(model=ModelChoice(str(random_model), device="cpu"), steps=3)
     assert SOURCE.clear is not None
     clear = SOURCE.clear.astype(np.float32) / np.float32(255)
     size = pipeline.working_size(clear)
@@ -202,7 +205,9 @@ def test_the_ceilings_compare_at_the_working_size(
 
 
 def test_the_codec_ceiling_needs_ground_truth(random_model: Path) -> None:
-    method = parse_method("codec", PipelineOptions(model=str(random_model), device="cpu"))
+    method = parse_method(
+        "codec", PipelineOptions(model=ModelChoice(str(random_model), device="cpu"))
+    )
     source = MethodInput(PICTURE, None, "s", "a", "a", 0)
     with pytest.raises(ValueError, match="needs a ground truth"):
         method.run(source)
@@ -212,8 +217,12 @@ def test_a_model_or_prompt_that_cannot_be_used_stops_the_run(
     tmp_path: Path, random_model: Path
 ) -> None:
     with pytest.raises(MethodError, match="does not load"):
-        parse_method(f"ours:model={tmp_path}", PipelineOptions(device="cpu")).run(SOURCE)
-    options = PipelineOptions(model=str(random_model), device="cpu", prompt="a photo", word="haze")
+        parse_method(
+            f"ours:model={tmp_path}", PipelineOptions(model=ModelChoice(device="cpu"))
+        ).run(SOURCE)
+    options = PipelineOptions(
+        model=ModelChoice(str(random_model), device="cpu"), prompt="a photo", word="haze"
+    )
     with pytest.raises(MethodError, match="haze"):
         parse_method("ours", options).run(SOURCE)
 
@@ -222,7 +231,7 @@ def test_a_model_trained_anew_under_the_same_path_has_other_settings(
     tmp_path: Path,
 ) -> None:
     def digest() -> Any:
-        return parse_method("ours", PipelineOptions(model=str(tmp_path))).settings()["weights"]
+        return parse_method("ours", PipelineOptions(model=ModelChoice(str(tmp_path)))).settings()["weights"]
 
     (tmp_path / "model_index.json").write_text("{}")
     (tmp_path / "unet.safetensors").write_bytes(b"one")

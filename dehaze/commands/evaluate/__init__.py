@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from dehaze.commands.command import Group
 from dehaze.commands.evaluate.appearance import appearance
 from dehaze.commands.evaluate.convergence import convergence
 from dehaze.commands.evaluate.folder import folder
@@ -12,7 +13,7 @@ from dehaze.commands.evaluate.pie_bench import pie_bench
 from dehaze.commands.evaluate.reside import reside
 
 
-@click.group(short_help="Measure methods on published data sets or your own pictures.")
+@click.group(cls=Group)
 def evaluate() -> None:
     """Measure methods on published data sets or your own pictures.
 

@@ -3,50 +3,41 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
-from dehaze.commands.evaluate.parameters import (
-    Names,
-    command_line,
-    device_option,
-    limit_option,
-    model_option,
-    output_option,
-    recoveries,
-)
+from dehaze.commands import options
+from dehaze.commands.command import Command, option
+from dehaze.commands.evaluate.parameters import Names, command_line
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError, quiet_libraries
 from dehaze.errors import DehazeError
 
+if TYPE_CHECKING:
+    from dehaze.models.choice import ModelChoice
 
-@click.command(short_help="Score edits of words with a known answer.")
+
+@click.command(cls=Command, short_help="Score edits of words with a known answer.")
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
-@output_option("appearance.md, .csv and .json")
-@click.option(
+@options.output_folder("appearance.md, .csv and .json", "evaluation")
+@option(
     "--words",
     type=Names(),
     default=(),
     help="Appearances with commas between them; a wrong name lists them.  [default: all]",
 )
-@click.option(
+@option(
     "--method",
     "methods",
     multiple=True,
     metavar="METHOD",
     help="A row of the table; may be repeated; a wrong name lists them.  [default: all]",
 )
-@click.option(
-    "--recovery",
-    type=RegistryChoice(recoveries),
-    default="affine",
-    show_default=True,
-    metavar="NAME",
-    help="As in edit.",
-)
-@limit_option
-@model_option
-@device_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True)
+@options.recovery(default="affine")
+@options.limit()
+@options.model()
+@options.seed()
 def appearance(
     pictures: Path,
     output: Path,
@@ -54,8 +45,7 @@ def appearance(
     methods: tuple[str, ...],
     recovery: str,
     limit: int | None,
-    model: str,
-    device: str,
+    model: ModelChoice,
     seed: int,
 ) -> None:
     """Remove and replace words that were rendered over the clear pictures of a FOLDER.
@@ -67,7 +57,6 @@ def appearance(
     from dehaze.datasets import open_photo_folder, read_rgb
     from dehaze.datasets.appearance import APPEARANCES
     from dehaze.eval.appearance import evaluate_appearance, get_methods
-    from dehaze.eval.methods import PipelineOptions, load_pipeline
     from dehaze.pipelines.base import as_pixels
     from dehaze.pipelines.edit import EditPipeline
 
@@ -76,7 +65,7 @@ def appearance(
         dataset = open_photo_folder(pictures)
         samples = dataset.samples if limit is None else dataset.spread(limit)
         table = evaluate_appearance(
-            EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device))),
+            model.load(EditPipeline),
             [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples],
             words=words or tuple(APPEARANCES.names()),
             methods=chosen,

@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from dehaze.commands import CommandError, quiet_libraries
-from dehaze.commands.evaluate.parameters import (
-    Numbers,
-    command_line,
-    device_option,
-    limit_option,
-    model_option,
-    output_option,
-)
+from dehaze.commands import options
+from dehaze.commands.command import Command, option
+from dehaze.commands.evaluate.parameters import Numbers, command_line
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError, quiet_libraries
 from dehaze.errors import DehazeError
 
+if TYPE_CHECKING:
+    from dehaze.models.choice import ModelChoice
 
-@click.command(short_help="Hold residuals and bounds against exact steps.")
+
+@click.command(cls=Command, short_help="Hold residuals and bounds against exact steps.")
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
-@output_option("convergence.md and .png")
-@click.option(
+@options.output_folder("convergence.md and .png", "evaluation")
+@option(
     "--steps",
     type=Numbers(int),
     default="6,10,20,50",
     show_default=True,
     help="Numbers of steps with commas between them.",
 )
-@limit_option
-@model_option
-@device_option
+@options.limit()
+@options.model()
 def convergence(
-    pictures: Path, output: Path, steps: tuple[int, ...], limit: int | None, model: str, device: str
+    pictures: Path, output: Path, steps: tuple[int, ...], limit: int | None, model: ModelChoice
 ) -> None:
     """Solve every step of the inversions of the pictures in FOLDER exactly, and compare.
 
@@ -42,17 +41,17 @@ def convergence(
     quiet_libraries()
     from dehaze.datasets import open_photo_folder, read_rgb
     from dehaze.eval.inversion import import_figure
-    from dehaze.eval.methods import PipelineOptions, load_pipeline
     from dehaze.eval.steps import draw_order, study_steps, study_table
     from dehaze.photos import write_bytes
     from dehaze.pipelines.base import as_pixels
+    from dehaze.pipelines.dehaze import DehazePipeline
 
     try:
         import_figure()
         dataset = open_photo_folder(pictures)
         samples = dataset.samples if limit is None else dataset.spread(limit)
         photos = [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples]
-        pipeline = load_pipeline(PipelineOptions(model=model, device=device))
+        pipeline = model.load(DehazePipeline)
         studies = [study_steps(pipeline, photos, steps=count) for count in steps]
         text = study_table(studies, command_line())
         click.echo(text)

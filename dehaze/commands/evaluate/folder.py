@@ -7,21 +7,24 @@ from typing import Any
 
 import click
 
-from dehaze.commands import CommandError, RegistryChoice
+from dehaze.commands import options
+from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import haze_kinds
 from dehaze.commands.evaluate.scoring import score_methods, scoring_options
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError, quiet_libraries
 from dehaze.errors import DehazeError
 
 
-@click.command(short_help="Score methods on a folder of pictures.")
+@click.command(cls=Command, short_help="Score methods on a folder of pictures.")
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
-@click.option(
+@option(
     "--gt",
     type=click.Path(path_type=Path),
     metavar="FOLDER",
     help="The ground truth of the pictures in FOLDER.",
 )
-@click.option(
+@option(
     "--render",
     type=RegistryChoice(haze_kinds),
     metavar="KIND",

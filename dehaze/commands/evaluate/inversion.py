@@ -3,26 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
-from dehaze.commands.evaluate.parameters import (
-    Numbers,
-    command_line,
-    device_option,
-    haze_kinds,
-    limit_option,
-    model_option,
-    output_option,
-)
+from dehaze.commands import options
+from dehaze.commands.command import Command, option
+from dehaze.commands.evaluate.parameters import Numbers, command_line, haze_kinds
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError, quiet_libraries
 from dehaze.errors import DehazeError
 
+if TYPE_CHECKING:
+    from dehaze.models.choice import ModelChoice
 
-@click.command(short_help="Reconstruct pictures, solver by solver.")
+
+@click.command(cls=Command, short_help="Reconstruct pictures, solver by solver.")
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
-@output_option("inversion.md, .csv, .json and .png")
-@click.option(
+@options.output_folder("inversion.md, .csv, .json and .png", "evaluation")
+@option(
     "--method",
     "methods",
     multiple=True,
@@ -35,28 +34,27 @@ from dehaze.errors import DehazeError
         "reconstructs best for its cost."
     ),
 )
-@click.option(
+@option(
     "--steps",
     type=Numbers(int),
     default="10,20,50",
     show_default=True,
     help="Numbers of steps with commas between them.",
 )
-@click.option(
+@option(
     "--guidance",
     type=Numbers(float),
     default="1",
     show_default=True,
     help="Guidance scales with commas between them.",
 )
-@click.option(
+@option(
     "--render", type=RegistryChoice(haze_kinds), metavar="KIND", help="As in evaluate folder."
 )
-@limit_option
-@click.option("--lpips", is_flag=True, help="LPIPS as well; needs dehaze[iqa] and its weights.")
-@model_option
-@device_option
-@click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="For haze.")
+@options.limit()
+@option("--lpips", is_flag=True, help="LPIPS as well; needs dehaze[iqa] and its weights.")
+@options.model()
+@options.seed(help="Of the rendered haze.")
 def inversion(
     pictures: Path,
     output: Path,
@@ -66,8 +64,7 @@ def inversion(
     render: str | None,
     limit: int | None,
     lpips: bool,
-    model: str,
-    device: str,
+    model: ModelChoice,
     seed: int,
 ) -> None:
     """Reconstruct the pictures of a FOLDER, solver by solver.
@@ -86,14 +83,15 @@ def inversion(
         import_figure,
         parse_inversion_method,
     )
-    from dehaze.eval.methods import PipelineOptions, load_pipeline
     from dehaze.eval.perceptual import load_perceptual_metric
+    from dehaze.models.choice import find_device
     from dehaze.pipelines.base import as_pixels
+    from dehaze.pipelines.dehaze import DehazePipeline
 
     try:
         chosen = [parse_inversion_method(method) for method in methods]
         import_figure()
-        place = "cpu" if device == "auto" else device
+        place = str(find_device(model.device))
         metric = load_perceptual_metric("lpips", place) if lpips else None
         dataset = open_photo_folder(pictures)
         if render is not None:
@@ -103,7 +101,7 @@ def inversion(
         samples = dataset.samples if limit is None else dataset.spread(limit)
         photos = [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples]
         table = evaluate_inversion(
-            load_pipeline(PipelineOptions(model=model, device=device)),
+            model.load(DehazePipeline),
             photos,
             chosen,
             steps=steps,

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
-
-_Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
 class Size(click.ParamType):
@@ -69,33 +67,6 @@ def haze_kinds() -> Iterable[str]:
     from dehaze.datasets.synthesis import HAZE_KINDS
 
     return HAZE_KINDS.names()
-
-
-def recoveries() -> Iterable[str]:
-    """Names of the ways to bring a result to the photo's own size."""
-    from dehaze.recovery.recover import RECOVERIES
-
-    return RECOVERIES
-
-
-def output_option(written: str) -> Callable[[_Command], _Command]:
-    """``--output``, the folder that ``written`` go to."""
-    return click.option(
-        "-o",
-        "--output",
-        type=click.Path(path_type=Path, file_okay=False),
-        default=Path("evaluation"),
-        show_default=True,
-        metavar="FOLDER",
-        help=f"Where {written} go; made if missing.",
-    )
-
-
-limit_option = click.option(
-    "--limit", type=click.IntRange(min=1), help="At most so many pictures, evenly spread."
-)
-model_option = click.option("--model", default="bundled", show_default=True, help="As in run.")
-device_option = click.option("--device", default="auto", show_default=True)
 
 
 def command_line() -> str:

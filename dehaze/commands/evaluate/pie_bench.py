@@ -8,16 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
-from dehaze.commands.evaluate.parameters import (
-    command_line,
-    device_option,
-    model_option,
-    output_option,
-)
+from dehaze.commands import options
+from dehaze.commands.command import Command, option
+from dehaze.commands.evaluate.parameters import command_line
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError, quiet_libraries
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
+    from dehaze.models.choice import ModelChoice
     from dehaze.datasets.pie_bench import EditSample
     from dehaze.pipelines.edit import EditPipeline, EditSettings
 
@@ -28,39 +27,32 @@ def _modes() -> Iterable[str]:
     return _modes()
 
 
-@click.command("pie-bench", short_help="Score edits by the seven metrics of PIE-Bench.")
-@click.option(
+@click.command("pie-bench", cls=Command, short_help="Score edits by the seven metrics of PIE-Bench.")
+@option(
     "--root",
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
     help="PIE-Bench: annotation_images/ and mapping_file.json.",
 )
-@click.option(
+@option(
     "--results",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
     metavar="FOLDER",
     help="Score results made elsewhere, under the pictures' own paths, rather than edit.",
 )
-@output_option("pie_bench.md, .csv, .json and the results")
-@click.option("--mode", type=RegistryChoice(_modes), default="plain", show_default=True)
-@click.option(
-    "--guidance",
-    type=click.FloatRange(min=0),
-    default=7.5,
-    show_default=True,
-    help="Classifier-free guidance of the edit.",
-)
-@click.option("--blend/--no-blend", default=False, show_default=True, help="Blend the set's words.")
-@click.option("--limit", type=click.IntRange(min=1), help="The first so many edits only.")
-@click.option("--dino", metavar="FOLDER", help="DINO's ViT-B/8.  [default: the hub's cache]")
-@click.option("--clip", metavar="FOLDER", help="CLIP's ViT-L/14.  [default: the hub's cache]")
-@click.option(
+@options.output_folder("pie_bench.md, .csv, .json and the results", "evaluation")
+@option("--mode", type=RegistryChoice(_modes), default="plain", show_default=True)
+@options.guidance(default=7.5, help="Classifier-free guidance of the edit.")
+@option("--blend/--no-blend", default=False, show_default=True, help="Blend the set's words.")
+@options.limit(help="The first so many edits only.")
+@option("--dino", metavar="FOLDER", help="DINO's ViT-B/8.  [default: the hub's cache]")
+@option("--clip", metavar="FOLDER", help="CLIP's ViT-L/14.  [default: the hub's cache]")
+@option(
     "--corrected", is_flag=True, help="Give DINO pictures in [0, 1], which the script does not."
 )
-@model_option
-@click.option("--steps", type=click.IntRange(min=1), help="[default: the model's]")
-@device_option
+@options.model()
+@options.steps()
 @click.pass_context
 def pie_bench(
     context: click.Context,
@@ -69,15 +61,14 @@ def pie_bench(
     results: Path | None,
     output: Path,
     mode: str,
-    guidance: float,
+    guidance_scale: float,
     blend: bool,
     limit: int | None,
     dino: str | None,
     clip: str | None,
     corrected: bool,
-    model: str,
+    model: ModelChoice,
     steps: int | None,
-    device: str,
 ) -> None:
     """Edit PIE-Bench's pictures, or take results, and compute its seven metrics.
 
@@ -88,7 +79,6 @@ def pie_bench(
     """
     quiet_libraries()
     from dehaze.datasets.pie_bench import open_pie_bench
-    from dehaze.eval.methods import PipelineOptions, load_pipeline
     from dehaze.eval.pie_bench import CLIP, DINO, load_metrics, score_edits
     from dehaze.pipelines.edit import EditPipeline, EditSettings
 
@@ -98,11 +88,12 @@ def pie_bench(
         pipe = None
         settings = EditSettings()
         if results is None:
-            pipe = EditPipeline.sharing(load_pipeline(PipelineOptions(model=model, device=device)))
+            pipe = model.load(EditPipeline)
             # Without guidance there is nothing that a mode could hold.
-            settings = EditSettings(guidance_scale=guidance, mode=mode)
+            settings = EditSettings(guidance_scale=guidance_scale, mode=mode)
         made = results or output / "results"
-        method = f"results in {results}" if results else f"{model}, {mode}, guidance {guidance:g}"
+        ours = f"{model.model}, {mode}, guidance {guidance_scale:g}"
+        method = f"results in {results}" if results else ours
         table = score_edits(
             [
                 (

@@ -7,20 +7,21 @@ from typing import Any
 
 import click
 
-from dehaze.commands import CommandError
+from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import Names
 from dehaze.commands.evaluate.scoring import score_methods, scoring_options
+from dehaze.commands.reporting import CommandError
 
 
-@click.command(short_help="Score methods on RESIDE, NTIRE's sets and Haze4K.")
-@click.option(
+@click.command(cls=Command, short_help="Score methods on RESIDE, NTIRE's sets and Haze4K.")
+@option(
     "--root",
     type=click.Path(path_type=Path),
     required=True,
     metavar="FOLDER",
     help="The folder that holds the data sets.",
 )
-@click.option(
+@option(
     "--subset",
     "subsets",
     type=Names(),

@@ -8,17 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from dehaze.commands import CommandError, RegistryChoice, quiet_libraries
-from dehaze.commands.evaluate.parameters import (
-    Names,
-    Size,
-    command_line,
-    output_option,
-    recoveries,
-)
+from dehaze.commands import options
+from dehaze.commands.command import Command, option
+from dehaze.commands.evaluate.parameters import Names, Size, command_line
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError, quiet_libraries
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
+    from dehaze.models.choice import ModelChoice
     from dehaze.eval.methods import Method, PipelineOptions
     from dehaze.eval.perceptual import PerceptualMetric
     from dehaze.eval.protocol import BenchProtocol
@@ -39,15 +37,9 @@ def _psnr_variants() -> Iterable[str]:
     return PSNR_VARIANTS.names()
 
 
-def _solvers() -> Iterable[str]:
-    from dehaze.inversion import list_methods
-
-    return list_methods()
-
-
 _OPTIONS = (
-    output_option("table, scores and pictures"),
-    click.option(
+    options.output_folder("table, scores and pictures", "evaluation"),
+    option(
         "--method",
         "methods",
         multiple=True,
@@ -60,18 +52,14 @@ _OPTIONS = (
             "elsewhere. The hazy input and dcp always stand beside."
         ),
     ),
-    click.option(
+    option(
         "--ceilings/--no-ceilings",
         default=True,
         show_default=True,
         help="Rows for what codec and inversion keep, beside each ours.",
     ),
-    click.option(
-        "--limit",
-        type=click.IntRange(min=1),
-        help="At most so many images of each data set, evenly spread.",
-    ),
-    click.option(
+    options.limit(help="At most so many pictures of each data set, evenly spread."),
+    option(
         "--ssim",
         type=RegistryChoice(_ssim_variants),
         default="wang",
@@ -79,7 +67,7 @@ _OPTIONS = (
         metavar="VARIANT",
         help="wang, dehazeformer, ffa, skimage7, y or d4.",
     ),
-    click.option(
+    option(
         "--psnr",
         type=RegistryChoice(_psnr_variants),
         default="rgb",
@@ -87,55 +75,38 @@ _OPTIONS = (
         metavar="VARIANT",
         help="rgb, y601 or yiq.",
     ),
-    click.option(
+    option(
         "--float", "unrounded", is_flag=True, help="Score the float output, not the saved PNG."
     ),
-    click.option(
+    option(
         "--crop-border",
         type=click.IntRange(min=0),
         default=0,
         show_default=True,
         help="Pixels cut off each side before scoring.",
     ),
-    click.option("--resize", type=Size(), help="Resize all pictures first; labelled non-standard."),
-    click.option(
+    option("--resize", type=Size(), help="Resize all pictures first; labelled non-standard."),
+    option(
         "--oracle",
         is_flag=True,
         help="Let the ground truth choose each picture's best candidate; labelled ORACLE.",
     ),
-    click.option(
+    option(
         "--perceptual",
         type=Names(),
         default=(),
         help="Metrics of pyiqa with commas between them (lpips,niqe,musiq); needs dehaze[iqa].",
     ),
-    click.option("--model", default="bundled", show_default=True, help="For ours, as in run."),
-    click.option("--prompt", help="For ours.  [default: the model's]"),
-    click.option("--word", help="For ours.  [default: the model's]"),
-    click.option("--strength", type=click.FloatRange(min=0), default=1.0, show_default=True),
-    click.option(
-        "--solver",
-        type=RegistryChoice(_solvers),
-        metavar="NAME",
-        help="For ours; a wrong name lists them.  [default: the model's]",
-    ),
-    click.option("--steps", type=click.IntRange(min=1), help="For ours.  [default: the model's]"),
-    click.option(
-        "--tolerance",
-        type=click.FloatRange(min=0, min_open=True),
-        help="For ours.  [default: the model's]",
-    ),
-    click.option(
-        "--recovery",
-        type=RegistryChoice(recoveries),
-        default="calibrated",
-        show_default=True,
-        metavar="NAME",
-        help="For ours: calibrated, physics, affine or none.",
-    ),
-    click.option("--device", default="auto", show_default=True, help="For ours and pyiqa."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True),
-    click.option(
+    options.model(),
+    options.prompt(),
+    options.word(),
+    options.strength(),
+    options.solver(),
+    options.steps(),
+    options.tolerance(),
+    options.recovery(default="calibrated"),
+    options.seed(),
+    option(
         "--resume/--overwrite",
         default=True,
         show_default=True,
@@ -146,8 +117,8 @@ _OPTIONS = (
 
 def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
     """Add the options of a run that scores methods."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
+    for declared in reversed(_OPTIONS):
+        command = declared(command)
     return command
 
 
@@ -164,7 +135,7 @@ def score_methods(
     resize: tuple[int, int] | None,
     oracle: bool,
     perceptual: tuple[str, ...],
-    device: str,
+    model: ModelChoice,
     seed: int,
     resume: bool,
     **pipeline: Any,
@@ -193,13 +164,13 @@ def score_methods(
         runner = Runner(
             sets=sets,
             methods=_methods(
-                methods, PipelineOptions(device=device, **pipeline), ceilings and paired
+                methods, PipelineOptions(model=model, **pipeline), ceilings and paired
             ),
             protocol=protocol,
             out=output,
             seed=seed,
             command=command_line(),
-            perceptual=_perceptual_metrics(protocol, device, paired),
+            perceptual=_perceptual_metrics(protocol, model.device, paired),
             overwrite=not resume,
         )
         evaluation = runner.run()
@@ -236,8 +207,9 @@ def _perceptual_metrics(
             )
         return ()
     from dehaze.eval.perceptual import load_perceptual_metric
+    from dehaze.models.choice import find_device
 
-    place = "cpu" if device == "auto" else device
+    place = str(find_device(device))
     try:
         loaded = tuple(load_perceptual_metric(name, place) for name in protocol.perceptual)
     except DehazeError as error:

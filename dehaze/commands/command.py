@@ -1,0 +1,160 @@
+"""What every command has: help in groups, -q and -v, errors in one line, no idle option."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import click
+from click.core import ParameterSource
+
+from dehaze.commands.reporting import Verbosity, speaking
+
+# The headings of a command's help, in this order.
+FIRST = "Options"
+MACHINE = "Model and machine"
+RESEARCH = "For research"
+GENERAL = "General"
+HEADINGS = (FIRST, MACHINE, RESEARCH, GENERAL)
+
+Values = Mapping[str, Any]
+"""The values of a command's parameters, by their names in Python."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """Where an option has an effect.
+
+    Attributes:
+        holds: whether it has one beside these values.
+        where: the same in words, after "only": "with --executor ray".
+    """
+
+    holds: Callable[[Values], bool]
+    where: str
+
+
+def with_value(parameter: str, *values: str) -> Effect:
+    """Where another option has one of these values."""
+    words = f"with --{parameter.replace('_', '-')} {' or '.join(values)}"
+    return Effect(lambda given: given[parameter] in values, words)
+
+
+def with_any(*parameters: str) -> Effect:
+    """Where at least one of these options is given."""
+    flags = " or ".join(f"--{parameter.replace('_', '-')}" for parameter in parameters)
+    return Effect(lambda given: any(_is_given(given[one]) for one in parameters), f"with {flags}")
+
+
+def without(*parameters: str) -> Effect:
+    """Where none of these options is given."""
+    flags = " and ".join(f"--{parameter.replace('_', '-')}" for parameter in parameters)
+    return Effect(
+        lambda given: not any(_is_given(given[one]) for one in parameters), f"without {flags}"
+    )
+
+
+def _is_given(value: Any) -> bool:
+    """Whether an option that has no default, or is a switch that is off, was given."""
+    return value is not None and value is not False and value != ()
+
+
+class Option(click.Option):
+    """An option with a place in the help, which is refused where it would do nothing.
+
+    Args:
+        heading: one of ``HEADINGS``.
+        effect: where it has an effect; all of these must hold.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        heading: str = FIRST,
+        effect: Effect | tuple[Effect, ...] = (),
+        **attributes: Any,
+    ) -> None:
+        super().__init__(*arguments, **attributes)
+        self.heading = heading
+        self.effects = (effect,) if isinstance(effect, Effect) else effect
+
+    @property
+    def flag(self) -> str:
+        """Its long name."""
+        return max(self.opts, key=len)
+
+
+def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
+    """``click.option`` of this class."""
+    return click.option(*names, cls=Option, **attributes)
+
+
+def _verbosity_options() -> list[click.Parameter]:
+    return [
+        Option(
+            ["-q", "--quiet"],
+            is_flag=True,
+            heading=GENERAL,
+            effect=Effect(
+                lambda given: not given.get("as_json") and not given["verbose"],
+                "without --json and --verbose",
+            ),
+            help="Say nothing but what went wrong.",
+        ),
+        Option(
+            ["-v", "--verbose"],
+            is_flag=True,
+            heading=GENERAL,
+            help="Say more: the cost of each result, and what a fault report needs.",
+        ),
+    ]
+
+
+class Command(click.Command):
+    """A command as all of them are here: see this file's first line."""
+
+    def __init__(self, *arguments: Any, **attributes: Any) -> None:
+        super().__init__(*arguments, **attributes)
+        self.params += _verbosity_options()
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        rest = super().parse_args(ctx, args)
+        if not ctx.resilient_parsing:
+            self._refuse_idle_options(ctx)
+        return rest
+
+    def _refuse_idle_options(self, ctx: click.Context) -> None:
+        for parameter in self.params:
+            if not isinstance(parameter, Option) or parameter.name is None:
+                continue
+            if ctx.get_parameter_source(parameter.name) is ParameterSource.DEFAULT:
+                continue
+            for effect in parameter.effects:
+                if not effect.holds(ctx.params):
+                    raise click.UsageError(
+                        f"{parameter.flag} has an effect only {effect.where}; leave it out.", ctx
+                    )
+
+    def invoke(self, ctx: click.Context) -> Any:
+        quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
+        level = Verbosity.NORMAL + int(verbose) - int(quiet)
+        with speaking(ctx, Verbosity(level)):
+            return super().invoke(ctx)
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
+        for parameter in self.get_params(ctx):
+            row = parameter.get_help_record(ctx)
+            if row is not None:
+                rows[getattr(parameter, "heading", GENERAL)].append(row)
+        for heading, of_heading in rows.items():
+            if of_heading:
+                with formatter.section(heading):
+                    formatter.write_dl(of_heading)
+
+
+class Group(click.Group):
+    """A command of several subcommands, each a ``Command``."""
+
+    command_class = Command

@@ -1,0 +1,227 @@
+"""The options that several commands have, each declared once, and the kinds of their values.
+
+Each is a function that gives click's decorator; what it is called with replaces what stands here:
+
+    @options.steps(help="Steps of both inversions.")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from dehaze import ranges
+from dehaze.commands.command import MACHINE, RESEARCH, Effect, option
+from dehaze.models.choice import DATA_TYPES, ModelChoice
+from dehaze.ranges import Range, RangeError
+from dehaze.registry import Registry
+
+_Command = TypeVar("_Command", bound=Callable[..., Any])
+Decorator = Callable[[Any], Any]
+
+OF_MODEL = "[default: the model's]"
+
+
+class RegistryChoice(click.ParamType):
+    """One of the names in a registry, which is asked only once a value is given."""
+
+    name = "choice"
+
+    def __init__(self, choices: Callable[[], Registry[Any] | Iterable[str]]) -> None:
+        self._choices = choices
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        choices = self._choices()
+        names = choices.names() if isinstance(choices, Registry) else list(choices)
+        if value not in names:
+            self.fail(f"{value!r} is not one of {', '.join(names)}.", param, ctx)
+        return str(value)
+
+
+class Number(click.ParamType):
+    """A number of a range that Python checks as well."""
+
+    name = "number"
+
+    def __init__(self, allowed: Range) -> None:
+        self.allowed = allowed
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return self.allowed.check(float(value))
+        except RangeError:
+            self.fail(f"{value} is out of range: it must be {self.allowed}.", param, ctx)
+        except ValueError:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+
+
+def _shared(*names: str, **attributes: Any) -> Callable[..., Decorator]:
+    """A function that declares this option, with another name in Python, or what else differs."""
+
+    def declare(*parameter: str, **changes: Any) -> Decorator:
+        return option(*names, *parameter, **(attributes | changes))
+
+    return declare
+
+
+def _solvers() -> Iterable[str]:
+    from dehaze.inversion import list_methods
+
+    return list_methods()
+
+
+def _recoveries() -> Iterable[str]:
+    from dehaze.recovery.recover import RECOVERIES
+
+    return RECOVERIES
+
+
+def output_folder(written: str, default: str) -> Decorator:
+    """``--output``, the folder that what is written goes to."""
+    return option(
+        "-o",
+        "--output",
+        type=click.Path(path_type=Path, file_okay=False),
+        default=Path(default),
+        show_default=True,
+        metavar="FOLDER",
+        help=f"Where {written} go; made if missing.",
+    )
+
+
+def output_file(**changes: Any) -> Decorator:
+    """``--output``, the one file that is written; ``help`` says what it holds."""
+    return option("-o", "--output", type=click.Path(path_type=Path), metavar="FILE", **changes)
+
+
+prompt = _shared("--prompt", metavar="TEXT", help=f"What the photo shows.  {OF_MODEL}")
+word = _shared("--word", metavar="TEXT", help=f"The haze word in the prompt.  {OF_MODEL}")
+strength = _shared(
+    "--strength",
+    type=Number(ranges.STRENGTH),
+    metavar="NUMBER",
+    default=1.0,
+    show_default=True,
+    help="How much of the haze is removed: 0 none, 1 all, up to 2.",
+)
+steps = _shared(
+    "--steps",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading=RESEARCH,
+    help=f"Steps of the inversion.  {OF_MODEL}",
+)
+solver = _shared(
+    "--solver",
+    type=RegistryChoice(_solvers),
+    metavar="NAME",
+    heading=RESEARCH,
+    help=f"How each step is inverted; a wrong name lists them.  {OF_MODEL}",
+)
+tolerance = _shared(
+    "--tolerance",
+    type=Number(ranges.TOLERANCE),
+    metavar="NUMBER",
+    heading=RESEARCH,
+    help=f"Relative residual at which a step is done.  {OF_MODEL}",
+)
+recovery = _shared(
+    "--recovery",
+    type=RegistryChoice(_recoveries),
+    metavar="NAME",
+    show_default=True,
+    heading=RESEARCH,
+    help="How the photo's own size is reached; a wrong name lists the ways.",
+)
+guidance = _shared(
+    "--guidance",
+    "guidance_scale",
+    type=Number(ranges.GUIDANCE_SCALE),
+    metavar="NUMBER",
+    default=1.0,
+    show_default=True,
+    heading=RESEARCH,
+    help="Classifier-free guidance; 1 is none.",
+)
+seed = _shared(
+    "--seed",
+    type=click.IntRange(min=0),
+    metavar="N",
+    default=0,
+    show_default=True,
+    heading=RESEARCH,
+)
+limit = _shared(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="At most so many pictures, evenly spread.",
+)
+as_json = _shared("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+
+
+def model(*, effect: Effect | tuple[Effect, ...] = ()) -> Decorator:
+    """``--model``, ``--revision``, ``--device`` and ``--dtype``: one ``ModelChoice``, ``model``."""
+    declared = [
+        option(
+            "--model",
+            metavar="MODEL",
+            default="bundled",
+            show_default=True,
+            heading=MACHINE,
+            effect=effect,
+            help="The bundled model, a folder in diffusers' format, a hub id, or a .safetensors "
+            "file of Stable Diffusion.",
+        ),
+        option(
+            "--revision",
+            metavar="NAME",
+            heading=MACHINE,
+            effect=effect,
+            help="Branch, tag or commit of a hub id: a commit is the same model for ever.",
+        ),
+        option(
+            "--device",
+            metavar="NAME",
+            default="auto",
+            show_default=True,
+            heading=MACHINE,
+            effect=effect,
+            help="cpu, cuda, cuda:1, mps, or auto: the fastest there is.",
+        ),
+        option(
+            "--dtype",
+            type=click.Choice(["auto", *DATA_TYPES]),
+            default="auto",
+            show_default=True,
+            heading=MACHINE,
+            effect=effect,
+            help="Precision of the network; auto leaves it to the model.",
+        ),
+    ]
+
+    def declare(command: _Command) -> Callable[..., Any]:
+        @wraps(command)
+        def with_choice(
+            *arguments: Any,
+            model: str,
+            revision: str | None,
+            device: str,
+            dtype: str,
+            **others: Any,
+        ) -> Any:
+            choice = ModelChoice(model, revision, device, dtype)
+            return command(*arguments, model=choice, **others)
+
+        decorated: Callable[..., Any] = with_choice
+        for each in reversed(declared):
+            decorated = each(decorated)
+        return decorated
+
+    return declare

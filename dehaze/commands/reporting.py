@@ -1,0 +1,164 @@
+"""What a command says, where it says it, and how much: -q and -v mean the same to all of them."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import sys
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from enum import IntEnum
+from typing import Any
+
+import click
+
+from dehaze.errors import DehazeError
+
+ISSUES = "the project's issue tracker"
+INTERRUPTED = 130
+_KEY = "dehaze.verbosity"
+
+
+class CommandError(click.ClickException):
+    """The command cannot start: one line on stderr, cause and cure, and exit code 2."""
+
+    exit_code = 2
+
+    def show(self, file: Any = None) -> None:
+        problem(self.format_message())
+
+
+class UnexpectedError(CommandError):
+    """A fault of the program itself: one line on stderr, and exit code 1."""
+
+    exit_code = 1
+
+
+class Verbosity(IntEnum):
+    """How much a command says."""
+
+    QUIET = 0
+    NORMAL = 1
+    VERBOSE = 2
+
+
+def verbosity() -> Verbosity:
+    """That of the command that is running."""
+    context = click.get_current_context(silent=True)
+    return Verbosity.NORMAL if context is None else context.meta.get(_KEY, Verbosity.NORMAL)
+
+
+def result(text: str) -> None:
+    """Say on stdout what the command was asked for; nothing with -q."""
+    if verbosity() > Verbosity.QUIET:
+        _write(text, err=False)
+
+
+def note(text: str) -> None:
+    """Say on stderr what is worth knowing; nothing with -q."""
+    if verbosity() > Verbosity.QUIET:
+        problem(text)
+
+
+def detail(text: str) -> None:
+    """Say on stderr what only a closer look needs: with -v alone."""
+    if verbosity() is Verbosity.VERBOSE:
+        problem(text)
+
+
+def problem(text: str) -> None:
+    """Say on stderr what went wrong, whatever was asked for."""
+    _write(f"dehaze: {text}", err=True)
+
+
+def _write(text: str, *, err: bool) -> None:
+    # A progress bar, where there is one, is cleared for the line and drawn again below it.
+    bars = sys.modules.get("tqdm")
+    with nullcontext() if bars is None else bars.tqdm.external_write_mode(file=sys.stderr):
+        click.echo(text, err=err)
+
+
+class _Log(logging.Handler):
+    """Writes the library's log as the commands write."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        problem(record.getMessage())
+
+
+_LEVELS = {
+    Verbosity.QUIET: logging.ERROR,
+    Verbosity.NORMAL: logging.WARNING,
+    Verbosity.VERBOSE: logging.INFO,
+}
+
+
+@contextmanager
+def speaking(context: click.Context, level: Verbosity) -> Iterator[None]:
+    """Run a command at a verbosity: what the library logs is said, and every error is one line.
+
+    What a user can put right is a ``DehazeError`` or an error of the system, and ends with exit
+    code 2. Anything else is a fault of the program: exit code 1, and with -v its traceback.
+    """
+    context.meta[_KEY] = level
+    logger, log = logging.getLogger("dehaze"), _Log()
+    before = logger.level
+    logger.addHandler(log)
+    logger.setLevel(_LEVELS[level])
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit, click.Abort):
+        raise
+    except DehazeError as error:
+        raise CommandError(str(error)) from error
+    except KeyboardInterrupt:
+        problem("interrupted")
+        context.exit(INTERRUPTED)
+    except OSError as error:
+        # A reader that has seen enough, such as head, closes the pipe: click ends quietly.
+        if error.errno == errno.EPIPE:
+            raise
+        place = "" if error.filename is None else f"{error.filename}: "
+        raise CommandError(
+            f"{place}{error.strerror or error}; check the name, its permissions and the room on "
+            "the disk"
+        ) from error
+    except Exception as error:
+        if level is Verbosity.VERBOSE:
+            raise
+        raise UnexpectedError(_unexpected(error)) from error
+    finally:
+        logger.removeHandler(log)
+        logger.setLevel(before)
+
+
+def _unexpected(error: Exception) -> str:
+    first_line = (str(error).strip().splitlines() or [""])[0]
+    return (
+        f"unexpected {type(error).__name__}: {first_line}; run it again with -v and report what it "
+        f"prints to {ISSUES}"
+    )
+
+
+def quiet_photo_libraries() -> None:
+    """Keep what photo libraries say of odd files off the terminal: the commands say it by name."""
+    import cv2
+
+    warnings.simplefilter("ignore")
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+
+
+def quiet_libraries() -> None:
+    """Keep the libraries' warnings, logs and loading bars off the terminal; downloads still show.
+
+    What a user has to know, the commands say themselves.
+    """
+    from diffusers.utils import logging as diffusers_logging
+    from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]
+    from transformers.utils import logging as transformers_logging
+
+    quiet_photo_libraries()
+    for library_logging in (diffusers_logging, transformers_logging):
+        library_logging.set_verbosity_error()
+        library_logging.disable_progress_bar()
+    enable_progress_bars()

@@ -1,0 +1,80 @@
+"""Which model is used, and where it runs: the same choice for every command and in Python."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from dehaze.errors import DehazeError
+
+if TYPE_CHECKING:
+    import torch
+
+Pipeline = TypeVar("Pipeline")
+
+DATA_TYPES = ("float32", "float16", "bfloat16")
+
+
+class DeviceError(DehazeError, ValueError):
+    """The device is not there, or cannot be used."""
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """A model, and how it is loaded.
+
+    Attributes:
+        model: "bundled", a folder in diffusers' format, a hub id, or a .safetensors file.
+        revision: of a hub id, or None for its main one.
+        device: see ``find_device``.
+        dtype: one of ``DATA_TYPES``, or "auto" for the model's own.
+    """
+
+    model: str = "bundled"
+    revision: str | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+
+    def load(self, kind: type[Pipeline]) -> Pipeline:
+        """A pipeline of this kind on its device; it draws no progress bar.
+
+        Raises:
+            ModelError: the model cannot be found or loaded.
+            DeviceError: the device cannot be used.
+        """
+        import torch
+
+        device = find_device(self.device)
+        dtype: torch.dtype | None = None if self.dtype == "auto" else getattr(torch, self.dtype)
+        loading: Any = kind
+        pipe = loading.from_pretrained(self.model, torch_dtype=dtype, revision=self.revision)
+        pipe.to(device)
+        pipe.set_progress_bar_config(disable=True)
+        loaded: Pipeline = pipe
+        return loaded
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Args:
+        name: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest that is there.
+
+    Raises:
+        DeviceError: it is not there.
+    """
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = (str(error).splitlines() or [""])[0]
+        raise DeviceError(
+            f"--device {name} cannot be used ({reason}); dehaze doctor lists what can"
+        ) from error
+    return device

@@ -1,0 +1,65 @@
+"""The range of every number that a user chooses: one for Python and for the command line."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from dehaze.errors import DehazeError
+
+
+class RangeError(DehazeError, ValueError):
+    """A number lies outside of its range; the message names it and the range."""
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from ``low`` to ``high``.
+
+    Attributes:
+        name: of the setting, as in Python.
+        low: the smallest number.
+        high: the largest number.
+        open: ``low`` itself is too small.
+
+    Example:
+        >>> Range("strength", 0, 2).check(0.5)
+        0.5
+        >>> Range("strength", 0, 2).check(float("nan"))
+        Traceback (most recent call last):
+        dehaze.ranges.RangeError: strength is nan: it must be 0 to 2
+    """
+
+    name: str
+    low: float
+    high: float = math.inf
+    open: bool = False
+
+    def check(self, value: float) -> float:
+        """The value itself.
+
+        Raises:
+            RangeError: it is outside of the range, or no finite number.
+        """
+        if not math.isfinite(value) or not self.low <= value <= self.high:
+            raise RangeError(f"{self.name} is {value}: it must be {self}")
+        if self.open and value == self.low:
+            raise RangeError(f"{self.name} is {value}: it must be {self}")
+        return value
+
+    def __str__(self) -> str:
+        """The range in words."""
+        if math.isinf(self.high):
+            return f"above {self.low:g}" if self.open else f"at least {self.low:g}"
+        start = f"above {self.low:g} and at most" if self.open else f"{self.low:g} to"
+        return f"{start} {self.high:g}"
+
+
+# At twice the swap, colours already leave the picture's range; more is never the photo's answer.
+STRENGTH = Range("strength", 0, 2)
+GUIDANCE_SCALE = Range("guidance_scale", 0, 50)
+TOLERANCE = Range("tolerance", 0, 1, open=True)
+ETA = Range("eta", 0, 1)
+SHARE = Range("share", 0, 1)
+MEGAPIXELS = Range("max_megapixels", 0, open=True)
+SECONDS = Range("seconds", 0, open=True)
