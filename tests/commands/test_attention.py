@@ -62,7 +62,7 @@ def test_the_maps_of_a_phrase(picture: Path, any_model: Path) -> None:
     [
         (("--word", "rain"), "it has a, photo, with, haze"),
         (("--prompt", "a city in fog"), "it has a, city, in, fog"),
-        (("--model", "no/such/model"), "does not load"),
+        (("--model", "no/such/model"), "no such folder"),
     ],
 )
 def test_what_is_wrong_is_named(

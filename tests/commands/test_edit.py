@@ -131,7 +131,7 @@ def test_a_generated_picture_is_edited(tmp_path: Path, any_model: Path) -> None:
         (("PHOTO", "--cross-replace", "snow=2"), "0 to 1"),
         (("PHOTO", "--inversion", "missing.safetensors"), "missing.safetensors"),
         (("missing.jpg",), "missing.jpg"),
-        (("PHOTO", "--model", "no/such/model"), "does not load"),
+        (("PHOTO", "--model", "no/such/model"), "no such folder"),
     ],
 )
 def test_what_is_wrong_is_named_and_nothing_is_written(

@@ -130,7 +130,7 @@ def test_a_folder_is_inverted_photo_by_photo_and_a_broken_one_is_named(
         (("--mode", "direct"), "--plots"),
         (("--depth", 9, "--steps", 4), "1 to 4"),
         (("--word", "rain"), "rain"),
-        (("--model", "no/such/model"), "does not load"),
+        (("--model", "no/such/model"), "no such folder"),
     ],
 )
 def test_what_is_wrong_is_named_and_nothing_is_written(
