@@ -59,7 +59,7 @@ def test_it_prints_the_table_and_writes_four_files(photos: Path, random_model: P
         (("--method", "newton"), "fixed-point"),
         (("--steps", "ten"), "no list of numbers"),
         (("--steps", "0"), "positive"),
-        (("--model", "no/such/model/here"), "does not load"),
+        (("--model", "no/such/model/here"), "no such folder"),
         (("--steps", "2000"), "1 to 1000"),
         (("--method", "edict:mode=direct", "--steps", "2"), "edict inverts another"),
     ],

@@ -231,7 +231,9 @@ def test_a_model_trained_anew_under_the_same_path_has_other_settings(
     tmp_path: Path,
 ) -> None:
     def digest() -> Any:
-        return parse_method("ours", PipelineOptions(model=ModelChoice(str(tmp_path)))).settings()["weights"]
+        return parse_method("ours", PipelineOptions(model=ModelChoice(str(tmp_path)))).settings()[
+            "weights"
+        ]
 
     (tmp_path / "model_index.json").write_text("{}")
     (tmp_path / "unet.safetensors").write_bytes(b"one")
