@@ -10,7 +10,6 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import Numbers, command_line
-from dehaze.commands.options import RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries
 from dehaze.errors import DehazeError
 

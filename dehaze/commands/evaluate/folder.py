@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from dehaze.commands import options
 from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import haze_kinds
 from dehaze.commands.evaluate.scoring import score_methods, scoring_options
 from dehaze.commands.options import RegistryChoice
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.reporting import CommandError
 from dehaze.errors import DehazeError
 
 

@@ -48,9 +48,7 @@ if TYPE_CHECKING:
     show_default=True,
     help="Guidance scales with commas between them.",
 )
-@option(
-    "--render", type=RegistryChoice(haze_kinds), metavar="KIND", help="As in evaluate folder."
-)
+@option("--render", type=RegistryChoice(haze_kinds), metavar="KIND", help="As in evaluate folder.")
 @options.limit()
 @option("--lpips", is_flag=True, help="LPIPS as well; needs dehaze[iqa] and its weights.")
 @options.model()

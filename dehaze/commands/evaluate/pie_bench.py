@@ -16,8 +16,8 @@ from dehaze.commands.reporting import CommandError, quiet_libraries
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
-    from dehaze.models.choice import ModelChoice
     from dehaze.datasets.pie_bench import EditSample
+    from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.edit import EditPipeline, EditSettings
 
 
@@ -27,7 +27,9 @@ def _modes() -> Iterable[str]:
     return _modes()
 
 
-@click.command("pie-bench", cls=Command, short_help="Score edits by the seven metrics of PIE-Bench.")
+@click.command(
+    "pie-bench", cls=Command, short_help="Score edits by the seven metrics of PIE-Bench."
+)
 @option(
     "--root",
     type=click.Path(path_type=Path),

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import Command, option
+from dehaze.commands.command import option
 from dehaze.commands.evaluate.parameters import Names, Size, command_line
 from dehaze.commands.options import RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
-    from dehaze.models.choice import ModelChoice
     from dehaze.eval.methods import Method, PipelineOptions
     from dehaze.eval.perceptual import PerceptualMetric
     from dehaze.eval.protocol import BenchProtocol
     from dehaze.eval.runner import EvaluationSet
+    from dehaze.models.choice import ModelChoice
 
 INTERRUPTED = 130
 
@@ -75,9 +75,7 @@ _OPTIONS = (
         metavar="VARIANT",
         help="rgb, y601 or yiq.",
     ),
-    option(
-        "--float", "unrounded", is_flag=True, help="Score the float output, not the saved PNG."
-    ),
+    option("--float", "unrounded", is_flag=True, help="Score the float output, not the saved PNG."),
     option(
         "--crop-border",
         type=click.IntRange(min=0),
