@@ -127,8 +127,8 @@ def invert(
     quiet_libraries()
     from dehaze.datasets import DatasetNotFoundError, open_photo_folder
     from dehaze.eval.inversion import InversionEvaluationError, import_figure
-    from dehaze.network import NonFiniteError
     from dehaze.models.load import ModelError
+    from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError
     from dehaze.pipelines.dehaze import DehazePipeline
     from dehaze.prompts import WordError
