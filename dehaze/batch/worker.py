@@ -215,15 +215,15 @@ class DiffusionWorker:
 
 @dataclass(frozen=True)
 class ClassicalWork:
-    """Dehazing by one of ``dehaze.eval.baselines``, for comparison."""
+    """Dehazing by one of ``dehaze.priors``, for comparison."""
 
     name: str
 
     def start(self) -> ClassicalWorker:
         """Look up the method."""
-        from dehaze.eval.baselines import get_baseline
+        from dehaze.priors import PRIORS
 
-        return ClassicalWorker(get_baseline(self.name).run)
+        return ClassicalWorker(PRIORS.get(self.name).run)
 
     def photos_at_once(self, *, accelerated: bool) -> int:
         """One: there is nothing to share."""

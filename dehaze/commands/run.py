@@ -65,9 +65,9 @@ def _recoveries() -> Iterable[str]:
 
 
 def _engines() -> Iterable[str]:
-    from dehaze.eval.baselines import list_baselines
+    from dehaze.priors import PRIORS
 
-    return (DIFFUSION, *list_baselines())
+    return (DIFFUSION, *PRIORS.names())
 
 
 class _SideFiles(click.ParamType):

@@ -80,7 +80,7 @@ def _folder(argument: str, options: PipelineOptions) -> Method:
 
 def _baseline(name: str, argument: str, options: PipelineOptions) -> Method:
     _refuse_argument(name, argument)
-    return BaselineMethod(BASELINES[name])
+    return BaselineMethod(BASELINES.get(name))
 
 
 def _refuse_argument(name: str, argument: str) -> None:
@@ -90,7 +90,7 @@ def _refuse_argument(name: str, argument: str) -> None:
 
 METHODS: Registry[Build] = Registry("method")
 METHODS.register("hazy", _hazy)
-for _name in BASELINES:
+for _name in BASELINES.names():
     METHODS.register(_name, partial(_baseline, _name))
 METHODS.register("ours", _ours)
 METHODS.register("codec", _codec)

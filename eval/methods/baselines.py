@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from dehaze.eval.baselines import BaselineDescription, HazeEstimate, recover
 from dehaze.eval.methods.base import Array, Method, MethodInput, MethodOutput, to_float
+from dehaze.priors import ClassicalMethod, HazeEstimate, recover
 
 
 class HazyInput(Method):
@@ -23,7 +23,7 @@ class BaselineMethod(Method):
 
     _BOUNDS: ClassVar[tuple[float, ...]] = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5)
 
-    def __init__(self, description: BaselineDescription) -> None:
+    def __init__(self, description: ClassicalMethod) -> None:
         super().__init__(description.name, f"{description.title} ({description.source})")
         self._description = description
         self.has_candidates = description.estimate is not None

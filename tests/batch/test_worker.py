@@ -15,9 +15,9 @@ import torch
 
 from dehaze.batch import work as module
 from dehaze.batch.worker import ClassicalWork, Dehazed, DiffusionWork, DiffusionWorker, WorkError
-from dehaze.eval.baselines import get_baseline
 from dehaze.network import NonFiniteError
 from dehaze.photos import FloatArray, Photo
+from dehaze.priors import PRIORS
 
 
 class OutOfMemoryError(RuntimeError):
@@ -263,4 +263,4 @@ def test_a_batch_is_of_one_photo_on_the_cpu_unless_more_are_asked_for(random_mod
 def test_a_classical_method_is_the_one_of_that_name() -> None:
     pixels = np.random.default_rng(0).uniform(0.4, 0.9, (30, 40, 3)).astype(np.float32)
     (result,) = ClassicalWork("dcp").start().process([Photo(pixels)])
-    np.testing.assert_array_equal(result, get_baseline("dcp").run(pixels))
+    np.testing.assert_array_equal(result, PRIORS.get("dcp").run(pixels))

@@ -27,11 +27,11 @@ from dehaze.batch import worker as work
 from dehaze.batch.journal import Journal
 from dehaze.commands import main
 from dehaze.commands import run as module
-from dehaze.eval.baselines import get_baseline
 from dehaze.inversion import list_methods
 from dehaze.models.load import BUNDLED_FOLDER
 from dehaze.photos import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.pipelines.dehaze import NULL_TEXTS
+from dehaze.priors import PRIORS
 from dehaze.prompts import WordError
 from dehaze.recovery.recover import RECOVERIES, WITH_TRANSMISSION
 
@@ -404,7 +404,7 @@ def test_a_classical_engine_does_the_same_job_without_the_model(
     assert done.exit_code == 0, done.output
     assert pipeline.settings == []
     stored = read_photo(tmp_path / "in" / "a.png").pixels
-    expected = np.round(get_baseline("dcp").run(stored) * 255) / 255
+    expected = np.round(PRIORS.get("dcp").run(stored) * 255) / 255
     result = read_photo(tmp_path / "out" / "a.png").pixels
     np.testing.assert_allclose(result, expected, atol=1.01 / 255)
     assert np.abs(result - stored).max() > 0.05
