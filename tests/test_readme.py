@@ -9,6 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import dehaze
+
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "README.md").read_text()
 
@@ -32,7 +34,7 @@ def test_the_two_commands_are_where_ci_looks_for_them() -> None:
 
 PAGES = sorted(
     path
-    for room in ("", "docs/", "examples/", "dehaze/models/bundled/")
+    for room in ("", "docs/", "docs/notes/", "examples/", "benchmarks/", "dehaze/models/bundled/")
     for path in ROOT.glob(f"{room}*.md")
 )
 
@@ -42,3 +44,7 @@ def test_links_and_pictures_are_there(path: Path) -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", path.read_text()):
         if not target.startswith("http"):
             assert (path.parent / target).exists(), target
+
+
+def test_the_citation_is_of_this_version() -> None:
+    assert f"\nversion: {dehaze.__version__}\n" in (ROOT / "CITATION.cff").read_text()

@@ -162,10 +162,10 @@ class EditPipeline(InversionPipeline):
     Its parts are those of ``InversionPipeline``.
 
     Example:
-        >>> pipe = EditPipeline.from_pretrained("bundled")  # doctest: +SKIP
-        >>> inversion = pipe.invert(photo, "a photo with haze")  # doctest: +SKIP
+        >>> pipe = EditPipeline.from_pretrained("bundled")
+        >>> inversion = pipe.invert(photo, "a photo with haze")
         >>> less = pipe(photo, "a photo with haze", inversion=inversion,
-        ...             settings=EditSettings(word_weights={"haze": -1}))  # doctest: +SKIP
+        ...             settings=EditSettings(word_weights={"haze": -1}))
     """
 
     @torch.no_grad()

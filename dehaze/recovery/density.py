@@ -25,7 +25,7 @@ _WINDOW = 0.03
 _QUANTILE = 0.05
 # How far a region reaches, likewise: far enough to hold something dark.
 _REGION = 0.225
-# w, u and k, chosen on haze rendered over BSDS500's validation photos: docs/quality.md.
+# w, u and k, chosen on haze rendered over BSDS500's validation photos: docs/notes/what-helped.md.
 SHARE = 0.4
 REGION_SHARE = 0.2
 EXPONENT = 0.8
