@@ -96,6 +96,7 @@ class PromptedNetwork:
         session = self._session
         if session is not None:
             session.step, session.index = i, index
+            session.latent_size = (int(latents.shape[-2]), int(latents.shape[-1]))
         noise = self.noise_under(self.conditional, latents, i, controlled=self._controlled)
         if self.cost == 1:
             return noise

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import torch
@@ -35,6 +37,10 @@ class TokenizedPrompt:
     offsets: tuple[tuple[int, int], ...]
 
 
+# A fast tokenizer keeps a call's padding as its own state and fails if another thread calls it.
+_tokenizing = threading.Lock()
+
+
 def tokenize(tokenizer: Any, text: str) -> TokenizedPrompt:
     """Tokenizes ``text`` to the tokenizer's full length.
 
@@ -43,7 +49,10 @@ def tokenize(tokenizer: Any, text: str) -> TokenizedPrompt:
             the very word that is to be swapped.
     """
     length = int(tokenizer.model_max_length)
-    encoded = tokenizer(text, padding="max_length", max_length=length, return_offsets_mapping=True)
+    with _tokenizing:
+        encoded = tokenizer(
+            text, padding="max_length", max_length=length, return_offsets_mapping=True
+        )
     ids = encoded["input_ids"]
     if len(ids) > length:
         raise WordError(
@@ -99,11 +108,16 @@ def check_vocabulary(text: str, vocabulary: Collection[str] | None) -> None:
     if vocabulary is None:
         return
     unknown = [word for word in re.findall(r"\w+", text) if word.lower() not in vocabulary]
-    if unknown:
-        raise WordError(
-            f"the model has no word {', '.join(map(repr, unknown))}: it has "
-            f"{', '.join(sorted(vocabulary))}"
-        )
+    if not unknown:
+        return
+    known = sorted(vocabulary)
+    near = [match for word in unknown for match in get_close_matches(word.lower(), known, n=3)]
+    cure = (
+        f"did you mean {', '.join(dict.fromkeys(near))}?"
+        if near
+        else f"it knows {', '.join(known)}"
+    )
+    raise WordError(f"the model never learned {', '.join(map(repr, unknown))}: {cure}")
 
 
 def _positions(prompt: TokenizedPrompt, found: Sequence[tuple[int, int]]) -> tuple[int, ...]:

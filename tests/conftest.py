@@ -191,6 +191,12 @@ def stable_diffusion_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_stable_diffusion_xl(tmp_path_factory.mktemp("sdxl"))
 
 
+@pytest.fixture(scope="session")
+def stable_diffusion_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random Stable Diffusion 1.x."""
+    return save_stable_diffusion(tmp_path_factory.mktemp("sd1"), "epsilon")
+
+
 @pytest.fixture(scope="session", params=["epsilon", "v_prediction", "xl"])
 def stable_diffusion(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory

@@ -9,12 +9,16 @@ words are weighed, and where somebody looks at them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
+from diffusers.models import attention_processor as diffusers_processors
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -26,7 +30,7 @@ Observer = Callable[[str, Tensor], None]
 
 @dataclass
 class AttentionSession:
-    """What the processors of one network share: what to do now, and what was recorded.
+    """One call's orders to the processors of a network, and what they recorded for it.
 
     Attributes:
         record: by name (see ``record_name``), the source's queries and keys,
@@ -36,6 +40,7 @@ class AttentionSession:
         recording: whether evaluations are recorded now.
         control: what to inject now; None for nothing.
         observer: sees every cross-attention map that is used under a control; None for nobody.
+        latent_size: (H, W) of the latents.
         step: the step i of the current evaluation.
         steps: n, the number of denoising steps.
         index: int64 (b,), the current evaluation's samples in the batch.
@@ -46,6 +51,7 @@ class AttentionSession:
     recording: bool = False
     control: AttentionControl | None = None
     observer: Observer | None = None
+    latent_size: tuple[int, int] = (0, 0)
     step: int = 0
     steps: int = 0
     index: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
@@ -69,6 +75,13 @@ class AttentionSession:
             yield
         finally:
             self.index = index
+
+    def replaces_self(self, positions: int) -> bool:
+        """Whether a self-attention layer of so many positions follows the source's maps now."""
+        if self.control is None or not self.control.replaces_self(self.step, self.steps):
+            return False
+        height, width = self.latent_size
+        return positions <= ((height + 1) // 2) * ((width + 1) // 2)
 
     def keep(self, name: str, value: Tensor) -> None:
         """Records the current samples' rows; a later evaluation of the same step overwrites."""
@@ -96,12 +109,55 @@ def record_name(layer: str, kind: str, tensor: str, step: int) -> str:
     return f"{layer}|{kind}|{tensor}|{step}"
 
 
-@dataclass
+@dataclass(eq=False)
+class _Installation:
+    """The processors that ``controlled_attention`` put into one network.
+
+    Attributes:
+        replaced: the processors that were there before, by name.
+        sessions: calls, of any thread, that use them now.
+    """
+
+    replaced: Mapping[str, Any]
+    sessions: int = 0
+
+
+_installations: WeakKeyDictionary[Any, _Installation] = WeakKeyDictionary()
+_installing = threading.Lock()
+
+# Each thread has a context of its own, so that its network evaluations find its session alone.
+_active: ContextVar[tuple[_Installation, AttentionSession] | None] = ContextVar(
+    "attention_session", default=None
+)
+
+# Processors that compute plain attention, as the ones here do. Others add something to it (an
+# image prompt, say) that a session would leave out.
+_PLAIN = tuple(
+    getattr(diffusers_processors, name)
+    for name in (
+        "AttnProcessor",
+        "AttnProcessor2_0",
+        "FusedAttnProcessor2_0",
+        "SlicedAttnProcessor",
+        "XFormersAttnProcessor",
+    )
+    if hasattr(diffusers_processors, name)
+)
+
+
+@dataclass(eq=False)
 class ControlledAttention:
-    """A diffusers attention processor that takes its orders from an ``AttentionSession``."""
+    """A diffusers attention processor that takes its orders from the calling thread's session.
+
+    Attributes:
+        layer: the attention layer's name in the network.
+        installation: of which it is a part.
+        replaced: the layer's own processor, which runs in threads without a session.
+    """
 
     layer: str
-    session: AttentionSession
+    installation: _Installation
+    replaced: Any
 
     def __call__(
         self,
@@ -111,6 +167,13 @@ class ControlledAttention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
+        active = _active.get()
+        if active is None or active[0] is not self.installation:
+            attended: Tensor = self.replaced(
+                attn, hidden_states, encoder_hidden_states, attention_mask, temb
+            )
+            return attended
+        session = active[1]
         residual = hidden_states
         if attn.spatial_norm is not None:
             hidden_states = attn.spatial_norm(hidden_states, temb)
@@ -140,7 +203,7 @@ class ControlledAttention:
             query = attn.norm_q(query)
         if attn.norm_k is not None:
             key = attn.norm_k(key)
-        attended = self._attend(kind, query, key, value, attention_mask, attn.scale)
+        attended = self._attend(session, kind, query, key, value, attention_mask, attn.scale)
 
         hidden_states = attended.transpose(1, 2).flatten(2).to(query.dtype)
         hidden_states = attn.to_out[1](attn.to_out[0](hidden_states))
@@ -152,6 +215,7 @@ class ControlledAttention:
 
     def _attend(
         self,
+        session: AttentionSession,
         kind: str,
         query: Tensor,
         key: Tensor,
@@ -159,20 +223,21 @@ class ControlledAttention:
         mask: Tensor | None,
         scale: float,
     ) -> Tensor:
-        session, control = self.session, self.session.control
+        control = session.control
         if session.recording:
-            session.keep(self._name(kind, "query"), query)
-            session.keep(self._name(kind, "key"), key)
+            session.keep(self._name(session, kind, "query"), query)
+            session.keep(self._name(session, kind, "key"), key)
         if control is None:
             return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
         if kind == "cross":
-            return self._attend_across(control, query, key, value, mask, scale)
-        if self._replaces_self(control, query.shape[2]):
-            query, key = self._source(kind, value.dtype)
+            return self._attend_across(session, control, query, key, value, mask, scale)
+        if session.replaces_self(query.shape[2]):
+            query, key = self._source(session, kind, value.dtype)
         return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
 
     def _attend_across(
         self,
+        session: AttentionSession,
         control: AttentionControl,
         query: Tensor,
         key: Tensor,
@@ -180,38 +245,34 @@ class ControlledAttention:
         mask: Tensor | None,
         scale: float,
     ) -> Tensor:
-        session = self.session
         alpha = control.cross_weight(session.step, session.steps)
         follows = isinstance(alpha, Tensor) or alpha > 0.0
         if not isinstance(alpha, Tensor) and (control.keeps_maps or not follows):
             if follows:
-                query, key = self._source("cross", value.dtype)
+                query, key = self._source(session, "cross", value.dtype)
             if session.observer is None:
                 return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
             used = attention_map(query, key, scale, mask)
         else:
-            source = attention_map(*self._source("cross", value.dtype), scale, mask)
+            source = attention_map(*self._source(session, "cross", value.dtype), scale, mask)
             used = control.mixed(source, attention_map(query, key, scale, mask), alpha)
         if session.observer is not None:
             session.observer(self.layer, used)
         return used @ value
 
-    def _replaces_self(self, control: AttentionControl, positions: int) -> bool:
-        session = self.session
-        return positions <= control.self_replace_positions and control.replaces_self(
-            session.step, session.steps
-        )
-
-    def _source(self, kind: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    def _source(
+        self, session: AttentionSession, kind: str, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor]:
         """The source's queries and keys at this step."""
         query, key = (
-            self.session.recall(self._name(kind, tensor)).to(dtype) for tensor in ("query", "key")
+            session.recall(self._name(session, kind, tensor)).to(dtype)
+            for tensor in ("query", "key")
         )
         return query, key
 
-    def _name(self, kind: str, tensor: str) -> str:
+    def _name(self, session: AttentionSession, kind: str, tensor: str) -> str:
         constant = kind == "cross" and tensor == "key"
-        return record_name(self.layer, kind, tensor, 0 if constant else self.session.step)
+        return record_name(self.layer, kind, tensor, 0 if constant else session.step)
 
 
 def attention_map(query: Tensor, key: Tensor, scale: float, mask: Tensor | None = None) -> Tensor:
@@ -222,18 +283,61 @@ def attention_map(query: Tensor, key: Tensor, scale: float, mask: Tensor | None 
 
 @contextmanager
 def controlled_attention(network: Any, session: AttentionSession) -> Iterator[AttentionSession]:
-    """Puts the session's processors into every attention layer; restores the old ones on any exit.
+    """Gives the network's attention layers the orders of a session, for the calling thread alone.
+
+    Several threads may do so at once on one network, each with a session of its own; threads
+    without one get what the network's own processors compute. Those return when the last session
+    ends, on any exit.
 
     Raises:
-        ControlError: the network has no attention layer that takes a processor.
+        ControlError: the network has no attention layer that takes a processor, or its processors
+            compute more than attention.
     """
-    before = dict(network.attn_processors)
-    if not before:
-        raise ControlError(f"{type(network).__name__} has no attention layer to control")
-    network.set_attn_processor(
-        {name: ControlledAttention(name.removesuffix(".processor"), session) for name in before}
-    )
+    # What torch.compile returns wraps the network that has the layers.
+    network = getattr(network, "_orig_mod", network)
+    installation = _install(network)
+    token = _active.set((installation, session))
     try:
         yield session
     finally:
-        network.set_attn_processor(before)
+        _active.reset(token)
+        _release(network, installation)
+
+
+def _install(network: Any) -> _Installation:
+    with _installing:
+        installation = _installations.get(network)
+        if installation is None:
+            before = dict(network.attn_processors)
+            _check_replaceable(network, before)
+            installation = _installations[network] = _Installation(before)
+            network.set_attn_processor(
+                {
+                    name: ControlledAttention(
+                        name.removesuffix(".processor"), installation, processor
+                    )
+                    for name, processor in before.items()
+                }
+            )
+        installation.sessions += 1
+        return installation
+
+
+def _release(network: Any, installation: _Installation) -> None:
+    with _installing:
+        installation.sessions -= 1
+        if installation.sessions == 0:
+            del _installations[network]
+            network.set_attn_processor(dict(installation.replaced))
+
+
+def _check_replaceable(network: Any, processors: Mapping[str, Any]) -> None:
+    if not processors:
+        raise ControlError(f"{type(network).__name__} has no attention layer to control")
+    for name, processor in processors.items():
+        if not isinstance(processor, _PLAIN):
+            raise ControlError(
+                f"{name} is a {type(processor).__name__}, whose effect would be lost under "
+                "attention control: unload it (pipe.unload_ip_adapter(), say), or call "
+                "unet.set_default_attn_processor()"
+            )

@@ -103,3 +103,41 @@ def test_a_mapper_with_weight_zero_keeps_the_targets_own_maps(pipeline: DehazePi
         with controlled_attention(pipeline.unet, injecting):
             controlled = pipeline.unet(z, 500, encoder_hidden_states=context).sample
     torch.testing.assert_close(controlled, plain, rtol=1e-4, atol=1e-5)
+
+
+def test_a_processor_that_does_more_than_attention_is_refused(pipeline: DehazePipeline) -> None:
+    class ImagePrompt:
+        def __call__(self, *arguments: object) -> None: ...
+
+    before = dict(pipeline.unet.attn_processors)
+    pipeline.unet.set_attn_processor(ImagePrompt())
+    try:
+        with (
+            pytest.raises(ControlError, match="is a ImagePrompt, whose effect would be lost"),
+            controlled_attention(pipeline.unet, AttentionSession()),
+        ):
+            pass
+    finally:
+        pipeline.unet.set_attn_processor(before)
+
+
+@pytest.mark.parametrize(
+    ("latent_size", "followed", "free"),
+    [
+        # Stable Diffusion 1.5 at 512 x 512: the published code's 32 x 32 and below.
+        ((64, 64), [32 * 32, 16 * 16, 8 * 8], [64 * 64]),
+        ((64, 96), [32 * 48, 16 * 24, 8 * 12], [64 * 96]),
+        # XL at 1024 x 1536 has no attention at 128 x 192.
+        ((128, 192), [64 * 96, 32 * 48], [128 * 192]),
+        ((15, 23), [8 * 12, 4 * 6], [15 * 23]),
+    ],
+)
+def test_self_attention_follows_below_half_the_latents_side(
+    latent_size: tuple[int, int], followed: list[int], free: list[int]
+) -> None:
+    control = AttentionControl(self_replace_steps=1.0)
+    session = AttentionSession(control=control, latent_size=latent_size, step=4, steps=4)
+    assert all(session.replaces_self(positions) for positions in followed)
+    assert not any(session.replaces_self(positions) for positions in free)
+    session.control = None
+    assert not session.replaces_self(followed[0])

@@ -37,6 +37,7 @@ class Textbook:
         self_share: of the steps with the source's self-attention.
         blended: (positions in the source, in the target) that LocalBlend holds the change to.
         left_out: likewise, of what stays.
+        half: positions of a layer of half the latent's height and width.
     """
 
     mapper: Tensor = field(default_factory=lambda: torch.eye(32))
@@ -47,6 +48,7 @@ class Textbook:
     blended: tuple[list[int], list[int]] | None = None
     left_out: tuple[list[int], list[int]] | None = None
     threshold: float = 0.3
+    half: int = 0
     step: int = 0
     store: list[Tensor] = field(default_factory=list)
 
@@ -71,7 +73,7 @@ class Textbook:
             target = followed * alpha + (1 - alpha) * target
             if maps.shape[1] == 4 * 6 or maps.shape[1] == 8 * 8:
                 self.store.append(torch.stack([source, target]))
-        elif self.step < int(self.self_share * STEPS):
+        elif self.step < int(self.self_share * STEPS) and maps.shape[1] <= self.half:
             target = source
         out = attn.batch_to_head_dim(torch.bmm(torch.cat([source, target]), value))
         return attn.to_out[1](attn.to_out[0](out))
@@ -103,6 +105,7 @@ class Textbook:
         pipe.unet.set_attn_processor(self)
         table, pair = path.table, path.latents.repeat(2, 1, 1, 1)
         network = pipe.prompted_network(table)
+        self.half = pair.shape[2] * pair.shape[3] // 4
         for i in range(STEPS, 0, -1):
             pair = table.denoise_step(pair, network.noise_under(contexts, pair, i), i)
             pair = self.blend(pair)

@@ -265,3 +265,20 @@ def test_a_word_that_the_model_never_learned_is_refused(any_model: Path) -> None
     pipe.check_prompts("a photo", "A photo, snow")
     with pytest.raises(WordError, match="no word 'elephant': it has a, photo, snow"):
         pipe.check_prompts("a photo", "a photo elephant")
+
+
+# Latents of 64 x 96, as Stable Diffusion's at 512 x 768, and of 128 x 192, as XL's at 1024 x 1536.
+@pytest.mark.parametrize(
+    ("model", "size"), [("stable_diffusion_1", (128, 192)), ("stable_diffusion_xl", (256, 384))]
+)
+def test_self_replace_steps_act_at_large_sizes(
+    request: pytest.FixtureRequest, model: str, size: tuple[int, int]
+) -> None:
+    pipe = EditPipeline.from_pretrained(request.getfixturevalue(model))
+    pipe.set_progress_bar_config(disable=True)
+    path = pipe.generate(SOURCE, seed=1, size=size, num_inference_steps=1)
+    followed, free = (
+        change(pipe, path, cross_replace_steps=0.0, self_replace_steps=share)
+        for share in (1.0, 0.0)
+    )
+    assert not torch.equal(followed, free)
