@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import threading
 from contextlib import nullcontext
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
@@ -17,6 +19,10 @@ from dehaze.models.conditioning import network_arguments
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 logger = logging.getLogger(__name__)
+
+# Of each network. In half precision one thread at a time evaluates it, since an evaluation that
+# overflows puts the whole network into float32 and back.
+_turns: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 
 
 class NonFiniteError(DehazeError, ArithmeticError):
@@ -73,6 +79,9 @@ class PromptedNetwork:
         self.cost = 1 if bool((torch.as_tensor(guidance_scale) == 1.0).all()) else 2
         self.evaluations = 0
         self._unet = unet
+        self._turn = _turns.setdefault(unet, threading.RLock())
+        with self._turn:
+            self._in_half_precision = unet.dtype in HALF_PRECISION
         self._unconditional_of_steps = unconditional_of_steps
         self._max_tokens = max_tokens
         self._pixels_per_latent = pixels_per_latent
@@ -122,7 +131,8 @@ class PromptedNetwork:
         """
         session = self._session
         paused = nullcontext() if controlled or session is None else session.paused()
-        with paused:
+        turn = self._turn if self._in_half_precision else nullcontext()
+        with turn, paused:
             output = self._output(embedding, latents, self.table.timestep(i)).to(latents.dtype)
         self.evaluations += 1
         if not torch.isfinite(output).all():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from threading import Barrier
 from typing import Any
 
@@ -116,3 +117,25 @@ def test_prompts_are_tokenized_in_threads(pipeline: DehazePipeline) -> None:
     for number, prompt in enumerate(together):
         assert torch.equal(prompt.ids, alone[number % 4].ids)
         assert prompt.offsets == alone[number % 4].offsets
+
+
+def test_an_overflow_in_half_precision_leaves_other_threads_alone(
+    random_model: Path, photos: list[Array]
+) -> None:
+    half = DehazePipeline.from_pretrained(random_model, torch_dtype=torch.bfloat16)
+    half.set_progress_bar_config(disable=True)
+    evaluate = half.unet.forward
+
+    def overflowing(latents: torch.Tensor, *arguments: Any, **keywords: Any) -> Any:
+        output = evaluate(latents, *arguments, **keywords)
+        if half.unet.dtype == torch.bfloat16:
+            output.sample[:] = torch.inf
+        return output
+
+    half.unet.forward = overflowing
+    alone = [half(photo, **QUICK).image for photo in photos[:2]]
+    with ThreadPoolExecutor(2) as pool:
+        together = list(pool.map(lambda photo: half(photo, **QUICK).image, photos[:2]))
+    for own, image in zip(alone, together, strict=True):
+        np.testing.assert_array_equal(image, own)
+    assert half.unet.dtype == torch.bfloat16
