@@ -21,8 +21,7 @@ from dehaze.eval.records import Evaluation, Record, Row, records_as_csv, version
 from dehaze.eval.runner import EvaluationSet, Runner
 from dehaze.photos import write_bytes
 
-# Heading and number of digits of every metric that has its own; others get four digits.
-_COLUMNS = {
+COLUMNS = {
     "psnr": ("PSNR (dB)", 2),
     "ssim": ("SSIM", 4),
     "ciede2000": ("CIEDE2000", 2),
@@ -33,6 +32,7 @@ _COLUMNS = {
     "airlight_mae": ("A, mean abs. error", 3),
     "airlight_angle": ("A, angle (degrees)", 1),
 }
+"""Heading and number of digits of every metric that has its own; others get four digits."""
 
 _CELL = (280, 210)
 _LABEL = 28
@@ -81,7 +81,7 @@ def markdown_table(runner: Runner, evaluation: Evaluation) -> str:
     """
     metrics = list(dict.fromkeys(name for row in evaluation.rows for name in row.statistics))
     headings = ["subset", "method", "images", "failed"]
-    headings += [_COLUMNS.get(name, (name, 4))[0] for name in metrics]
+    headings += [COLUMNS.get(name, (name, 4))[0] for name in metrics]
     lines = [
         f"**{runner.protocol.label}**",
         "",
@@ -111,7 +111,7 @@ def _row_label(row: Row) -> str:
 
 def _statistic_cell(row: Row, name: str) -> str:
     found = row.statistics.get(name)
-    digits = _COLUMNS.get(name, (name, 4))[1]
+    digits = COLUMNS.get(name, (name, 4))[1]
     identical = f" ({row.identical} infinite)" if name == "psnr" and row.identical else ""
     if found is None or found.mean is None or found.deviation is None:
         return "infinite" if identical else "-"
@@ -177,10 +177,10 @@ def picture_sheet(runner: Runner, evaluation: Evaluation) -> Image.Image | None:
             cells = []
             for method in shown:
                 record = by_place[part.name, sample.name, method.name]
-                pixels = _output_of(runner, part, sample, method)
+                pixels = output_picture(runner, part, sample, method)
                 cells.append(_cell(pixels, f"{method.name} {_short_scores(record)}"))
             if sample.clear is not None:
-                cells.append(_cell(_fitted(runner, sample.load().clear), "ground truth"))
+                cells.append(_cell(fitted(runner, sample.load().clear), "ground truth"))
             lines.append(
                 [_title_cell(f"{part.name}\n{rank} of {focus.name}\n{sample.name}"), *cells]
             )
@@ -220,23 +220,25 @@ def _best_median_worst(
     return [(rank, samples[ranked[index]]) for rank, index in places.items()]
 
 
-def _output_of(
+def output_picture(
     runner: Runner, part: EvaluationSet, sample: Sample, method: Method
 ) -> NDArray[Any] | None:
+    """What a method made of a sample, (H, W, 3), or None where there is no picture of it."""
     if isinstance(method, HazyInput):
-        return _fitted(runner, sample.load().hazy)
+        return fitted(runner, sample.load().hazy)
     path = runner.image_path(part.name, method, sample.name)
     if isinstance(method, ResultFolder):
         path = method.find(part.name, sample.name, sample.scene)
     if path is None:
         return None
     try:
-        return _fitted(runner, read_rgb(path).pixels)
+        return fitted(runner, read_rgb(path).pixels)
     except (ValueError, OSError):
         return None
 
 
-def _fitted(runner: Runner, pixels: NDArray[np.uint8] | None) -> NDArray[Any] | None:
+def fitted(runner: Runner, pixels: NDArray[np.uint8] | None) -> NDArray[Any] | None:
+    """A picture at the size that the protocol scores it at."""
     return None if pixels is None else runner.protocol.fit(pixels)
 
 

@@ -244,6 +244,11 @@ class _BatchSize(click.ParamType):
     metavar="SECONDS",
     help="When all is done, look for new photos every so often, until interrupted.  [5]",
 )
+@click.option(
+    "--report",
+    is_flag=True,
+    help="Also write report.html: every photo before and after, its maps, notes and failures.",
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
 @click.pass_context
@@ -256,6 +261,7 @@ def run(
     resume: bool,
     max_megapixels: float,
     watch: float | None,
+    report: bool,
     dry_run: bool,
     as_json: bool,
     **options: Any,
@@ -271,7 +277,7 @@ def run(
     """
     _check_options(save, options)
     from dehaze import batch
-    from dehaze.photos import printable
+    from dehaze.photos import PhotoError, printable
 
     beside = {kind: SIDE_FILES[kind] for kind in save}
     say = _JsonLines() if as_json else _Text()
@@ -286,7 +292,7 @@ def run(
         for folder in plan.results:
             say.line(f"{printable(folder)}: holds results of an earlier run and is not searched")
         work, settings = _work(beside, options)
-        executor = _executor(work, options)
+        executor = _executor(work, options, output if report else None)
         with (
             _termination_interrupts() as received,
             batch.Job(
@@ -298,7 +304,9 @@ def run(
             if watch is not None and not summary.interrupted and summary.error is None:
                 looks = batch.watch(inputs, output, watch, beside=list(beside.values()), seen=plan)
                 summary = _keep_watch(job, looks, executor, say, summary)
-    except (batch.PlanError, _work_error()) as error:
+            if report:
+                _write_report(plan, summary, settings, say)
+    except (batch.PlanError, _work_error(), PhotoError) as error:
         raise CommandError(str(error)) from error
     if summary.error is not None:
         say.line(str(summary.error))
@@ -372,23 +380,46 @@ def _work(beside: dict[str, str], options: dict[str, Any]) -> tuple[Work, dict[s
     }
 
 
-def _executor(work: Work, options: dict[str, Any]) -> Executor:
-    """Ready to run: whatever is wrong with the work has been found."""
+def _executor(work: Work, options: dict[str, Any], cards: Path | None) -> Executor:
+    """Ready to run: whatever is wrong with the work has been found.
+
+    Where ``cards`` names the output folder, what a report shows is kept in it.
+    """
     if options["executor"] == "local":
         from dehaze.batch.local import LocalExecutor
 
-        return LocalExecutor(work.start())
+        return LocalExecutor(_carding(work, cards).start())
     from dehaze.batch.ray import RayExecutor
     from dehaze.batch.worker import DiffusionWork
 
     # Started here as well, though to no other end than to find what is wrong with it.
     (replace(work, device="cpu") if isinstance(work, DiffusionWork) else work).start()
     return RayExecutor(
-        work,
+        _carding(work, cards),
         address=options["ray_address"],
         workers=options["workers"],
         gpu=options["engine"] == DIFFUSION and options["device"] in ("auto", "cuda"),
     )
+
+
+def _carding(work: Work, folder: Path | None) -> Work:
+    if folder is None:
+        return work
+    from dehaze.report import CardingWork
+
+    return CardingWork(work, folder.absolute())
+
+
+def _write_report(
+    plan: Plan, summary: Summary, settings: dict[str, Any], say: _Text | _JsonLines
+) -> None:
+    from dehaze.photos import printable
+    from dehaze.report import REPORT_NAME, report_of_job, write_report
+
+    path = plan.output / REPORT_NAME
+    unreached = max(0, _left(plan, summary))
+    write_report(path, report_of_job(plan.output, summary.outcomes, settings, unreached=unreached))
+    say.line(f"report: {printable(path)}")
 
 
 def _do(job: Job, plan: Plan, executor: Executor, say: _Text | _JsonLines) -> Summary:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -181,14 +182,11 @@ def test_haze_is_rendered_over_clear_pictures_and_its_maps_are_scored(root: Path
     assert "haze, fog, mist, smog, smoke" in unknown.stderr
 
 
-def test_pictures_without_truth_need_a_no_reference_metric(
+def test_a_perceptual_metric_without_pyiqa_is_refused(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     photos = root / "SOTS/indoor/gt"
-    plain = call("folder", photos, "--method", "dcp", "-o", root.parent / "out")
-    assert plain.exit_code == 2
-    assert "--perceptual" in plain.stderr
     missing = call("folder", photos, "--perceptual", "niqe", "-o", root.parent / "out")
     assert missing.exit_code == 2
     assert "pip install 'dehaze[iqa]'" in missing.stderr
@@ -210,3 +208,23 @@ def test_the_script_runs_by_itself_from_anywhere(root: Path, folder: Path) -> No
     assert done.returncode == 0, done.stderr
     assert "| sots-indoor | cap | 2 | 0 |" in done.stdout
     assert f"python {script} --root" in done.stdout
+
+
+def test_the_report_has_every_method_and_its_scores(root: Path) -> None:
+    done = reside(root, "--method", "cap")
+    assert "report.html" in done.stderr
+    page = (root.parent / "out/report.html").read_text()
+    (data,) = re.findall(r'<script type="application/json" id="report">(.*?)</script>', page)
+    entry = json.loads(data)["entries"][0]
+    assert entry["layers"] == ["hazy", "cap", "dcp", "ground truth"]
+    records = json.loads((root.parent / "out/results.json").read_text())["images"]
+    (record,) = [one for one in records if (one["image"], one["method"]) == (entry["name"], "cap")]
+    assert entry["values"]["cap psnr"] == record["values"]["psnr"]
+
+
+def test_without_truth_there_is_a_report_and_no_score(root: Path) -> None:
+    out = root.parent / "out"
+    done = call("folder", root / "SOTS/indoor/hazy", "-o", out, "--method", "cap")
+    assert done.exit_code == 0, done.output
+    assert "there is no ground truth, so nothing is scored" in done.stderr
+    assert '"layers":["hazy","cap","dcp"]' in (out / "report.html").read_text()

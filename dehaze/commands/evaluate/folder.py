@@ -43,8 +43,9 @@ def folder(
     """Score methods on any FOLDER of pictures.
 
     FOLDER holds hazy/ and gt/, or hazy pictures whose ground truth --gt names, or any pictures
-    without ground truth, which --perceptual scores. With --render it holds clear pictures: haze of
-    known transmission and airlight is rendered over them, and the haze maps are scored, too.
+    without ground truth: --perceptual scores these, and report.html shows them. With --render it
+    holds clear pictures: haze of known transmission and airlight is rendered over them, and the
+    haze maps are scored, too.
     """
     from dehaze.datasets import (
         open_folder,

@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
 
 INTERRUPTED = 130
+UNSCORED = (
+    "there is no ground truth, so nothing is scored: report.html shows the pictures side by side; "
+    "--perceptual names metrics that need no truth, for instance --perceptual niqe (dehaze[iqa])"
+)
 
 
 def _ssim_variants() -> Iterable[str]:
@@ -151,10 +155,12 @@ def score_methods(
         CommandError: the run cannot start.
     """
     quiet_libraries()
+    from dehaze.commands.evaluate.reporting import report_of_evaluation
     from dehaze.eval.methods import PipelineOptions
     from dehaze.eval.protocol import BenchProtocol
     from dehaze.eval.results import markdown_table, result_files, write_results
     from dehaze.eval.runner import Runner
+    from dehaze.report import REPORT_NAME, write_report
 
     protocol = BenchProtocol(psnr, ssim, unrounded, crop_border, resize, oracle, perceptual)
     paired = all(part.dataset.paired for part in sets)
@@ -178,10 +184,14 @@ def score_methods(
         click.echo("dehaze: interrupted; the same command continues from here", err=True)
         return INTERRUPTED
     write_results(runner, evaluation)
+    write_report(output / REPORT_NAME, report_of_evaluation(runner, evaluation))
     click.echo(markdown_table(runner, evaluation))
+    if not paired and not perceptual:
+        click.echo(f"dehaze: {UNSCORED}", err=True)
     for line in evaluation.failures:
         click.echo(f"dehaze: failed: {line}", err=True)
-    click.echo(f"Written: {', '.join(str(path) for path in result_files(output))}", err=True)
+    written = [*result_files(output), output / REPORT_NAME]
+    click.echo(f"Written: {', '.join(map(str, written))}", err=True)
     return 1 if evaluation.failures else 0
 
 
@@ -198,11 +208,6 @@ def _perceptual_metrics(
     protocol: BenchProtocol, device: str, paired: bool
 ) -> tuple[PerceptualMetric, ...]:
     if not protocol.perceptual:
-        if not paired:
-            raise CommandError(
-                "there is no ground truth, so only no-reference metrics can score these pictures; "
-                "name some, for instance --perceptual niqe (pip install 'dehaze[iqa]')"
-            )
         return ()
     from dehaze.eval.perceptual import load_perceptual_metric
     from dehaze.models.choice import find_device

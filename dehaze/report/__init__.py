@@ -1,0 +1,25 @@
+"""A page of results that opens from a file: every photo before and after, with its maps.
+
+``cards`` keeps what the page shows of a photo while a job runs, ``page`` makes the page of it.
+"""
+
+from dehaze.report.cards import CARDS_FOLDER, Card, CardingWork, read_card
+from dehaze.report.job import REPORT_NAME, report_of_job
+from dehaze.report.page import Column, Entry, Layer, Report, render_report, write_report
+from dehaze.report.thumbnails import thumbnail
+
+__all__ = [
+    "CARDS_FOLDER",
+    "REPORT_NAME",
+    "Card",
+    "CardingWork",
+    "Column",
+    "Entry",
+    "Layer",
+    "Report",
+    "read_card",
+    "render_report",
+    "report_of_job",
+    "thumbnail",
+    "write_report",
+]

@@ -1,0 +1,101 @@
+"""The report of a folder job: cards kept while it runs, and the page made of them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from jobs import FakeWorker, photo_at
+
+from dehaze import batch
+from dehaze.batch.local import LocalExecutor
+from dehaze.report import CARDS_FOLDER, Card, CardingWork, Report, read_card, report_of_job
+
+
+class FakeWork:
+    """Work that is done by ``FakeWorker``."""
+
+    def start(self) -> FakeWorker:
+        return FakeWorker()
+
+    def photos_at_once(self, *, accelerated: bool) -> int:
+        return 1
+
+
+def do(inputs: Path, output: Path, work: Any) -> batch.Summary:
+    plan = batch.plan([inputs], output)
+    with batch.Job(output, settings={"a": 1}) as job:
+        return job.run(plan, LocalExecutor(work.start()), lambda outcome: None)
+
+
+def run(inputs: Path, output: Path) -> Report:
+    summary = do(inputs, output, CardingWork(FakeWork(), output.absolute()))
+    return report_of_job(output, summary.outcomes, {"strength": 1.0, "prompt": None})
+
+
+def photos(folder: Path) -> Path:
+    for name in ("a.png", "deep/b.png"):
+        photo_at(folder / name)
+    return folder
+
+
+def test_every_photo_has_before_and_after(tmp_path: Path) -> None:
+    report = run(photos(tmp_path / "in"), tmp_path / "out")
+    assert [entry.name for entry in report.entries] == ["a.png", str(Path("deep/b.png"))]
+    for entry in report.entries:
+        assert [layer.name for layer in entry.layers] == ["photo", "result"]
+        assert entry.values["change"] > 0
+        assert entry.files["result"] in ("a.png", "deep/b.png")
+        assert (tmp_path / "out" / entry.files["photo"]).resolve().is_file()
+    assert report.settings == {"strength": "1.0"}
+
+
+def test_a_failure_is_an_entry_with_cause_and_cure(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "in")
+    (folder / "broken.jpg").write_bytes(b"\xff\xd8\xff")
+    report = run(folder, tmp_path / "out")
+    (failed,) = [entry for entry in report.entries if entry.status == "failed"]
+    assert failed.name == "broken.jpg"
+    assert failed.error is not None
+    assert ";" in failed.error
+    assert not failed.layers
+
+
+def test_kept_photos_have_their_cards_from_the_first_run(tmp_path: Path) -> None:
+    first = run(photos(tmp_path / "in"), tmp_path / "out")
+    second = run(tmp_path / "in", tmp_path / "out")
+    assert [entry.status for entry in second.entries] == ["kept", "kept"]
+    assert [entry.layers for entry in second.entries] == [entry.layers for entry in first.entries]
+
+
+def test_kept_photos_without_cards_are_shown_from_their_files(tmp_path: Path) -> None:
+    do(photos(tmp_path / "in"), tmp_path / "out", FakeWork())
+    assert not (tmp_path / "out" / CARDS_FOLDER).exists()
+    report = run(tmp_path / "in", tmp_path / "out")
+    assert [[layer.name for layer in entry.layers] for entry in report.entries] == [
+        ["photo", "result"]
+    ] * 2
+
+
+def test_the_card_of_another_result_is_not_used(tmp_path: Path) -> None:
+    run(photos(tmp_path / "in"), tmp_path / "out")
+    assert read_card(tmp_path / "out", tmp_path / "out" / "a.png") is not None
+    photo_at(tmp_path / "out" / "a.png", 0.9)
+    assert read_card(tmp_path / "out", tmp_path / "out" / "a.png") is None
+
+
+@pytest.mark.parametrize("content", [b"", b"[]", b'{"version": 99}', b'{"version": 1}', b"\xff"])
+def test_a_damaged_card_is_passed_over(tmp_path: Path, content: bytes) -> None:
+    run(photos(tmp_path / "in"), tmp_path / "out")
+    for card in (tmp_path / "out" / CARDS_FOLDER).iterdir():
+        card.write_bytes(content)
+    assert read_card(tmp_path / "out", tmp_path / "out" / "a.png") is None
+    assert all(len(entry.layers) == 2 for entry in run(tmp_path / "in", tmp_path / "out").entries)
+
+
+def test_a_card_survives_its_file() -> None:
+    card = Card((30, 20), {"before": b"\x00\xff"}, {"density": 0.25}, (12, 34))
+    assert Card.from_json(card.to_json()) == card
+    assert np.isfinite(card.values["density"])
