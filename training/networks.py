@@ -15,6 +15,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dehaze.models.codec import PixelUnshuffleCodec
 from dehaze.models.load import load_parts
+from dehaze.models.source import ModelSource
 
 PROMPT_LENGTH = 32
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -57,7 +58,7 @@ def load_networks(folder: Path) -> Networks:
     Raises:
         ModelError: as ``dehaze.models.load.load_parts``.
     """
-    parts = load_parts(folder)
+    parts = load_parts(ModelSource(folder))
     for network in (parts.unet, parts.text_encoder):
         network.train().requires_grad_(True)
     return Networks(parts.tokenizer, parts.text_encoder, parts.unet, parts.vae, parts.scheduler)

@@ -72,7 +72,7 @@ class DiffusionWork:
         Raises:
             WorkError: the model or the device cannot be used, or the word is not in the prompt.
         """
-        from dehaze.models.load import ModelError
+        from dehaze.models import ModelError
         from dehaze.prompts import WordError
 
         device = find_device(self.device)
@@ -91,12 +91,11 @@ class DiffusionWork:
         Raises:
             WorkError: there is no such model.
         """
-        from dehaze.models.hashes import fingerprint
-        from dehaze.models.load import ModelError, find_layout, find_model
+        from dehaze.models import ModelError
+        from dehaze.models.source import ModelSource, model_fingerprint
 
         try:
-            place = find_model(self.model, self.revision)
-            return fingerprint(place, *([find_layout(place)] if place.is_file() else []))
+            return model_fingerprint(ModelSource(self.model, self.revision))
         except ModelError as error:
             raise WorkError(str(error)) from error
 

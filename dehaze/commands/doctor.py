@@ -151,16 +151,16 @@ def _device() -> Check:
 
 
 def _bundled_model() -> Check:
-    from dehaze.models import hashes, load
+    from dehaze.models import hashes, source
 
     cure = "install dehaze again: the model ships with it"
-    weights = list(load.BUNDLED_FOLDER.rglob("*.safetensors"))
+    weights = list(source.BUNDLED_FOLDER.rglob("*.safetensors"))
     if not weights:
         return Check("bundled model", False, "its files are missing", cure)
     megabytes = sum(path.stat().st_size for path in weights) / 1e6
     changed = [
         file.name
-        for file in hashes.verify(load.BUNDLED_FOLDER)
+        for file in hashes.verify(source.BUNDLED_FOLDER)
         if file.state in ("changed", "missing")
     ]
     if changed:

@@ -63,11 +63,14 @@ def list_models(as_json: bool) -> None:
 def info(model: str, revision: str | None, as_json: bool) -> None:
     """Say what a model is made of and what it does when nothing else is asked for."""
     quiet_libraries()
-    from dehaze.models.load import ModelError, find_model, load_parts
+    from dehaze.models import ModelError
+    from dehaze.models.load import load_parts
+    from dehaze.models.source import ModelSource, find_model
 
     try:
-        folder = find_model(model, revision)
-        parts = load_parts(model, revision=revision)
+        source = ModelSource(model, revision)
+        folder = find_model(source)
+        parts = load_parts(source)
     except ModelError as error:
         raise CommandError(str(error)) from error
     networks = {name: getattr(parts, name) for name in ("unet", "text_encoder", "vae")}
@@ -100,12 +103,13 @@ def verify(context: click.Context, /, model: str, revision: str | None, as_json:
 
     Exit code: 0, all files are whole; 1, some are changed, missing or without a hash.
     """
+    from dehaze.models import ModelError
     from dehaze.models.hashes import ManifestError
     from dehaze.models.hashes import verify as verify_files
-    from dehaze.models.load import ModelError, find_model
+    from dehaze.models.source import ModelSource, find_model
 
     try:
-        folder = find_model(model, revision)
+        folder = find_model(ModelSource(model, revision))
         checked = verify_files(folder)
     except (ModelError, ManifestError) as error:
         raise CommandError(str(error)) from error
@@ -126,7 +130,7 @@ def verify(context: click.Context, /, model: str, revision: str | None, as_json:
 
 
 def _bundled() -> Known:
-    from dehaze.models.load import BUNDLED, BUNDLED_FOLDER
+    from dehaze.models.source import BUNDLED, BUNDLED_FOLDER
 
     return Known(BUNDLED, "", _megabytes(BUNDLED_FOLDER), str(BUNDLED_FOLDER))
 

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+
+from dehaze.inversion import list_methods, list_predictors, list_relaxations
+from dehaze.inversion.schedule import SPACINGS
+from dehaze.models import ModelError
 
 DESCRIPTION_FILE = "dehaze.json"
 
@@ -57,6 +62,15 @@ class ModelDescription:
     vocabulary: frozenset[str] | None = None
     zero_null_text: bool = False
 
+    def save(self, folder: Path) -> None:
+        """Writes ``dehaze.json``, from which ``describe`` makes the same description again."""
+        settings = {
+            name: sorted(value) if isinstance(value, frozenset) else value
+            for name, value in vars(self).items()
+        }
+        text = json.dumps(settings, indent=2, default=dict)
+        (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+
 
 def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescription:
     """Derives the needs of any diffusers pipeline from its parts' configurations.
@@ -64,7 +78,8 @@ def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescriptio
     A ``dehaze.json`` in the model's folder replaces what is derived, field by field.
 
     Raises:
-        ValueError: the ``dehaze.json`` names a field that there is not.
+        ModelError: the ``dehaze.json`` is torn, names a field that there is not, or has a value
+            that cannot be.
     """
     if "block_out_channels" in vae.config:
         pixels_per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
@@ -80,10 +95,60 @@ def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescriptio
     own = folder / DESCRIPTION_FILE if folder is not None else None
     if own is None or not own.is_file():
         return derived
-    settings = json.loads(own.read_text())
+    try:
+        settings = json.loads(own.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{own} is no whole JSON file ({error}): mend or remove it") from error
+    if not isinstance(settings, dict):
+        raise ModelError(f"{own} is no JSON object: mend or remove it")
     unknown = sorted(set(settings) - set(vars(derived)))
     if unknown:
-        raise ValueError(f"{own} has unknown fields {', '.join(unknown)}")
+        raise ModelError(f"{own} has unknown fields {', '.join(unknown)}")
+    for name, value in settings.items():
+        may, check = _FIELDS[name]
+        if not check(value):
+            raise ModelError(f"{own}: {name} is {value!r}, and must be {may}")
     if settings.get("vocabulary") is not None:
         settings["vocabulary"] = frozenset(settings["vocabulary"])
     return replace(derived, **settings)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_layers(value: Any) -> bool:
+    return value is None or (isinstance(value, dict) and all(map(_is_number, value.values())))
+
+
+def _is_words(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list) and all(isinstance(word, str) for word in value)
+    )
+
+
+_Field = tuple[str, Callable[[Any], bool]]
+_COUNT: _Field = ("a whole number from 1", lambda value: type(value) is int and value >= 1)
+_SHARE: _Field = ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_TEXT: _Field = ("a text", lambda value: isinstance(value, str) and bool(value.strip()))
+
+# What each field of a dehaze.json may be, in words and as a test.
+_FIELDS: dict[str, _Field] = {
+    "pixels_per_latent": _COUNT,
+    "size_multiple": _COUNT,
+    "short_side": _COUNT,
+    "steps": _COUNT,
+    "spacing": (f"null or one of {', '.join(SPACINGS)}", lambda value: value in (None, *SPACINGS)),
+    "solver": ("an inversion method", lambda value: value in list_methods()),
+    "predictor": ("a predictor", lambda value: value in list_predictors()),
+    "relaxation": ("a relaxation", lambda value: value in list_relaxations()),
+    "max_iterations": _COUNT,
+    "tolerance": ("a number above 0", lambda value: _is_number(value) and value > 0),
+    "cross_replace_steps": _SHARE,
+    "self_replace_steps": _SHARE,
+    "prompt": _TEXT,
+    "word": _TEXT,
+    "map_layers": ("null or numbers by the names of layers", _is_layers),
+    "vocabulary": ("null or a list of words", _is_words),
+    "zero_null_text": ("true or false", lambda value: isinstance(value, bool)),
+}

@@ -36,8 +36,9 @@ from dehaze.inversion.reconstruction import (
 )
 from dehaze.inversion.sampling import sample
 from dehaze.models.conditioning import embed_one, embed_two
-from dehaze.models.load import BUNDLED, load_parts
+from dehaze.models.load import load_parts
 from dehaze.models.needs import ModelDescription, describe
+from dehaze.models.source import BUNDLED, ModelSource
 from dehaze.network import PromptedNetwork
 from dehaze.prompts import TokenizedPrompt, WordError, tokenize, word_span
 from dehaze.recovery.guided_filter import resize
@@ -59,7 +60,7 @@ class InversionPipeline(DiffusionPipeline):
         text_encoder: CLIPTextModel.
         tokenizer: CLIPTokenizer.
         unet: UNet2DConditionModel with cross-attention.
-        scheduler: any diffusers scheduler with ``alphas_cumprod``.
+        scheduler: see ``dehaze.inversion.schedule.READABLE_SCHEDULERS``.
         description: the model's needs and defaults; derived from the parts when None.
         text_encoder_2: CLIPTextModelWithProjection of Stable Diffusion XL, or None.
         tokenizer_2: its CLIPTokenizer, or None.
@@ -98,12 +99,38 @@ class InversionPipeline(DiffusionPipeline):
         *,
         torch_dtype: torch.dtype | None = None,
         revision: str | None = None,
+        variant: str | None = None,
+        local_files_only: bool = False,
+        cache_dir: str | Path | None = None,
+        token: str | bool | None = None,
     ) -> Pipeline:
-        """Loads a pipeline; see ``dehaze.models.load.load_parts`` for arguments and errors."""
-        parts = load_parts(
-            pretrained_model_name_or_path, torch_dtype=torch_dtype, revision=revision
+        """Loads a pipeline; arguments as in diffusers.
+
+        Args:
+            pretrained_model_name_or_path: "bundled", a folder in diffusers' format, a .safetensors
+                file of Stable Diffusion, or a hub id.
+            torch_dtype: of the network and the text encoder; float32 when None.
+            revision, variant, local_files_only, cache_dir, token: see
+                ``dehaze.models.source.ModelSource``.
+
+        Raises:
+            ModelError: the model is missing, incomplete, damaged, or of a kind that is not
+                supported; the message is one line that names the file.
+        """
+        source = ModelSource(
+            pretrained_model_name_or_path, revision, variant, local_files_only, cache_dir, token
         )
-        return cls(**vars(parts))
+        return cls(**vars(load_parts(source, torch_dtype)))
+
+    def save_pretrained(self, save_directory: str | Path, **settings: Any) -> None:
+        """Saves the pipeline as diffusers does, and its description as ``dehaze.json``.
+
+        Args:
+            save_directory: made if missing.
+            settings: of diffusers' ``save_pretrained``; weights are always safetensors.
+        """
+        super().save_pretrained(save_directory, **{**settings, "safe_serialization": True})
+        self.description.save(Path(save_directory))
 
     @classmethod
     def sharing(cls: type[Pipeline], other: InversionPipeline) -> Pipeline:

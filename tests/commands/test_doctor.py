@@ -13,8 +13,9 @@ from click.testing import CliRunner
 from dehaze.commands import doctor as module
 from dehaze.commands import main
 from dehaze.commands.doctor import Check, diagnose
+from dehaze.models import ModelError
 from dehaze.models.hashes import write_manifest
-from dehaze.models.load import BUNDLED_FOLDER, ModelError
+from dehaze.models.source import BUNDLED_FOLDER
 from dehaze.pipelines.dehaze import DehazePipeline
 
 
@@ -23,7 +24,7 @@ def _loadable_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A bundled model that loads, whatever state the real one is in."""
     (tmp_path / "bundled").mkdir()
     (tmp_path / "bundled/unet.safetensors").write_bytes(bytes(2_500_000))
-    monkeypatch.setattr("dehaze.models.load.BUNDLED_FOLDER", tmp_path / "bundled")
+    monkeypatch.setattr("dehaze.models.source.BUNDLED_FOLDER", tmp_path / "bundled")
     monkeypatch.setattr(DehazePipeline, "from_pretrained", lambda name: name)
 
 
@@ -94,7 +95,7 @@ def test_a_broken_package_is_told_from_a_missing_one(
 
 
 def test_a_missing_model_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("dehaze.models.load.BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr("dehaze.models.source.BUNDLED_FOLDER", tmp_path)
     check = named(diagnose(), "bundled model")
     assert not check.works
     assert check.required

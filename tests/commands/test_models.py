@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 
 from dehaze.commands import main
 from dehaze.models.hashes import write_manifest
-from dehaze.models.load import BUNDLED_FOLDER
+from dehaze.models.source import BUNDLED_FOLDER
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

@@ -28,7 +28,7 @@ from dehaze.batch.journal import Journal
 from dehaze.commands import main
 from dehaze.commands import run as module
 from dehaze.inversion import list_methods
-from dehaze.models.load import BUNDLED_FOLDER
+from dehaze.models.source import BUNDLED_FOLDER
 from dehaze.photos import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.pipelines.dehaze import NULL_TEXTS
 from dehaze.priors import PRIORS

@@ -15,7 +15,7 @@ from dehaze.models.hashes import (
     verify,
     write_manifest,
 )
-from dehaze.models.load import BUNDLED_FOLDER
+from dehaze.models.source import BUNDLED_FOLDER
 
 
 @pytest.fixture

@@ -11,11 +11,21 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from original_format import save_as_one_file
 from safetensors.torch import load_file, save_file
 
-from dehaze.models import load
+from dehaze.models import ModelError, source
 from dehaze.models.hashes import fingerprint
-from dehaze.models.load import ModelError, find_layout, load_parts
+from dehaze.models.load import ModelParts
+from dehaze.models.load import load_parts as load
+from dehaze.models.source import ModelSource
 
 NETWORKS = ("unet", "vae", "text_encoder", "text_encoder_2")
+
+
+def load_parts(file: Path, torch_dtype: torch.dtype | None = None) -> ModelParts:
+    return load(ModelSource(file), torch_dtype)
+
+
+def find_layout(file: Path) -> Path:
+    return source.find_layout(ModelSource(file), file)
 
 
 @pytest.fixture
@@ -63,12 +73,12 @@ def test_without_a_layout_beside_it_the_published_models_is_taken(
     shutil.rmtree(file.with_suffix(""))
     asked: list[str] = []
 
-    def download(name: str, *, allow_patterns: list[str]) -> str:
+    def download(name: str, *, allow_patterns: list[str], **unused: object) -> str:
         asked.append(name)
         assert not any(pattern.endswith(".safetensors") for pattern in allow_patterns)
         return str(stable_diffusion)
 
-    monkeypatch.setattr(load, "snapshot_download", download)
+    monkeypatch.setattr(source, "snapshot_download", download)
     assert find_layout(file) == stable_diffusion
     assert load_parts(file).unet is not None
     assert set(asked) == {"stable-diffusion-v1-5/stable-diffusion-v1-5"}
@@ -97,7 +107,7 @@ def test_the_published_models_are_told_apart(
     def download(asked: str, **unused: object) -> str:
         raise LocalEntryNotFoundError(asked)
 
-    monkeypatch.setattr(load, "snapshot_download", download)
+    monkeypatch.setattr(source, "snapshot_download", download)
     with pytest.raises(ModelError, match=f"layout of {name} .*into .*/model/") as caught:
         find_layout(file)
     assert "\n" not in str(caught.value)
@@ -108,10 +118,13 @@ def test_the_published_models_are_told_apart(
 @pytest.mark.parametrize(
     ("name", "cause"),
     [
-        ("input_blocks.1.0.in_layers.2.weight", r"lacks 1 weights of the layout's unet, down_bl"),
-        ("time_embed.0.bias", r"lacks 1 weights of the layout's unet, time_embedding"),
-        ("encoder.down.0.block.0.conv1.bias", r"lacks 1 weights of the layout's vae, encoder"),
-        ((".0.ln_1.weight", ".0.layer_norm1.weight"), "lacks 1 weights of the layout's text_enc"),
+        ("input_blocks.1.0.in_layers.2.weight", r"lacks the weight down_blocks\.\S+ of its UNet"),
+        ("time_embed.0.bias", r"lacks the weight time_embedding\S+ of its UNet"),
+        ("encoder.down.0.block.0.conv1.bias", r"lacks the weight encoder\.\S+ of its Auto"),
+        (
+            (".0.ln_1.weight", ".0.layer_norm1.weight"),
+            r"lacks the weight \S+norm1\.weight of its CLIP",
+        ),
     ],
 )
 def test_a_missing_weight_is_named_and_never_left_to_chance(
@@ -125,7 +138,9 @@ def test_a_missing_weight_is_named_and_never_left_to_chance(
 
 def test_another_shape_than_the_layouts_is_named(file: Path) -> None:
     changed(file, "out.2.bias", torch.zeros(9))
-    with pytest.raises(ModelError, match=r"unet is not of the layout's shape: .*conv_out\.bias"):
+    with pytest.raises(
+        ModelError, match=r"the weight conv_out\.bias is \(9,\), its UNet\S+ asks for \(4,\)"
+    ):
         load_parts(file)
 
 
@@ -133,7 +148,7 @@ def test_another_shape_than_the_layouts_is_named(file: Path) -> None:
 def test_a_missing_network_is_named(file: Path, prefix: str) -> None:
     weights = {k: v for k, v in load_file(file).items() if not k.startswith(prefix)}
     save_file(weights, file)
-    with pytest.raises(ModelError, match=r"has no weights|lacks .* weights of the layout's vae"):
+    with pytest.raises(ModelError, match=r"has no weights|lacks \d+ weights, the first decoder"):
         load_parts(file)
 
 
@@ -150,6 +165,22 @@ def test_what_is_no_model_is_refused(tmp_path: Path) -> None:
     save_file({"weight": torch.zeros(1)}, tmp_path / "lora.safetensors")
     with pytest.raises(ModelError, match="no Stable Diffusion in one file"):
         load_parts(tmp_path / "lora.safetensors")
+
+
+@pytest.mark.parametrize(
+    "name", ["v_pred", "control_model.out.weight", "model.diffusion_model.out.4.weight"]
+)
+def test_a_weight_that_nothing_takes_is_named(file: Path, name: str) -> None:
+    """Some files say by such a weight that they are of another prediction type."""
+    save_file(load_file(file) | {name: torch.zeros(1)}, file)
+    with pytest.raises(ModelError, match=f"no place for, {name}"):
+        load_parts(file)
+
+
+def test_what_the_original_code_saves_beside_is_let_be(file: Path) -> None:
+    beside = ("model_ema.decay", "alphas_cumprod", "cond_stage_model.model.logit_scale")
+    save_file(load_file(file) | {name: torch.ones(1) for name in beside}, file)
+    assert load_parts(file).unet is not None
 
 
 def test_a_part_that_the_layout_lacks_is_named(file: Path) -> None:

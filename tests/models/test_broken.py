@@ -1,0 +1,149 @@
+"""Models of the four formats with one thing broken in each: refused by name, never loaded."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from original_format import save_as_one_file
+from safetensors.torch import load_file, save_file
+
+from dehaze.models import ModelError
+from dehaze.models.load import load_parts
+from dehaze.models.source import ModelSource
+
+WEIGHTS = {
+    "unet": "diffusion_pytorch_model.safetensors",
+    "vae": "diffusion_pytorch_model.safetensors",
+    "text_encoder": "model.safetensors",
+    "text_encoder_2": "model.safetensors",
+}
+
+
+@pytest.fixture
+def folder(stable_diffusion: Path, tmp_path: Path) -> Path:
+    """A copy of a model of 1.x, 2.x or XL, to be broken."""
+    return Path(shutil.copytree(stable_diffusion, tmp_path / "model"))
+
+
+@pytest.fixture(params=["folder", "file"])
+def layout(request: pytest.FixtureRequest, folder: Path) -> tuple[Path, Path]:
+    """A model and the folder of its configurations: 1.x, 2.x, XL, and each of them in one file."""
+    if request.param == "folder":
+        return folder, folder
+    file = save_as_one_file(folder, folder.parent / "one.safetensors")
+    return file, file.with_suffix("")
+
+
+def refusal(model: Path) -> str:
+    with pytest.raises(ModelError) as caught:
+        load_parts(ModelSource(model))
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def change(path: Path, **settings: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+@pytest.mark.parametrize("fault", ["missing", "left over", "other shape", "not finite"])
+def test_a_wrong_weight(folder: Path, part: str, fault: str) -> None:
+    file = folder / part / WEIGHTS[part]
+    if not file.is_file():
+        pytest.skip("only XL has a second text encoder")
+    weights = load_file(file)
+    name = sorted(weights)[len(weights) // 2]
+    if fault == "missing":
+        del weights[name]
+    elif fault == "left over":
+        name = "adapter.weight"
+        weights[name] = torch.zeros(3)
+    elif fault == "other shape":
+        weights[name] = torch.zeros(*weights[name].shape, 2)
+    else:
+        weights[name].flatten()[-1] = torch.inf
+    save_file(weights, file)
+    said = refusal(folder)
+    assert str(file) in said
+    assert name.removeprefix("text_model.") in said
+
+
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_a_whole_block_of_weights_missing(folder: Path, part: str) -> None:
+    file = folder / part / WEIGHTS[part]
+    left_out = ("mid_block.", "embeddings.", "text_model.embeddings.")
+    weights = {k: v for k, v in load_file(file).items() if not k.startswith(left_out)}
+    save_file(weights, file)
+    assert "weights, the first" in refusal(folder)
+
+
+@pytest.mark.parametrize("part", WEIGHTS)
+def test_a_torn_file_of_weights(folder: Path, part: str) -> None:
+    file = folder / part / WEIGHTS[part]
+    if not file.is_file():
+        pytest.skip("only XL has a second text encoder")
+    file.write_bytes(file.read_bytes()[:-100])
+    assert f"{file} is no whole safetensors file" in refusal(folder)
+
+
+BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
+    ("scheduler/scheduler_config.json", lambda path: path.unlink(), "has no scheduler_config.json"),
+    ("scheduler/scheduler_config.json", lambda path: path.write_text("{"), "no whole JSON file"),
+    (
+        "scheduler/scheduler_config.json",
+        lambda path: change(path, _class_name="FlowMatchEulerDiscreteScheduler"),
+        "FlowMatchEulerDiscreteScheduler is of another process",
+    ),
+    (
+        "scheduler/scheduler_config.json",
+        lambda path: change(path, prediction_type="flow_prediction"),
+        "prediction type 'flow_prediction' is unknown",
+    ),
+    (
+        "scheduler/scheduler_config.json",
+        lambda path: change(path, beta_schedule="no such"),
+        "no such",
+    ),
+    ("unet/config.json", lambda path: path.unlink(), "has no config.json"),
+    ("unet/config.json", lambda path: path.write_text("[]"), "no JSON object"),
+    ("unet/config.json", lambda path: change(path, _class_name="UNet3D"), "unet is a UNet3D"),
+    ("unet/config.json", lambda path: change(path, in_channels=9), "in_channels=9"),
+    ("unet/config.json", lambda path: change(path, layers_per_block=2), "lacks"),
+    ("unet/config.json", lambda path: change(path, layers_per_block="two"), "makes no UNet"),
+    ("vae/config.json", lambda path: change(path, latents_mean=[1, 1, 1, 1]), "latents_mean"),
+    ("vae/config.json", lambda path: change(path, _class_name="VQModel"), "vae is a VQModel"),
+    ("text_encoder/config.json", lambda path: path.write_text(""), "no whole JSON file"),
+    ("text_encoder/config.json", lambda path: change(path, hidden_size=48), "cross_attention_dim"),
+    ("text_encoder/config.json", lambda path: change(path, num_hidden_layers=3), "lacks"),
+    ("tokenizer/tokenizer.json", lambda path: path.write_text("{}"), "tokenizer"),
+    ("tokenizer/tokenizer.json", lambda path: path.unlink(), "tokens, and its text encoder"),
+    ("model_index.json", lambda path: path.write_text("{"), "no whole JSON file"),
+    ("model_index.json", lambda path: change(path, unet=[None, None]), "has no unet"),
+    (
+        "model_index.json",
+        lambda path: change(path, text_encoder=["transformers", "T5EncoderModel"]),
+        "text_encoder is a T5EncoderModel",
+    ),
+    ("dehaze.json", lambda path: path.write_text("{"), "no whole JSON file"),
+    ("dehaze.json", lambda path: path.write_text('{"steps": "many"}'), "steps is 'many'"),
+    ("dehaze.json", lambda path: path.write_text('{"solver": "magic"}'), "solver is 'magic'"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "break_it", "cause"), BROKEN, ids=[f"{name}-{cause[:20]}" for name, _, cause in BROKEN]
+)
+def test_a_broken_file_is_named(
+    layout: tuple[Path, Path], name: str, break_it: Callable[[Path], object], cause: str
+) -> None:
+    model, folder = layout
+    break_it(folder / name)
+    said = refusal(model)
+    assert cause in said
+    assert str(folder) in said or str(model) in said
