@@ -127,7 +127,7 @@ def invert(
     quiet_libraries()
     from dehaze.datasets import DatasetNotFoundError, open_photo_folder
     from dehaze.eval.inversion import InversionEvaluationError, import_figure
-    from dehaze.models.load import ModelError
+    from dehaze.models import ModelError
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError
     from dehaze.pipelines.dehaze import DehazePipeline

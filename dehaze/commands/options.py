@@ -167,7 +167,7 @@ as_json = _shared("--json", "as_json", is_flag=True, help="One JSON object a lin
 
 
 def model(*, effect: Effect | tuple[Effect, ...] = ()) -> Decorator:
-    """``--model``, ``--revision``, ``--device`` and ``--dtype``: one ``ModelChoice``, ``model``."""
+    """``--model``, its files, ``--device`` and ``--dtype``: one ``ModelChoice``, ``model``."""
     declared = [
         option(
             "--model",
@@ -185,6 +185,20 @@ def model(*, effect: Effect | tuple[Effect, ...] = ()) -> Decorator:
             heading=MACHINE,
             effect=effect,
             help="Branch, tag or commit of a hub id: a commit is the same model for ever.",
+        ),
+        option(
+            "--variant",
+            metavar="NAME",
+            heading=MACHINE,
+            effect=effect,
+            help="Of the weights' files, such as fp16, where a model has several.",
+        ),
+        option(
+            "--local-files-only",
+            is_flag=True,
+            heading=MACHINE,
+            effect=effect,
+            help="Never ask the hub: use what its cache on this machine holds.",
         ),
         option(
             "--device",
@@ -212,11 +226,13 @@ def model(*, effect: Effect | tuple[Effect, ...] = ()) -> Decorator:
             *arguments: Any,
             model: str,
             revision: str | None,
+            variant: str | None,
+            local_files_only: bool,
             device: str,
             dtype: str,
             **others: Any,
         ) -> Any:
-            choice = ModelChoice(model, revision, device, dtype)
+            choice = ModelChoice(model, revision, device, dtype, variant, local_files_only)
             return command(*arguments, model=choice, **others)
 
         decorated: Callable[..., Any] = with_choice

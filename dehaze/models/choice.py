@@ -10,6 +10,8 @@ from dehaze.errors import DehazeError
 if TYPE_CHECKING:
     import torch
 
+    from dehaze.models.source import ModelSource
+
 Pipeline = TypeVar("Pipeline")
 
 DATA_TYPES = ("float32", "float16", "bfloat16")
@@ -28,12 +30,33 @@ class ModelChoice:
         revision: of a hub id, or None for its main one.
         device: see ``find_device``.
         dtype: one of ``DATA_TYPES``, or "auto" for the model's own.
+        variant: of the weights' files, such as "fp16"; None for those without one.
+        local_files_only: never ask the hub, only its cache on this machine.
     """
 
     model: str = "bundled"
     revision: str | None = None
     device: str = "auto"
     dtype: str = "auto"
+    variant: str | None = None
+    local_files_only: bool = False
+
+    @property
+    def source(self) -> ModelSource:
+        """Which of the model's files are meant."""
+        from dehaze.models.source import ModelSource
+
+        return ModelSource(self.model, self.revision, self.variant, self.local_files_only)
+
+    def fingerprint(self) -> str:
+        """One hash of all the files that decide what the model gives.
+
+        Raises:
+            ModelError: the model cannot be found.
+        """
+        from dehaze.models.source import model_fingerprint
+
+        return model_fingerprint(self.source)
 
     def load(self, kind: type[Pipeline]) -> Pipeline:
         """A pipeline of this kind on its device; it draws no progress bar.
@@ -47,7 +70,13 @@ class ModelChoice:
         device = find_device(self.device)
         dtype: torch.dtype | None = None if self.dtype == "auto" else getattr(torch, self.dtype)
         loading: Any = kind
-        pipe = loading.from_pretrained(self.model, torch_dtype=dtype, revision=self.revision)
+        pipe = loading.from_pretrained(
+            self.model,
+            torch_dtype=dtype,
+            revision=self.revision,
+            variant=self.variant,
+            local_files_only=self.local_files_only,
+        )
         pipe.to(device)
         pipe.set_progress_bar_config(disable=True)
         loaded: Pipeline = pipe

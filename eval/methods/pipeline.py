@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
-from pathlib import Path
 from typing import Any, ClassVar
 
 from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOutput, to_float
 from dehaze.eval.methods.options import PipelineOptions
+from dehaze.models import ModelError
 from dehaze.models.choice import ModelChoice
 from dehaze.recovery.guided_filter import resize
 
@@ -29,17 +29,16 @@ class ModelMethod(Method):
         return {**asdict(self.options), "weights": self.weights}
 
     @cached_property
-    def weights(self) -> str | None:
-        """The fingerprint of a bundled or local model; None for a hub id.
+    def weights(self) -> str:
+        """The model's fingerprint: one that was trained anew must not resume the old one's run.
 
-        A model that was trained anew under the same path must not resume the old one's run.
+        Raises:
+            MethodError: the model cannot be found.
         """
-        from dehaze.models.hashes import fingerprint
-        from dehaze.models.load import BUNDLED, BUNDLED_FOLDER
-
-        model = self.options.model.model
-        place = BUNDLED_FOLDER if model == BUNDLED else Path(model)
-        return fingerprint(place) if place.exists() else None
+        try:
+            return self.options.model.fingerprint()
+        except ModelError as error:
+            raise MethodError(str(error)) from error
 
 
 class PipelineMethod(ModelMethod):
