@@ -25,8 +25,9 @@ from dehaze.eval.metrics import psnr_rgb
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.protocol import BenchProtocol
 from dehaze.eval.records import Evaluation, records_as_csv, statistic
-from dehaze.eval.results import markdown_table, write_results
+from dehaze.eval.results import write_results
 from dehaze.eval.runner import EvaluationError, EvaluationSet, Runner
+from dehaze.eval.tables import markdown_table
 
 
 class Made(Method):

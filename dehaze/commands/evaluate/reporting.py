@@ -7,8 +7,9 @@ from collections.abc import Iterable
 from dehaze.datasets import Sample
 from dehaze.eval.methods import Method
 from dehaze.eval.records import Evaluation, Record, Row
-from dehaze.eval.results import COLUMNS, fitted, focus_of, output_picture
 from dehaze.eval.runner import EvaluationSet, Runner
+from dehaze.eval.sheet import fitted, focus_of, output_picture
+from dehaze.eval.tables import COLUMNS
 from dehaze.report import Column, Entry, Layer, Report, thumbnail
 
 TRUTH = "ground truth"

@@ -158,8 +158,9 @@ def score_methods(
     from dehaze.commands.evaluate.reporting import report_of_evaluation
     from dehaze.eval.methods import PipelineOptions
     from dehaze.eval.protocol import BenchProtocol
-    from dehaze.eval.results import markdown_table, result_files, write_results
+    from dehaze.eval.results import result_files, write_results
     from dehaze.eval.runner import Runner
+    from dehaze.eval.tables import markdown_table
     from dehaze.report import REPORT_NAME, write_report
 
     protocol = BenchProtocol(psnr, ssim, unrounded, crop_border, resize, oracle, perceptual)
