@@ -202,7 +202,7 @@ def _edit(
 ) -> tuple[Array, int]:
     source = APPEARANCES.get(word).prompt
     if method.swap is not None:
-        swapped = DehazePipeline.sharing(pipeline)(
+        swapped = DehazePipeline.from_pipe(pipeline)(
             photo, source, word, inversion=inversion, recovery=recovery, **method.swap
         )
         return swapped.image, swapped.nfe

@@ -14,7 +14,6 @@ import numpy as np
 import torch
 from diffusers import DiffusionPipeline
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
 from dehaze.attention.maps import word_map
@@ -35,19 +34,27 @@ from dehaze.inversion.reconstruction import (
     get_reconstruction_mode,
 )
 from dehaze.inversion.sampling import sample
+from dehaze.inversion.schedule import check_scheduler
 from dehaze.models.conditioning import embed_one, embed_two
 from dehaze.models.load import load_parts
 from dehaze.models.needs import ModelDescription, describe
-from dehaze.models.source import BUNDLED, ModelSource
+from dehaze.models.source import BUNDLED, ModelError, ModelSource
 from dehaze.network import PromptedNetwork
-from dehaze.prompts import TokenizedPrompt, WordError, tokenize, word_span
+from dehaze.pipelines.pictures import as_list, as_pixels
+from dehaze.prompts import TokenizedPrompt, WordError, check_vocabulary, tokenize, word_span
 from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 StepCallback = Callable[[Any, int, int, dict[str, Tensor]], Any]
-"""diffusers' own: ``callback(pipeline, step, timestep, {"latents": latents})``."""
+"""diffusers' own: ``callback(pipeline, step, timestep, {"latents": latents})``.
+
+It returns a dict, whose ``latents``, of the same shape, are denoised further; or None.
+"""
 
 Pipeline = TypeVar("Pipeline", bound="InversionPipeline")
+
+_NEEDED_PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
+_PARTS = (*_NEEDED_PARTS, "text_encoder_2", "tokenizer_2")
 
 logger = logging.getLogger(__name__)
 
@@ -133,10 +140,40 @@ class InversionPipeline(DiffusionPipeline):
         self.description.save(Path(save_directory))
 
     @classmethod
-    def sharing(cls: type[Pipeline], other: InversionPipeline) -> Pipeline:
-        """A pipeline of this kind on the very parts of another one: nothing is loaded again."""
-        shared = cls(**other.components, description=other.description)
-        shared.set_progress_bar_config(**getattr(other, "_progress_bar_config", {}))
+    def from_pipe(cls: type[Pipeline], pipeline: DiffusionPipeline, **components: Any) -> Pipeline:
+        """A pipeline of this kind on the very parts of another one: nothing is loaded or copied.
+
+        Args:
+            pipeline: of this library, or a text-to-image pipeline of diffusers:
+                ``StableDiffusionPipeline``, ``StableDiffusionXLPipeline`` and their kin.
+            components: parts that replace the other's, by name.
+
+        Raises:
+            ModelError: a part is missing.
+            ScheduleError: the scheduler is of another process than DDIM's.
+
+        Example:
+            >>> pipe = DehazePipeline.from_pretrained("bundled")  # doctest: +SKIP
+            >>> editor = EditPipeline.from_pipe(pipe)  # doctest: +SKIP
+        """
+        # Not ``pipeline.components``, which diffusers refuses to list where a part is None.
+        parts = {name: getattr(pipeline, name, None) for name in _PARTS} | components
+        unknown = sorted(set(components) - set(_PARTS))
+        missing = [name for name in _NEEDED_PARTS if parts[name] is None]
+        if unknown or missing:
+            raise ModelError(
+                f"{type(pipeline).__name__} has no {', '.join(missing)}"
+                if missing
+                else f"there is no part {', '.join(unknown)}: there are {', '.join(_PARTS)}"
+            )
+        check_scheduler(parts["scheduler"])
+        description = getattr(pipeline, "description", None)
+        if description is None or not {"unet", "vae"}.isdisjoint(components):
+            description = describe(parts["unet"], parts["vae"])
+        if getattr(pipeline.config, "force_zeros_for_empty_prompt", False):
+            description = replace(description, zero_null_text=True)
+        shared = cls(**parts, description=description)
+        shared.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         return shared
 
     @property
@@ -560,7 +597,7 @@ class InversionPipeline(DiffusionPipeline):
                 has at the target's latents, for an evaluation more a step, rather than from the
                 noise of the inversion.
             revise: as in ``dehaze.inversion.denoise``.
-            callback_on_step_end: called after each step, as in diffusers.
+            callback_on_step_end: called after each step, as in diffusers; see ``StepCallback``.
 
         Returns:
             z_0, float32 (B, C, h, w), and the number of network evaluations.
@@ -586,19 +623,18 @@ class InversionPipeline(DiffusionPipeline):
             self.progress_bar(total=inversion.steps) as bar,
         ):
 
-            def on_step(i: int, latents: Tensor) -> None:
+            def after_step(i: int, latents: Tensor, noise: Tensor) -> Tensor:
                 bar.update()
-                if callback_on_step_end is not None:
-                    step = inversion.steps - i
-                    callback_on_step_end(self, step, table.timestep(i), {"latents": latents})
+                latents = revise(i, latents, noise)
+                if callback_on_step_end is None:
+                    return latents
+                step, timestep = inversion.steps - i, table.timestep(i)
+                return _returned(
+                    callback_on_step_end(self, step, timestep, {"latents": latents}), latents
+                )
 
             latents = denoise(
-                inversion,
-                network,
-                source_network=own,
-                strength=strength,
-                revise=revise,
-                on_step=on_step,
+                inversion, network, source_network=own, strength=strength, revise=after_step
             )
         return latents, network.evaluations + (0 if own is None else own.evaluations)
 
@@ -661,9 +697,12 @@ class InversionPipeline(DiffusionPipeline):
         """The prompt as tokens, and where in it the word stands: nowhere when none is named.
 
         Raises:
-            WordError: the word is not in the prompt, or the prompt is too long.
+            WordError: the word is not in the prompt, the prompt is too long, or the model never
+                learned one of its words.
         """
-        tokens = tokenize(self.tokenizer, self.default_prompt if prompt is None else prompt)
+        text = self.default_prompt if prompt is None else prompt
+        check_vocabulary(text, self.description.vocabulary)
+        tokens = tokenize(self.tokenizer, text)
         return tokens, () if word is None else word_span(tokens, word)
 
     @torch.no_grad()
@@ -715,40 +754,26 @@ class InversionPipeline(DiffusionPipeline):
         return torch.from_numpy(resize(weights, latent_size))[None, None].to(inversion.latents)
 
 
-def as_list(given: Any) -> list[Any]:
-    """What was given, as a list of one unless it is a list."""
-    return given if isinstance(given, list) else [given]
-
-
-def as_pixels(image: Any) -> Array:
-    """A photo as float32 (H, W, 3) RGB in [0, 1].
-
-    Args:
-        image: PIL of any mode, uint8 (H, W, 3) in [0, 255], uint16 in [0, 65535], or float in
-            [0, 1]; the type decides, never the values.
+def _returned(outputs: Any, latents: Tensor) -> Tensor:
+    """The latents that a callback returned, or those that it got.
 
     Raises:
-        ValueError: another shape or type, values that are not finite, or floats outside [0, 1].
+        ValueError: it returned something else.
     """
-    if isinstance(image, Image.Image):
-        image = np.asarray(image.convert("RGB"))
-    pixels = np.asarray(image)
-    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
-        raise ValueError(f"a photo is (H, W, 3), not {pixels.shape}")
-    if pixels.dtype in (np.uint8, np.uint16):
-        return np.asarray(pixels / np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32)
-    if not np.issubdtype(pixels.dtype, np.floating):
-        raise ValueError(f"a photo is uint8, uint16 or float, not {pixels.dtype}")
-    if not np.isfinite(pixels).all():
-        raise ValueError("the photo has values that are not finite")
-    if pixels.min() < 0.0 or pixels.max() > 1.0:
-        raise ValueError(f"a float photo is in [0, 1], not [{pixels.min():g}, {pixels.max():g}]")
-    return np.asarray(pixels, dtype=np.float32)
-
-
-def as_picture(pixels: Array) -> Image.Image:
-    """A PIL image of float32 (H, W, 3) in [0, 1]."""
-    return Image.fromarray(np.round(pixels * 255.0).astype(np.uint8))
+    if outputs is None:
+        return latents
+    if not isinstance(outputs, Mapping) or set(outputs) - {"latents"}:
+        raise ValueError(
+            f"callback_on_step_end returned {outputs!r:.80}: it returns None or "
+            '{"latents": latents}'
+        )
+    changed = outputs.get("latents", latents)
+    if not isinstance(changed, Tensor) or changed.shape != latents.shape:
+        raise ValueError(
+            f"callback_on_step_end returned latents of {getattr(changed, 'shape', changed)}: "
+            f"they must be {tuple(latents.shape)}"
+        )
+    return changed.to(latents)
 
 
 def _either(given: Any, default: Any) -> Any:

@@ -15,13 +15,15 @@ from dehaze.attention.control import AttentionControl, refine_mapper
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession
 from dehaze.inversion import InversionResult, InversionTrace
-from dehaze.pipelines.base import InversionPipeline, StepCallback, as_list, as_picture, as_pixels
+from dehaze.pipelines.base import InversionPipeline, StepCallback
+from dehaze.pipelines.pictures import OUTPUT_TYPES, as_list, as_pixels
 from dehaze.prompts import (
     TokenizedPrompt,
     WordError,
     swap_for_null_text,
     tokenize,
     without_word,
+    word_span,
 )
 from dehaze.recovery.recover import RECOVERIES
 
@@ -35,8 +37,8 @@ class DehazeResult:
     """A photo without its haze, and what was learned on the way.
 
     Attributes:
-        image: float32 (H, W, 3) RGB in [0, 1] at the photo's own size; a PIL image where
-            ``output_type="pil"`` was asked for.
+        image: RGB at the photo's own size: float32 (H, W, 3) in [0, 1]; with ``output_type`` of
+            ``pil`` a PIL image, of ``pt`` a float32 tensor (3, H, W) in [0, 1].
         attention: float32 (H, W), the haze attention map: mean attention probability on the word.
         transmission: t, float32 (H, W) in (0, 1], or None where the recovery has none.
         airlight: A, float32 (3,) RGB in [0, 1], or None likewise.
@@ -128,7 +130,7 @@ class DehazePipeline(InversionPipeline):
             self_replace_steps: share of the steps with the source's self-attention maps.
             recovery: how the result reaches the photo's own size: ``calibrated``, ``physics``,
                 ``affine`` or ``none``; see ``dehaze.recovery.recover.RECOVERIES``.
-            output_type: ``np`` or ``pil``.
+            output_type: ``np``, ``pil`` or ``pt``, see ``DehazeResult.image``.
             callback_on_step_end: called as ``callback(pipeline, step, timestep,
                 {"latents": latents})`` after each denoising step, as in diffusers.
 
@@ -140,8 +142,7 @@ class DehazePipeline(InversionPipeline):
         """
         if recovery not in RECOVERIES:
             raise ValueError(f"unknown recovery {recovery!r}: there are {', '.join(RECOVERIES)}")
-        if output_type not in ("np", "pil"):
-            raise ValueError(f"unknown output_type {output_type!r}: there are np, pil")
+        output = OUTPUT_TYPES.get(output_type)
         photos = [as_pixels(one) for one in as_list(image)]
         evaluations = [0] * len(photos)
         if inversion is None:
@@ -185,7 +186,7 @@ class DehazePipeline(InversionPipeline):
             recovered = RECOVERIES[recovery](photo, hazy, clear, float(np.mean(strengths[b])))
             results.append(
                 DehazeResult(
-                    image=recovered.image if output_type == "np" else as_picture(recovered.image),
+                    image=output(recovered.image),
                     attention=self.word_attention(photo, own, prompt, word),
                     transmission=recovered.transmission,
                     airlight=recovered.airlight,
@@ -267,11 +268,13 @@ class DehazePipeline(InversionPipeline):
         """The prompt as tokens, and where in it the word, by default the model's, stands.
 
         Raises:
-            WordError: the word is not in the prompt, or the prompt is too long.
+            WordError: the word is not in the prompt, the prompt is too long, or the model never
+                learned one of its words.
         """
-        if word is None and prompt is not None and self.default_word not in prompt.lower():
+        tokens, _ = super().prompt_and_span(prompt)
+        if word is None and self.default_word not in tokens.text.lower():
             raise WordError(
                 f"the prompt {prompt!r} has no word {self.default_word!r}: name the word to "
                 "remove as well"
             )
-        return super().prompt_and_span(prompt, self.default_word if word is None else word)
+        return tokens, word_span(tokens, self.default_word if word is None else word)

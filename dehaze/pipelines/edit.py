@@ -20,13 +20,12 @@ from dehaze.inversion import InversionResult, InversionTrace
 from dehaze.inversion.interpolation import PATHS, centroid, path_log_density
 from dehaze.inversion.reconstruction import PLAIN, Anchors, get_reconstruction_mode
 from dehaze.inversion.stochastic import localisation, stochastic_step
-from dehaze.pipelines.base import InversionPipeline, StepCallback, as_picture, as_pixels
+from dehaze.pipelines.base import InversionPipeline, StepCallback
+from dehaze.pipelines.pictures import OUTPUT_TYPES, as_pixels
 from dehaze.prompts import (
     TokenizedPrompt,
     WordError,
     changed_words,
-    check_vocabulary,
-    tokenize,
     word_span,
 )
 from dehaze.recovery.recover import RECOVERIES
@@ -122,8 +121,9 @@ class EditResult:
     """An edited picture, and what was learned on the way.
 
     Attributes:
-        image: float32 (H, W, 3) RGB in [0, 1] at the photo's own size, or at the working size where
-            there was none; a PIL image where ``output_type="pil"`` was asked for.
+        image: RGB at the photo's own size, or at the working size where there was none: float32
+            (H, W, 3) in [0, 1]; with ``output_type`` of ``pil`` a PIL image, of ``pt`` a float32
+            tensor (3, H, W) in [0, 1].
         source: float32 (h, w, 3), the picture as it was, at the working size.
         mask: float32 (h', w') at the latents' size, where LocalBlend let the change through; None
             without a blend.
@@ -194,7 +194,7 @@ class EditPipeline(InversionPipeline):
             recovery: ``affine`` carries the change of light and colour to the photo's own size and
                 keeps its details, ``none`` enlarges what the model made, which may be a new thing;
                 see ``dehaze.recovery.recover.RECOVERIES``. Of no effect without a photo.
-            output_type: ``np`` or ``pil``.
+            output_type: ``np``, ``pil`` or ``pt``, see ``EditResult.image``.
             callback_on_step_end: called after each denoising step, as in diffusers.
             inversion_settings: of ``invert``, where there is no inversion yet.
 
@@ -206,8 +206,7 @@ class EditPipeline(InversionPipeline):
         """
         if recovery not in RECOVERIES:
             raise ValueError(f"unknown recovery {recovery!r}: there are {', '.join(RECOVERIES)}")
-        if output_type not in ("np", "pil"):
-            raise ValueError(f"unknown output_type {output_type!r}: there are np, pil")
+        output = OUTPUT_TYPES.get(output_type)
         photo = None if image is None else as_pixels(image)
         self.check_prompts(source, target, settings)
         evaluations = 0
@@ -231,7 +230,7 @@ class EditPipeline(InversionPipeline):
         )
         result = after if photo is None else RECOVERIES[recovery](photo, before, after, 1.0).image
         return EditResult(
-            image=result if output_type == "np" else as_picture(result),
+            image=output(result),
             source=before,
             mask=None if edited.mask is None else edited.mask[0, 0].cpu().numpy(),
             scores=edited.scores,
@@ -394,10 +393,8 @@ class EditPipeline(InversionPipeline):
             )
 
     def _prompts(self, source: str, target: str | None) -> tuple[TokenizedPrompt, TokenizedPrompt]:
-        texts = (source, source if target is None else target)
-        for text in texts:
-            check_vocabulary(text, self.description.vocabulary)
-        before, after = (tokenize(self.tokenizer, text) for text in texts)
+        before, _ = self.prompt_and_span(source)
+        after, _ = self.prompt_and_span(source if target is None else target)
         return before, after
 
     def _control(

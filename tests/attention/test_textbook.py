@@ -139,7 +139,7 @@ def random(any_model: Path) -> Model:
 
 @pytest.fixture(scope="module")
 def shipped(bundled: DehazePipeline) -> Model:
-    return path_of(EditPipeline.sharing(bundled), (32, 32))
+    return path_of(EditPipeline.from_pipe(bundled), (32, 32))
 
 
 def eye_with(**columns: dict[int, float]) -> Tensor:
@@ -249,7 +249,7 @@ def check_case(model: Model, case: str) -> None:
 
 def check_swap(model: Model, cross: float, self_: float) -> None:
     pipe, path = model.pipe, model.path
-    haze = DehazePipeline.sharing(pipe)
+    haze = DehazePipeline.from_pipe(pipe)
     prompt = tokenize(pipe.tokenizer, SOURCE)
     with torch.no_grad():
         context = pipe._embed(prompt)

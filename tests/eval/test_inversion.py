@@ -24,8 +24,8 @@ from dehaze.eval.inversion import (
     score_inversion,
 )
 from dehaze.inversion import best_at_equal_cost
-from dehaze.pipelines.base import as_pixels
 from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.pipelines.pictures import as_pixels
 
 Array = NDArray[np.float32]
 

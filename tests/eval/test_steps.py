@@ -15,8 +15,8 @@ from PIL import Image
 
 from dehaze.datasets import read_rgb
 from dehaze.eval.steps import CERTIFIED, StepStudy, draw_order, study_steps, study_table
-from dehaze.pipelines.base import as_pixels
 from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.pipelines.pictures import as_pixels
 
 Array = NDArray[np.float32]
 

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -246,8 +245,8 @@ def test_what_cannot_be_edited_is_named(pipe: EditPipeline, photo: Array) -> Non
         pipe(None, SOURCE, TARGET)
     with pytest.raises(ValueError, match="affine"):
         pipe(photo, SOURCE, TARGET, recovery="magic")
-    with pytest.raises(ValueError, match="np, pil"):
-        pipe(photo, SOURCE, TARGET, output_type="pt")
+    with pytest.raises(ValueError, match="np, pil, pt"):
+        pipe(photo, SOURCE, TARGET, output_type="jpg")
     with pytest.raises(ValueError, match="multiples of 4"):
         pipe.generate(SOURCE, size=(16, 15))
     several = EditSettings(eta=0.5, samples=2)
@@ -257,14 +256,6 @@ def test_what_cannot_be_edited_is_named(pipe: EditPipeline, photo: Array) -> Non
     bare.attention.clear()
     with pytest.raises(ControlError, match="no cross-attention was recorded"):
         pipe.edit(bare, SOURCE, TARGET, EditSettings(blend=("street",)))
-
-
-def test_a_word_that_the_model_never_learned_is_refused(any_model: Path) -> None:
-    pipe = EditPipeline.from_pretrained(any_model)
-    pipe.description = replace(pipe.description, vocabulary=frozenset(("a", "photo", "snow")))
-    pipe.check_prompts("a photo", "A photo, snow")
-    with pytest.raises(WordError, match="no word 'elephant': it has a, photo, snow"):
-        pipe.check_prompts("a photo", "a photo elephant")
 
 
 # Latents of 64 x 96, as Stable Diffusion's at 512 x 768, and of 128 x 192, as XL's at 1024 x 1536.

@@ -53,7 +53,7 @@ def test_calls_in_threads_give_what_each_gives_alone(
 def test_two_pipelines_on_the_same_parts_run_side_by_side(
     pipeline: DehazePipeline, photo: Array
 ) -> None:
-    editor = EditPipeline.sharing(pipeline)
+    editor = EditPipeline.from_pipe(pipeline)
     settings = EditSettings(guidance_scale=2.0, blend=("street",))
     prompts = ("a street with haze", "a street with snow")
     alone = pipeline(photo, **QUICK).image, editor(photo, *prompts, settings, **QUICK).image

@@ -56,8 +56,8 @@ def appearance(
     from dehaze.datasets import open_photo_folder, read_rgb
     from dehaze.datasets.appearance import APPEARANCES
     from dehaze.eval.appearance import evaluate_appearance, get_methods
-    from dehaze.pipelines.base import as_pixels
     from dehaze.pipelines.edit import EditPipeline
+    from dehaze.pipelines.pictures import as_pixels
 
     try:
         chosen = get_methods(methods)

@@ -42,8 +42,8 @@ def convergence(
     from dehaze.eval.inversion import import_figure
     from dehaze.eval.steps import draw_order, study_steps, study_table
     from dehaze.photos import write_bytes
-    from dehaze.pipelines.base import as_pixels
     from dehaze.pipelines.dehaze import DehazePipeline
+    from dehaze.pipelines.pictures import as_pixels
 
     try:
         import_figure()

@@ -83,8 +83,8 @@ def inversion(
     )
     from dehaze.eval.perceptual import load_perceptual_metric
     from dehaze.models.choice import find_device
-    from dehaze.pipelines.base import as_pixels
     from dehaze.pipelines.dehaze import DehazePipeline
+    from dehaze.pipelines.pictures import as_pixels
 
     try:
         chosen = [parse_inversion_method(method) for method in methods]

@@ -1,0 +1,92 @@
+"""Photos as callers give them, and pictures as callers want them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+from torch import Tensor
+
+from dehaze.registry import Registry
+
+Array = NDArray[np.float32]
+
+Photo = Image.Image | NDArray[Any] | Tensor
+"""One photo, see ``as_pixels``."""
+
+
+def as_photos(image: Any) -> tuple[list[Array], bool]:
+    """The photos that were given, and whether they were given as several.
+
+    Args:
+        image: one photo, see ``as_pixels``; a list of photos; or several of one size, a tensor
+            (B, 3, H, W) or an array (B, H, W, 3).
+
+    Raises:
+        ValueError: a photo cannot be read, or there is none.
+    """
+    stacked = isinstance(image, (Tensor, np.ndarray)) and image.ndim == 4
+    several = stacked or isinstance(image, (list, tuple))
+    photos = list(image) if several else [image]
+    if not photos:
+        raise ValueError("there is no photo: give one, or a list of them")
+    return [as_pixels(photo) for photo in photos], several
+
+
+def as_list(given: Any) -> list[Any]:
+    """What was given, as a list of one unless it is a list."""
+    return given if isinstance(given, list) else [given]
+
+
+def as_pixels(image: Any) -> Array:
+    """A photo as float32 (H, W, 3) RGB in [0, 1].
+
+    Args:
+        image: PIL of any mode, turned upright by its EXIF orientation; an array (H, W, 3), uint8 in
+            [0, 255], uint16 in [0, 65535] or float in [0, 1]; or a float tensor (3, H, W) in
+            [0, 1], as diffusers' ``VaeImageProcessor`` takes it. The type decides, never the
+            values.
+
+    Raises:
+        ValueError: another shape or type, values that are not finite, or floats outside [0, 1].
+    """
+    if isinstance(image, Image.Image):
+        image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
+    if isinstance(image, Tensor):
+        if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():
+            raise ValueError(
+                f"a photo as a tensor is float (3, H, W), not {image.dtype} {tuple(image.shape)}"
+            )
+        image = image.detach().permute(1, 2, 0).float().cpu().numpy()
+    pixels = np.asarray(image)
+    if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
+        raise ValueError(f"a photo is (H, W, 3), not {pixels.shape}")
+    if pixels.dtype in (np.uint8, np.uint16):
+        return np.asarray(pixels / np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32)
+    if not np.issubdtype(pixels.dtype, np.floating):
+        raise ValueError(f"a photo is uint8, uint16 or float, not {pixels.dtype}")
+    if not np.isfinite(pixels).all():
+        raise ValueError("the photo has values that are not finite")
+    if pixels.min() < 0.0 or pixels.max() > 1.0:
+        raise ValueError(f"a float photo is in [0, 1], not [{pixels.min():g}, {pixels.max():g}]")
+    return np.ascontiguousarray(pixels, dtype=np.float32)
+
+
+def _as_pil(pixels: Array) -> Image.Image:
+    return Image.fromarray(np.round(pixels * 255.0).astype(np.uint8))
+
+
+def _as_tensor(pixels: Array) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+
+
+OUTPUT_TYPES: Registry[Callable[[Array], Any]] = Registry("output_type")
+"""What becomes of a picture, float32 (H, W, 3) in [0, 1], by diffusers' names."""
+
+OUTPUT_TYPES.register("np", lambda pixels: pixels)
+OUTPUT_TYPES.register("pil", _as_pil)
+OUTPUT_TYPES.register("pt", _as_tensor)
