@@ -35,10 +35,11 @@ from dehaze.inversion.reconstruction import (
 )
 from dehaze.inversion.sampling import sample
 from dehaze.inversion.schedule import check_scheduler
+from dehaze.models import ModelError
 from dehaze.models.conditioning import embed_one, embed_two
 from dehaze.models.load import load_parts
 from dehaze.models.needs import ModelDescription, describe
-from dehaze.models.source import BUNDLED, ModelError, ModelSource
+from dehaze.models.source import BUNDLED, ModelSource
 from dehaze.network import PromptedNetwork
 from dehaze.pipelines.pictures import as_list, as_pixels
 from dehaze.prompts import TokenizedPrompt, WordError, check_vocabulary, tokenize, word_span

@@ -18,7 +18,7 @@ from diffusers import (
 from numpy.typing import NDArray
 
 from dehaze.inversion import InversionResult, ScheduleError
-from dehaze.models.source import ModelError
+from dehaze.models import ModelError
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.edit import EditPipeline
 from dehaze.prompts import WordError
