@@ -1,6 +1,6 @@
 """Time and peak memory of ``dehaze run`` against the folder's length and the photos' size.
 
-    python benchmarks/folder_job.py length --counts 10,100,1000 --engine dcp
+    python benchmarks/folder_job.py length --counts 10,100,1000 --method dcp
     python benchmarks/folder_job.py size --megapixels 0.2,1,6,12,24
 
 Every case is a process of its own, over photos made from one of the examples. Processor time is
@@ -42,10 +42,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--counts", default="10,100,1000", help="photos in a folder")
     parser.add_argument("--megapixels", default="0.2,1,6,12,24", help="of a photo")
     parser.add_argument("--photos", type=int, default=3, help="in a folder, for size")
-    parser.add_argument("--engine", default="diffusion")
+    parser.add_argument("--method", default="diffusion")
     parser.add_argument("--batch-size", help="photos that share the network; the command's default")
     given = parser.parse_args(arguments)
-    options = ("--engine", given.engine)
+    options = ("--method", given.method)
     if given.batch_size is not None:
         options += ("--batch-size", given.batch_size)
     if given.what == "length":

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def start(folder: Path, output: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, ROOT / "cli.py", "run", "in", "-o", output, "--engine", "dcp"]
+    command = [sys.executable, ROOT / "cli.py", "run", "in", "-o", output, "--method", "dcp"]
     return subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from dehaze.batch import Job, Outcome, Plan, Saved, Summary
+from dehaze.batch import Item, Job, Plan, Summary
+from dehaze.batch.item import write_result
 from dehaze.batch.local import LocalExecutor
 from dehaze.photos import FloatArray, Photo, write_photo
 
@@ -34,12 +35,14 @@ class FakeWorker:
     def kind(self, photo: Photo) -> tuple[int, int]:
         return photo.size
 
-    def process(self, photos: Sequence[Photo]) -> list[FloatArray | Exception]:
-        return [self.one(photo) for photo in photos]
+    def process(self, items: Sequence[Item]) -> None:
+        for item in items:
+            item.result = self.one(item.decoded())
+            item.evaluations, item.residual = 40, 0.5
 
-    def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
-        write_photo(output, result, like=photo)
-        return Saved((output,), nfe=40, residual=0.5)
+    def save(self, item: Item) -> list[Path]:
+        write_result(item, item.result)
+        return [item.output]
 
 
 def do(
@@ -47,7 +50,7 @@ def do(
     process: Callable[[Photo], FloatArray] = invert,
     *,
     worker: Any = None,
-    progress: Callable[[Outcome], None] = lambda outcome: None,
+    progress: Callable[[Item], None] = lambda item: None,
     settings: dict[str, Any] | None = None,
     **options: Any,
 ) -> Summary:
@@ -58,8 +61,8 @@ def do(
 
 def statuses(summary: Summary) -> list[str]:
     """By the photos' names: they end in any order."""
-    return [outcome.status for outcome in sorted(summary.outcomes, key=lambda one: one.source)]
+    return [item.status for item in sorted(summary.items, key=lambda one: one.source)]
 
 
 def outputs(plan: Plan) -> list[str]:
-    return [photo.output.relative_to(plan.output).as_posix() for photo in plan.photos]
+    return [item.name.as_posix() for item in plan.photos]

@@ -7,75 +7,55 @@ import json
 import math
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from dehaze.batch.journal import Journal, JournalError, Record, digest
-from dehaze.batch.plan import Plan, PlanError, PlannedPhoto
-from dehaze.batch.task import Executor, Report, Task, named
-from dehaze.photos import MAX_MEGAPIXELS, PhotoError, discard_unfinished, printable
-
-Status = Literal["done", "kept", "failed"]
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one photo.
-
-    Attributes:
-        source: the photo, or the folder that could not be listed.
-        status: "done" now, "kept" from an earlier run, or "failed".
-        output: where its result lies, None where it failed.
-        error: why it failed, or None.
-        seconds: wall time of its own steps, reading and writing included.
-        nfe: network evaluations, 0 unless done.
-        residual: the worst residual of its inversion, NaN where there is none.
-        notes: what could not come back as it was, or went another way than asked for.
-    """
-
-    source: Path
-    status: Status
-    output: Path | None = None
-    error: PhotoError | None = None
-    seconds: float = 0.0
-    nfe: int = 0
-    residual: float = math.nan
-    notes: tuple[str, ...] = ()
+from dehaze.batch.effect import Effect
+from dehaze.batch.item import Executor, Item, Status, digest, named
+from dehaze.batch.journal import Journal, JournalError, Record
+from dehaze.batch.plan import Plan, PlanError
+from dehaze.photos import PhotoError, discard_unfinished, printable
 
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a job: one outcome a photo that was reached, and whether all were.
+    """What became of a job.
 
     Attributes:
-        outcomes: in the order in which they came.
+        items: every photo that was reached, in the order in which they ended.
         seconds: wall time of the whole job.
         interrupted: it was ended before its end.
         error: why it could not go on, or None.
     """
 
-    outcomes: tuple[Outcome, ...]
+    items: tuple[Item, ...]
     seconds: float = 0.0
     interrupted: bool = False
     error: JournalError | None = None
 
-    def having(self, status: Status) -> list[Outcome]:
-        """The outcomes with this status."""
-        return [outcome for outcome in self.outcomes if outcome.status == status]
+    def having(self, status: Status) -> list[Item]:
+        """The items with this status."""
+        return [item for item in self.items if item.status == status]
+
+    @property
+    def remarks(self) -> Counter[str]:
+        """How many results, done or kept, each remark is made of."""
+        return Counter(remark for item in self.items for remark in item.effect.remarks)
 
     @property
     def seconds_per_photo(self) -> float:
         """Mean wall time of the photos done, NaN without any."""
         done = self.having("done")
-        return sum(outcome.seconds for outcome in done) / len(done) if done else math.nan
+        return sum(item.seconds for item in done) / len(done) if done else math.nan
 
     @property
-    def nfe_per_photo(self) -> float:
+    def evaluations_per_photo(self) -> float:
         """Mean network evaluations of the photos done, NaN without any."""
         done = self.having("done")
-        return sum(outcome.nfe for outcome in done) / len(done) if done else math.nan
+        return sum(item.evaluations for item in done) / len(done) if done else math.nan
 
 
 class Job:
@@ -89,21 +69,14 @@ class Job:
         output: the output folder, made if missing.
         settings: everything that decides a result, as JSON values.
         overwrite: do every photo, whatever is there.
-        max_megapixels: larger photos fail.
     """
 
     def __init__(
-        self,
-        output: Path,
-        *,
-        settings: Mapping[str, Any],
-        overwrite: bool = False,
-        max_megapixels: float = MAX_MEGAPIXELS,
+        self, output: Path, *, settings: Mapping[str, Any], overwrite: bool = False
     ) -> None:
         self._output = output
         self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
         self._overwrite = overwrite
-        self._max_megapixels = max_megapixels
         self._journal = Journal(output)
 
     def __enter__(self) -> Job:
@@ -128,155 +101,172 @@ class Job:
     def __exit__(self, *exception: object) -> None:
         self._journal.__exit__(*exception)
 
-    def run(self, plan: Plan, executor: Executor, progress: Callable[[Outcome], None]) -> Summary:
+    def run(self, plan: Plan, executor: Executor, progress: Callable[[Item], None]) -> Summary:
         """Do a plan. A photo that fails is accounted for, and the others are done.
 
         Args:
-            plan: of this output folder.
+            plan: of this output folder; it stays as it is.
             executor: does what is left to do.
-            progress: called with each outcome as it comes.
+            progress: called with each item as it ends.
 
         Returns:
-            One outcome for each photo reached. ``KeyboardInterrupt`` ends the job, and so does a
-            journal that can no longer be written: what is being written is finished, what has not
-            come so far is dropped.
+            Every photo reached. ``KeyboardInterrupt`` ends the job, and so does a journal that can
+            no longer be written: what is being written is finished, what has not come so far is
+            dropped.
         """
         started = time.perf_counter()
-        outcomes: list[Outcome] = []
-        open_records: dict[Path, tuple[Path, Record]] = {}
-
-        def account(outcome: Outcome) -> None:
-            outcomes.append(outcome)
-            progress(outcome)
-
-        def tasks() -> Iterator[Task]:
-            for photo in plan.photos:
-                record, outcome = self._claim(photo)
-                if outcome is not None:
-                    account(outcome)
-                    continue
-                task = self._task(photo)
-                open_records[task.output] = (photo.source, record)
-                yield task
-
-        def report(done: Report) -> None:
-            source, record = open_records.pop(done.task.output)
-            account(self._close(source, record, done))
-
+        account = _Account(self._journal, self._settings, progress)
         interrupted, stopped_by = False, None
         try:
-            for folder in {photo.output.parent for photo in plan.photos}:
+            for folder in {item.output.parent for item in plan.photos}:
                 discard_unfinished(folder)
             for unreadable in plan.unreadable:
-                account(Outcome(unreadable.path, "failed", error=unreadable))
+                account.end(Item(unreadable.path, self._output, Path(), error=unreadable))
             try:
-                executor.run(tasks(), report)
+                executor.run(self._left(plan.photos, account), account.close)
             except KeyboardInterrupt:
                 interrupted = True
-                # What has a file may have been written by a worker that could not say so any more.
-                self._journal.add(
-                    *(
-                        record | {"status": "dropped"}
-                        for output, (_, record) in open_records.items()
-                        if not os.path.lexists(output)
-                    )
-                )
+                account.drop_open()
         except JournalError as error:
             stopped_by = error
-        return Summary(tuple(outcomes), time.perf_counter() - started, interrupted, stopped_by)
+        seconds = time.perf_counter() - started
+        return Summary(tuple(account.ended), seconds, interrupted, stopped_by)
 
-    def _task(self, photo: PlannedPhoto) -> Task:
-        return Task(
-            Path(os.path.abspath(photo.source)),
-            Path(os.path.abspath(photo.output)),
-            Path(os.path.abspath(self._output)),
-            self._max_megapixels,
-        )
+    def _left(self, planned: Iterable[Item], account: _Account) -> Iterator[Item]:
+        """The items that are to be done, each journalled as begun."""
+        for item in map(replace, planned):
+            try:
+                status = item.source.stat()
+                item.size, item.mtime_ns = status.st_size, status.st_mtime_ns
+                if not self._overwrite:
+                    if self._keep(item):
+                        account.end(item)
+                        continue
+                    self._refuse_strange_output(item)
+            except (OSError, PhotoError) as error:
+                item.error = named(item.source, error)
+                account.refuse(item)
+                continue
+            account.begin(item)
+            yield item
 
-    def _claim(self, photo: PlannedPhoto) -> tuple[Record, Outcome | None]:
-        """The record of a photo that is to be done, or its outcome if it is not."""
-        record: Record = {
-            "output": photo.output.relative_to(self._output).as_posix(),
-            "input": _relative(photo.source, self._output),
-            "settings": self._settings,
-            "size": None,
-            "mtime_ns": None,
-            "sha256": None,
-            "files": {},
-        }
-        try:
-            status = photo.source.stat()
-            record |= {"size": status.st_size, "mtime_ns": status.st_mtime_ns}
-            if not self._overwrite:
-                if self._is_done(photo, record):
-                    return record, Outcome(photo.source, "kept", photo.output)
-                self._refuse_strange_output(photo, record)
-        except (OSError, PhotoError) as error:
-            problem = named(photo.source, error)
-            self._journal.add(record | {"status": "refused", "error": str(problem)})
-            return record, Outcome(photo.source, "failed", error=problem)
-        self._journal.add(record | {"status": "started"})
-        return record, None
-
-    def _close(self, source: Path, record: Record, report: Report) -> Outcome:
-        record = record | {"sha256": report.sha256, "seconds": round(report.seconds, 3)}
-        if report.error is not None:
-            # Said with the name that the photo was given by, not with its absolute one.
-            problem = PhotoError(source, report.error.cause, report.error.cure)
-            self._journal.add(record | {"status": "failed", "error": str(problem)})
-            return Outcome(source, "failed", error=problem, seconds=report.seconds)
-        folder = Path(os.path.abspath(self._output))
-        self._journal.add(
-            record
-            | {
-                "status": "done",
-                "files": {
-                    path.relative_to(folder).as_posix(): sha256
-                    for path, sha256 in report.files.items()
-                },
-                "nfe": report.nfe,
-                "residual": report.residual if math.isfinite(report.residual) else None,
-                "notes": report.notes,
-            }
-        )
-        return Outcome(
-            source,
-            "done",
-            self._output / record["output"],
-            seconds=report.seconds,
-            nfe=report.nfe,
-            residual=report.residual,
-            notes=report.notes,
-        )
-
-    def _is_done(self, photo: PlannedPhoto, record: Record) -> bool:
-        earlier = self._journal.done(record["output"])
-        if earlier is None or any(earlier[key] != record[key] for key in ("settings", "size")):
+    def _keep(self, item: Item) -> bool:
+        """Whether the item was done by an earlier run; if so, it says what that run said of it."""
+        earlier = self._journal.done(item.name.as_posix())
+        if earlier is None or (earlier["settings"], earlier["size"]) != (self._settings, item.size):
             return False
-        touched = any(earlier[key] != record[key] for key in ("mtime_ns", "input"))
-        if touched and earlier["sha256"] != digest(photo.source):
+        place = relative(item.source, item.folder)
+        if (earlier["mtime_ns"], earlier["input"]) != (item.mtime_ns, place) and (
+            earlier["sha256"] != digest(item.source)
+        ):
             return False
-        return self._journal.is_whole(earlier)
+        if not self._journal.is_whole(earlier):
+            return False
+        item.status = "kept"
+        item.notes = tuple(earlier.get("notes", ()))
+        item.effect = Effect(
+            _number(earlier.get("change")),
+            _number(earlier.get("brightness")),
+            tuple(earlier.get("remarks", ())),
+        )
+        return True
 
-    def _refuse_strange_output(self, photo: PlannedPhoto, record: Record) -> None:
-        if not os.path.lexists(photo.output):
+    def _refuse_strange_output(self, item: Item) -> None:
+        if not os.path.lexists(item.output):
             return
-        known = self._journal.known(record["output"])
-        if any(earlier["input"] == record["input"] for earlier in known):
+        known = self._journal.known(item.name.as_posix())
+        place = relative(item.source, item.folder)
+        if any(earlier["input"] == place for earlier in known):
             return
         if not known:
-            cause = f"its output {printable(photo.output)} exists and was not made by dehaze"
-        elif digest(photo.source) in [earlier["sha256"] for earlier in known]:
+            cause = f"its output {printable(item.output)} exists and was not made by dehaze"
+        elif digest(item.source) in [earlier["sha256"] for earlier in known]:
             return
         else:
-            cause = f"its output {printable(photo.output)} was made from another photo"
-        raise PhotoError(photo.source, cause, "name another folder with -o, or add --overwrite")
+            cause = f"its output {printable(item.output)} was made from another photo"
+        raise PhotoError(item.source, cause, "name another folder with -o, or add --overwrite")
 
 
-def _relative(path: Path, folder: Path) -> str:
+class _Account:
+    """What has become of the photos of one run, in memory and in the journal."""
+
+    def __init__(self, journal: Journal, settings: str, progress: Callable[[Item], None]) -> None:
+        self._journal = journal
+        self._settings = settings
+        self._progress = progress
+        self._open: dict[Path, Item] = {}
+        self.ended: list[Item] = []
+
+    def begin(self, item: Item) -> None:
+        """An item is handed out."""
+        self._journal.add(self._record(item, "started"))
+        self._open[item.name] = item
+
+    def refuse(self, item: Item) -> None:
+        """An item failed before it was begun."""
+        self._journal.add(self._record(item, "refused", error=str(item.error)))
+        self.end(item)
+
+    def close(self, item: Item) -> None:
+        """An item that was handed out has ended."""
+        del self._open[item.name]
+        if item.error is not None:
+            result: Record = {"error": str(item.error)}
+        else:
+            result = {
+                "network_evaluations": item.evaluations,
+                "residual": finite(item.residual),
+                "change": finite(item.effect.change),
+                "brightness": finite(item.effect.brightness),
+                "remarks": item.effect.remarks,
+                "notes": item.notes,
+            }
+        status = "done" if item.error is None else "failed"
+        self._journal.add(self._record(item, status, seconds=round(item.seconds, 3), **result))
+        self.end(item)
+
+    def end(self, item: Item) -> None:
+        """An item is accounted for."""
+        if item.error is not None:
+            item.status = "failed"
+        self.ended.append(item)
+        self._progress(item)
+
+    def drop_open(self) -> None:
+        """Items that were handed out will not come any more.
+
+        What has a file may have been written by a worker that could not say so any more.
+        """
+        lost = [item for item in self._open.values() if not os.path.lexists(item.output)]
+        self._journal.add(*(self._record(item, "dropped") for item in lost))
+
+    def _record(self, item: Item, status: str, **more: Any) -> Record:
+        return {
+            "output": item.name.as_posix(),
+            "input": relative(item.source, item.folder),
+            "settings": self._settings,
+            "size": item.size,
+            "mtime_ns": item.mtime_ns,
+            "sha256": item.sha256,
+            "files": item.files,
+            "status": status,
+            **more,
+        }
+
+
+def relative(path: Path, folder: Path) -> str:
     """The path as seen from the folder, so that both may move together."""
     try:
         return Path(os.path.relpath(path, folder)).as_posix()
     except ValueError:
         # Another drive has no relative path.
         return path.absolute().as_posix()
+
+
+def finite(number: float) -> float | None:
+    """A number as JSON has it: None for NaN."""
+    return number if math.isfinite(number) else None
+
+
+def _number(value: float | None) -> float:
+    return math.nan if value is None else value

@@ -9,7 +9,6 @@ was started. A line that a kill left unfinished counts as not written.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from dehaze.batch.item import digest
 from dehaze.errors import DehazeError
 from dehaze.photos import printable
 
@@ -174,15 +174,6 @@ class Journal:
             f"{printable(self._path)}: cannot be read or written ({_reason(error)}); check the "
             "folder's permissions and the room on the disk, and run it again to continue"
         )
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    content = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()
 
 
 def _reason(error: Exception) -> str:

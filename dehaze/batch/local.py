@@ -5,23 +5,12 @@ from __future__ import annotations
 
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
 
-from dehaze.batch.task import (
-    Opened,
-    Processed,
-    Report,
-    Task,
-    Worker,
-    open_task,
-    process_tasks,
-    save_task,
-)
-from dehaze.photos import PhotoFile
+from dehaze.batch.item import Item, Worker, open_item, process_items, save_item
 
 # Megapixels decoded at a time; a larger photo waits until it is the only one. A megapixel takes
 # 12 MB as float32 RGB.
@@ -37,32 +26,34 @@ class _Room:
 
     def __init__(self, megapixels: float) -> None:
         self._limit = megapixels
-        self._taken: list[float] = []
-        self._asked: float | None = None
+        self._inside: set[Item] = set()
+        self._asking: Item | None = None
         self._changed = threading.Condition()
         self._closed = False
 
-    def take(self, file: PhotoFile) -> None:
-        """Wait until there is room; a file larger than the limit has it once it is alone."""
+    def admit(self, item: Item) -> None:
+        """Wait until there is room; a photo larger than the limit has it once it is alone."""
         with self._changed:
-            self._asked = file.megapixels
+            self._asking = item
             self._changed.notify_all()
             self._changed.wait_for(lambda: not self._is_lacking())
-            self._asked = None
-            self._taken.append(file.megapixels)
+            self._asking = None
+            self._inside.add(item)
 
     def _is_lacking(self) -> bool:
         """Whether somebody asks for room that there is not."""
-        if self._asked is None or self._closed or not self._taken:
+        if self._asking is None or self._closed or not self._inside:
             return False
-        return sum(self._taken) + self._asked > self._limit
+        taken = sum(item.megapixels for item in self._inside)
+        return taken + self._asking.megapixels > self._limit
 
-    def give_back(self, megapixels: float) -> None:
+    def leave(self, item: Item) -> None:
+        """Give an item's room back, if it has any."""
         with self._changed:
-            self._taken.remove(megapixels)
+            self._inside.discard(item)
             self._changed.notify_all()
 
-    def wait_for(self, read: Future[Any], writing: Iterable[Future[Any]]) -> bool:
+    def wait_for(self, read: Future[None], writing: Iterable[Future[None]]) -> bool:
         """Wait until a photo is read, or waits for room that no write will give back.
 
         Args:
@@ -80,7 +71,7 @@ class _Room:
             )
         return read.done()
 
-    def look_again(self, _: Future[Any]) -> None:
+    def look_again(self, _: Future[None]) -> None:
         """To be called when a photo has been read or written."""
         with self._changed:
             self._changed.notify_all()
@@ -92,122 +83,136 @@ class _Room:
             self._changed.notify_all()
 
 
-_Held = tuple[Opened, float]
-"""A photo in memory, and the megapixels that it takes of the room."""
-
-
 class _Gathered:
     """Photos that wait for others of their kind."""
 
-    def __init__(self, worker: Worker[Any]) -> None:
+    def __init__(self, worker: Worker) -> None:
         self._worker = worker
         # By the age of each one's oldest photo.
-        self._kinds: dict[Hashable, list[_Held]] = {}
+        self._kinds: dict[Hashable, list[Item]] = {}
 
     def __bool__(self) -> bool:
         return bool(self._kinds)
 
-    def add(self, held: _Held) -> list[_Held]:
+    def add(self, item: Item) -> list[Item]:
         """Take one more: a batch that is due with it, or nothing."""
-        kind = self._worker.kind(held[0].photo)
+        kind = self._worker.kind(item.decoded())
         alike = self._kinds.setdefault(kind, [])
-        alike.append(held)
+        alike.append(item)
         if len(alike) >= self._worker.batch_size:
             return self._kinds.pop(kind)
         waiting = sum(map(len, self._kinds.values()))
         return self.oldest() if waiting >= _BATCHES_GATHERED * self._worker.batch_size else []
 
-    def oldest(self) -> list[_Held]:
+    def oldest(self) -> list[Item]:
         """Give up those that have waited longest, however few."""
         return self._kinds.pop(next(iter(self._kinds)))
 
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Runs tasks batch after batch in the network, and overlaps reading and writing with it.
+    """Runs items batch after batch in the network, and overlaps reading and writing with it.
 
     As many photos as make a batch are read ahead of the one in the network, and left to be written
     behind it. Nothing waits for others of its kind that may not come: where the memory's room is
-    needed, or no task is left, a batch is as large as it is.
+    needed, or no item is left, a batch is as large as it is.
 
     Attributes:
         worker: makes the results.
     """
 
-    worker: Worker[Any]
+    worker: Worker
 
-    def run(self, tasks: Iterable[Task], report: Callable[[Report], None]) -> None:
+    def run(self, items: Iterable[Item], report: Callable[[Item], None]) -> None:
         """See ``dehaze.batch.Executor``."""
-        worker = self.worker
-        room = _Room(MEGAPIXELS_AHEAD)
-        waiting = iter(tasks)
-        reading: deque[Future[tuple[Opened | Report, float]]] = deque()
-        gathered = _Gathered(worker)
-        writing: deque[Future[Report]] = deque()
-
-        def read(task: Task) -> tuple[Opened | Report, float]:
-            taken = 0.0
-
-            def admit(file: PhotoFile) -> None:
-                nonlocal taken
-                room.take(file)
-                taken = file.megapixels
-
-            return open_task(task, admit), taken
-
-        def write(processed: Processed, taken: float) -> Report:
-            try:
-                return save_task(processed, worker)
-            finally:
-                room.give_back(taken)
-
         with ThreadPoolExecutor(1, "read") as readers, ThreadPoolExecutor(1, "write") as writers:
+            _Run(self.worker, iter(items), report, readers, writers).run()
 
-            def read_on() -> None:
-                for task in islice(waiting, worker.batch_size - len(reading)):
-                    future = readers.submit(read, task)
-                    future.add_done_callback(room.look_again)
-                    reading.append(future)
 
-            def next_batch() -> list[_Held]:
-                if not reading or (gathered and not room.wait_for(reading[0], writing)):
-                    return gathered.oldest()
-                opened, taken = reading.popleft().result()
-                read_on()
-                if not isinstance(opened, Report):
-                    return gathered.add((opened, taken))
-                if taken:
-                    room.give_back(taken)
-                report(opened)
-                return []
+class _Run:
+    """One run: what is being read, what waits for the network, and what is being written."""
 
-            def work_on(batch: list[_Held]) -> None:
-                processed = process_tasks([opened for opened, _ in batch], worker)
-                for one, (_, taken) in zip(processed, batch, strict=True):
-                    if isinstance(one, Report):
-                        room.give_back(taken)
-                        report(one)
-                    else:
-                        future = writers.submit(write, one, taken)
-                        future.add_done_callback(room.look_again)
-                        writing.append(future)
+    def __init__(
+        self,
+        worker: Worker,
+        waiting: Iterator[Item],
+        report: Callable[[Item], None],
+        readers: ThreadPoolExecutor,
+        writers: ThreadPoolExecutor,
+    ) -> None:
+        self._worker = worker
+        self._waiting = waiting
+        self._report = report
+        self._readers = readers
+        self._writers = writers
+        self._room = _Room(MEGAPIXELS_AHEAD)
+        self._gathered = _Gathered(worker)
+        self._reading: deque[tuple[Item, Future[None]]] = deque()
+        self._writing: deque[tuple[Item, Future[None]]] = deque()
 
-            try:
-                read_on()
-                while reading or gathered:
-                    batch = next_batch()
-                    if batch:
-                        work_on(batch)
-                    # What is not needed any more must not stay in memory while the next is read.
-                    del batch
-                    while writing and (len(writing) > worker.batch_size or writing[0].done()):
-                        # Taken off once it is there: an interrupted wait must not lose it.
-                        written = writing[0].result()
-                        writing.popleft()
-                        report(written)
-            finally:
-                for unread in reading:
-                    unread.cancel()
-                room.close()
-                for unwritten in writing:
-                    report(unwritten.result())
+    def run(self) -> None:
+        """Do every item."""
+        try:
+            self._read_on()
+            while self._reading or self._gathered:
+                self._work_on(self._next_batch())
+                while len(self._writing) > self._worker.batch_size or (
+                    self._writing and self._writing[0][1].done()
+                ):
+                    self._report_written()
+        finally:
+            for _, future in self._reading:
+                future.cancel()
+            self._room.close()
+            while self._writing:
+                self._report_written()
+
+    def _read_on(self) -> None:
+        for item in islice(self._waiting, self._worker.batch_size - len(self._reading)):
+            future = self._readers.submit(open_item, item, self._room.admit)
+            future.add_done_callback(self._room.look_again)
+            self._reading.append((item, future))
+
+    def _next_batch(self) -> list[Item]:
+        """The next photos for the network, or none if one was read that cannot go there yet."""
+        writing = [future for _, future in self._writing]
+        if not self._reading or (
+            self._gathered and not self._room.wait_for(self._reading[0][1], writing)
+        ):
+            return self._gathered.oldest()
+        item, future = self._reading[0]
+        future.result()
+        self._reading.popleft()
+        self._read_on()
+        if item.error is None:
+            return self._gathered.add(item)
+        self._end(item)
+        return []
+
+    def _work_on(self, batch: list[Item]) -> None:
+        if batch:
+            process_items(batch, self._worker)
+        for item in batch:
+            if item.error is not None:
+                self._end(item)
+            else:
+                future = self._writers.submit(self._write, item)
+                future.add_done_callback(self._room.look_again)
+                self._writing.append((item, future))
+
+    def _write(self, item: Item) -> None:
+        try:
+            save_item(item, self._worker)
+        finally:
+            self._room.leave(item)
+
+    def _report_written(self) -> None:
+        item, future = self._writing[0]
+        # Taken off once it is there: an interrupted wait must not lose it.
+        future.result()
+        self._writing.popleft()
+        self._report(item)
+
+    def _end(self, item: Item) -> None:
+        self._room.leave(item)
+        self._report(item)

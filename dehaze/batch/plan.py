@@ -9,9 +9,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from dehaze.batch.item import Item
 from dehaze.batch.journal import JOURNAL_NAME
 from dehaze.errors import DehazeError
-from dehaze.photos import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES, PhotoError, printable
+from dehaze.photos import (
+    MAX_MEGAPIXELS,
+    PHOTO_SUFFIXES,
+    UNSUPPORTED_SUFFIXES,
+    PhotoError,
+    printable,
+)
 
 # macOS keeps a file's attributes beside it under its name with this prefix, suffix included.
 _ATTRIBUTE_PREFIX = "._"
@@ -22,20 +29,12 @@ class PlanError(DehazeError, ValueError):
 
 
 @dataclass(frozen=True)
-class PlannedPhoto:
-    """One photo and where it goes: ``output`` lies in the plan's folder, named as the source."""
-
-    source: Path
-    output: Path
-
-
-@dataclass(frozen=True)
 class Plan:
     """What a job will do.
 
     Attributes:
         output: the output folder.
-        photos: in the order of the inputs, by name within a folder.
+        photos: in the order of the inputs, by name within a folder, none of them begun.
         passed_over: files in input folders that are not photos.
         unreadable: folders that could not be listed.
         results: folders that hold the results of an earlier job, and are not searched.
@@ -43,7 +42,7 @@ class Plan:
     """
 
     output: Path
-    photos: tuple[PlannedPhoto, ...]
+    photos: tuple[Item, ...]
     passed_over: tuple[Path, ...] = ()
     unreadable: tuple[PhotoError, ...] = ()
     results: tuple[Path, ...] = ()
@@ -135,7 +134,13 @@ class _Search:
         return files
 
 
-def plan(inputs: Sequence[Path], output: Path, *, beside: Sequence[str] = ()) -> Plan:
+def plan(
+    inputs: Sequence[Path],
+    output: Path,
+    *,
+    beside: Sequence[str] = (),
+    max_megapixels: float = MAX_MEGAPIXELS,
+) -> Plan:
     """Decide what is read and where each result goes; nothing is read or written yet.
 
     Files named in ``inputs`` are taken whatever their name. Folders are searched to the bottom for
@@ -147,6 +152,7 @@ def plan(inputs: Sequence[Path], output: Path, *, beside: Sequence[str] = ()) ->
         inputs: files and folders.
         output: the output folder; it need not exist.
         beside: what is appended to an output's name for the files written next to it.
+        max_megapixels: larger photos fail.
 
     Raises:
         PlanError: a missing input, an output that is an input or is claimed twice, or an output
@@ -180,7 +186,7 @@ def plan(inputs: Sequence[Path], output: Path, *, beside: Sequence[str] = ()) ->
         roots.append(root)
 
     photos = tuple(
-        PlannedPhoto(source, output / prefix / below)
+        Item(source, output, prefix / below, max_megapixels)
         for root, prefix in zip(roots, _prefixes(roots), strict=True)
         for below, source in root.members.items()
     )
@@ -228,7 +234,7 @@ def _has_photo_name(path: Path) -> bool:
     )
 
 
-def _prefixes(roots: Sequence[_Root]) -> list[str]:
+def _prefixes(roots: Sequence[_Root]) -> list[Path]:
     """For each root the folder name that keeps it apart from the others, or nothing."""
     owners: dict[str, set[int]] = defaultdict(set)
     for index, root in enumerate(roots):
@@ -238,10 +244,10 @@ def _prefixes(roots: Sequence[_Root]) -> list[str]:
     for indices in owners.values():
         if len(indices) > 1:
             meeting |= indices
-    return [root.label if index in meeting else "" for index, root in enumerate(roots)]
+    return [Path(root.label if index in meeting else "") for index, root in enumerate(roots)]
 
 
-def _check_claims(photos: Sequence[PlannedPhoto], beside: Sequence[str]) -> None:
+def _check_claims(photos: Sequence[Item], beside: Sequence[str]) -> None:
     sources = {_place(photo.source): photo.source for photo in photos}
     sources |= {_real(photo.source): photo.source for photo in photos}
     claims: dict[str, Path] = {}

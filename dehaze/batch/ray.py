@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dehaze.batch.item import Item, Work
 from dehaze.batch.local import LocalExecutor
-from dehaze.batch.task import Report, Task, Work
-from dehaze.batch.worker import WorkError
+from dehaze.errors import DehazeError
 from dehaze.photos import PhotoError
 
 # A photo whose worker dies is tried so many times again: whatever kills each of them is not chance.
@@ -31,22 +31,26 @@ RETRIES = 2
 _BATCHES_A_TURN = 2
 
 
+class ClusterError(DehazeError, ValueError):
+    """The cluster cannot do the job, in one line: what stands in the way, and the cure."""
+
+
 class _Actor:
-    """One worker of the pool; a turn's tasks come in and their reports go out, both pickled."""
+    """One worker of the pool; a turn's items come in and go out, pickled."""
 
     def __init__(self, work: Work) -> None:
         self._executor = LocalExecutor(work.start())
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
-        reports: list[Report] = []
-        for tasks in batch["tasks"]:
-            self._executor.run(pickle.loads(tasks), reports.append)
-        return {"report": [pickle.dumps(report) for report in reports]}
+        done: list[Item] = []
+        for items in batch["items"]:
+            self._executor.run(pickle.loads(items), done.append)
+        return {"item": [pickle.dumps(item) for item in done]}
 
 
 @dataclass(frozen=True)
 class RayExecutor:
-    """Runs tasks on the actors of a Ray cluster.
+    """Runs items on the actors of a Ray cluster.
 
     Attributes:
         work: what is done to each photo.
@@ -62,21 +66,21 @@ class RayExecutor:
     workers: int | None = None
     gpu: bool = True
 
-    def run(self, tasks: Iterable[Task], report: Callable[[Report], None]) -> None:
+    def run(self, items: Iterable[Item], report: Callable[[Item], None]) -> None:
         """See ``dehaze.batch.Executor``.
 
         Raises:
-            WorkError: Ray is not installed, the cluster cannot be reached, or nothing starts there.
+            ClusterError: Ray is not installed, the cluster cannot be reached, or no worker starts.
         """
         ray = _quiet_ray()
         ours = not ray.is_initialized()
         if ours:
             self._connect(ray)
         try:
-            self._run(ray, list(tasks), report)
+            self._run(ray, list(items), report)
         except ray.exceptions.RayError as error:
             lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-            raise WorkError(
+            raise ClusterError(
                 f"the workers on the Ray cluster cannot work ({(lines or [''])[-1]}); dehaze, the "
                 "model and the folders must be on every machine, under the same paths"
             ) from error
@@ -96,7 +100,7 @@ class RayExecutor:
         # Where a node does not start in time, Ray raises nothing more special than this.
         except Exception as error:
             reason = (str(error).splitlines() or [""])[0]
-            raise WorkError(
+            raise ClusterError(
                 f"the Ray cluster at {address} cannot be reached ({reason}); check the address and "
                 "that ray start ran there"
             ) from error
@@ -105,37 +109,39 @@ class RayExecutor:
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_termination)
 
-    def _run(self, ray: Any, tasks: list[Task], report: Callable[[Report], None]) -> None:
-        if not tasks:
+    def _run(self, ray: Any, items: list[Item], report: Callable[[Item], None]) -> None:
+        if not items:
             return
-        size, each = pool(ray.cluster_resources(), len(tasks), self.workers, gpu=self.gpu)
+        size, each = pool(ray.cluster_resources(), len(items), self.workers, gpu=self.gpu)
         at_once = self.work.photos_at_once(accelerated="num_gpus" in each)
         if at_once > 1:
-            turn = min(_BATCHES_A_TURN * at_once, math.ceil(len(tasks) / size))
-            tasks = self._do(ray, tasks, turn, size, each, report)
+            turn = min(_BATCHES_A_TURN * at_once, math.ceil(len(items) / size))
+            items = self._do(ray, items, turn, size, each, report)
         # One photo at an actor: one that kills it takes no other with it.
-        for task in self._do(ray, tasks, 1, size, each, report):
-            report(Report(task, error=_worker_died(task.source)))
+        for item in self._do(ray, items, 1, size, each, report):
+            item.fail(_worker_died(item.source))
+            report(item)
 
     def _do(
         self,
         ray: Any,
-        tasks: list[Task],
+        items: list[Item],
         turn: int,
         size: int,
         each: dict[str, int],
-        report: Callable[[Report], None],
-    ) -> list[Task]:
-        """Do tasks on ``size`` actors, ``turn`` of them at a time: those whose actor died."""
-        if not tasks:
+        report: Callable[[Item], None],
+    ) -> list[Item]:
+        """Do items on ``size`` actors, ``turn`` of them at a time: those whose actor died."""
+        if not items:
             return []
-        turns = [tasks[first : first + turn] for first in range(0, len(tasks), turn)]
+        sent = [item.sendable() for item in items]
+        turns = [sent[first : first + turn] for first in range(0, len(sent), turn)]
         # A block a turn: the next one goes to whichever actor is free.
-        pickled = [{"tasks": pickle.dumps(those)} for those in turns]
+        pickled = [{"items": pickle.dumps(those)} for those in turns]
         with warnings.catch_warnings():
-            # No named parameter says how often a task is tried again.
+            # No named parameter says how often a turn is tried again.
             warnings.simplefilter("ignore")
-            reports = ray.data.from_items(pickled, override_num_blocks=len(turns)).map_batches(
+            done = ray.data.from_items(pickled, override_num_blocks=len(turns)).map_batches(
                 _Actor,
                 fn_constructor_args=(self.work,),
                 batch_size=1,
@@ -145,22 +151,23 @@ class RayExecutor:
                 max_task_retries=RETRIES,
                 **each,
             )
-        left = {task.output: task for task in tasks}
-        for row in reports.iter_rows():
-            done: Report = pickle.loads(row["report"])
-            del left[done.task.output]
-            report(done)
+        left = {item.name: item for item in items}
+        for row in done.iter_rows():
+            back: Item = pickle.loads(row["item"])
+            item = left.pop(back.name)
+            item.take(back)
+            report(item)
         return list(left.values())
 
 
 def pool(
-    resources: Mapping[str, float], tasks: int, workers: int | None, *, gpu: bool
+    resources: Mapping[str, float], items: int, workers: int | None, *, gpu: bool
 ) -> tuple[int, dict[str, int]]:
     """How many actors a cluster gets, and what each of them takes of it.
 
     Args:
         resources: "CPU" and "GPU" of the whole cluster, as Ray counts them.
-        tasks: how many there are; more actors than tasks are of no use.
+        items: how many there are; more actors than items are of no use.
         workers: how many actors were asked for, or None for all that fit.
         gpu: whether an actor takes a GPU where there is one.
 
@@ -169,8 +176,8 @@ def pool(
     """
     gpus = int(resources.get("GPU", 0)) if gpu else 0
     if gpus:
-        return min(workers or gpus, gpus, tasks), {"num_gpus": 1}
-    return min(workers or max(int(resources.get("CPU", 1)), 1), tasks), {"num_cpus": 1}
+        return min(workers or gpus, gpus, items), {"num_gpus": 1}
+    return min(workers or max(int(resources.get("CPU", 1)), 1), items), {"num_cpus": 1}
 
 
 def _worker_died(source: Path) -> PhotoError:
@@ -188,7 +195,9 @@ def _quiet_ray() -> Any:
         import ray
         import ray.data
     except ImportError as error:
-        raise WorkError(f'--executor ray needs Ray ({error}); pip install "dehaze[ray]"') from error
+        raise ClusterError(
+            f'--executor ray needs Ray ({error}); pip install "dehaze[ray]"'
+        ) from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     for name in ("ray.data", "ray.data._internal"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dehaze.batch.plan import Plan, PlanError, plan
+from dehaze.photos import MAX_MEGAPIXELS
 
 Stamp = tuple[int, int]
 
@@ -21,6 +22,7 @@ def watch(
     seconds: float,
     *,
     beside: Sequence[str] = (),
+    max_megapixels: float = MAX_MEGAPIXELS,
     seen: Plan,
 ) -> Iterator[Plan]:
     """Look at the inputs again and again, and plan what is new or has changed.
@@ -32,7 +34,7 @@ def watch(
         inputs: as for ``plan``.
         output: as for ``plan``.
         seconds: between two looks.
-        beside: as for ``plan``.
+        beside, max_megapixels: as for ``plan``.
         seen: what has been dealt with before the first look.
 
     Yields:
@@ -44,7 +46,7 @@ def watch(
     while True:
         time.sleep(seconds)
         try:
-            found = plan(inputs, output, beside=beside)
+            found = plan(inputs, output, beside=beside, max_megapixels=max_megapixels)
         except PlanError as error:
             # Files come and go while others write them: what stands in the way now may not later.
             if str(error) != said:

@@ -4,36 +4,28 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.batch.task import Saved, is_out_of_memory
-from dehaze.errors import DehazeError
+from dehaze.batch.item import Item, is_out_of_memory, write_result
+from dehaze.models.choice import ModelChoice
 from dehaze.photos import Encoding, Photo, write_bytes, write_photo
 
 if TYPE_CHECKING:
-    import torch
-
-    from dehaze.pipelines.dehaze import DehazePipeline, DehazeResult
+    from dehaze.pipelines.dehaze import DehazePipeline
 
 # Photos that share the network's evaluations by default. On a CPU the last bits of a result depend
-# on how many do, and a job that is resumed must end with the bytes of an undisturbed one. On an
-# accelerator, where these bits are not promised, no measurement was made: see docs/batch.md.
+# on how many do, and a job that is resumed must end with the bytes of an undisturbed one.
 BATCH_ON_CPU = 1
 BATCH_ON_ACCELERATOR = 4
 
 logger = logging.getLogger(__name__)
-
-
-class WorkError(DehazeError, ValueError):
-    """The work cannot start, in one line: what stands in the way, and the cure."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +34,7 @@ class DiffusionWork:
 
     Attributes:
         recipe: arguments of ``DehazePipeline.__call__``; None leaves one to the model.
-        model: "bundled", a folder, or a hub id.
-        revision: of a hub id, or None for its main one.
-        device: "cpu", "cuda", "cuda:1", "mps", or "auto" for the fastest there is.
-        dtype: "float32", "float16", "bfloat16", or "auto" for the model's.
-        seed: set anew for each batch, so that no result depends on the photos before it.
+        model: which model, and where it runs.
         beside: what is written beside a photo ("attention", "transmission", "trace"), and what its
             file appends to the photo's name.
         batch_size: how many photos of one working size share the network's evaluations; None for
@@ -54,58 +42,39 @@ class DiffusionWork:
     """
 
     recipe: Mapping[str, Any] = field(default_factory=dict)
-    model: str = "bundled"
-    revision: str | None = None
-    device: str = "auto"
-    dtype: str = "auto"
-    seed: int = 0
+    model: ModelChoice = field(default_factory=ModelChoice)
     beside: Mapping[str, str] = field(default_factory=dict)
     batch_size: int | None = None
 
     def photos_at_once(self, *, accelerated: bool) -> int:
-        """See ``dehaze.batch.task.Work``."""
+        """See ``dehaze.batch.Work``."""
         return self.batch_size or (BATCH_ON_ACCELERATOR if accelerated else BATCH_ON_CPU)
 
     def start(self) -> DiffusionWorker:
         """Load the model.
 
         Raises:
-            WorkError: the model or the device cannot be used, or the word is not in the prompt.
+            ModelError: the model cannot be used.
+            DeviceError: the device cannot be used.
+            WordError: the word is not in the prompt.
         """
-        from dehaze.models import ModelError
-        from dehaze.prompts import WordError
+        from dehaze.pipelines.dehaze import DehazePipeline
 
-        device = find_device(self.device)
-        try:
-            pipe = load_pipeline(self.model, self.revision, self.dtype)
-            pipe.check_prompt(self.recipe.get("prompt"), self.recipe.get("word"))
-        except (ModelError, WordError) as error:
-            raise WorkError(str(error)) from error
-        pipe.to(device)
-        pipe.set_progress_bar_config(disable=True)
+        pipe = self.model.load(DehazePipeline)
+        pipe.check_prompt(self.recipe.get("prompt"), self.recipe.get("word"))
         return DiffusionWorker(pipe, self)
+
+    def on_cpu(self) -> DiffusionWork:
+        """See ``dehaze.batch.Work``."""
+        return replace(self, model=replace(self.model, device="cpu"))
 
     def fingerprint(self) -> str:
         """A hash of the model's files.
 
         Raises:
-            WorkError: there is no such model.
+            ModelError: there is no such model.
         """
-        from dehaze.models import ModelError
-        from dehaze.models.source import ModelSource, model_fingerprint
-
-        try:
-            return model_fingerprint(ModelSource(self.model, self.revision))
-        except ModelError as error:
-            raise WorkError(str(error)) from error
-
-
-@dataclass(frozen=True)
-class Dehazed:
-    """A pipeline's result, and what went another way than asked for."""
-
-    result: DehazeResult
-    notes: tuple[str, ...] = ()
+        return self.model.fingerprint()
 
 
 class DiffusionWorker:
@@ -127,31 +96,34 @@ class DiffusionWorker:
         """Photos that the model sees at one size can share its evaluations."""
         return self._pipe.padded_size(photo.pixels)
 
-    def process(self, photos: Sequence[Photo]) -> list[Dehazed | Exception]:
+    def process(self, items: Sequence[Item]) -> None:
         """Dehaze photos of one kind together.
 
         A batch that fails is halved until the photo is alone that it fails for; a photo alone is
         done by another way if memory or precision do not suffice. Where memory did not suffice,
         later batches of that kind are no larger than half.
         """
-        if len(photos) == 1:
+        if len(items) == 1:
             try:
-                return [self._process_alone(photos[0])]
+                self._process_alone(items[0])
             except Exception as error:  # noqa: BLE001
-                return [error]
-        kind = self.kind(photos[0])
-        half = (len(photos) + 1) // 2
-        if len(photos) <= self._fitting.get(kind, len(photos)):
+                items[0].fail(error)
+            return
+        kind = self.kind(items[0].decoded())
+        half = (len(items) + 1) // 2
+        if len(items) <= self._fitting.get(kind, len(items)):
             try:
-                return [Dehazed(result) for result in self._dehaze(photos)]
+                self._dehaze(items)
+                return
             except Exception as error:  # noqa: BLE001
-                logger.info("a batch of %d photos fails (%s) and is halved", len(photos), error)
+                logger.info("a batch of %d photos fails (%s) and is halved", len(items), error)
                 if is_out_of_memory(error):
                     self._fitting[kind] = half
         # Outside of the handler: the error's traceback holds on to the tensors of the attempt.
-        return [*self.process(photos[:half]), *self.process(photos[half:])]
+        self.process(items[:half])
+        self.process(items[half:])
 
-    def _process_alone(self, photo: Photo) -> Dehazed:
+    def _process_alone(self, item: Item) -> None:
         """Dehaze a photo, by another way if memory or precision do not suffice.
 
         Raises:
@@ -162,7 +134,8 @@ class DiffusionWorker:
         from dehaze.network import NonFiniteError
 
         try:
-            return Dehazed(self._dehaze([photo])[0])
+            self._dehaze([item])
+            return
         except (RuntimeError, MemoryError, NonFiniteError) as error:
             if isinstance(error, NonFiniteError):
                 device, note = None, "done in float32: its values overflowed in half precision"
@@ -177,15 +150,16 @@ class DiffusionWorker:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         with _moved(self._pipe, device):
-            return Dehazed(self._dehaze([photo])[0], (note,))
+            self._dehaze([item])
+        item.notes += (note,)
 
-    def save(self, output: Path, photo: Photo, result: Dehazed) -> Saved:
+    def save(self, item: Item) -> list[Path]:
         """Write the photo and what is asked for beside it."""
         from dehaze.attention.maps import overlay
 
-        dehazed = result.result
+        photo, dehazed = item.decoded(), item.result
         beside = {
-            kind: output.with_name(output.name + ending)
+            kind: item.output.with_name(item.output.name + ending)
             for kind, ending in self._work.beside.items()
         }
         if "attention" in beside:
@@ -197,19 +171,15 @@ class DiffusionWorker:
         if "trace" in beside:
             write_bytes(beside["trace"], json.dumps(dehazed.trace.to_dict(), indent=1).encode())
         # The photo comes last: where it is, the files beside it are.
-        write_photo(output, dehazed.image, like=photo)
-        return Saved(
-            files=(output, *beside.values()),
-            nfe=dehazed.nfe,
-            residual=dehazed.trace.worst_residual,
-            notes=result.notes,
-        )
+        write_result(item, dehazed.image, strength=self._recipe.get("strength", 1.0))
+        return [item.output, *beside.values()]
 
-    def _dehaze(self, photos: Sequence[Photo]) -> list[DehazeResult]:
-        import torch
-
-        torch.manual_seed(self._work.seed)
-        return self._pipe([photo.pixels for photo in photos], **self._recipe)
+    def _dehaze(self, items: Sequence[Item]) -> None:
+        results = self._pipe([item.decoded().pixels for item in items], **self._recipe)
+        for item, result in zip(items, results, strict=True):
+            item.result = result
+            item.evaluations = result.nfe
+            item.residual = result.trace.worst_residual
 
 
 @dataclass(frozen=True)
@@ -224,6 +194,10 @@ class ClassicalWork:
 
         return ClassicalWorker(PRIORS.get(self.name).run)
 
+    def on_cpu(self) -> ClassicalWork:
+        """See ``dehaze.batch.Work``."""
+        return self
+
     def photos_at_once(self, *, accelerated: bool) -> int:
         """One: there is nothing to share."""
         return 1
@@ -232,58 +206,23 @@ class ClassicalWork:
 class ClassicalWorker:
     """Dehazes by a function of pixels; see ``dehaze.batch.Worker``."""
 
+    batch_size = 1
+
     def __init__(self, dehaze: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
         self._dehaze = dehaze
-
-    @property
-    def batch_size(self) -> int:
-        """One: there is nothing to share."""
-        return 1
 
     def kind(self, photo: Photo) -> None:
         """All photos are alike."""
 
-    def process(self, photos: Sequence[Photo]) -> list[NDArray[np.float32]]:
-        """The photos without their haze, float32 (H, W, 3) in [0, 1]."""
-        return [self._dehaze(photo.pixels) for photo in photos]
+    def process(self, items: Sequence[Item]) -> None:
+        """Dehaze one photo after the other."""
+        for item in items:
+            item.result = self._dehaze(item.decoded().pixels)
 
-    def save(self, output: Path, photo: Photo, result: NDArray[np.float32]) -> Saved:
+    def save(self, item: Item) -> list[Path]:
         """Write the photo."""
-        write_photo(output, result, like=photo)
-        return Saved(files=(output,), nfe=0, residual=math.nan)
-
-
-def find_device(name: str) -> torch.device:
-    """The device of this name, "auto" being the fastest there is.
-
-    Raises:
-        WorkError: it is not there.
-    """
-    import torch
-
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.empty(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0]
-        raise WorkError(
-            f"--device {name} cannot be used ({reason}); dehaze doctor lists what can"
-        ) from error
-    return device
-
-
-def load_pipeline(model: str, revision: str | None, dtype: str) -> DehazePipeline:
-    """The pipeline of a model; errors as of ``dehaze.models.load.load_parts``."""
-    import torch
-
-    from dehaze.pipelines.dehaze import DehazePipeline
-
-    torch_dtype: torch.dtype | None = None if dtype == "auto" else getattr(torch, dtype)
-    return DehazePipeline.from_pretrained(model, torch_dtype=torch_dtype, revision=revision)
+        write_result(item, item.result)
+        return [item.output]
 
 
 @contextmanager

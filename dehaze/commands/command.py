@@ -146,7 +146,7 @@ class Command(click.Command):
         rows: dict[str, list[tuple[str, str]]] = {heading: [] for heading in HEADINGS}
         for parameter in self.get_params(ctx):
             row = parameter.get_help_record(ctx)
-            if row is not None:
+            if row is not None and isinstance(parameter, click.Option):
                 rows[getattr(parameter, "heading", GENERAL)].append(row)
         for heading, of_heading in rows.items():
             if of_heading:

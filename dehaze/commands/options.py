@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from dehaze import ranges
-from dehaze.commands.command import MACHINE, RESEARCH, Effect, option
+from dehaze.commands.command import GENERAL, MACHINE, RESEARCH, Effect, option
 from dehaze.models.choice import DATA_TYPES, ModelChoice
 from dehaze.ranges import Range, RangeError
 from dehaze.registry import Registry
@@ -163,7 +163,9 @@ limit = _shared(
     metavar="N",
     help="At most so many pictures, evenly spread.",
 )
-as_json = _shared("--json", "as_json", is_flag=True, help="One JSON object a line on stdout.")
+as_json = _shared(
+    "--json", "as_json", is_flag=True, heading=GENERAL, help="One JSON object a line on stdout."
+)
 
 
 def model(*, effect: Effect | tuple[Effect, ...] = ()) -> Decorator:

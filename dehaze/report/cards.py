@@ -17,9 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from dehaze.batch import Saved, Worker
-from dehaze.batch.task import Work
-from dehaze.batch.worker import Dehazed
+from dehaze.batch import Item, Work, Worker
 from dehaze.photos import Photo, read_photo, write_bytes
 from dehaze.report.thumbnails import false_colours, shrunk, thumbnail
 
@@ -177,18 +175,22 @@ class CardingWork:
     folder: Path
 
     def start(self) -> CardingWorker:
-        """See ``dehaze.batch.task.Work``; errors as of ``work``."""
+        """See ``dehaze.batch.Work``; errors as of ``work``."""
         return CardingWorker(self.work.start(), self.folder)
 
+    def on_cpu(self) -> CardingWork:
+        """See ``dehaze.batch.Work``."""
+        return replace(self, work=self.work.on_cpu())
+
     def photos_at_once(self, *, accelerated: bool) -> int:
-        """See ``dehaze.batch.task.Work``."""
+        """See ``dehaze.batch.Work``."""
         return self.work.photos_at_once(accelerated=accelerated)
 
 
 class CardingWorker:
     """See ``CardingWork`` and ``dehaze.batch.Worker``."""
 
-    def __init__(self, worker: Worker[Any], folder: Path) -> None:
+    def __init__(self, worker: Worker, folder: Path) -> None:
         self._worker = worker
         self._folder = folder
 
@@ -201,16 +203,15 @@ class CardingWorker:
         """That of the worker."""
         return self._worker.kind(photo)
 
-    def process(self, photos: Sequence[Photo]) -> Sequence[Any]:
+    def process(self, items: Sequence[Item]) -> None:
         """As the worker does."""
-        return self._worker.process(photos)
+        self._worker.process(items)
 
-    def save(self, output: Path, photo: Photo, result: Any) -> Saved:
+    def save(self, item: Item) -> Sequence[Path]:
         """Save as the worker does, then keep the card."""
-        saved = self._worker.save(output, photo, result)
-        if isinstance(result, Dehazed):
-            card = make_card(photo, result.result.image, result.result)
-        else:
-            card = make_card(photo, result)
-        _keep(card, self._folder, output)
-        return saved
+        files = self._worker.save(item)
+        # A method without a model gives the picture alone.
+        picture = getattr(item.result, "image", item.result)
+        maps = None if picture is item.result else item.result
+        _keep(make_card(item.decoded(), picture, maps), self._folder, item.output)
+        return files

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from dehaze.batch import Outcome
+from dehaze.batch import Item
 from dehaze.photos import PhotoError, printable
 from dehaze.report.cards import Card, card_from_files, read_card
 from dehaze.report.page import Column, Entry, Layer, Report
@@ -52,7 +52,7 @@ COLUMNS = (
 
 def report_of_job(
     folder: Path,
-    outcomes: Sequence[Outcome],
+    items: Sequence[Item],
     settings: Mapping[str, Any],
     *,
     unreached: int = 0,
@@ -61,15 +61,15 @@ def report_of_job(
 
     Args:
         folder: the output folder, where the report will lie.
-        outcomes: one a photo.
+        items: one a photo.
         settings: what the results were made with; None stands for the model's own choice.
         unreached: how many photos the job did not reach.
     """
-    shared = _shared_folder([outcome.source for outcome in outcomes])
-    entries = tuple(_entry(folder, outcome, shared) for outcome in outcomes)
+    shared = _shared_folder([item.source for item in items])
+    entries = tuple(_entry(folder, item, shared) for item in items)
     return Report(
         title=f"dehaze: {printable(Path(os.path.abspath(folder)).name)}",
-        summary=_summary(outcomes, unreached),
+        summary=_summary(items, unreached),
         settings={
             name: printable(str(value)) for name, value in settings.items() if value is not None
         },
@@ -78,9 +78,9 @@ def report_of_job(
     )
 
 
-def _summary(outcomes: Sequence[Outcome], unreached: int) -> str:
+def _summary(items: Sequence[Item], unreached: int) -> str:
     counts = {
-        status: sum(outcome.status == status for outcome in outcomes)
+        status: sum(item.status == status for item in items)
         for status in ("done", "kept", "failed")
     }
     parts = [f"{counts['done']} done"]
@@ -102,25 +102,24 @@ def _shared_folder(sources: Sequence[Path]) -> Path:
         return Path()
 
 
-def _entry(folder: Path, outcome: Outcome, shared: Path) -> Entry:
-    name = printable(os.path.relpath(outcome.source, shared) if shared.name else outcome.source)
-    if outcome.error is not None or outcome.output is None:
-        error = outcome.error
-        why = "no result" if error is None else f"{error.cause}; {error.cure}"
-        return Entry(name, status="failed", notes=outcome.notes, error=why)
-    card, notes = _card(folder, outcome)
+def _entry(folder: Path, item: Item, shared: Path) -> Entry:
+    name = printable(os.path.relpath(item.source, shared) if shared.name else item.source)
+    if item.error is not None:
+        why = f"{item.error.cause}; {item.error.cure}"
+        return Entry(name, status="failed", notes=item.notes, error=why)
+    card, notes = _card(folder, item)
     if card is None:
-        return Entry(name, status=outcome.status, notes=notes)
+        return Entry(name, status=item.status, notes=notes)
     values = dict(card.values)
-    if outcome.seconds:
-        values["seconds"] = outcome.seconds
+    if item.seconds:
+        values["seconds"] = item.seconds
     files = {
-        LAYER_NAMES["before"]: _address(outcome.source, folder),
-        LAYER_NAMES["after"]: _address(outcome.output, folder),
+        LAYER_NAMES["before"]: _address(item.source, folder),
+        LAYER_NAMES["after"]: _address(item.output, folder),
     }
     return Entry(
         name,
-        status=outcome.status,
+        status=item.status,
         layers=tuple(
             Layer(title, card.pictures[key])
             for key, title in LAYER_NAMES.items()
@@ -133,18 +132,17 @@ def _entry(folder: Path, outcome: Outcome, shared: Path) -> Entry:
     )
 
 
-def _card(folder: Path, outcome: Outcome) -> tuple[Card | None, tuple[str, ...]]:
+def _card(folder: Path, item: Item) -> tuple[Card | None, tuple[str, ...]]:
     """The photo's card, kept or made anew, and what is to be said of the photo."""
-    if outcome.output is None:
-        return None, outcome.notes
-    card = read_card(folder, outcome.output)
+    notes = (*item.notes, *item.effect.sentences())
+    card = read_card(folder, item.output)
     if card is None:
         try:
-            card = card_from_files(folder, outcome.source, outcome.output)
+            card = card_from_files(folder, item.source, item.output)
         except (PhotoError, OSError) as error:
             cause = error.cause if isinstance(error, PhotoError) else error.strerror
-            return None, (*outcome.notes, f"cannot be shown: {cause}")
-    return card, outcome.notes
+            return None, (*notes, f"cannot be shown: {cause}")
+    return card, notes
 
 
 def _address(path: Path, folder: Path) -> str | None:

@@ -116,7 +116,7 @@ def test_a_wrong_extension_is_no_failure(tmp_path: Path) -> None:
     (inputs / "sub0/2.png").rename(inputs / "sub0/2.jpg")
     before = contents(inputs)
     summary = do(plan([inputs], output))
-    (noted,) = (outcome for outcome in summary.outcomes if outcome.notes)
+    (noted,) = (outcome for outcome in summary.items if outcome.notes)
     assert noted.notes == ("holds PNG in spite of its name, and comes back as PNG",)
     assert_sound(inputs, output, before)
     resume(inputs, output)

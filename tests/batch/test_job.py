@@ -11,28 +11,27 @@ from typing import Any
 import pytest
 from jobs import FakeWorker, do, photo_at, statuses
 
-from dehaze.batch import JOURNAL_NAME, LOCK_NAME, Job, Outcome, Saved, plan
+from dehaze.batch import JOURNAL_NAME, LOCK_NAME, Item, Job, plan
 from dehaze.batch.local import LocalExecutor
-from dehaze.batch.task import Report, Task
-from dehaze.photos import FloatArray, Photo, PhotoError, read_photo, write_bytes, write_photo
+from dehaze.photos import FloatArray, Photo, PhotoError, read_photo, write_bytes
 
 
 def test_photos_are_processed_written_and_journalled(tmp_path: Path) -> None:
     photo_at(tmp_path / "in/sub/a.png", 0.2)
-    seen: list[Outcome] = []
+    seen: list[Item] = []
     job = plan([tmp_path / "in"], tmp_path / "out")
     summary = do(job, progress=seen.append)
 
     assert statuses(summary) == ["done"]
-    assert list(summary.outcomes) == seen
-    assert summary.nfe_per_photo == 40
+    assert list(summary.items) == seen
+    assert summary.evaluations_per_photo == 40
     assert summary.seconds_per_photo > 0
     assert read_photo(tmp_path / "out/sub/a.png").pixels[0, 0] == pytest.approx([0.8] * 3)
     record = json.loads((tmp_path / "out" / JOURNAL_NAME).read_text().splitlines()[-1])
     assert record["status"] == "done"
     assert record["output"] == "sub/a.png"
     assert record["input"] == "../in/sub/a.png"
-    assert record["nfe"] == 40
+    assert record["network_evaluations"] == 40
     assert record["residual"] == 0.5
 
 
@@ -92,11 +91,10 @@ def test_a_missing_file_beside_the_output_is_made_again(tmp_path: Path) -> None:
     job = plan([tmp_path / "in"], tmp_path / "out", beside=[".trace.json"])
 
     class SavesBoth(FakeWorker):
-        def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
-            trace = output.with_name(output.name + ".trace.json")
+        def save(self, item: Item) -> list[Path]:
+            trace = item.output.with_name(item.output.name + ".trace.json")
             write_bytes(trace, b"{}")
-            write_photo(output, result, like=photo)
-            return Saved((output, trace), 1, 0.0)
+            return [*super().save(item), trace]
 
     def again() -> list[str]:
         return statuses(do(job, worker=SavesBoth()))
@@ -112,14 +110,14 @@ def test_a_strangers_file_is_not_replaced_without_being_told(tmp_path: Path) -> 
     stranger = photo_at(tmp_path / "out/a.png", 0.5)
     job = plan([tmp_path / "in"], tmp_path / "out")
     before = stranger.read_bytes()
-    (outcome,) = do(job).outcomes
+    (outcome,) = do(job).items
     assert "was not made by dehaze" in str(outcome.error)
     assert stranger.read_bytes() == before
     assert statuses(do(job, overwrite=True)) == ["done"]
     assert read_photo(stranger).pixels.mean() == pytest.approx(0.75, abs=0.003)
 
     photo_at(tmp_path / "second/a.png", 0.9)
-    (outcome,) = do(plan([tmp_path / "second"], tmp_path / "out")).outcomes
+    (outcome,) = do(plan([tmp_path / "second"], tmp_path / "out")).items
     assert "was made from another photo" in str(outcome.error)
 
 
@@ -177,7 +175,7 @@ def test_a_vanished_input_is_a_failure(tmp_path: Path) -> None:
     source = photo_at(tmp_path / "in/a.png")
     job = plan([tmp_path / "in"], tmp_path / "out")
     source.unlink()
-    (outcome,) = do(job).outcomes
+    (outcome,) = do(job).items
     assert "No such file" in str(outcome.error)
 
 
@@ -225,8 +223,8 @@ def test_an_interrupt_keeps_what_is_done_and_the_next_run_continues(tmp_path: Pa
 class LosesReports:
     """Writes the first photo, as a worker elsewhere may, and is interrupted before it says so."""
 
-    def run(self, tasks: Iterable[Task], report: Callable[[Report], None]) -> None:
-        first, *_ = tasks
+    def run(self, items: Iterable[Item], report: Callable[[Item], None]) -> None:
+        first, *_ = items
         LocalExecutor(FakeWorker()).run([first], lambda done: None)
         raise KeyboardInterrupt
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from dehaze.batch.journal import JOURNAL_NAME, LOCK_NAME, Journal, JournalError, digest
+from dehaze.batch.item import digest
+from dehaze.batch.journal import JOURNAL_NAME, LOCK_NAME, Journal, JournalError
 
 
 def record(status: str, source: str = "../in/a.png", **more: Any) -> dict[str, Any]:

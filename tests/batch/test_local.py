@@ -11,35 +11,33 @@ import numpy as np
 import pytest
 from jobs import FakeWorker, invert
 
-from dehaze.batch import Report, Saved, Task, local
+from dehaze.batch import Item, local
 from dehaze.batch.local import LocalExecutor
 from dehaze.photos import FloatArray, Photo, PhotoFile, read_photo, write_photo
 
 PATIENCE = 20.0
 
 
-def tasks(folder: Path, count: int, *, side: int = 4) -> list[Task]:
+def items_in(folder: Path, count: int, *, side: int = 4) -> list[Item]:
     (folder / "in").mkdir()
     (folder / "out").mkdir()
     made = []
     for index in range(count):
         source = folder / "in" / f"{index}.png"
         write_photo(source, np.full((side, side, 3), index / 10, np.float32))
-        made.append(Task(source, folder / "out" / source.name, folder / "out", 100))
+        made.append(Item(source, folder / "out", Path(source.name)))
     return made
 
 
 def test_every_task_is_reported_once_with_what_was_written(tmp_path: Path) -> None:
-    reports: list[Report] = []
-    made = tasks(tmp_path, 5)
+    reports: list[Item] = []
+    made = items_in(tmp_path, 5)
     LocalExecutor(FakeWorker()).run(made, reports.append)
-    assert [report.task for report in reports] == made
+    assert reports == made
     assert all(report.error is None and report.seconds > 0 for report in reports)
     for index, report in enumerate(reports):
-        assert list(report.files) == [report.task.output]
-        assert read_photo(report.task.output).pixels.mean() == pytest.approx(
-            1 - index / 10, abs=0.003
-        )
+        assert list(report.files) == [report.name.name]
+        assert read_photo(report.output).pixels.mean() == pytest.approx(1 - index / 10, abs=0.003)
 
 
 def test_the_next_photo_is_read_and_the_last_written_while_one_is_in_the_network(
@@ -47,7 +45,7 @@ def test_the_next_photo_is_read_and_the_last_written_while_one_is_in_the_network
 ) -> None:
     """Every wait below would end in a timeout if the three steps took turns."""
     third_is_read, first_is_written, second_runs = (threading.Event() for _ in range(3))
-    made = tasks(tmp_path, 3)
+    made = items_in(tmp_path, 3)
     decode = PhotoFile.decode
 
     def watched(file: PhotoFile) -> Photo:
@@ -58,11 +56,11 @@ def test_the_next_photo_is_read_and_the_last_written_while_one_is_in_the_network
     monkeypatch.setattr(PhotoFile, "decode", watched)
 
     class Worker(FakeWorker):
-        def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
-            if output.name == "0.png":
+        def save(self, item: Item) -> list[Path]:
+            if item.name.name == "0.png":
                 assert second_runs.wait(PATIENCE)
                 first_is_written.set()
-            return super().save(output, photo, result)
+            return super().save(item)
 
     def process(photo: Photo) -> FloatArray:
         if photo.pixels.mean() == pytest.approx(0.1, abs=0.003):
@@ -71,7 +69,7 @@ def test_the_next_photo_is_read_and_the_last_written_while_one_is_in_the_network
             assert first_is_written.wait(PATIENCE)
         return photo.pixels
 
-    reports: list[Report] = []
+    reports: list[Item] = []
     LocalExecutor(Worker(process)).run(made, reports.append)
     assert [report.error for report in reports] == [None] * 3
 
@@ -82,7 +80,7 @@ def test_photos_wait_for_room_before_they_are_decoded(
 ) -> None:
     """With no room at all, a photo is decoded only when the one before it has been written."""
     monkeypatch.setattr(local, "MEGAPIXELS_AHEAD", limit)
-    made = tasks(tmp_path, 6)
+    made = items_in(tmp_path, 6)
     held, largest = 0, 0
     lock = threading.Lock()
     decode = PhotoFile.decode
@@ -95,15 +93,15 @@ def test_photos_wait_for_room_before_they_are_decoded(
         return decode(file)
 
     class Worker(FakeWorker):
-        def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
+        def save(self, item: Item) -> list[Path]:
             nonlocal held
-            saved = super().save(output, photo, result)
+            saved = super().save(item)
             with lock:
                 held -= 1
             return saved
 
     monkeypatch.setattr(PhotoFile, "decode", counted)
-    reports: list[Report] = []
+    reports: list[Item] = []
     LocalExecutor(Worker()).run(made, reports.append)
     assert [report.error for report in reports] == [None] * 6
     assert 1 <= largest <= most
@@ -114,23 +112,23 @@ def test_a_failure_at_any_step_gives_its_room_back(
 ) -> None:
     """Were room lost, the photos after it would wait for ever."""
     monkeypatch.setattr(local, "MEGAPIXELS_AHEAD", 0.0)
-    made = tasks(tmp_path, 4)
+    made = items_in(tmp_path, 4)
     made[0].source.write_bytes(made[0].source.read_bytes()[:30])
 
     class Worker(FakeWorker):
-        def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
-            if output.name == "2.png":
+        def save(self, item: Item) -> list[Path]:
+            if item.name.name == "2.png":
                 raise OSError(28, "No space left on device")
-            return super().save(output, photo, result)
+            return super().save(item)
 
     def process(photo: Photo) -> FloatArray:
         if photo.pixels.mean() == pytest.approx(0.1, abs=0.003):
             raise RuntimeError("no")
         return photo.pixels
 
-    reports: dict[str, Report] = {}
+    reports: dict[str, Item] = {}
     LocalExecutor(Worker(process)).run(
-        made, lambda report: reports.update({report.task.source.name: report})
+        made, lambda report: reports.update({report.source.name: report})
     )
     assert [reports[f"{index}.png"].error is None for index in range(4)] == [
         False,
@@ -141,14 +139,14 @@ def test_a_failure_at_any_step_gives_its_room_back(
 
 
 def test_an_interrupt_lets_the_write_in_hand_end_and_reports_it(tmp_path: Path) -> None:
-    made = tasks(tmp_path, 5)
+    made = items_in(tmp_path, 5)
     writing, may_write = threading.Event(), threading.Event()
 
     class Worker(FakeWorker):
-        def save(self, output: Path, photo: Photo, result: FloatArray) -> Saved:
+        def save(self, item: Item) -> list[Path]:
             writing.set()
             assert may_write.wait(PATIENCE)
-            return super().save(output, photo, result)
+            return super().save(item)
 
     def process(photo: Photo) -> FloatArray:
         if photo.pixels.mean() > 0.05:
@@ -157,10 +155,10 @@ def test_an_interrupt_lets_the_write_in_hand_end_and_reports_it(tmp_path: Path) 
             raise KeyboardInterrupt
         return invert(photo)
 
-    reports: list[Report] = []
+    reports: list[Item] = []
     with pytest.raises(KeyboardInterrupt):
         LocalExecutor(Worker(process)).run(made, reports.append)
-    assert [report.task for report in reports] == made[:1]
+    assert reports == made[:1]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["0.png"]
 
 
@@ -171,27 +169,27 @@ class BatchWorker(FakeWorker):
     batch_size: int = 3
     batches: list[list[int]] = field(default_factory=list)
 
-    def process(self, photos: Sequence[Photo]) -> list[FloatArray | Exception]:
-        self.batches.append([round(10 * float(photo.pixels.mean())) for photo in photos])
-        return super().process(photos)
+    def process(self, items: Sequence[Item]) -> None:
+        self.batches.append([round(10 * float(item.decoded().pixels.mean())) for item in items])
+        super().process(items)
 
 
 def test_photos_of_a_kind_come_together_and_the_last_ones_do_not_wait(tmp_path: Path) -> None:
-    made = tasks(tmp_path, 8)
+    made = items_in(tmp_path, 8)
     for index in (1, 4):
         write_photo(made[index].source, np.full((4, 6, 3), index / 10, np.float32))
     worker = BatchWorker()
-    reports: list[Report] = []
+    reports: list[Item] = []
     LocalExecutor(worker).run(made, reports.append)
     assert worker.batches == [[0, 2, 3], [5, 6, 7], [1, 4]]
-    assert sorted(report.task.source for report in reports) == [task.source for task in made]
+    assert sorted(report.source for report in reports) == [item.source for item in made]
     assert [report.error for report in reports] == [None] * 8
 
 
 def test_one_of_a_kind_waits_no_longer_than_for_two_batches(tmp_path: Path) -> None:
-    made = tasks(tmp_path, 9)
-    for index, task in enumerate(made):
-        write_photo(task.source, np.full((4, 4 + index, 3), index / 10, np.float32))
+    made = items_in(tmp_path, 9)
+    for index, item in enumerate(made):
+        write_photo(item.source, np.full((4, 4 + index, 3), index / 10, np.float32))
     worker = BatchWorker()
     LocalExecutor(worker).run(made, lambda report: None)
     assert worker.batches == [[index] for index in range(9)]
@@ -203,9 +201,9 @@ def test_a_batch_is_as_large_as_the_room_allows(
 ) -> None:
     """Were a batch waited for that the memory has no room for, this would never end."""
     monkeypatch.setattr(local, "MEGAPIXELS_AHEAD", limit)
-    made = tasks(tmp_path, 7)
+    made = items_in(tmp_path, 7)
     worker = BatchWorker()
-    reports: list[Report] = []
+    reports: list[Item] = []
     LocalExecutor(worker).run(made, reports.append)
     assert [report.error for report in reports] == [None] * 7
     assert [shade for batch in worker.batches for shade in batch] == list(range(7))
@@ -215,16 +213,15 @@ def test_a_batch_is_as_large_as_the_room_allows(
 
 def test_what_fails_in_a_batch_fails_alone(tmp_path: Path) -> None:
     class Worker(BatchWorker):
-        def process(self, photos: Sequence[Photo]) -> list[FloatArray | Exception]:
-            results = super().process(photos)
-            return [ValueError("no") if len(photos) == 3 else results[0], *results[1:]]
+        def process(self, items: Sequence[Item]) -> None:
+            super().process(items)
+            if len(items) == 3:
+                items[0].fail(ValueError("no"))
 
-    made = tasks(tmp_path, 5)
+    made = items_in(tmp_path, 5)
     made[3].source.write_bytes(b"torn")
-    reports: dict[str, Report] = {}
-    LocalExecutor(Worker()).run(
-        made, lambda report: reports.update({report.task.source.name: report})
-    )
+    reports: dict[str, Item] = {}
+    LocalExecutor(Worker()).run(made, lambda report: reports.update({report.source.name: report}))
     assert [reports[f"{index}.png"].error is None for index in range(5)] == [
         False,
         True,

@@ -83,7 +83,7 @@ def test_a_file_named_by_hand_is_always_planned(tmp_path: Path) -> None:
     job = plan([tmp_path / "in", tmp_path / "in/notes.txt"], tmp_path / "out")
     assert outputs(job) == ["notes.txt"]
     assert job.passed_over == ()
-    (outcome,) = do(job).outcomes
+    (outcome,) = do(job).items
     assert outcome.status == "failed"
     assert "not a photo" in str(outcome.error)
 

@@ -14,9 +14,10 @@ import numpy as np
 import pytest
 from jobs import FakeWorker, do, photo_at
 
-from dehaze.batch import Job, Outcome, plan
-from dehaze.batch.ray import RETRIES, RayExecutor, pool
-from dehaze.batch.worker import ClassicalWork, WorkError
+from dehaze.batch import Item, Job, plan
+from dehaze.batch.ray import RETRIES, ClusterError, RayExecutor, pool
+from dehaze.batch.worker import ClassicalWork
+from dehaze.models import ModelError
 from dehaze.photos import FloatArray, Photo, write_photo
 
 
@@ -61,7 +62,7 @@ class MarkedWork:
         return self.at_once
 
 
-def run(folder: Path, output: str, work: Any, progress: Any = lambda outcome: None) -> Any:
+def run(folder: Path, output: str, work: Any, progress: Any = lambda item: None) -> Any:
     with Job(folder / output, settings={}) as job:
         planned = plan([folder / "in"], folder / output)
         return job.run(planned, RayExecutor(work, workers=2), progress)
@@ -76,8 +77,8 @@ def test_results_are_those_of_the_local_run_though_a_worker_is_killed(tmp_path: 
     marks.mkdir()
     killed: list[int] = []
 
-    def kill_once(outcome: Outcome) -> None:
-        if not killed and outcome.status == "done":
+    def kill_once(item: Item) -> None:
+        if not killed and item.status == "done":
             killed.append(int(next(marks.iterdir()).name))
             os.kill(killed[0], signal.SIGKILL)
 
@@ -137,13 +138,13 @@ class ImpossibleWork:
         return 1
 
     def start(self) -> FakeWorker:
-        raise WorkError("no such model: get it")
+        raise ModelError("no such model: get it")
 
 
 @pytest.mark.usefixtures("cluster")
 def test_work_that_cannot_start_over_there_ends_the_job_in_one_line(tmp_path: Path) -> None:
     photo_at(tmp_path / "in/a.png")
-    with pytest.raises(WorkError, match="no such model: get it") as got:
+    with pytest.raises(ClusterError, match="no such model: get it") as got:
         run(tmp_path, "out", ImpossibleWork())
     assert "\n" not in str(got.value)
     assert not (tmp_path / "out/a.png").exists()
@@ -175,8 +176,10 @@ def test_a_cluster_that_is_not_there_is_named(ray: Any, monkeypatch: pytest.Monk
     monkeypatch.setattr(ray, "init", unreachable)
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setenv("RAY_ADDRESS", "10.0.0.1:6379")
-    with pytest.raises(WorkError, match=r"10\.0\.0\.1:6379 cannot be reached \(no cluster") as got:
+    with pytest.raises(
+        ClusterError, match=r"10\.0\.0\.1:6379 cannot be reached \(no cluster"
+    ) as got:
         RayExecutor(ClassicalWork("dcp")).run([], print)
     assert "\n" not in str(got.value)
-    with pytest.raises(WorkError, match="other:1 cannot be reached"):
+    with pytest.raises(ClusterError, match="other:1 cannot be reached"):
         RayExecutor(ClassicalWork("dcp"), address="other:1").run([], print)

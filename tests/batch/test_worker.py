@@ -13,15 +13,31 @@ import numpy as np
 import pytest
 import torch
 
-from dehaze.batch import work as module
-from dehaze.batch.worker import ClassicalWork, Dehazed, DiffusionWork, DiffusionWorker, WorkError
+from dehaze.batch import Item
+from dehaze.batch import worker as module
+from dehaze.batch.worker import ClassicalWork, DiffusionWork, DiffusionWorker
+from dehaze.models.choice import ModelChoice
+from dehaze.models import ModelError
 from dehaze.network import NonFiniteError
 from dehaze.photos import FloatArray, Photo
+from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.priors import PRIORS
 
 
 class OutOfMemoryError(RuntimeError):
     """Named as the accelerator's own."""
+
+
+@dataclass
+class FakeTrace:
+    worst_residual: float = 0.0
+
+
+@dataclass
+class FakeResult:
+    image: FloatArray
+    nfe: int = 1
+    trace: FakeTrace = field(default_factory=FakeTrace)
 
 
 @dataclass
@@ -39,13 +55,13 @@ class FakePipeline:
         self.components = {"unet": self.unet, "vae": self.vae, "tokenizer": object()}
         self.device = torch.device("meta")
 
-    def __call__(self, pixels: list[FloatArray], **recipe: Any) -> list[FloatArray]:
+    def __call__(self, pixels: list[FloatArray], **recipe: Any) -> list[FakeResult]:
         weight = self.unet.weight
         self.seen.append((weight.device.type, weight.dtype))
         error = self.fails.pop(0)
         if error is not None:
             raise error
-        return pixels
+        return [FakeResult(one) for one in pixels]
 
 
 @pytest.fixture
@@ -64,17 +80,30 @@ def networks_move_freely(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.Linear, "dtype", torch.float32, raising=False)
 
 
-PHOTO = Photo(np.full((2, 3, 3), 0.5, np.float32))
+# Two evaluations there, and two back.
+QUICK = {"num_inference_steps": 2, "solver": "ddim"}
+
+
+def opened(pixels: FloatArray, folder: Path = Path("out"), name: str = "a.png") -> Item:
+    """An item whose photo has been read."""
+    return Item(Path("in") / name, folder, Path(name), photo=Photo(pixels))
 
 
 def worker_of(pipe: Any) -> DiffusionWorker:
     return DiffusionWorker(pipe, DiffusionWork())
 
 
-def done(worker: DiffusionWorker) -> Dehazed:
-    (result,) = worker.process([PHOTO])
-    assert isinstance(result, Dehazed)
-    return result
+def processed(worker: DiffusionWorker) -> Item:
+    item = opened(np.full((2, 3, 3), 0.5, np.float32))
+    worker.process([item])
+    return item
+
+
+def done(worker: DiffusionWorker) -> Item:
+    item = processed(worker)
+    assert item.error is None
+    assert item.result is not None
+    return item
 
 
 @pytest.mark.usefixtures("networks_move_freely")
@@ -95,8 +124,7 @@ def test_what_does_not_fit_in_the_device_is_done_on_the_cpu_and_the_next_is_not(
 def test_what_fits_nowhere_fails_alone() -> None:
     pipe = FakePipeline([OutOfMemoryError("CUDA"), MemoryError(), None], torch.float16)
     worker = worker_of(pipe)
-    (failed,) = worker.process([PHOTO])
-    assert isinstance(failed, MemoryError)
+    assert "does not fit in memory" in str(processed(worker).error)
     assert done(worker).notes == ()
     assert pipe.seen[-1] == ("meta", torch.float16)
 
@@ -111,20 +139,18 @@ def test_what_overflows_in_half_precision_is_done_in_single() -> None:
 
 def test_what_overflows_in_single_precision_fails_at_once() -> None:
     pipe = FakePipeline([NonFiniteError("step 3")])
-    (failed,) = worker_of(pipe).process([PHOTO])
-    assert isinstance(failed, NonFiniteError)
+    assert "NonFiniteError: step 3" in str(processed(worker_of(pipe)).error)
     assert len(pipe.seen) == 1
 
 
 def test_other_errors_are_not_tried_again() -> None:
     pipe = FakePipeline([RuntimeError("shapes differ")], torch.float16)
-    (failed,) = worker_of(pipe).process([PHOTO])
-    assert str(failed) == "shapes differ"
+    assert "RuntimeError: shapes differ" in str(processed(worker_of(pipe)).error)
     assert len(pipe.seen) == 1
 
 
 def test_networks_come_back_as_they_were_from_single_precision(random_model: Path) -> None:
-    pipe = module.load_pipeline(str(random_model), None, "bfloat16")
+    pipe = ModelChoice(str(random_model), dtype="bfloat16").load(DehazePipeline)
     before = {name: p.dtype for name, p in pipe.unet.named_parameters()}
     vae = pipe.vae.dtype
     with module._moved(pipe, "cpu"):
@@ -143,37 +169,51 @@ def test_a_model_is_loaded_at_the_revision_that_is_given(monkeypatch: pytest.Mon
         raise OSError("offline")
 
     monkeypatch.setattr("dehaze.models.source.snapshot_download", download)
-    work = DiffusionWork(model="someone/model", revision="0123abc", device="cpu")
+    work = DiffusionWork(model=ModelChoice("someone/model", "0123abc", device="cpu"))
     for start in (work.start, work.fingerprint):
-        with pytest.raises(WorkError, match="someone/model"):
+        with pytest.raises(ModelError, match="someone/model"):
             start()
     assert asked == [("someone/model", "0123abc")] * 2
 
 
-def test_work_and_its_results_can_be_sent_to_another_process(
-    random_model: Path, tmp_path: Path
-) -> None:
-    work = DiffusionWork({"recovery": "affine"}, model=str(random_model), beside={"trace": ".json"})
+def test_work_and_items_can_be_sent_to_another_process(random_model: Path, tmp_path: Path) -> None:
+    model = ModelChoice(str(random_model))
+    work = DiffusionWork({"recovery": "affine", **QUICK}, model, beside={"trace": ".json"})
     worker = pickle.loads(pickle.dumps(work)).start()
-    photo = Photo(np.random.default_rng(0).random((20, 30, 3), np.float32))
-    (result,) = worker.process([photo])
-    saved = worker.save(tmp_path / "a.png", photo, result)
-    assert saved.files == (tmp_path / "a.png", tmp_path / "a.png.json")
-    assert saved.nfe > 0
-    assert np.isfinite(saved.residual)
+    item = opened(np.random.default_rng(0).random((20, 30, 3), np.float32), tmp_path)
+    worker.process([item])
+    assert item.evaluations > 0
+    assert np.isfinite(item.residual)
+    assert worker.save(item) == [tmp_path / "a.png", tmp_path / "a.png.json"]
     assert json.loads((tmp_path / "a.png.json").read_text())
-    assert pickle.loads(pickle.dumps(saved)) == saved
+    item.photo = item.result = None
+    back = pickle.loads(pickle.dumps(item))
+    assert vars(back) == vars(item)
+
+
+def test_an_item_comes_back_under_the_name_that_it_was_given_by() -> None:
+    item = Item(Path("in/a.png"), Path("out"), Path("a.png"))
+    sent = item.sendable()
+    assert sent.source.is_absolute()
+    assert sent.output == Path.cwd() / "out/a.png"
+    sent.fail(RuntimeError("no"))
+    sent.seconds = 3.0
+    item.take(sent)
+    assert (item.source, item.output) == (Path("in/a.png"), Path("out/a.png"))
+    assert (item.status, item.seconds) == ("failed", 3.0)
+    assert str(item.error).startswith("in/a.png: cannot be dehazed (RuntimeError: no)")
 
 
 @pytest.fixture
 def worker(random_model: Path) -> DiffusionWorker:
-    """A real one, of batches of four."""
-    return DiffusionWork(model=str(random_model), device="cpu", batch_size=4).start()
+    """A real one, of batches of four, and of few evaluations."""
+    model = ModelChoice(str(random_model), device="cpu")
+    return DiffusionWork(QUICK, model, batch_size=4).start()
 
 
-def several(count: int) -> list[Photo]:
+def several(count: int) -> list[Item]:
     random = np.random.default_rng(0)
-    return [Photo(random.random((20, 30, 3), np.float32)) for _ in range(count)]
+    return [opened(random.random((20, 30, 3), np.float32)) for _ in range(count)]
 
 
 def batches_of(worker: DiffusionWorker, refused: Callable[[torch.Tensor], None]) -> list[int]:
@@ -199,14 +239,14 @@ def test_a_batch_that_does_not_fit_is_halved_and_later_ones_are_no_larger(
         if latents.shape[0] > 2:
             raise torch.OutOfMemoryError("CUDA out of memory")
 
-    photos = several(4)
-    alone = [worker.process([photo])[0] for photo in photos]
+    alone = several(4)
+    for item in alone:
+        worker.process([item])
     tried = batches_of(worker, refused)
     for _ in range(2):
-        results = worker.process(photos)
-        for own, ours in zip(alone, results, strict=True):
-            assert isinstance(own, Dehazed)
-            assert isinstance(ours, Dehazed)
+        together = several(4)
+        worker.process(together)
+        for own, ours in zip(alone, together, strict=True):
             assert ours.notes == ()
             np.testing.assert_allclose(ours.result.image, own.result.image, atol=2e-4)
     assert tried.count(4) == 1
@@ -214,47 +254,45 @@ def test_a_batch_that_does_not_fit_is_halved_and_later_ones_are_no_larger(
 
 
 def test_a_photo_that_fits_nowhere_fails_alone_out_of_its_batch(worker: DiffusionWorker) -> None:
-    photos = several(4)
-    large = worker._pipe.encode(photos[2].pixels)
+    items = several(4)
+    large = worker._pipe.encode(items[2].decoded().pixels)
 
     def refused(latents: torch.Tensor) -> None:
         if any(torch.equal(latent, large[0]) for latent in latents):
             raise torch.OutOfMemoryError("CUDA out of memory")
 
     batches_of(worker, refused)
-    results = worker.process(photos)
-    assert [isinstance(result, Dehazed) for result in results] == [True, True, False, True]
-    assert isinstance(results[2], torch.OutOfMemoryError)
+    worker.process(items)
+    assert [item.error is None for item in items] == [True, True, False, True]
+    assert "does not fit in memory" in str(items[2].error)
 
 
 def test_a_sample_that_overflows_leaves_the_rest_of_its_batch_as_it_is(
     random_model: Path,
 ) -> None:
-    worker = DiffusionWork(
-        model=str(random_model), device="cpu", dtype="bfloat16", batch_size=4
-    ).start()
-    photos = several(3)
-    before = worker.process([photos[0], photos[2]])
+    model = ModelChoice(str(random_model), device="cpu", dtype="bfloat16")
+    worker = DiffusionWork(QUICK, model, batch_size=4).start()
+    before = [several(3)[index] for index in (0, 2)]
+    worker.process(before)
     encode = worker._pipe.encode
+    items = several(3)
+    large = items[1].decoded().pixels
 
     def overflows(pixels: FloatArray) -> torch.Tensor:
         latents = encode(pixels)
-        lacks_range = pixels is photos[1].pixels and worker._pipe.unet.dtype == torch.bfloat16
+        lacks_range = pixels is large and worker._pipe.unet.dtype == torch.bfloat16
         return latents.fill_(torch.inf) if lacks_range else latents
 
     worker._pipe.encode = overflows
-    first, second, third = worker.process(photos)
-    assert isinstance(second, Dehazed)
-    assert second.notes == ("done in float32: its values overflowed in half precision",)
-    for ours, own in ((first, before[0]), (third, before[1])):
-        assert isinstance(ours, Dehazed)
-        assert isinstance(own, Dehazed)
+    worker.process(items)
+    assert items[1].notes == ("done in float32: its values overflowed in half precision",)
+    for ours, own in ((items[0], before[0]), (items[2], before[1])):
         assert ours.notes == ()
         np.testing.assert_allclose(ours.result.image, own.result.image, atol=0.05)
 
 
 def test_a_batch_is_of_one_photo_on_the_cpu_unless_more_are_asked_for(random_model: Path) -> None:
-    work = DiffusionWork(model=str(random_model), device="cpu")
+    work = DiffusionWork(model=ModelChoice(str(random_model), device="cpu"))
     assert work.start().batch_size == 1
     assert replace(work, batch_size=3).start().batch_size == 3
     assert work.photos_at_once(accelerated=True) > 1
@@ -262,5 +300,6 @@ def test_a_batch_is_of_one_photo_on_the_cpu_unless_more_are_asked_for(random_mod
 
 def test_a_classical_method_is_the_one_of_that_name() -> None:
     pixels = np.random.default_rng(0).uniform(0.4, 0.9, (30, 40, 3)).astype(np.float32)
-    (result,) = ClassicalWork("dcp").start().process([Photo(pixels)])
-    np.testing.assert_array_equal(result, PRIORS.get("dcp").run(pixels))
+    item = opened(pixels)
+    ClassicalWork("dcp").start().process([item])
+    np.testing.assert_array_equal(item.result, PRIORS.get("dcp").run(pixels))

@@ -37,7 +37,7 @@ def entries(output: Path) -> list[dict[str, Any]]:
 
 
 def test_a_prior_gives_a_report_without_maps(photos: Path, tmp_path: Path) -> None:
-    done = call(photos, "-o", tmp_path / "out", "--engine", "dcp", "--report")
+    done = call(photos, "-o", tmp_path / "out", "--method", "dcp", "--report")
     assert done.exit_code == 1
     assert "report.html" in done.stderr
     found = {entry["name"]: entry for entry in entries(tmp_path / "out")}
@@ -55,7 +55,7 @@ def test_the_model_gives_maps_and_density(photos: Path, tmp_path: Path, random_m
 
 
 def test_a_report_asked_for_later_does_no_photo_again(photos: Path, tmp_path: Path) -> None:
-    arguments = (photos, "-o", tmp_path / "out", "--engine", "dcp")
+    arguments = (photos, "-o", tmp_path / "out", "--method", "dcp")
     call(*arguments)
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.*g")}
     call(*arguments, "--report")
@@ -66,7 +66,7 @@ def test_a_report_asked_for_later_does_no_photo_again(photos: Path, tmp_path: Pa
 def test_a_page_of_ones_own_is_not_replaced(photos: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "report.html").write_text("mine")
-    done = call(photos, "-o", tmp_path / "out", "--engine", "dcp", "--report")
+    done = call(photos, "-o", tmp_path / "out", "--method", "dcp", "--report")
     assert done.exit_code == 2
     assert "report.html: exists and is not a report of dehaze" in done.stderr
     assert (tmp_path / "out" / "report.html").read_text() == "mine"

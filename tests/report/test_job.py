@@ -20,6 +20,9 @@ class FakeWork:
     def start(self) -> FakeWorker:
         return FakeWorker()
 
+    def on_cpu(self) -> FakeWork:
+        return self
+
     def photos_at_once(self, *, accelerated: bool) -> int:
         return 1
 
@@ -27,12 +30,12 @@ class FakeWork:
 def do(inputs: Path, output: Path, work: Any) -> batch.Summary:
     plan = batch.plan([inputs], output)
     with batch.Job(output, settings={"a": 1}) as job:
-        return job.run(plan, LocalExecutor(work.start()), lambda outcome: None)
+        return job.run(plan, LocalExecutor(work.start()), lambda item: None)
 
 
 def run(inputs: Path, output: Path) -> Report:
     summary = do(inputs, output, CardingWork(FakeWork(), output.absolute()))
-    return report_of_job(output, summary.outcomes, {"strength": 1.0, "prompt": None})
+    return report_of_job(output, summary.items, {"strength": 1.0, "prompt": None})
 
 
 def photos(folder: Path) -> Path:

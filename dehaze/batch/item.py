@@ -1,0 +1,269 @@
+"""One photo on its way through a job: the one object that every step takes and hands on.
+
+A photo is opened (read, hashed, decoded), worked on (the network, alone or with others), and saved
+(encoded, written). An executor may overlap these steps, or send the photo elsewhere for them. A
+step that fails says so in the item; nothing here raises for a photo's sake.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from dehaze.batch.effect import Array, Effect, measure
+from dehaze.photos import MAX_MEGAPIXELS, Photo, PhotoError, open_photo, write_photo
+
+Status = Literal["planned", "done", "kept", "failed"]
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(eq=False)
+class Item:
+    """One photo, where its result goes, and what has become of it so far.
+
+    Attributes:
+        source: the photo, by the path that it was named by; or a folder that cannot be listed.
+        folder: the output folder; nothing is written outside of it.
+        name: path of the result below the output folder.
+        max_megapixels: a larger photo fails.
+        status: "planned", then "done" now, "kept" from an earlier run, or "failed".
+        error: why it failed, or None.
+        size: of the photo's file when its turn came, bytes.
+        mtime_ns: when that file was last changed, nanoseconds since the epoch.
+        sha256: of that file's content, None where it could not be read.
+        megapixels: of the photo, 0 until it is opened.
+        photo: its pixels, from opening to saving.
+        result: what the worker made of it, from the network to saving.
+        files: SHA-256 of each file written, by its path below the output folder.
+        seconds: wall time of its steps, without the time it waited between them; what a batch took
+            is shared evenly.
+        evaluations: of the network.
+        residual: the worst residual of its inversion, NaN where there is none.
+        effect: how its result differs from it, and what of that should be looked at.
+        notes: what could not come back as it was, or went another way than asked for.
+    """
+
+    source: Path
+    folder: Path
+    name: Path
+    max_megapixels: float = MAX_MEGAPIXELS
+    status: Status = "planned"
+    error: PhotoError | None = None
+    size: int | None = None
+    mtime_ns: int | None = None
+    sha256: str | None = None
+    megapixels: float = 0.0
+    photo: Photo | None = None
+    result: Any = None
+    files: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    evaluations: int = 0
+    residual: float = math.nan
+    effect: Effect = field(default_factory=Effect)
+    notes: tuple[str, ...] = ()
+
+    @property
+    def output(self) -> Path:
+        """Where the result goes."""
+        return self.folder / self.name
+
+    def decoded(self) -> Photo:
+        """The photo of an opened item."""
+        if self.photo is None:
+            raise ValueError(f"{self.source} is not open")
+        return self.photo
+
+    def fail(self, error: Exception) -> None:
+        """An error ends its way."""
+        logger.debug("%s failed", self.source, exc_info=error)
+        self.status, self.error = "failed", named(self.source, error)
+        self.photo = self.result = None
+
+    def sendable(self) -> Item:
+        """A copy for another process, where the working folder may be another one."""
+        return replace(
+            self,
+            source=Path(os.path.abspath(self.source)),
+            folder=Path(os.path.abspath(self.folder)),
+        )
+
+    def take(self, sent: Item) -> None:
+        """Take over what another process made of the copy that it was sent."""
+        vars(self).update(vars(sent) | {"source": self.source, "folder": self.folder})
+        if self.error is not None:
+            # Said with the name that the photo was given by, not with its absolute one.
+            self.error = PhotoError(self.source, self.error.cause, self.error.cure)
+
+
+class Worker(Protocol):
+    """Makes results of photos, and writes them."""
+
+    @property
+    def batch_size(self) -> int:
+        """How many photos of one kind ``process`` is best given at a time."""
+
+    def kind(self, photo: Photo) -> Any:
+        """What photos must share to be processed together, hashable."""
+
+    def process(self, items: Sequence[Item]) -> None:
+        """Make the results of opened items of one kind: each has one, or has failed.
+
+        An error that is raised instead fails all of them.
+        """
+
+    def save(self, item: Item) -> Sequence[Path]:
+        """Write an item's result, and any other files beside it: all files written."""
+
+
+class Work(Protocol):
+    """What is to be done to each photo: small, so that it can be sent to another process."""
+
+    def start(self) -> Worker:
+        """A worker, ready: whatever it needs is loaded."""
+
+    def on_cpu(self) -> Work:
+        """The same work, to be started where there may be no accelerator."""
+
+    def photos_at_once(self, *, accelerated: bool) -> int:
+        """The ``batch_size`` of a worker that has an accelerator, or has none."""
+
+
+class Executor(Protocol):
+    """Takes items through their steps, here or elsewhere."""
+
+    def run(self, items: Iterator[Item], report: Callable[[Item], None]) -> None:
+        """Do every item, and report each as it ends, in any order, from the calling thread.
+
+        ``KeyboardInterrupt`` ends the run: what is being written is finished and reported, what
+        has not come so far is dropped.
+        """
+
+
+def open_item(item: Item, admit: Callable[[Item], None] | None = None) -> None:
+    """Read and decode an item's photo.
+
+    Args:
+        item: the item.
+        admit: called once the photo's size is known, before it is decoded; it may wait.
+    """
+    with _step(item):
+        _refuse_escape(item)
+        _refuse_full_disk(item)
+        file = open_photo(item.source, max_megapixels=item.max_megapixels)
+        item.megapixels = file.megapixels
+        if admit is not None:
+            before = time.perf_counter()
+            admit(item)
+            item.seconds -= time.perf_counter() - before
+        item.sha256 = hashlib.sha256(file.data).hexdigest()
+        item.photo = file.decode()
+
+
+def process_items(items: Sequence[Item], worker: Worker) -> None:
+    """Make the results of opened items of one kind."""
+    started = time.perf_counter()
+    try:
+        worker.process(items)
+    except Exception as error:  # noqa: BLE001
+        for item in items:
+            item.fail(error)
+    share = (time.perf_counter() - started) / len(items)
+    for item in items:
+        item.seconds += share
+
+
+def save_item(item: Item, worker: Worker) -> None:
+    """Write an item's result."""
+    with _step(item):
+        item.output.parent.mkdir(parents=True, exist_ok=True)
+        # Once more: a link may have come since the photo was opened.
+        _refuse_escape(item)
+        written = worker.save(item)
+        item.files = {path.relative_to(item.folder).as_posix(): digest(path) for path in written}
+        item.notes = (*item.decoded().notes, *item.notes)
+        item.status = "done"
+    item.photo = item.result = None
+
+
+def write_result(item: Item, pixels: Array, *, strength: float = 1.0) -> None:
+    """Write an item's picture as its photo came, and remark on what it did to it.
+
+    Args:
+        item: opened.
+        pixels: float32 (H, W, 3) in [0, 1].
+        strength: how much of the haze was to go.
+    """
+    photo = item.decoded()
+    write_photo(item.output, pixels, like=photo)
+    item.effect = measure(photo.pixels, pixels, strength)
+
+
+@contextmanager
+def _step(item: Item) -> Iterator[None]:
+    """Time a step of an item, and let an error fail the item alone."""
+    started = time.perf_counter()
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001
+        item.fail(error)
+    finally:
+        item.seconds += time.perf_counter() - started
+
+
+def named(source: Path, error: Exception) -> PhotoError:
+    """Any error as one that names the photo, the cause and the cure."""
+    if isinstance(error, PhotoError):
+        return error
+    if is_out_of_memory(error):
+        return PhotoError(source, "does not fit in memory", "try --device cpu, or a smaller photo")
+    if isinstance(error, OSError):
+        cause = f"cannot be read or written ({error.strerror or error})"
+        return PhotoError(source, cause, "check permissions and the room on the disk")
+    first_line = (str(error).splitlines() or [""])[0]
+    cause = f"cannot be dehazed ({type(error).__name__}: {first_line})"
+    return PhotoError(source, cause, "the other photos are not affected; dehaze doctor may help")
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory, the machine's or the accelerator's, has run out."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def digest(path: Path) -> str:
+    """SHA-256 of a file's content."""
+    content = hashlib.sha256()
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            content.update(block)
+    return content.hexdigest()
+
+
+def _refuse_escape(item: Item) -> None:
+    folder = os.path.realpath(item.folder)
+    parent = os.path.realpath(item.output.parent)
+    if os.path.commonpath([folder, parent]) != folder:
+        raise PhotoError(
+            item.source,
+            "its output would leave the output folder through a link",
+            "remove the link from the output folder, or name another folder with -o",
+        )
+
+
+def _refuse_full_disk(item: Item) -> None:
+    """A full disk is better found before the network runs than after."""
+    if shutil.disk_usage(item.folder).free < item.source.stat().st_size:
+        raise PhotoError(
+            item.source,
+            "its output does not fit on the disk",
+            "make room and run it again to continue",
+        )

@@ -1,0 +1,162 @@
+"""How a folder job is told while it runs and when it ends: as text, or as JSON lines."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dehaze.commands.reporting import Verbosity, note, problem, result, verbosity
+
+if TYPE_CHECKING:
+    from dehaze.batch import Item, Plan, Summary
+
+
+class Text:
+    """For people: a bar on stderr, if that is a terminal, failures above it, sums on stdout."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[None]:
+        """Show how many of the photos have ended, while this lasts."""
+        from tqdm import tqdm
+
+        hidden = True if verbosity() is Verbosity.QUIET else None
+        with tqdm(total=total, unit="photo", file=sys.stderr, disable=hidden, leave=False) as bar:
+            self._bar = bar
+            yield
+
+    def item(self, item: Item) -> None:
+        """A photo has ended."""
+        from dehaze.photos import printable
+
+        self._bar.update()
+        if item.status == "done":
+            for text in (*item.notes, *item.effect.sentences()):
+                note(f"{printable(item.source)}: note: {text}")
+            if verbosity() is Verbosity.VERBOSE:
+                note(f"{printable(item.source)}: {_cost(item)}")
+        if item.error is not None:
+            problem(str(item.error))
+
+    def plan(self, plan: Plan) -> None:
+        """What would be done."""
+        from dehaze.photos import printable
+
+        for photo in plan.photos:
+            result(f"{printable(photo.source)} -> {printable(photo.output)}")
+        counts = plan.counts()
+        parts = [f"{counts.photos} photos of {counts.megabytes:.1f} MB"]
+        if counts.existing:
+            parts.append(f"{counts.existing} with a result there already")
+        if counts.unsupported:
+            parts.append(f"{counts.unsupported} of a kind that cannot be read")
+        if plan.unreadable:
+            parts.append(f"{len(plan.unreadable)} folders that cannot be listed")
+        if plan.passed_over:
+            parts.append(f"{len(plan.passed_over)} files passed over as no photo")
+        if counts.inside_input:
+            parts.append("the output lies inside an input and is not searched")
+        result("; ".join((*parts, "nothing was done")))
+
+    def summary(self, plan: Plan, summary: Summary) -> None:
+        """A plan has been done, as far as it went."""
+        result(_sentence(plan, summary))
+
+
+class JsonLines:
+    """For programs: one JSON object a line on stdout, told apart by "event"."""
+
+    @contextmanager
+    def progress(self, total: int) -> Iterator[None]:
+        """There is none: every photo has a line."""
+        yield
+
+    def item(self, item: Item) -> None:
+        """A photo has ended."""
+        from dehaze.batch.job import finite
+
+        error = item.error
+        self._emit(
+            "photo",
+            source=str(item.source),
+            status=item.status,
+            output=None if error is not None else str(item.output),
+            error=None if error is None else {"cause": error.cause, "cure": error.cure},
+            seconds=round(item.seconds, 3),
+            network_evaluations=item.evaluations,
+            residual=finite(item.residual),
+            change=finite(item.effect.change),
+            brightness=finite(item.effect.brightness),
+            remarks=list(item.effect.remarks),
+            notes=list(item.notes),
+        )
+
+    def plan(self, plan: Plan) -> None:
+        """What would be done."""
+        for photo in plan.photos:
+            self._emit("planned", source=str(photo.source), output=str(photo.output))
+        self._emit("plan", output=str(plan.output), **asdict(plan.counts()))
+
+    def summary(self, plan: Plan, summary: Summary) -> None:
+        """A plan has been done, as far as it went."""
+        self._emit(
+            "summary",
+            output=str(plan.output),
+            **{status: len(summary.having(status)) for status in ("done", "kept", "failed")},
+            remarks=dict(summary.remarks),
+            passed_over=len(plan.passed_over),
+            left=left(plan, summary),
+            seconds=round(summary.seconds, 3),
+            interrupted=summary.interrupted,
+        )
+
+    def _emit(self, event: str, **values: Any) -> None:
+        click.echo(json.dumps({"event": event, **values}))
+
+
+def left(plan: Plan, summary: Summary) -> int:
+    """How many photos of a plan were not reached."""
+    return len(plan.photos) + len(plan.unreadable) - len(summary.items)
+
+
+def _cost(item: Item) -> str:
+    parts = [f"{item.seconds:.2f} s"]
+    if item.evaluations:
+        parts.append(f"{item.evaluations} network evaluations")
+    if not math.isnan(item.residual):
+        parts.append(f"residual {item.residual:.1e}")
+    return ", ".join(parts)
+
+
+def _sentence(plan: Plan, summary: Summary) -> str:
+    from dehaze.photos import printable
+
+    counts = [f"{len(summary.having('done'))} done"]
+    for count, what in (
+        (len(summary.having("kept")), "kept from an earlier run"),
+        (len(summary.having("failed")), "failed"),
+        (len(plan.passed_over), "passed over as no photo"),
+    ):
+        if count:
+            counts.append(f"{count} {what}")
+    parts = [", ".join(counts)]
+    if summary.remarks:
+        looks = (f"{count} {remark}" for remark, count in summary.remarks.items())
+        parts.append(f"look at {', '.join(looks)}")
+    if not math.isnan(summary.seconds_per_photo):
+        parts.append(f"{summary.seconds_per_photo:.2f} s a photo")
+        if verbosity() is Verbosity.VERBOSE and summary.evaluations_per_photo:
+            parts.append(f"{summary.evaluations_per_photo:.0f} network evaluations a photo")
+    parts.append(f"in {printable(plan.output)}")
+    if left(plan, summary):
+        parts.append(f"interrupted with {left(plan, summary)} to go, run it again to continue")
+    return "; ".join(parts)
