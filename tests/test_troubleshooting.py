@@ -13,7 +13,11 @@ PAGE = ROOT / "docs" / "troubleshooting.md"
 SOURCES = [
     *sorted((ROOT / "dehaze/photos").glob("*.py")),
     *sorted((ROOT / "dehaze/batch").glob("*.py")),
-    *(ROOT / "dehaze/commands" / f"{name}.py" for name in ("run", "doctor", "models")),
+    *(
+        ROOT / "dehaze/commands" / f"{name}.py"
+        for name in ("command", "reporting", "run", "doctor", "models")
+    ),
+    ROOT / "dehaze/models/choice.py",
     ROOT / "dehaze/models/hashes.py",
 ]
 # What raises, and the argument that says why.
@@ -21,8 +25,10 @@ ERRORS = {
     "PhotoError": 1,
     "PlanError": 0,
     "JournalError": 0,
-    "WorkError": 0,
+    "ClusterError": 0,
+    "DeviceError": 0,
     "CommandError": 0,
+    "UnexpectedError": 0,
     "UsageError": 0,
     "ManifestError": 0,
 }

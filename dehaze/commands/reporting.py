@@ -15,7 +15,6 @@ import click
 
 from dehaze.errors import DehazeError
 
-ISSUES = "the project's issue tracker"
 INTERRUPTED = 130
 _KEY = "dehaze.verbosity"
 
@@ -118,26 +117,21 @@ def speaking(context: click.Context, level: Verbosity) -> Iterator[None]:
         # A reader that has seen enough, such as head, closes the pipe: click ends quietly.
         if error.errno == errno.EPIPE:
             raise
-        place = "" if error.filename is None else f"{error.filename}: "
         raise CommandError(
-            f"{place}{error.strerror or error}; check the name, its permissions and the room on "
-            "the disk"
+            f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error}); "
+            "check the name, its permissions and the room on the disk"
         ) from error
     except Exception as error:
         if level is Verbosity.VERBOSE:
             raise
-        raise UnexpectedError(_unexpected(error)) from error
+        first_line = (str(error).strip().splitlines() or [""])[0]
+        raise UnexpectedError(
+            f"unexpected {type(error).__name__} ({first_line}); run it again with -v and report "
+            "what it prints: this is a fault of dehaze"
+        ) from error
     finally:
         logger.removeHandler(log)
         logger.setLevel(before)
-
-
-def _unexpected(error: Exception) -> str:
-    first_line = (str(error).strip().splitlines() or [""])[0]
-    return (
-        f"unexpected {type(error).__name__}: {first_line}; run it again with -v and report what it "
-        f"prints to {ISSUES}"
-    )
 
 
 def quiet_photo_libraries() -> None:
