@@ -68,14 +68,6 @@ class DiffusionWork:
         """See ``dehaze.batch.Work``."""
         return replace(self, model=replace(self.model, device="cpu"))
 
-    def fingerprint(self) -> str:
-        """A hash of the model's files.
-
-        Raises:
-            ModelError: there is no such model.
-        """
-        return self.model.fingerprint()
-
 
 class DiffusionWorker:
     """Dehazes by a loaded pipeline; see ``dehaze.batch.Worker``."""

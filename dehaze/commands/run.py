@@ -327,7 +327,7 @@ def _by_model(
         "model": model.model,
         "revision": model.revision,
         "dtype": model.dtype,
-        "weights": work.fingerprint(),
+        "weights": model.fingerprint(),
         "save": list(beside),
     }
     return _Task(work, settings, gpu=model.device in ("auto", "cuda"))

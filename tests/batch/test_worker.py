@@ -16,8 +16,8 @@ import torch
 from dehaze.batch import Item
 from dehaze.batch import worker as module
 from dehaze.batch.worker import ClassicalWork, DiffusionWork, DiffusionWorker
-from dehaze.models.choice import ModelChoice
 from dehaze.models import ModelError
+from dehaze.models.choice import ModelChoice
 from dehaze.network import NonFiniteError
 from dehaze.photos import FloatArray, Photo
 from dehaze.pipelines.dehaze import DehazePipeline
@@ -163,14 +163,16 @@ def test_networks_come_back_as_they_were_from_single_precision(random_model: Pat
 def test_a_model_is_loaded_at_the_revision_that_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[tuple[str, str | None]] = []
 
-    def download(model: str, *, revision: str | None, allow_patterns: list[str]) -> str:
+    def download(
+        model: str, *, revision: str | None, allow_patterns: list[str], **others: Any
+    ) -> str:
         asked.append((model, revision))
         assert all("bin" not in pattern and ".py" not in pattern for pattern in allow_patterns)
         raise OSError("offline")
 
     monkeypatch.setattr("dehaze.models.source.snapshot_download", download)
     work = DiffusionWork(model=ModelChoice("someone/model", "0123abc", device="cpu"))
-    for start in (work.start, work.fingerprint):
+    for start in (work.start, work.model.fingerprint):
         with pytest.raises(ModelError, match="someone/model"):
             start()
     assert asked == [("someone/model", "0123abc")] * 2
@@ -178,7 +180,9 @@ def test_a_model_is_loaded_at_the_revision_that_is_given(monkeypatch: pytest.Mon
 
 def test_work_and_items_can_be_sent_to_another_process(random_model: Path, tmp_path: Path) -> None:
     model = ModelChoice(str(random_model))
-    work = DiffusionWork({"recovery": "affine", **QUICK}, model, beside={"trace": ".json"})
+    work = DiffusionWork(
+        {"recovery": "affine", "num_inference_steps": 2}, model, beside={"trace": ".json"}
+    )
     worker = pickle.loads(pickle.dumps(work)).start()
     item = opened(np.random.default_rng(0).random((20, 30, 3), np.float32), tmp_path)
     worker.process([item])
