@@ -11,6 +11,10 @@ from pathlib import Path
 # other. Processes that the tests start inherit it.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+from foreign_torchvision import import_torchvision
+
+import_torchvision()
+
 import numpy as np
 import pytest
 import torch
