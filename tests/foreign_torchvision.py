@@ -1,7 +1,7 @@
 """Imports a torchvision that was built for another torch, for the tests of pyiqa.
 
 A package index may hold a torchvision for CUDA only, beside a torch for the CPU. Then its operators
-are not registered, its import fails, and with it that of transformers and diffusers. None of pyiqa's
+are not registered, and importing it fails, and transformers and diffusers with it. None of pyiqa's
 metrics that are written in Python needs these operators.
 """
 
