@@ -1,10 +1,11 @@
-"""A photo in memory, and the error of one that cannot be read or written."""
+"""A photo in memory, what its file has besides the pixels, and the errors of both."""
 
 from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +13,10 @@ import numpy.typing as npt
 from dehaze.errors import DehazeError
 
 FloatArray = npt.NDArray[np.float32]
+# uint8 or uint16, (H, W, 1 to 4): grey or RGB, then alpha.
+Samples = npt.NDArray[Any]
+
+COPY_AGAIN = "copy it again from where it came"
 
 
 class PhotoError(DehazeError, ValueError):
@@ -27,35 +32,85 @@ class PhotoError(DehazeError, ValueError):
         return type(self), (self.path, self.cause, self.cure)
 
 
+class UnreadableError(Exception):
+    """Why bytes are no photo that can be read, and the cure: a ``PhotoError`` without the path."""
+
+    def __init__(self, cause: str, cure: str = COPY_AGAIN) -> None:
+        self.cause = cause
+        self.cure = cure
+        super().__init__(f"{cause}; {cure}")
+
+
+class Container(Protocol):
+    """What a file has besides its pixels, and how it lies around them.
+
+    Each format has its own. One that is made without arguments has no metadata.
+    """
+
+    def encode(self, samples: Samples) -> bytes:
+        """A whole file with these samples, (H, W, 1 to 4) uint8 or uint16, upright."""
+
+
+class Source(Protocol):
+    """A file of one format, its header read and its samples not decoded yet."""
+
+    @property
+    def width(self) -> int:
+        """In pixels, as stored."""
+
+    @property
+    def height(self) -> int:
+        """In pixels, as stored."""
+
+    @property
+    def orientation(self) -> int:
+        """1 to 8, as EXIF numbers them."""
+
+    @property
+    def premultiplied(self) -> bool:
+        """Whether colours are stored times alpha."""
+
+    def decode(self) -> Decoded:
+        """Decode the samples.
+
+        Raises:
+            UnreadableError: of a kind that cannot be read.
+            Exception: whatever the decoder raises for damaged data.
+        """
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """The samples of a file as it stores them.
+
+    Attributes:
+        samples: (H, W, 1 to 4), uint8 or uint16, not turned upright.
+        container: all else that the file has.
+        notes: one sentence for each thing that cannot come back as it was.
+    """
+
+    samples: Samples
+    container: Container
+    notes: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Encoding:
-    """How a photo lay in its file, as far as the same can be written again.
+    """How a photo lay in its file.
 
     Attributes:
         format: "JPEG", "PNG", "TIFF", "WEBP" or "BMP".
         bits: bits a channel, 8 or 16, from the file's own header.
         grey: one channel of colour instead of three.
-        exif: EXIF bytes ("Exif" prefix and TIFF structure) with the orientation reset, or None.
-        icc_profile: colour profile bytes, or None.
-        xmp: XMP packet bytes, or None.
-        dots_per_inch: horizontal and vertical, or None.
-        quantisation: JPEG quantisation tables by index, 64 values each, or None.
-        subsampling: JPEG chroma subsampling: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
-        progressive: JPEG in several scans.
-        lossless: WebP without loss.
+        premultiplied: colours are stored times alpha.
+        container: the metadata and settings of the file that the photo came from, or None.
     """
 
     format: str = "PNG"
     bits: int = 8
     grey: bool = False
-    exif: bytes | None = None
-    icc_profile: bytes | None = None
-    xmp: bytes | None = None
-    dots_per_inch: tuple[float, float] | None = None
-    quantisation: dict[int, list[int]] | None = None
-    subsampling: int = 0
-    progressive: bool = False
-    lossless: bool = True
+    premultiplied: bool = False
+    container: Container | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +120,7 @@ class Photo:
     Attributes:
         pixels: (H, W, 3) float32 RGB in [0, 1], as encoded in the file (sRGB unless the profile
             says otherwise). A grey photo has three equal channels.
-        alpha: (H, W) float32 opacity in [0, 1], or None.
+        alpha: (H, W) float32 opacity in [0, 1], or None. Pixels are never multiplied by it.
         encoding: what is needed to write the photo as it came.
         notes: one sentence for each thing that cannot come back as it was.
     """

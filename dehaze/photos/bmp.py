@@ -1,0 +1,121 @@
+"""BMP: the source's print density and colour profile around newly coded pixels."""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from dehaze.photos.photo import Decoded, Samples, UnreadableError
+from dehaze.photos.pillow import opened, samples_of
+
+_FILE_HEADER = 14
+# Lengths of the headers, by which they are told apart.
+_V3, _V4, _V5 = 40, 108, 124
+_NO_DENSITY = bytes(8)
+_EMBEDDED, _SRGB = b"DEBM", b"BGRs"
+_MASKS = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+_BIT_FIELDS = 3
+
+
+@dataclass(frozen=True)
+class BmpContainer:
+    """What a BMP has besides its pixels.
+
+    Attributes:
+        density: pixels a metre, across and down, as the header's eight bytes.
+        colours: the header's part about colours (56 to 108 or 124), or empty.
+        profile: the embedded colour profile, or empty.
+    """
+
+    density: bytes = _NO_DENSITY
+    colours: bytes = b""
+    profile: bytes = b""
+    orientation: int = 1
+
+    def encode(self, samples: Samples) -> bytes:
+        """A BMP of 8-bit samples: grey, RGB or RGBA."""
+        height, width, channels = samples.shape
+        # BMP knows no grey with alpha: it is written in colour.
+        if channels == 2:
+            samples = samples[..., [0, 0, 0, 1]]
+            channels = 4
+        coloured = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(channels, [0])
+        rows = samples[::-1, :, coloured].reshape(height, -1)
+        pixels = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).tobytes()
+        palette = b"".join(bytes([level] * 3 + [0]) for level in range(256 * (channels == 1)))
+        length = _V5 if self.profile else _V4 if self.colours or channels == 4 else _V3
+        begin = _FILE_HEADER + length + len(palette)
+        header = struct.pack(
+            "<IiiHHII8sII",
+            length,
+            width,
+            height,
+            1,
+            8 * channels,
+            _BIT_FIELDS if channels == 4 else 0,
+            len(pixels),
+            self.density,
+            256 if channels == 1 else 0,
+            0,
+        )
+        if length > _V3:
+            colours = (self.colours or _SRGB).ljust(_V5 - 56, b"\0")
+            if self.profile:
+                place = struct.pack("<II", length + len(palette) + len(pixels), len(self.profile))
+                colours = colours[:56] + place + colours[64:]
+            header += (_MASKS if channels == 4 else bytes(16)) + colours
+        body = header[:length] + palette + pixels + self.profile
+        return struct.pack("<2sIII", b"BM", _FILE_HEADER + len(body), 0, begin) + body
+
+
+@dataclass(frozen=True)
+class BmpSource:
+    """A BMP file, its header read."""
+
+    width: int
+    height: int
+    data: bytes = field(repr=False)
+    container: BmpContainer
+    notes: tuple[str, ...] = ()
+    orientation = 1
+    premultiplied = False
+
+    def decode(self) -> Decoded:
+        """The samples; see ``Source``."""
+        with opened(self.data, "BMP") as image:
+            image.load()
+            return Decoded(samples_of(image), self.container, self.notes)
+
+
+def open_bmp(data: bytes) -> BmpSource:
+    """Read the header of a BMP.
+
+    Raises:
+        UnreadableError: of a kind that cannot be read.
+        Exception: whatever the decoder raises for damaged data.
+    """
+    try:
+        with opened(data, "BMP") as image:
+            width, height = image.size
+    except OSError as error:
+        if "nsupported" not in str(error):
+            raise
+        raise UnreadableError(
+            f"is a BMP of a kind that is not supported ({error})",
+            "save it as a BMP of 24 bits, or as PNG",
+        ) from error
+    length = int.from_bytes(data[14:18], "little")
+    header = data[14 : 14 + length]
+    density = header[24:32] if length >= _V3 else _NO_DENSITY
+    colours = header[56:] if length in (_V4, _V5) else b""
+    profile = b""
+    notes = []
+    if length == _V5 and colours[:4] == _EMBEDDED:
+        place, size = struct.unpack("<II", header[112:120])
+        profile = data[14 + place : 14 + place + size]
+    elif length == _V5 and colours[:4] == _EMBEDDED[::-1]:
+        notes.append("its colour profile is left out")
+    container = BmpContainer(density.ljust(8, b"\0"), colours, profile)
+    return BmpSource(width, height, data, container, tuple(notes))

@@ -1,0 +1,285 @@
+"""JPEG: the segments of the source around newly coded pixels (ITU-T T.81, JFIF, EXIF)."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from PIL import JpegImagePlugin
+
+from dehaze.photos.exif import orientation_of, upright_exif
+from dehaze.photos.photo import Decoded, Samples, UnreadableError
+from dehaze.photos.pillow import cmyk_to_srgb, opened, samples_of, saved
+from dehaze.photos.xmp import promises_of, upright_xmp, xmp_orientation
+
+_CONVERT = "convert it to an ordinary JPEG, PNG or TIFF first"
+_START, _END, _SCAN, _COMMENT, _APP0, _APP14 = 0xD8, 0xD9, 0xDA, 0xFE, 0xE0, 0xEE
+# Frame headers: all of C0 to CF but the tables C4 (Huffman) and CC (arithmetic), and C8 (reserved).
+_FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}
+_KINDS = {
+    **dict.fromkeys((0xC3, 0xCB), "lossless"),
+    **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"),
+    0xF7: "JPEG-LS",
+}
+# Coded data end at a marker that is neither a stuffed zero nor a restart.
+_MARKER_IN_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
+
+_EXIF = b"Exif\0\0"
+_XMP = b"http://ns.adobe.com/xap/1.0/\0"
+_ICC = b"ICC_PROFILE\0"
+_JFIF = b"JFIF\0"
+# An HDR gain map's own header (ISO 21496-1), and a table of the pictures behind the first (CIPA).
+_GAIN_MAP, _PICTURES = b"urn:iso:std:iso:ts:21496:-1\0", b"MPF\0"
+
+Segment = tuple[int, bytes]
+
+
+@dataclass(frozen=True)
+class JpegContainer:
+    """What a JPEG has besides its pixels.
+
+    Attributes:
+        segments: marker and content of each application segment and comment that is kept.
+        orientation: that the pixels were stored in.
+        quantisation: tables by index, 64 values each, or None.
+        subsampling: of the chroma: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
+        progressive: in several scans.
+    """
+
+    segments: tuple[Segment, ...] = ()
+    orientation: int = 1
+    quantisation: dict[int, list[int]] | None = None
+    subsampling: int = 0
+    progressive: bool = False
+
+    def encode(self, samples: Samples) -> bytes:
+        """A JPEG of 8-bit grey or RGB samples."""
+        quality = {"quality": 95} if self.quantisation is None else {"qtables": self.quantisation}
+        coded = saved(
+            samples,
+            "JPEG",
+            subsampling=self.subsampling,
+            progressive=self.progressive,
+            **quality,
+        )
+        if not self.segments:
+            return coded
+        height, width = samples.shape[:2]
+        kept = _upright(self.segments, width, height, self.orientation)
+        bare = [piece for marker, piece in _pieces(coded)[0] if marker != _APP0]
+        return b"".join([b"\xff\xd8", *(_written(marker, body) for marker, body in kept), *bare])
+
+
+@dataclass(frozen=True)
+class JpegSource:
+    """A JPEG file, its segments read."""
+
+    width: int
+    height: int
+    orientation: int
+    segments: tuple[Segment, ...]
+    bare: bytes = field(repr=False)
+    notes: tuple[str, ...] = ()
+    premultiplied = False
+
+    def decode(self) -> Decoded:
+        """The samples; see ``Source``."""
+        notes = list(self.notes)
+        segments = self.segments
+        with opened(self.bare, "JPEG") as image:
+            # Pillow knows this of JPEGs alone, and its types do not say so.
+            subsampling = JpegImagePlugin.get_sampling(image)
+            tables = getattr(image, "quantization", None)
+            image.load()
+            if image.mode == "CMYK":
+                notes.append("converted from CMYK to sRGB")
+                samples = cmyk_to_srgb(image, _profile(segments))
+                segments = tuple(each for each in segments if not each[1].startswith(_ICC))
+            else:
+                samples = samples_of(image)
+            container = JpegContainer(
+                segments,
+                self.orientation,
+                tables if tables and _usable(tables) else None,
+                # Pillow cannot name (-1) or write rarer subsamplings: full chroma loses nothing.
+                max(subsampling, 0),
+                bool(image.info.get("progressive")),
+            )
+        return Decoded(samples, container, tuple(notes))
+
+
+def open_jpeg(data: bytes) -> JpegSource:
+    """Read the segments of a JPEG.
+
+    Raises:
+        UnreadableError: of a kind that cannot be read, or cut short.
+    """
+    pieces, end = _pieces(data)
+    frame = next((body for marker, body in pieces if marker in _FRAMES), None)
+    if frame is None or len(frame) < 10:
+        raise UnreadableError("is cut short")
+    kind, bits, channels = frame[1], frame[4], frame[9]
+    if kind in _KINDS:
+        raise UnreadableError(
+            f"is a JPEG of the {_KINDS[kind]} kind, which is not supported", _CONVERT
+        )
+    if bits != 8:
+        raise UnreadableError(f"is a JPEG of {bits} bits, where only 8 are supported", _CONVERT)
+    if channels not in (1, 3, 4):
+        raise UnreadableError(f"is a JPEG of {channels} channels, which is not supported", _CONVERT)
+
+    carried = [
+        (marker, piece[4:])
+        for marker, piece in pieces
+        if marker == _COMMENT or _APP0 <= marker <= 0xEF
+    ]
+    kept, notes = _kept(carried, data[end:])
+    needed = [
+        piece
+        for marker, piece in pieces
+        if not (marker == _COMMENT or _APP0 <= marker <= 0xEF)
+        or piece[4:].startswith((_JFIF, b"Adobe"))
+    ]
+    exif, xmp = _joined_exif(kept), _xmp(kept)
+    orientation = orientation_of(exif) if exif is not None else None
+    if orientation is None and xmp is not None:
+        orientation = xmp_orientation(xmp)
+    return JpegSource(
+        width=int.from_bytes(frame[7:9], "big"),
+        height=int.from_bytes(frame[5:7], "big"),
+        orientation=orientation or 1,
+        segments=tuple(kept),
+        bare=b"".join([b"\xff\xd8", *needed]),
+        notes=tuple(notes),
+    )
+
+
+def _pieces(data: bytes) -> tuple[list[Segment], int]:
+    """All pieces between the start and the end of the picture, each whole, and where it ends.
+
+    A piece is a marker segment with its marker and length; that of a scan has its coded data too.
+    """
+    pieces: list[Segment] = []
+    place = 2
+    while True:
+        place = data.find(b"\xff", place)
+        while 0 <= place < len(data) - 1 and data[place + 1] == 0xFF:
+            place += 1
+        marker = data[place + 1] if 0 <= place < len(data) - 1 else None
+        if marker == _END:
+            pieces.append((_END, data[place : place + 2]))
+            return pieces, place + 2
+        if marker is None or place + 4 > len(data):
+            # The end marker may be missing; whether data are as well, the decoder knows.
+            return pieces, len(data)
+        if marker in (0x00, 0x01, _START) or 0xD0 <= marker <= 0xD7:
+            place += 2
+            continue
+        end = place + 2 + int.from_bytes(data[place + 2 : place + 4], "big")
+        if marker == _SCAN:
+            found = _MARKER_IN_SCAN.search(data, end)
+            end = found.start() if found else len(data)
+        pieces.append((marker, data[place:end]))
+        place = end
+
+
+def _kept(segments: Sequence[Segment], behind: bytes) -> tuple[list[Segment], list[str]]:
+    """The segments that stay true beside new pixels, and notes about the others."""
+    kept: list[Segment] = []
+    lost: dict[str, None] = {}
+    pictures = False
+    for marker, body in segments:
+        if body.startswith(_GAIN_MAP):
+            lost["its HDR gain map is left out: the result is an ordinary photo"] = None
+        elif marker == 0xE2 and body.startswith(_PICTURES):
+            pictures = True
+        elif marker == 0xEB and b"c2pa" in body:
+            lost["its content credentials (C2PA) are left out: they vouch for other pixels"] = None
+        elif marker == 0xEB:
+            lost["its HDR layer (APP11) is left out"] = None
+        elif marker == _APP14 and body.startswith(b"Adobe"):
+            # How the source coded its colours.
+            continue
+        elif marker == _APP0 and body.startswith(b"JFXX\0"):
+            # A thumbnail.
+            continue
+        else:
+            kept.append((marker, body))
+    xmp = _xmp(kept)
+    promises = promises_of(xmp) if xmp is not None else frozenset()
+    behind = behind.strip(b"\0")
+    if any("gain-map" in each or "GainMap" in each for each in promises):
+        lost["its HDR gain map is left out: the result is an ordinary photo"] = None
+    film = re.search(rb"ftyp(isom|iso\d|mp4|qt  |avc1|MSNV|hvc1)|MotionPhoto_Data", behind)
+    if film or any("/camera/" in each for each in promises):
+        lost["its film (motion photo) is left out"] = None
+    elif not lost and (pictures or behind.startswith(b"\xff\xd8\xff")):
+        lost["the further pictures behind it are left out"] = None
+    elif not lost and behind:
+        lost[f"{len(behind)} bytes behind its end are left out"] = None
+    return kept, list(lost)
+
+
+def _upright(
+    segments: Sequence[Segment], width: int, height: int, orientation: int
+) -> list[Segment]:
+    """The segments of a photo of this size, turned upright."""
+    blocks = [body[len(_EXIF) :] for marker, body in segments if _is_exif(marker, body)]
+    # A block longer than a segment goes on in the next.
+    patched = upright_exif(b"".join(blocks), width=width, height=height, orientation=orientation)
+    result: list[Segment] = []
+    place = 0
+    for marker, body in segments:
+        if _is_exif(marker, body):
+            length = len(body) - len(_EXIF)
+            body = _EXIF + patched[place : place + length]
+            place += length
+        elif marker == 0xE1 and body.startswith(_XMP):
+            packet = upright_xmp(body[len(_XMP) :], width=width, height=height)
+            body = _XMP + packet
+        elif marker == _APP0 and body.startswith(_JFIF) and len(body) >= 14:
+            # Without the thumbnail behind the two zeros, and with the densities turned as well.
+            across, down = body[8:10], body[10:12]
+            density = down + across if orientation >= 5 else across + down
+            body = body[:8] + density + b"\0\0"
+        result.append((marker, body))
+    return result
+
+
+def _is_exif(marker: int, body: bytes) -> bool:
+    return marker == 0xE1 and body.startswith(_EXIF)
+
+
+def _joined_exif(segments: Sequence[Segment]) -> bytes | None:
+    blocks = [body[len(_EXIF) :] for marker, body in segments if _is_exif(marker, body)]
+    return b"".join(blocks) if blocks else None
+
+
+def _xmp(segments: Sequence[Segment]) -> bytes | None:
+    for marker, body in segments:
+        if marker == 0xE1 and body.startswith(_XMP):
+            return body[len(_XMP) :]
+    return None
+
+
+def _profile(segments: Sequence[Segment]) -> bytes | None:
+    """The colour profile, whose parts are numbered from 1 in the byte behind the name."""
+    parts = sorted(
+        (body[len(_ICC)], body[len(_ICC) + 2 :])
+        for marker, body in segments
+        if marker == 0xE2 and body.startswith(_ICC) and len(body) > len(_ICC) + 2
+    )
+    return b"".join(body for _, body in parts) or None
+
+
+def _usable(tables: dict[int, list[int]]) -> bool:
+    """Whether a coder can use the quantisation tables: a damaged file may hold others."""
+    return all(
+        len(values) == 64 and all(1 <= value <= 0xFFFF for value in values)
+        for values in tables.values()
+    )
+
+
+def _written(marker: int, body: bytes) -> bytes:
+    return bytes([0xFF, marker]) + (len(body) + 2).to_bytes(2, "big") + body

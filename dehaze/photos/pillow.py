@@ -1,0 +1,90 @@
+"""Pillow, asked for pixels alone: metadata never reach it, so that they cannot trip it."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+from PIL import Image, ImageCms
+
+from dehaze.photos.photo import Samples, UnreadableError
+
+# Of the rows and columns of a 16-bit photo, the share that a second decoder is asked about.
+_EVERY = 5
+
+# Pillow's own limit is one global number; it is lifted while a header is read, and only there.
+_limit = threading.Lock()
+
+
+@contextmanager
+def opened(data: bytes, file_format: str) -> Iterator[Image.Image]:
+    """The image that data of a format hold, its samples not decoded yet."""
+    with _limit:
+        before, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            image = Image.open(io.BytesIO(data), formats=(file_format,))
+        finally:
+            Image.MAX_IMAGE_PIXELS = before
+    with image:
+        yield image
+
+
+def samples_of(image: Image.Image) -> Samples:
+    """An image's samples as (H, W, C): grey or RGB, and alpha where it has any."""
+    modes = {"1": "L", "P": "RGB", "YCbCr": "RGB", "PA": "RGBA"}
+    mode = modes.get(image.mode, image.mode)
+    if mode == "RGB" and "transparency" in image.info:
+        mode = "RGBA"
+    return np.atleast_3d(np.asarray(image if mode == image.mode else image.convert(mode)))
+
+
+def cmyk_to_srgb(image: Image.Image, icc_profile: bytes | None) -> Samples:
+    """A CMYK image as sRGB samples, by its profile if it has one that can be used."""
+    if icc_profile is not None:
+        try:
+            converted = ImageCms.profileToProfile(
+                image,
+                ImageCms.ImageCmsProfile(io.BytesIO(icc_profile)),
+                ImageCms.createProfile("sRGB"),
+                outputMode="RGB",
+            )
+            if converted is not None:
+                return np.asarray(converted)
+        except (ImageCms.PyCMSError, OSError):
+            # A damaged profile: the plain conversion still gives a photo.
+            pass
+    return np.asarray(image.convert("RGB"))
+
+
+def saved(samples: Samples, file_format: str, **options: Any) -> bytes:
+    """A file of 8-bit samples, without metadata."""
+    plane = samples[..., 0] if samples.shape[2] == 1 else samples
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(plane)).save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+def checked_samples(samples: Samples, seen: Samples) -> Samples:
+    """16-bit samples, once Pillow, which sees eight of their bits, agrees about some of them.
+
+    Args:
+        samples: (H, W, C) uint16 by the decoder of all bits.
+        seen: (H, W, c) by Pillow, uint8 or uint16, with as many channels or fewer.
+
+    Raises:
+        UnreadableError: the decoders disagree.
+    """
+    shared = min(samples.shape[2], seen.shape[2])
+    ours, theirs = samples[::_EVERY, ::_EVERY, :shared], seen[::_EVERY, ::_EVERY, :shared]
+    if samples.shape[:2] == seen.shape[:2]:
+        if theirs.dtype == np.uint8:
+            ours = ours >> 8
+        if np.array_equal(ours, theirs):
+            return samples
+    raise UnreadableError(
+        "is decoded in two ways by two decoders", "save it anew, without compression"
+    )

@@ -1,0 +1,344 @@
+"""PNG: the chunks of the source around newly coded pixels (PNG specification, third edition)."""
+
+from __future__ import annotations
+
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import imagecodecs
+import numpy as np
+
+from dehaze.photos.exif import orientation_of, upright_exif
+from dehaze.photos.photo import Decoded, Samples, UnreadableError
+from dehaze.photos.pillow import checked_samples, opened, samples_of
+from dehaze.photos.xmp import upright_xmp, xmp_orientation
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+
+# Chunks that belong to the coded pixels, or that the reader turns into something else.
+_OF_THE_PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"iDOT"}
+_OF_THE_PIXELS |= {b"acTL", b"fcTL", b"fdAT"}
+# Chunks that stay true beside new pixels though their names do not say so (4th letter).
+_KEPT = {b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT"}
+_KEPT |= {b"bKGD", b"tIME", b"sCAL"}
+_LOST = {
+    b"caBX": "its content credentials (C2PA) are left out: they vouch for other pixels",
+    b"gdAT": "its HDR gain map is left out: the result is an ordinary photo",
+    b"gmAP": "its HDR gain map is left out: the result is an ordinary photo",
+}
+_XMP = b"XML:com.adobe.xmp"
+_RAW_EXIF = (b"Raw profile type exif", b"Raw profile type APP1")
+_EXIF = b"Exif\0\0"
+_LONGEST_TEXT = 64 * 2**20
+_LIBDEFLATE_LEVEL = 6
+# Of cICP: transfer functions (ITU-T H.273) that are those of sRGB, or close to it.
+_LIKE_SRGB = {1, 2, 4, 5, 6, 13, 14, 15}
+
+Chunk = tuple[bytes, bytes]
+
+
+@dataclass(frozen=True)
+class PngContainer:
+    """What a PNG has besides its pixels.
+
+    Attributes:
+        before: name and content of each kept chunk that came before the pixels.
+        after: likewise of those that came after.
+        orientation: that the pixels were stored in.
+    """
+
+    before: tuple[Chunk, ...] = ()
+    after: tuple[Chunk, ...] = ()
+    orientation: int = 1
+
+    def encode(self, samples: Samples) -> bytes:
+        """A PNG of 8 or 16-bit samples: grey, grey and alpha, RGB or RGBA."""
+        height, width, channels = samples.shape
+        bits = samples.dtype.itemsize * 8
+        colour_type = {1: 0, 2: 4, 3: 2, 4: 6}[channels]
+        header = struct.pack(">IIBBBBB", width, height, bits, colour_type, 0, 0, 0)
+        chunks = [
+            (b"IHDR", header),
+            *(self._upright(chunk, width, height) for chunk in self.before),
+            (b"IDAT", imagecodecs.deflate_encode(_filtered(samples), _LIBDEFLATE_LEVEL)),
+            *(self._upright(chunk, width, height) for chunk in self.after),
+            (b"IEND", b""),
+        ]
+        return SIGNATURE + b"".join(map(_written, chunks))
+
+    def _upright(self, chunk: Chunk, width: int, height: int) -> Chunk:
+        """A chunk of a photo of this size, turned upright."""
+        name, body = chunk
+        if name == b"eXIf":
+            return name, upright_exif(
+                body, width=width, height=height, orientation=self.orientation
+            )
+        if name == b"pHYs" and self.orientation >= 5 and len(body) == 9:
+            return name, body[4:8] + body[:4] + body[8:]
+        if _is_xmp(chunk):
+            packet = _international_text(body)
+            upright = upright_xmp(packet, width=width, height=height)
+            # Kept as it is, compressed or not, wherever nothing is wrong in it.
+            return chunk if upright == packet else (name, _XMP + b"\0\0\0\0\0" + upright)
+        raw = _raw_exif(chunk)
+        if raw is not None:
+            upright = upright_exif(raw, width=width, height=height, orientation=self.orientation)
+            return chunk if upright == raw else _as_raw_exif(chunk, upright)
+        return chunk
+
+
+@dataclass(frozen=True)
+class PngSource:
+    """A PNG file, its chunks read."""
+
+    width: int
+    height: int
+    bits: int
+    colour_type: int
+    bare: bytes = field(repr=False)
+    container: PngContainer
+    transparency: bytes | None
+    notes: tuple[str, ...] = ()
+    premultiplied = False
+
+    @property
+    def orientation(self) -> int:
+        """1 to 8, as EXIF numbers them."""
+        return self.container.orientation
+
+    def decode(self) -> Decoded:
+        """The samples; see ``Source``."""
+        with opened(self.bare, "PNG") as image:
+            image.load()
+            samples = samples_of(image)
+        if self.bits == 16:
+            # Pillow spreads grey with alpha over four channels.
+            seen = samples[..., [0, 3]] if self.colour_type == 4 else samples
+            samples = checked_samples(np.atleast_3d(imagecodecs.png_decode(self.bare)), seen)
+        if self.transparency is not None and self.colour_type in (0, 2):
+            samples = _with_colour_key(samples, self.transparency, self.bits)
+        container = replace(
+            self.container,
+            before=tuple(self._fitting(chunk, samples.shape[2]) for chunk in self.container.before),
+        )
+        return Decoded(samples, container, self.notes)
+
+    def _fitting(self, chunk: Chunk, channels: int) -> Chunk:
+        """A chunk whose length depends on the kind of colour, for as many channels."""
+        name, body = chunk
+        if name == b"sBIT" and channels == len(body) + 1:
+            return name, body + bytes([self.bits if self.colour_type != 3 else 8])
+        if name == b"bKGD" and self.colour_type == 0 and self.bits < 8 and len(body) == 2:
+            level = int.from_bytes(body, "big") * 255 // (2**self.bits - 1)
+            return name, level.to_bytes(2, "big")
+        return chunk
+
+
+def open_png(data: bytes) -> PngSource:
+    """Read the chunks of a PNG.
+
+    Raises:
+        UnreadableError: of a kind that cannot be read, or cut short.
+    """
+    chunks, wholes, end = _chunks(data)
+    first = chunks[0][0] if chunks else b""
+    if first == b"CgBI":
+        raise UnreadableError(
+            "is a PNG for Apple's devices (CgBI), which is not supported",
+            "convert it first: pngcrush -revert-iphone-optimizations does",
+        )
+    if first != b"IHDR" or len(chunks[0][1]) != 13:
+        raise UnreadableError("is cut short")
+    width, height, bits, colour_type = struct.unpack(">IIBB", chunks[0][1][:10])
+    found = dict(chunks)
+    frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big")
+    if frames > 1:
+        raise UnreadableError(
+            f"is an animation of {frames} frames", "save its frames as photos first"
+        )
+    unknown = [name for name, _ in chunks if name not in _OF_THE_PIXELS and not name[0] & 0x20]
+    if unknown:
+        raise UnreadableError(
+            f"is a PNG with a chunk that is not supported ({unknown[0].decode()})"
+        )
+
+    notes: dict[str, None] = {}
+    before: list[Chunk] = []
+    after: list[Chunk] = []
+    for index, (name, body) in enumerate(chunks):
+        if name in _OF_THE_PIXELS:
+            continue
+        # The specification's own rule: a small fourth letter is safe to copy to other pixels.
+        if name not in _KEPT and not name[3] & 0x20:
+            what = f"its chunk {name.decode()}, which belongs to the old pixels, is left out"
+            notes[_LOST.get(name, what)] = None
+            continue
+        if name == b"bKGD" and colour_type == 3:
+            body = _palette_background(body, found.get(b"PLTE", b""))
+            if not body:
+                continue
+        behind = any(other == b"IDAT" for other, _ in chunks[:index])
+        (after if behind else before).append((name, body))
+    if data[end:].strip(b"\0"):
+        notes[f"{len(data) - end} bytes behind its end are left out"] = None
+    notes.update(dict.fromkeys(_notes_on_colour(found)))
+
+    # The transparency of a palette is its own; a colour key is applied here, at the full depth.
+    needed = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour_type == 3 else set())
+    return PngSource(
+        width,
+        height,
+        bits,
+        colour_type,
+        bare=SIGNATURE
+        + b"".join(
+            whole for (name, _), whole in zip(chunks, wholes, strict=True) if name in needed
+        ),
+        container=PngContainer(tuple(before), tuple(after), _orientation([*before, *after])),
+        transparency=found.get(b"tRNS"),
+        notes=tuple(notes),
+    )
+
+
+def _chunks(data: bytes) -> tuple[list[Chunk], list[bytes], int]:
+    """Name and content of each chunk, each whole with length and checksum, and where they end."""
+    chunks: list[Chunk] = []
+    wholes: list[bytes] = []
+    place = len(SIGNATURE)
+    while place + 8 <= len(data):
+        length = int.from_bytes(data[place : place + 4], "big")
+        name = data[place + 4 : place + 8]
+        if not name.isalpha():
+            break
+        end = place + 12 + length
+        chunks.append((name, data[place + 8 : end - 4]))
+        # With its own checksum, which the decoder compares.
+        wholes.append(data[place:end])
+        place = end
+        if name == b"IEND":
+            break
+    return chunks, wholes, place
+
+
+def _orientation(chunks: Sequence[Chunk]) -> int:
+    """As EXIF states it, in its own chunk or in a text, or else XMP."""
+    raws = [raw for chunk in chunks if (raw := _raw_exif(chunk)) is not None]
+    for exif in [*(body for name, body in chunks if name == b"eXIf"), *raws]:
+        orientation = orientation_of(exif)
+        if orientation is not None:
+            return orientation
+    for chunk in chunks:
+        if _is_xmp(chunk):
+            return xmp_orientation(_international_text(chunk[1])) or 1
+    return 1
+
+
+def _is_xmp(chunk: Chunk) -> bool:
+    return chunk[0] == b"iTXt" and chunk[1].startswith(_XMP + b"\0")
+
+
+def _international_text(body: bytes) -> bytes:
+    """The text of an iTXt chunk, uncompressed; empty if it is damaged."""
+    parts = body.split(b"\0", 1)[-1]
+    compressed, rest = parts[:1] == b"\1", parts[2:].split(b"\0", 2)
+    text = rest[2] if len(rest) == 3 else b""
+    return _inflated(text) if compressed else text
+
+
+def _raw_exif(chunk: Chunk) -> bytes | None:
+    """EXIF as ImageMagick writes it into a text: in hexadecimal, behind its name and length."""
+    name, body = chunk
+    if name not in (b"zTXt", b"tEXt"):
+        return None
+    keyword, _, text = body.partition(b"\0")
+    if keyword not in _RAW_EXIF:
+        return None
+    if name == b"zTXt":
+        text = _inflated(text[1:])
+    try:
+        exif = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
+    except (UnicodeDecodeError, ValueError):
+        return None
+    return exif.removeprefix(_EXIF) if exif.startswith(_EXIF) else None
+
+
+def _as_raw_exif(chunk: Chunk, exif: bytes) -> Chunk:
+    """The text chunk with other EXIF."""
+    name, body = chunk
+    keyword = body.partition(b"\0")[0]
+    digits = (_EXIF + exif).hex()
+    lines = [digits[place : place + 72] for place in range(0, len(digits), 72)]
+    text = "\n".join(["", "exif", f"{len(_EXIF + exif):8}", *lines, ""]).encode()
+    if name == b"zTXt":
+        return name, keyword + b"\0\0" + zlib.compress(text)
+    return name, keyword + b"\0" + text
+
+
+def _inflated(data: bytes) -> bytes:
+    """Deflated metadata; empty if they are damaged, or too large to be a label."""
+    inflater = zlib.decompressobj()
+    try:
+        return inflater.decompress(data, _LONGEST_TEXT)
+    except zlib.error:
+        return b""
+
+
+def _palette_background(body: bytes, palette: bytes) -> bytes:
+    """The background of a palette's index as a colour; empty if it is not in the palette."""
+    colour = palette[3 * body[0] : 3 * body[0] + 3] if body else b""
+    return b"".join(b"\0" + bytes([level]) for level in colour)
+
+
+def _with_colour_key(samples: Samples, key: bytes, bits: int) -> Samples:
+    """Samples with an alpha that is 0 where they have the transparent colour, else opaque."""
+    channels = samples.shape[2]
+    if len(key) != 2 * channels:
+        return samples
+    colour = np.frombuffer(key, ">u2").astype(np.int64) % 2**bits
+    if bits < 8:
+        # As the decoder spreads fewer bits over eight.
+        colour = colour * 255 // (2**bits - 1)
+    opaque = np.iinfo(samples.dtype).max
+    alpha = np.where((samples == colour).all(axis=2), 0, opaque).astype(samples.dtype)
+    return np.dstack([samples, alpha])
+
+
+def _notes_on_colour(found: dict[bytes, bytes]) -> list[str]:
+    """A note where values are far from sRGB's curve, which dehazing takes them to have."""
+    transfer = found.get(b"cICP", b"")[1:2]
+    if transfer:
+        coded = transfer[0] not in _LIKE_SRGB
+        name = {8: "linear", 16: "PQ", 18: "HLG"}.get(transfer[0], f"transfer {transfer[0]}")
+    else:
+        coded = b"gAMA" in found and not {b"sRGB", b"iCCP"} & found.keys()
+        exponent = int.from_bytes(found.get(b"gAMA", b"")[:4], "big") / 1e5
+        coded = coded and not 0.35 <= exponent <= 0.65
+        name = f"gamma {exponent:g}"
+    return [f"its values are stored as {name}, and dehazed as if they were sRGB"] if coded else []
+
+
+def _filtered(samples: Samples) -> bytes:
+    """Rows of samples as PNG's filter 3 leaves them: less the mean of their two neighbours."""
+    height, _, channels = samples.shape
+    rows = np.ascontiguousarray(samples).astype(samples.dtype.newbyteorder(">"), copy=False)
+    rows = rows.reshape(height, -1).view(np.uint8)
+    step = channels * samples.dtype.itemsize
+    filtered = np.empty((height, 1 + rows.shape[1]), np.uint8)
+    filtered[:, 0] = 3
+    above, current = np.zeros_like(rows[0]), np.empty_like(rows[0])
+    left = np.zeros_like(rows[0])
+    for index in range(height):
+        current = rows[index]
+        left[step:] = current[:-step]
+        # The mean of two bytes, rounded down, without a ninth bit.
+        filtered[index, 1:] = current - ((above & left) + ((above ^ left) >> 1))
+        above = current
+    return filtered.tobytes()
+
+
+def _written(chunk: Chunk) -> bytes:
+    name, body = chunk
+    checksum = zlib.crc32(name + body)
+    return struct.pack(">I", len(body)) + name + body + struct.pack(">I", checksum)

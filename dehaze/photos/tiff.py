@@ -1,0 +1,559 @@
+"""TIFF and BigTIFF: new strips among the metadata of the source, which stay where they were.
+
+Maker notes point at places in the file, so the EXIF directory and all that hangs on it keeps its
+place; strips fill the room between, and a new first directory comes last.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import imagecodecs
+import numpy as np
+import tifffile
+from PIL import Image
+
+from dehaze.photos.exif import ORIENTATION, make_upright
+from dehaze.photos.ifd import (
+    EXIF_DIRECTORY,
+    GPS_DIRECTORY,
+    INTEROPERABILITY_DIRECTORY,
+    LONG,
+    LONG8,
+    SHORT,
+    Directory,
+    Entry,
+    Structure,
+    Value,
+    directory_bytes,
+)
+from dehaze.photos.photo import Decoded, Samples, UnreadableError
+from dehaze.photos.pillow import checked_samples, cmyk_to_srgb, opened, samples_of
+from dehaze.photos.xmp import upright_xmp, xmp_orientation
+
+_CURE = "save it as a TIFF or PNG of 8 or 16 bits, grey or RGB"
+_SUBFILE, _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 254, 256, 257, 258, 259, 262
+_STRIP_OFFSETS, _CHANNELS, _ROWS_PER_STRIP, _STRIP_LENGTHS = 273, 277, 278, 279
+_PLANAR, _TRANSFER, _PREDICTOR, _COLOUR_MAP = 284, 301, 317, 320
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_LENGTHS = 322, 323, 324, 325
+_SUB_DIRECTORIES, _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 330, 332, 338, 339
+_XMP, _PROFILE, _LAYERS, _DNG = 700, 34675, 37724, 50706
+# Tags that say how the pixels lie in the file, not what they show: the writer makes its own.
+_LAYOUT = frozenset(
+    {*range(254, 267), 273, *range(277, 282), 284, *range(288, 294), 317, *range(320, 348)}
+    | {*range(512, 522), *range(529, 533)}
+)
+# Tags that lead to a directory of metadata.
+_LEADING = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY, 400)
+_DIRECTORY_KINDS = (13, 18)
+
+_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
+_PHOTOMETRICS = {4: "a transparency mask", 8: "Lab", 9: "Lab", 10: "Lab", 32803: "a sensor's"}
+_PHOTOMETRICS |= {32844: "LogL", 32845: "LogLuv", 34892: "a sensor's"}
+_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+_NONE, _LZW, _OLD_JPEG, _JPEG, _DEFLATE = 1, 5, 6, 7, 8
+_FAX = (2, 3, 4)
+_READABLE = {_NONE, *_FAX, _LZW, _OLD_JPEG, _JPEG, _DEFLATE, 32946, 32773, 34925, 50000}
+_CODECS = {9: "JBIG", 10: "JBIG", 34661: "JBIG", 32766: "NeXT", 32809: "ThunderScan"}
+_CODECS |= {34676: "SGI Log", 34677: "SGI Log", 34712: "JPEG 2000", 33003: "JPEG 2000"}
+_CODECS |= {33004: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC", 34892: "lossy DNG"}
+_CODECS |= {34933: "PNG", 34934: "JPEG XR", 22610: "JPEG XR", 50001: "WebP", 50002: "JPEG XL"}
+_CODECS |= {52546: "JPEG XL", 34924: "EER", 65000: "EER", 65001: "EER", 34713: "Nikon NEF"}
+_CODECS |= {32767: "Sony ARW", 32769: "packed raw", 32770: "Samsung SRW", 32867: "Kodak"}
+_CODECS |= {262: "Kodak", 65535: "Pentax PEF", 50000: "Zstandard", 34925: "LZMA"}
+
+_ASSOCIATED, _UNASSOCIATED = 1, 2
+# Bytes of samples in a strip: small, so that little room is lost where one does not fit.
+_STRIP_BYTES = 2**18
+_LIBDEFLATE_LEVEL = 6
+
+
+@dataclass(frozen=True)
+class TiffContainer:
+    """What a TIFF has besides its pixels.
+
+    Attributes:
+        order: of the bytes, as struct writes it: "<" or ">".
+        big: BigTIFF, with offsets of 64 bits.
+        values: of the first directory's tags that are kept.
+        pieces: the other directories' bytes, and where they begin in the file.
+        orientation: that the pixels were stored in.
+        compression: the number of the source's.
+        extra_sample: what a channel beside the colours is: 0 unspecified, 1 alpha that the colours
+            are multiplied by, 2 alpha.
+    """
+
+    order: str = "<"
+    big: bool = False
+    values: Mapping[int, Value] = field(default_factory=dict)
+    pieces: tuple[tuple[int, bytes], ...] = ()
+    orientation: int = 1
+    compression: int = _DEFLATE
+    extra_sample: int = _UNASSOCIATED
+
+    def encode(self, samples: Samples) -> bytes:
+        """A TIFF of 8 or 16-bit samples: grey or RGB, and alpha."""
+        height, width, channels = samples.shape
+        compression = self.compression if self.compression in (_NONE, _LZW) else _DEFLATE
+        rows = min(height, max(1, _STRIP_BYTES // samples[0].nbytes))
+        data = bytearray(16 if self.big else 8)
+        gaps: list[tuple[int, int]] = []
+        for start, piece in self.pieces:
+            gaps.append((len(data), start))
+            data += bytes(start - len(data)) + piece
+        offsets, lengths = [], []
+        for strip in _strips(samples, rows, compression, self.order):
+            offsets.append(_placed(data, gaps, strip))
+            lengths.append(len(strip))
+        where = LONG8 if self.big else LONG
+        own = {
+            _WIDTH: self._integers(LONG, width),
+            _HEIGHT: self._integers(LONG, height),
+            _BITS: self._integers(SHORT, *[samples.dtype.itemsize * 8] * channels),
+            _COMPRESSION: self._integers(SHORT, compression),
+            _PHOTOMETRIC: self._integers(SHORT, _BLACK_IS_ZERO if channels < 3 else _RGB),
+            _STRIP_OFFSETS: self._integers(where, *offsets),
+            _CHANNELS: self._integers(SHORT, channels),
+            _ROWS_PER_STRIP: self._integers(LONG, rows),
+            _STRIP_LENGTHS: self._integers(where, *lengths),
+            _PLANAR: self._integers(SHORT, 1),
+        }
+        if compression != _NONE:
+            own[_PREDICTOR] = self._integers(SHORT, 2)
+        if channels in (2, 4):
+            own[_EXTRA_SAMPLES] = self._integers(SHORT, self.extra_sample)
+        kept = dict(self.values)
+        if _XMP in kept:
+            packet = upright_xmp(kept[_XMP].data, width=width, height=height)
+            kept[_XMP] = Value(kept[_XMP].kind, len(packet), packet)
+        data += bytes(len(data) % 2)
+        first = len(data)
+        data += directory_bytes(kept | own, first, self.order, big=self.big)
+        data[: 16 if self.big else 8] = _header(self.order, first, big=self.big)
+        structure = Structure(data)
+        directory = structure.directory(first)
+        if directory is not None:
+            make_upright(
+                data,
+                structure,
+                directory,
+                width=width,
+                height=height,
+                orientation=self.orientation,
+            )
+        return bytes(data)
+
+    def _integers(self, kind: int, *numbers: int) -> Value:
+        letter = {SHORT: "H", LONG: "I", LONG8: "Q"}[kind]
+        return Value(
+            kind, len(numbers), struct.pack(f"{self.order}{len(numbers)}{letter}", *numbers)
+        )
+
+
+@dataclass(frozen=True)
+class TiffSource:
+    """A TIFF file, its directories read.
+
+    Attributes:
+        bits: of a sample.
+        colours: how many channels are colours.
+        extras: what the other channels are, see ``TiffContainer.extra_sample``.
+    """
+
+    width: int
+    height: int
+    bits: int
+    photometric: int
+    compression: int
+    planes: int
+    extras: tuple[int, ...]
+    structure: Structure
+    directory: Directory
+    container: TiffContainer
+    notes: tuple[str, ...]
+
+    @property
+    def orientation(self) -> int:
+        """1 to 8, as EXIF numbers them."""
+        return self.container.orientation
+
+    @property
+    def premultiplied(self) -> bool:
+        """Whether colours are stored times alpha."""
+        return self.container.extra_sample == _ASSOCIATED and bool(self.extras)
+
+    def decode(self) -> Decoded:
+        """The samples; see ``Source``."""
+        notes = list(self.notes)
+        if self._needs_pillow():
+            with opened(self._bare(), "TIFF") as image:
+                image.load()
+                samples = self._srgb(image) if image.mode == "CMYK" else samples_of(image)
+        else:
+            samples = self._stored()
+            if self.bits == 16:
+                self._cross_check(samples)
+            samples = self._as_colours(samples)
+        if self.photometric == _CMYK:
+            notes.append("converted from CMYK to sRGB")
+        return Decoded(samples, self.container, tuple(notes))
+
+    def _needs_pillow(self) -> bool:
+        """Whether tifffile cannot read it: fax, the JPEG of 1992, colour differences."""
+        return (
+            self.compression in (*_FAX, _OLD_JPEG)
+            or (self.photometric == _YCBCR and self.compression != _JPEG)
+            or (self.photometric == _CMYK and self.compression == _JPEG)
+        )
+
+    def _stored(self) -> Samples:
+        """All channels as they are stored, (H, W, C)."""
+        with tifffile.TiffFile(io.BytesIO(self._bare())) as file:
+            page = file.pages.first
+            samples = np.asarray(page.asarray())
+        channels = _COLOURS[self.photometric] + len(self.extras)
+        if self.planes > 1:
+            return np.moveaxis(samples.reshape(channels, self.height, self.width), 0, 2)
+        return samples.reshape(self.height, self.width, channels)
+
+    def _as_colours(self, samples: Samples) -> Samples:
+        """Grey or RGB, then alpha, of the stored channels."""
+        if self.photometric == _PALETTE:
+            colour_map = np.array(self.structure.integers(self.directory.tags[_COLOUR_MAP]))
+            # Colours of 16 bits, though some writers fill eight.
+            colour_map = colour_map.reshape(3, -1) >> (8 if colour_map.max() > 255 else 0)
+            return colour_map.T.astype(np.uint8)[samples[..., 0]]
+        colours = _COLOURS[self.photometric]
+        if self.photometric == _CMYK:
+            image = Image.fromarray(np.ascontiguousarray(samples[..., :4]), "CMYK")
+            return self._srgb(image)
+        samples = samples[..., : colours + 1]
+        if self.bits < 8:
+            samples = samples.astype(np.uint8) * np.uint8(255 // (2**self.bits - 1))
+        if self.photometric == _WHITE_IS_ZERO:
+            samples = samples.copy()
+            samples[..., 0] = np.iinfo(samples.dtype).max - samples[..., 0]
+        return samples
+
+    def _srgb(self, image: Image.Image) -> Samples:
+        profile = self.directory.tags.get(_PROFILE)
+        return cmyk_to_srgb(image, None if profile is None else self.structure.value(profile))
+
+    def _cross_check(self, samples: Samples) -> None:
+        """Compare with Pillow, which reads the upper eight bits of most kinds.
+
+        Raises:
+            UnreadableError: it reads something else.
+        """
+        grey = {_PHOTOMETRIC: _BLACK_IS_ZERO, _CHANNELS: 1, _BITS: 16, _EXTRA_SAMPLES: None}
+        if self.planes > 1:
+            # It takes planes for pixels, but not where each is a picture of its own.
+            for plane in range(samples.shape[2]):
+                with opened(self._bare(grey | {_PLANAR: 1}, plane), "TIFF") as image:
+                    image.load()
+                    checked_samples(samples[..., plane : plane + 1], samples_of(image))
+        elif samples.shape[2] in (1, 3, 4):
+            # Asked for plain alpha, it does not divide; asked for black at 0, it inverts nothing.
+            plain: dict[int, int | None] = {_EXTRA_SAMPLES: _UNASSOCIATED} if self.extras else {}
+            plain |= grey if samples.shape[2] == 1 else {}
+            with opened(self._bare(plain), "TIFF") as image:
+                image.load()
+                checked_samples(samples, samples_of(image))
+
+    def _bare(
+        self, instead: Mapping[int, int | None] | None = None, plane: int | None = None
+    ) -> bytes:
+        """The file as a classic TIFF of its first picture, without metadata.
+
+        Args:
+            instead: other values of tags, or None to leave them out.
+            plane: the one plane to keep, or None for all.
+        """
+        order, data = self.structure.order, self.structure.data
+        values: dict[int, Value] = {}
+        for tag in _LAYOUT - {_SUBFILE, 255, _SUB_DIRECTORIES}:
+            entry = self.directory.tags.get(tag)
+            if entry is None:
+                continue
+            values[tag] = _classic(self.structure, entry, tag, plane, self.planes)
+        for tag, number in (instead or {}).items():
+            if number is None:
+                values.pop(tag, None)
+            else:
+                values[tag] = Value(SHORT, 1, struct.pack(f"{order}H", number))
+        first = len(data) + len(data) % 2
+        return b"".join(
+            [
+                _header(order, first, big=False),
+                memoryview(data)[8:],
+                bytes(len(data) % 2),
+                directory_bytes(values, first, order, big=False),
+            ]
+        )
+
+
+def _classic(structure: Structure, entry: Entry, tag: int, plane: int | None, planes: int) -> Value:
+    """A tag of the layout with 32-bit offsets, those of one plane if one is named."""
+    numbers = structure.integers(entry)
+    if entry.kind != LONG8 and plane is None:
+        return Value(entry.kind, entry.count, structure.value(entry))
+    if plane is not None and tag in (
+        _STRIP_OFFSETS,
+        _STRIP_LENGTHS,
+        _TILE_OFFSETS,
+        _TILE_LENGTHS,
+    ):
+        share = len(numbers) // planes
+        numbers = numbers[plane * share : (plane + 1) * share]
+    elif entry.kind != LONG8:
+        return Value(entry.kind, entry.count, structure.value(entry))
+    return Value(LONG, len(numbers), struct.pack(f"{structure.order}{len(numbers)}I", *numbers))
+
+
+def open_tiff(data: bytes) -> TiffSource:
+    """Read the directories of a TIFF.
+
+    Raises:
+        UnreadableError: of a kind that cannot be read, or damaged.
+    """
+    damaged = UnreadableError("is a damaged TIFF, or of a kind that is not supported", _CURE)
+    try:
+        structure = Structure(data)
+    except ValueError as error:
+        raise damaged from error
+    directories = list(structure.chain())
+    if not directories:
+        raise damaged
+    directory = directories[0]
+    tags, integer = directory.tags, structure.integer
+    if _WIDTH not in tags or _HEIGHT not in tags:
+        raise damaged
+    if _DNG in tags:
+        raise UnreadableError(
+            "camera raw (DNG) is not supported", "develop it to TIFF or JPEG first"
+        )
+
+    full = [each for each in directories if not integer(each, _SUBFILE) & 1]
+    if directory not in full:
+        raise UnreadableError(
+            "is a TIFF whose first picture is a preview", "save it as a TIFF of one page"
+        )
+    compression = integer(directory, _COMPRESSION, _NONE)
+    photometric = integer(directory, _PHOTOMETRIC, _BLACK_IS_ZERO)
+    channels = integer(directory, _CHANNELS, 1)
+    bits = set(structure.integers(tags.get(_BITS)) or (1,))
+    _refuse_kind(structure, directory, compression, photometric, channels, bits)
+    extras = structure.integers(tags.get(_EXTRA_SAMPLES))
+    extras = (*extras, *[0] * channels)[: channels - _COLOURS[photometric]]
+
+    notes = []
+    if len(full) > 1:
+        notes.append(f"only the first of its {len(full)} pictures is kept")
+    if _LAYERS in tags:
+        notes.append("its Photoshop layers are left out, the flattened picture is kept")
+    kept_extras = 0 if photometric in (_PALETTE, _CMYK, _YCBCR) else 1
+    if len(extras) > kept_extras:
+        notes.append(f"{len(extras) - kept_extras} of its channels beside the colours are left out")
+
+    width, height = integer(directory, _WIDTH), integer(directory, _HEIGHT)
+    planes = channels if integer(directory, _PLANAR, 1) == 2 else 1
+    _refuse_missing(structure, directory, width, height, planes)
+    depth = max(bits)
+    return TiffSource(
+        width,
+        height,
+        depth,
+        photometric,
+        compression,
+        planes,
+        extras,
+        structure,
+        directory,
+        _container(structure, directory, compression, photometric, depth, extras),
+        tuple(notes),
+    )
+
+
+def _refuse_kind(
+    structure: Structure,
+    directory: Directory,
+    compression: int,
+    photometric: int,
+    channels: int,
+    bits: set[int],
+) -> None:
+    """Raises a refusal for a kind of TIFF that cannot be read, by its name."""
+    formats = set(structure.integers(directory.tags.get(_SAMPLE_FORMAT)))
+    named = next((_FORMATS[each] for each in formats if each in _FORMATS), None)
+    depths = " and ".join(map(str, sorted(bits)))
+    if named is not None:
+        raise UnreadableError(f"is a TIFF of {named} samples, which is not supported", _CURE)
+    if photometric not in _COLOURS:
+        name = _PHOTOMETRICS.get(photometric, f"kind {photometric}")
+        raise UnreadableError(f"is a TIFF whose colours are {name}, which is not supported", _CURE)
+    if compression not in _READABLE:
+        codec = _CODECS.get(compression, f"method {compression}")
+        raise UnreadableError(
+            f"is a TIFF compressed with {codec}, which is not supported",
+            "save it with LZW, ZIP or no compression",
+        )
+    narrow = photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _PALETTE) and channels == 1
+    allowed = {8} if photometric in (_PALETTE, _CMYK, _YCBCR) else {8, 16}
+    allowed |= {1, 2, 4} if narrow else set()
+    if len(bits) > 1 or not bits <= allowed:
+        raise UnreadableError(f"is a TIFF of {depths} bits a sample, which is not supported", _CURE)
+    if compression in (_JPEG, _OLD_JPEG) and bits != {8}:
+        raise UnreadableError(
+            "is a TIFF compressed with JPEG of more than 8 bits, which is not supported", _CURE
+        )
+    if channels < _COLOURS[photometric]:
+        raise UnreadableError(f"is a TIFF of {channels} channels, which is not supported", _CURE)
+    if photometric == _CMYK and structure.integer(directory, _INK_SET, 1) != 1:
+        raise UnreadableError("is a TIFF of other inks than CMYK, which is not supported", _CURE)
+    if photometric == _PALETTE and _COLOUR_MAP not in directory.tags:
+        raise UnreadableError("is a TIFF without its palette")
+
+
+def _refuse_missing(
+    structure: Structure, directory: Directory, width: int, height: int, planes: int
+) -> None:
+    """Raises a refusal if pixels lie outside of the file: the decoder would fill in black."""
+    tags = directory.tags
+    if _TILE_WIDTH in tags:
+        across = -(-width // max(1, structure.integer(directory, _TILE_WIDTH)))
+        down = -(-height // max(1, structure.integer(directory, _TILE_HEIGHT, 1)))
+        places, sizes = tags.get(_TILE_OFFSETS), tags.get(_TILE_LENGTHS)
+        expected = across * down * planes
+    else:
+        rows = structure.integer(directory, _ROWS_PER_STRIP, height) or height
+        places, sizes = tags.get(_STRIP_OFFSETS), tags.get(_STRIP_LENGTHS)
+        expected = -(-height // max(1, rows)) * planes
+    offsets, lengths = structure.integers(places), structure.integers(sizes)
+    if structure.integer(directory, _COMPRESSION, _NONE) == _OLD_JPEG:
+        return
+    if len(offsets) < expected or len(lengths) < expected:
+        raise UnreadableError("is cut short")
+    if any(
+        start == 0 or length == 0 or start + length > len(structure.data)
+        for start, length in zip(offsets, lengths, strict=False)
+    ):
+        raise UnreadableError("is cut short")
+
+
+def _container(
+    structure: Structure,
+    directory: Directory,
+    compression: int,
+    photometric: int,
+    bits: int,
+    extras: Sequence[int],
+) -> TiffContainer:
+    left_out = {*_LAYOUT, _LAYERS}
+    if photometric == _CMYK:
+        left_out.add(_PROFILE)
+    if bits not in (8, 16) or photometric == _PALETTE:
+        # A table with as many values as a sample of the source has levels.
+        left_out.add(_TRANSFER)
+    values: dict[int, Value] = {}
+    spans: list[tuple[int, int]] = []
+    for entry in directory.entries:
+        if entry.tag in left_out or entry.tag in values:
+            continue
+        if entry.tag in _LEADING or entry.kind in _DIRECTORY_KINDS:
+            below = list(_spans(structure, entry, set()))
+            if not below:
+                continue
+            spans += below
+        values[entry.tag] = Value(entry.kind, entry.count, structure.value(entry))
+    orientation = structure.integer(directory, ORIENTATION) if ORIENTATION in values else None
+    if orientation is None and _XMP in values:
+        orientation = xmp_orientation(values[_XMP].data)
+    return TiffContainer(
+        structure.order,
+        structure.big,
+        values,
+        _pieces(structure, spans),
+        orientation if orientation in range(1, 9) else 1,
+        compression,
+        extras[0] if extras else _UNASSOCIATED,
+    )
+
+
+def _spans(structure: Structure, leading: Entry, seen: set[int]) -> Iterator[tuple[int, int]]:
+    """Where the directories that a tag leads to lie, and all of their values."""
+    for start in structure.integers(leading):
+        directory = None if start in seen else structure.directory(start)
+        if directory is None:
+            continue
+        seen.add(start)
+        yield directory.start, directory.end
+        for entry in directory.entries:
+            if not directory.start <= entry.start < directory.end:
+                yield entry.start, entry.end
+            if entry.tag in _LEADING or entry.kind in _DIRECTORY_KINDS:
+                yield from _spans(structure, entry, seen)
+
+
+def _pieces(
+    structure: Structure, spans: Sequence[tuple[int, int]]
+) -> tuple[tuple[int, bytes], ...]:
+    """The bytes of spans, and where they begin; none lies in the header."""
+    header = 16 if structure.big else 8
+    behind = [(max(start, header), end) for start, end in spans if end > header]
+    return tuple((start, bytes(structure.data[start:end])) for start, end in _merged(behind))
+
+
+def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Spans in order, those that meet as one."""
+    merged: list[tuple[int, int]] = []
+    for start, end in sorted(spans):
+        if merged and start <= merged[-1][1]:
+            merged[-1] = merged[-1][0], max(end, merged[-1][1])
+        else:
+            merged.append((start, end))
+    return merged
+
+
+def _strips(samples: Samples, rows: int, compression: int, order: str) -> Iterator[bytes]:
+    """Coded strips of so many rows each."""
+    stored = samples.dtype.newbyteorder(order)
+    for top in range(0, len(samples), rows):
+        strip = samples[top : top + rows]
+        if compression != _NONE:
+            # Each sample less its left neighbour (predictor 2).
+            differences = strip.copy()
+            differences[:, 1:] -= strip[:, :-1]
+            strip = differences
+        data = strip.astype(stored, copy=False).tobytes()
+        if compression == _DEFLATE:
+            data = imagecodecs.deflate_encode(data, _LIBDEFLATE_LEVEL)
+        elif compression == _LZW:
+            data = imagecodecs.lzw_encode(data)
+        yield data
+
+
+def _placed(data: bytearray, gaps: list[tuple[int, int]], strip: bytes) -> int:
+    """Put a strip into the first gap with room for it, or behind all; returns where."""
+    while gaps:
+        start, end = gaps[0]
+        start += start % 2
+        if start + len(strip) <= end:
+            data[start : start + len(strip)] = strip
+            gaps[0] = start + len(strip), end
+            return start
+        gaps.pop(0)
+    data += bytes(len(data) % 2)
+    start = len(data)
+    data += strip
+    return start
+
+
+def _header(order: str, first: int, *, big: bool) -> bytes:
+    mark = b"II" if order == "<" else b"MM"
+    if big:
+        return mark + struct.pack(f"{order}HHHQ", 43, 8, 0, first)
+    return mark + struct.pack(f"{order}HI", 42, first)
