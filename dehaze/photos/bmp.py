@@ -41,9 +41,11 @@ class BmpContainer:
         if channels == 2:
             samples = samples[..., [0, 0, 0, 1]]
             channels = 4
-        coloured = {3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(channels, [0])
-        rows = samples[::-1, :, coloured].reshape(height, -1)
-        pixels = np.pad(rows, ((0, 0), (0, -rows.shape[1] % 4))).tobytes()
+        # Rows from the bottom up, each filled to a multiple of four bytes.
+        rows = np.zeros((height, -(-width * channels // 4) * 4), np.uint8)
+        for place, channel in enumerate({3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(channels, [0])):
+            rows[:, place : width * channels : channels] = samples[::-1, :, channel]
+        pixels = rows.tobytes()
         palette = b"".join(bytes([level] * 3 + [0]) for level in range(256 * (channels == 1)))
         length = _V5 if self.profile else _V4 if self.colours or channels == 4 else _V3
         begin = _FILE_HEADER + length + len(palette)

@@ -202,10 +202,14 @@ def open_png(data: bytes) -> PngSource:
     )
 
 
-def _chunks(data: bytes) -> tuple[list[Chunk], list[bytes], int]:
-    """Name and content of each chunk, each whole with length and checksum, and where they end."""
+def _chunks(data: bytes) -> tuple[list[Chunk], list[memoryview], int]:
+    """Name and content of each chunk, each whole with length and checksum, and where they end.
+
+    The content of pixel chunks is left empty: it is large, and nobody looks at it.
+    """
     chunks: list[Chunk] = []
-    wholes: list[bytes] = []
+    wholes: list[memoryview] = []
+    view = memoryview(data)
     place = len(SIGNATURE)
     while place + 8 <= len(data):
         length = int.from_bytes(data[place : place + 4], "big")
@@ -213,9 +217,9 @@ def _chunks(data: bytes) -> tuple[list[Chunk], list[bytes], int]:
         if not name.isalpha():
             break
         end = place + 12 + length
-        chunks.append((name, data[place + 8 : end - 4]))
+        chunks.append((name, b"" if name == b"IDAT" else data[place + 8 : end - 4]))
         # With its own checksum, which the decoder compares.
-        wholes.append(data[place:end])
+        wholes.append(view[place:end])
         place = end
         if name == b"IEND":
             break

@@ -174,13 +174,12 @@ def _upright(samples: Samples, orientation: int) -> Samples:
 
 def _values(samples: Samples, *, premultiplied: bool) -> tuple[FloatArray, FloatArray | None]:
     """Colours (H, W, 3) and alpha (H, W) in [0, 1] of stored samples, (H, W, 1 to 4)."""
-    values = samples.astype(np.float32)
-    # In place, as below: a second copy of a large photo is what memory has to be found for.
-    values /= np.float32(np.iinfo(samples.dtype).max)
-    alpha = np.ascontiguousarray(values[..., -1]) if values.shape[2] in (2, 4) else None
-    grey = values.shape[2] < 3
-    colours = np.repeat(values[..., :1], 3, axis=2) if grey else values[..., :3]
-    colours = np.ascontiguousarray(colours)
+    top = np.float32(np.iinfo(samples.dtype).max)
+    channels = samples.shape[2]
+    colours = np.empty((*samples.shape[:2], 3), np.float32)
+    # One pass, without a second copy: that is what memory has to be found for.
+    np.divide(samples[..., : 1 if channels < 3 else 3], top, out=colours)
+    alpha = samples[..., -1] / top if channels in (2, 4) else None
     if premultiplied and alpha is not None:
         # Where nothing is seen there is no colour: 0, as stored.
         np.divide(colours, alpha[..., None], out=colours, where=alpha[..., None] > 0)

@@ -189,7 +189,7 @@ class TiffSource:
     def decode(self) -> Decoded:
         """The samples; see ``Source``."""
         notes = list(self.notes)
-        if self._needs_pillow():
+        if self._is_pillows():
             with opened(self._bare(), "TIFF") as image:
                 image.load()
                 samples = self._srgb(image) if image.mode == "CMYK" else samples_of(image)
@@ -202,10 +202,12 @@ class TiffSource:
             notes.append("converted from CMYK to sRGB")
         return Decoded(samples, self.container, tuple(notes))
 
-    def _needs_pillow(self) -> bool:
-        """Whether tifffile cannot read it: fax, the JPEG of 1992, colour differences."""
+    def _is_pillows(self) -> bool:
+        """Whether Pillow reads it: what tifffile cannot, and plain photos, in half the time."""
+        plain = self.bits == 8 and self.planes == 1 and not self.extras
         return (
             self.compression in (*_FAX, _OLD_JPEG)
+            or (plain and self.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB))
             or (self.photometric == _YCBCR and self.compression != _JPEG)
             or (self.photometric == _CMYK and self.compression == _JPEG)
         )

@@ -13,6 +13,7 @@ from dehaze.photos.formats import FORMATS
 from dehaze.photos.kinds import format_of
 from dehaze.photos.photo import Encoding, FloatArray, Photo, PhotoError, Samples
 
+_ROWS = 64
 # Rec. 601, section 2.5.1.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
@@ -65,15 +66,21 @@ def write_photo(
 
 def _samples(pixels: FloatArray, alpha: FloatArray | None, encoding: Encoding) -> Samples:
     """Samples as they are stored, (H, W, 1 to 4): grey or RGB, then alpha."""
-    colours = (pixels @ _LUMA)[..., None] if encoding.grey else pixels
-    if alpha is None:
-        return _quantised(colours, encoding.bits)
-    if encoding.premultiplied:
-        colours = np.clip(colours, 0, 1) * alpha[..., None]
-    return np.dstack([_quantised(colours, encoding.bits), _quantised(alpha, encoding.bits)])
+    colours = 1 if encoding.grey else 3
+    shape = (*pixels.shape[:2], colours + (alpha is not None))
+    samples = np.empty(shape, np.uint8 if encoding.bits == 8 else np.uint16)
+    # Few rows at a time: they fit in the processor's cache, and take little memory.
+    for top in range(0, len(pixels), _ROWS):
+        rows = slice(top, top + _ROWS)
+        values = (pixels[rows] @ _LUMA)[..., None] if encoding.grey else pixels[rows]
+        if alpha is not None:
+            if encoding.premultiplied:
+                values = np.clip(values, 0, 1) * alpha[rows, :, None]
+            samples[rows, :, -1] = _quantised(alpha[rows], encoding.bits)
+        samples[rows, :, :colours] = _quantised(values, encoding.bits)
+    return samples
 
 
-def _quantised(values: FloatArray, bits: int) -> Samples:
-    scaled = np.clip(values, 0, 1).astype(np.float32, copy=False)
-    scaled *= np.float32(2**bits - 1)
-    return np.rint(scaled, out=scaled).astype(np.uint8 if bits == 8 else np.uint16)
+def _quantised(values: FloatArray, bits: int) -> FloatArray:
+    """Values in [0, 1] as whole numbers up to the highest of so many bits."""
+    return np.rint(np.clip(values, 0, 1) * np.float32(2**bits - 1))
