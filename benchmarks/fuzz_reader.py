@@ -74,13 +74,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def whole_file(path: Path, kind: tuple[str, int, bool, bool]) -> bytes:
     file_format, bits, grey, with_alpha = kind
     pixels = np.random.default_rng(0).random((12, 17, 3), np.float32)
-    encoding = Encoding(
-        format=file_format,
-        bits=bits,
-        grey=grey,
-        xmp=b"<x:xmpmeta/>" if file_format != "BMP" else None,
-        dots_per_inch=(72, 72),
-    )
+    encoding = Encoding(format=file_format, bits=bits, grey=grey)
     write_photo(path, pixels, like=Photo(pixels, pixels[..., 0] if with_alpha else None, encoding))
     return path.read_bytes()
 

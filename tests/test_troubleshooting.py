@@ -23,6 +23,7 @@ SOURCES = [
 # What raises, and the argument that says why.
 ERRORS = {
     "PhotoError": 1,
+    "UnreadableError": 0,
     "PlanError": 0,
     "JournalError": 0,
     "ClusterError": 0,

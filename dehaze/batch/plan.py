@@ -20,8 +20,14 @@ from dehaze.photos import (
     printable,
 )
 
-# macOS keeps a file's attributes beside it under its name with this prefix, suffix included.
-_ATTRIBUTE_PREFIX = "._"
+# Files and folders that begin so are hidden: thumbnails, the trash, attributes that macOS keeps.
+_HIDDEN = "."
+# Folders in which devices and programs keep thumbnails and deleted photos (Synology, QNAP, Windows,
+# macOS, Linux), in lower case.
+_OF_DEVICES = frozenset(
+    {"@eadir", "@recycle", "#recycle", "#snapshot", "@tmp", "$recycle.bin", "recycler"}
+    | {"system volume information", "lost+found", "__macosx", "thumbs", "thumbnails"}
+)
 
 
 class PlanError(DehazeError, ValueError):
@@ -35,7 +41,8 @@ class Plan:
     Attributes:
         output: the output folder.
         photos: in the order of the inputs, by name within a folder, none of them begun.
-        passed_over: files in input folders that are not photos.
+        passed_over: files in input folders that are not photos, or hidden, or that a device keeps
+            for itself (thumbnails, the trash).
         unreadable: folders that could not be listed.
         results: folders that hold the results of an earlier job, and are not searched.
         searched: the inputs that are folders.
@@ -76,7 +83,7 @@ class PlanCounts:
         existing: how many have a file at their output's place.
         unsupported: how many are of a kind that cannot be read, by their names.
         inside_input: whether the output folder lies inside of an input.
-        passed_over: files that are no photos.
+        passed_over: files that are no photos, are hidden, or that a device keeps for itself.
         unreadable: folders that could not be listed.
     """
 
@@ -177,7 +184,7 @@ def plan(
         else:
             found = search.files_below(path)
         for source in found:
-            if root.is_folder and not _has_photo_name(source):
+            if root.is_folder and not _is_wanted(source.relative_to(path)):
                 passed_over.append(source)
             elif os.path.abspath(source) not in planned:
                 planned.add(os.path.abspath(source))
@@ -228,9 +235,12 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _has_photo_name(path: Path) -> bool:
-    return path.suffix.lower() in PHOTO_SUFFIXES | UNSUPPORTED_SUFFIXES and not (
-        path.name.startswith(_ATTRIBUTE_PREFIX)
+def _is_wanted(below: Path) -> bool:
+    """Whether a file is a photo of the user's, by its path below the folder that was named."""
+    return (
+        below.suffix.lower() in PHOTO_SUFFIXES | UNSUPPORTED_SUFFIXES
+        and not any(part.startswith(_HIDDEN) for part in below.parts)
+        and not any(part.lower() in _OF_DEVICES for part in below.parts[:-1])
     )
 
 

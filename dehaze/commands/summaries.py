@@ -62,7 +62,7 @@ class Text:
         if plan.unreadable:
             parts.append(f"{len(plan.unreadable)} folders that cannot be listed")
         if plan.passed_over:
-            parts.append(f"{len(plan.passed_over)} files passed over as no photo")
+            parts.append(f"{len(plan.passed_over)} files passed over as no photo or hidden")
         if counts.inside_input:
             parts.append("the output lies inside an input and is not searched")
         result("; ".join((*parts, "nothing was done")))
@@ -144,7 +144,7 @@ def _sentence(plan: Plan, summary: Summary) -> str:
     for count, what in (
         (len(summary.having("kept")), "kept from an earlier run"),
         (len(summary.having("failed")), "failed"),
-        (len(plan.passed_over), "passed over as no photo"),
+        (len(plan.passed_over), "passed over as no photo or hidden"),
     ):
         if count:
             counts.append(f"{count} {what}")

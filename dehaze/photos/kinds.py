@@ -59,10 +59,14 @@ def refuse_unsupported(path: Path, data: bytes) -> None:
     """Raises a refusal if a file is known and not supported."""
     # Many raw files are TIFF inside: by content they would pass for their own thumbnail.
     if path.suffix.lower() in RAW_SUFFIXES:
-        raise UnreadableError(f"camera raw ({path.suffix}) is not supported", _RAW_CURE)
+        raise _unsupported(f"camera raw ({path.suffix})", _RAW_CURE)
     for offset, pattern, kind, cure in _SIGNATURES:
         if re.match(pattern, data[offset : offset + 32]):
-            raise UnreadableError(f"{kind} is not supported", cure)
+            raise _unsupported(kind, cure)
+
+
+def _unsupported(kind: str, cure: str) -> UnreadableError:
+    return UnreadableError(f"{kind} is not supported", cure)
 
 
 def format_of(path: Path) -> str:

@@ -22,6 +22,44 @@ def test_a_folder_is_searched_to_the_bottom_and_its_tree_kept(tmp_path: Path) ->
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    "below",
+    [
+        "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",
+        ".@__thumb/a.jpg",
+        ".thumbnails/a.jpg",
+        "DCIM/.thumbnails/a.jpg",
+        "#recycle/a.jpg",
+        "@Recycle/a.jpg",
+        "$RECYCLE.BIN/S-1/a.jpg",
+        "System Volume Information/a.jpg",
+        ".Trash-1000/files/a.jpg",
+        "__MACOSX/a.jpg",
+        "Thumbs/a.jpg",
+        "lost+found/a.jpg",
+        ".trashed-1700000000-a.jpg",
+        "._a.jpg",
+    ],
+)
+def test_what_devices_keep_for_themselves_is_counted(tmp_path: Path, below: str) -> None:
+    folder = tmp_path / "in"
+    for name in ("a.jpg", below):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        photo_at(folder / name)
+    job = plan([folder], tmp_path / "out")
+    assert [photo.source for photo in job.photos] == [folder / "a.jpg"]
+    assert job.passed_over == (folder / below,)
+    assert job.counts().passed_over == 1
+
+
+def test_a_device_folder_named_by_hand_is_searched(tmp_path: Path) -> None:
+    folder = tmp_path / ".hidden" / "@eaDir"
+    folder.mkdir(parents=True)
+    photo_at(folder / "a.jpg")
+    assert len(plan([folder], tmp_path / "out").photos) == 1
+    assert len(plan([folder / "a.jpg"], tmp_path / "out").photos) == 1
+
+
 @settings(
     max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )

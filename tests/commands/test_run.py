@@ -124,7 +124,7 @@ def test_a_folder_comes_out_as_it_went_in(invoke: Invoke) -> None:
     assert result.exit_code == 0, result.output
     assert result.stderr == ""
     assert re.fullmatch(
-        r"2 done, 1 passed over as no photo; \d+\.\d\d s a photo; in out\n",
+        r"2 done, 1 passed over as no photo or hidden; \d+\.\d\d s a photo; in out\n",
         result.stdout,
     )
     assert shade("out/a.jpg") == pytest.approx(0.6, abs=0.01)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import io
 import os
-import struct
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import ExifTags, Image, ImageCms, ImageOps, JpegImagePlugin
+from PIL import Image, ImageCms, JpegImagePlugin
 
 from dehaze.photos import Encoding, Photo, PhotoError, read_photo, write_bytes, write_photo
 
-XMP = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r tiff:Orientation="6" dc:title="moor"/></x:xmpmeta>'
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 LOSSLESS = [
     ("PNG", 8, False, False),
@@ -52,16 +49,6 @@ def smooth(height: int = 24, width: int = 33) -> np.ndarray:
 def save(path: Path, image: Image.Image, file_format: str | None = None, **options: Any) -> Path:
     image.save(path, file_format, **options)
     return path
-
-
-def camera_exif(orientation: int = 1) -> Image.Exif:
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    exif[ExifTags.Base.Make] = "Mistmaker"
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = "2024:11:02 07:31:00"
-    exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] = 33
-    exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude] = (54.0, 27.0, 16.0)
-    return exif
 
 
 @settings(
@@ -192,7 +179,9 @@ def test_webp_keeps_its_kind_of_compression(tmp_path: Path, lossless: bool) -> N
     source = save(
         tmp_path / "a.webp", Image.fromarray(smooth()), lossless=lossless, icc_profile=ICC
     )
-    assert read_photo(source).encoding.lossless is lossless
+    photo = read_photo(source)
+    write_photo(tmp_path / "b.webp", photo.pixels, like=photo)
+    assert (b"VP8L" in (tmp_path / "b.webp").read_bytes()) is lossless
 
 
 def test_palette_bilevel_and_colour_key(tmp_path: Path) -> None:
@@ -220,182 +209,6 @@ def test_cmyk_becomes_srgb_and_says_so(tmp_path: Path) -> None:
     write_photo(tmp_path / "b.jpg", photo.pixels, like=photo)
     with Image.open(tmp_path / "b.jpg") as image:
         assert image.mode == "RGB"
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize(
-    ("file_format", "bits", "grey_alpha"),
-    [("PNG", 8, False), ("PNG", 16, False), ("TIFF", 16, False), ("TIFF", 16, True)],
-)
-def test_orientation_is_applied_and_reset(
-    tmp_path: Path, orientation: int, file_format: str, bits: int, grey_alpha: bool
-) -> None:
-    stored = smooth(3, 5)
-    if grey_alpha:
-        stored[:] = stored[..., :1]
-    upright = ImageOps.exif_transpose(_tagged(Image.fromarray(stored), orientation))
-    pixels = stored / np.float32(255)
-    encoding = Encoding(
-        format=file_format,
-        bits=bits,
-        grey=grey_alpha,
-        exif=camera_exif(orientation).tobytes(),
-        xmp=XMP,
-        icc_profile=ICC,
-    )
-    alpha = pixels[..., 0] if grey_alpha else None
-    write_photo(tmp_path / "a", pixels, like=Photo(pixels, alpha, encoding))
-
-    photo = read_photo(tmp_path / "a")
-    np.testing.assert_array_equal(np.rint(photo.pixels * 255), np.asarray(upright))
-    if grey_alpha:
-        assert photo.alpha is not None
-        np.testing.assert_array_equal(np.rint(photo.alpha * 255), np.asarray(upright)[..., 0])
-    write_photo(tmp_path / "b", photo.pixels, like=photo)
-    exif = Image.Exif()
-    again = read_photo(tmp_path / "b")
-    assert again.encoding.exif is not None
-    exif.load(again.encoding.exif)
-    assert exif.get(ExifTags.Base.Orientation, 1) == 1
-    assert exif[ExifTags.Base.Make] == "Mistmaker"
-    assert exif.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.ExifImageWidth] == upright.width
-    np.testing.assert_array_equal(again.pixels, photo.pixels)
-    assert again.size == upright.size
-    assert again.encoding.icc_profile == ICC
-    assert again.encoding.xmp is not None
-    assert b"moor" in again.encoding.xmp
-    assert b'"6"' not in again.encoding.xmp
-
-
-def _tagged(image: Image.Image, orientation: int) -> Image.Image:
-    buffer = io.BytesIO()
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    image.save(buffer, "PNG", exif=exif)
-    return Image.open(buffer)
-
-
-@pytest.mark.parametrize(
-    ("file_format", "bits"),
-    [("JPEG", 8), ("PNG", 8), ("PNG", 16), ("TIFF", 8), ("TIFF", 16), ("WEBP", 8)],
-)
-def test_metadata_is_kept(tmp_path: Path, file_format: str, bits: int) -> None:
-    pixels = smooth() / np.float32(255)
-    encoding = Encoding(
-        format=file_format, bits=bits, exif=camera_exif().tobytes(), icc_profile=ICC, xmp=XMP
-    )
-    write_photo(tmp_path / "a", pixels, like=Photo(pixels, encoding=encoding))
-    photo = read_photo(tmp_path / "a")
-    write_photo(tmp_path / "b", photo.pixels, like=photo)
-
-    with Image.open(tmp_path / "b") as image:
-        assert image.format == file_format
-        assert image.info["icc_profile"] == ICC
-        exif = image.getexif()
-        assert exif[ExifTags.Base.Make] == "Mistmaker"
-        details = exif.get_ifd(ExifTags.IFD.Exif)
-        assert details[ExifTags.Base.DateTimeOriginal] == "2024:11:02 07:31:00"
-        position = exif.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitude]
-        assert [float(part) for part in position] == [54.0, 27.0, 16.0]
-    xmp = read_photo(tmp_path / "b").encoding.xmp
-    assert xmp is not None
-    assert b"moor" in xmp
-
-
-@settings(
-    max_examples=40,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
-)
-@given(
-    kind=st.sampled_from([kind for kind in LOSSLESS if kind[0] != "BMP"]),
-    orientation=st.integers(1, 8),
-    maker=st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1, max_size=20),
-    rating=st.integers(0, 5),
-    profile=st.booleans(),
-)
-def test_any_metadata_comes_back_with_any_kind(
-    tmp_path: Path,
-    kind: tuple[str, int, bool, bool],
-    orientation: int,
-    maker: str,
-    rating: int,
-    profile: bool,
-) -> None:
-    """Read and written again: the label says the same, but that the photo is upright now."""
-    file_format, bits, grey, with_alpha = kind
-    pixels = np.zeros((4, 6, 3), np.float32)
-    exif = Image.Exif()
-    exif[ExifTags.Base.Orientation] = orientation
-    exif[ExifTags.Base.Make] = maker
-    xmp = b'<x:xmpmeta xmlns:x="adobe:ns:meta/"><r xmp:Rating="%d"/></x:xmpmeta>' % rating
-    encoding = Encoding(
-        format=file_format,
-        bits=bits,
-        grey=grey,
-        exif=exif.tobytes(),
-        icc_profile=ICC if profile else None,
-        xmp=xmp,
-    )
-    alpha = pixels[..., 0] if with_alpha else None
-    write_photo(tmp_path / "a", pixels, like=Photo(pixels, alpha, encoding))
-    photo = read_photo(tmp_path / "a")
-    write_photo(tmp_path / "b", photo.pixels, like=photo)
-    back = read_photo(tmp_path / "b")
-
-    assert back.size == photo.size == ((6, 4) if orientation < 5 else (4, 6))
-    assert back.notes == photo.notes == ()
-    assert back.encoding.icc_profile == (ICC if profile else None)
-    assert back.encoding.xmp is not None
-    assert b'xmp:Rating="%d"' % rating in back.encoding.xmp
-    assert back.encoding.exif is not None
-    label = Image.Exif()
-    label.load(back.encoding.exif)
-    # TIFF pads a text that ends in spaces no further, and Pillow gives it without them.
-    assert label[ExifTags.Base.Make].rstrip() == maker.rstrip()
-    assert label.get(ExifTags.Base.Orientation, 1) == 1
-    assert (back.encoding.bits, back.encoding.grey) == (bits, grey)
-
-
-def test_tiff_of_another_layout_is_rewritten_without_its_old_layout_tags(tmp_path: Path) -> None:
-    exif = Image.Exif()
-    exif[ExifTags.Base.ImageDescription] = "valley"
-    source = save(
-        tmp_path / "a.tif",
-        Image.fromarray(smooth()),
-        compression="packbits",
-        exif=exif,
-        dpi=(72, 72),
-    )
-    photo = read_photo(source)
-    write_photo(tmp_path / "b.tif", photo.pixels, like=photo)
-    with Image.open(tmp_path / "b.tif") as image:
-        np.testing.assert_array_equal(np.asarray(image), smooth())
-        assert image.tag_v2[ExifTags.Base.ImageDescription] == "valley"
-        assert image.info["dpi"] == (72, 72)
-
-
-@pytest.mark.parametrize(("file_format", "bits"), [("JPEG", 8), ("PNG", 8), ("PNG", 16)])
-def test_print_density_is_kept(tmp_path: Path, file_format: str, bits: int) -> None:
-    pixels = smooth() / np.float32(255)
-    encoding = Encoding(format=file_format, bits=bits, dots_per_inch=(300, 300))
-    write_photo(tmp_path / "a", pixels, like=Photo(pixels, encoding=encoding))
-    density = read_photo(tmp_path / "a").encoding.dots_per_inch
-    assert density == pytest.approx((300, 300), abs=0.1)
-
-
-def test_damaged_exif_costs_the_exif_and_not_the_photo(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    source = save(tmp_path / "a.jpg", Image.fromarray(smooth()), exif=camera_exif())
-
-    def fail(self: Image.Exif, offset: int = 8) -> bytes:
-        raise struct.error("required argument is not an integer")
-
-    monkeypatch.setattr(Image.Exif, "tobytes", fail)
-    photo = read_photo(source)
-    assert photo.encoding.exif is None
-    assert photo.notes == ("its EXIF is damaged and is left out (error)",)
 
 
 def test_a_name_that_lies_is_noted(tmp_path: Path) -> None:
@@ -489,9 +302,7 @@ def test_damaged_bytes_give_a_photo_or_a_named_error(
 ) -> None:
     file_format, bits, grey, with_alpha = kind
     pixels = smooth(8, 8) / np.float32(255)
-    encoding = Encoding(
-        format=file_format, bits=bits, grey=grey, exif=camera_exif().tobytes(), icc_profile=ICC
-    )
+    encoding = Encoding(format=file_format, bits=bits, grey=grey)
     alpha = pixels[..., 0] if with_alpha else None
     write_photo(tmp_path / "photo", pixels, like=Photo(pixels, alpha, encoding))
     data = bytearray((tmp_path / "photo").read_bytes())
