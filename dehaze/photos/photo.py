@@ -32,7 +32,7 @@ class PhotoError(DehazeError, ValueError):
         return type(self), (self.path, self.cause, self.cure)
 
 
-class UnreadableError(Exception):
+class UnreadableError(DehazeError, ValueError):
     """Why bytes are no photo that can be read, and the cure: a ``PhotoError`` without the path."""
 
     def __init__(self, cause: str, cure: str = COPY_AGAIN) -> None:

@@ -151,13 +151,14 @@ def _named_errors(path: Path) -> Iterator[None]:
         raise PhotoError(path, error.cause, error.cure) from error
     except MemoryError as error:
         raise PhotoError(path, "does not fit in memory", "make it smaller first") from error
-    except UnidentifiedImageError as error:
-        raise PhotoError(path, "is damaged", COPY_AGAIN) from error
     except Exception as error:
         if "truncated" in str(error).lower():
             raise PhotoError(path, "is cut short", COPY_AGAIN) from error
+        # Pillow's own words for this name an object in memory.
+        unknown = isinstance(error, UnidentifiedImageError)
+        reason = "not of the kind that it begins as" if unknown else str(error)
         raise PhotoError(
-            path, f"cannot be decoded ({type(error).__name__}: {error})", COPY_AGAIN
+            path, f"cannot be decoded ({type(error).__name__}: {reason})", COPY_AGAIN
         ) from error
 
 
