@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from dehaze.models.hashes import write_manifest
+from dehaze.models.known_answer import write_known_answer
+from dehaze.models.load import load_parts
+from dehaze.models.source import ModelSource
 from training.captions import vocabulary
 from training.train import Run
 
@@ -41,6 +44,7 @@ def export(run: Run, folder: Path) -> int:
     networks.save(folder)
     description = DEFAULTS | {"vocabulary": vocabulary()}
     (folder / "dehaze.json").write_text(json.dumps(description, indent=2) + "\n")
+    write_known_answer(folder, load_parts(ModelSource(folder)))
     write_manifest(folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     if size > SIZE_LIMIT:

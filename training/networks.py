@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -37,6 +38,7 @@ class Networks:
         for name, part in parts.items():
             part.save_pretrained(folder / name)
             _forget_origin(folder / name / "config.json")
+        _prefix_text_weights(folder / "text_encoder" / "model.safetensors")
         index: dict[str, Any] = {"_class_name": "DehazePipeline"}
         for name, part in parts.items():
             index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
@@ -50,6 +52,17 @@ def _forget_origin(config: Path) -> None:
         settings = json.loads(config.read_text())
         settings.pop("_name_or_path", None)
         config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
+
+
+def _prefix_text_weights(file: Path) -> None:
+    """Names a text encoder's weights as every version of transformers 5 reads them.
+
+    Those before 5.6 leave an encoder random whose weights are not below ``text_model``, and later
+    ones save them without it.
+    """
+    inside = "text_model."
+    weights = {inside + name.removeprefix(inside): value for name, value in load_file(file).items()}
+    save_file(weights, file, metadata={"format": "pt"})
 
 
 def load_networks(folder: Path) -> Networks:

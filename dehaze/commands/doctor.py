@@ -22,7 +22,9 @@ REQUIRED = {
     "diffusers": "diffusers",
     "transformers": "transformers",
     "safetensors": "safetensors",
+    "huggingface_hub": "huggingface_hub",
     "numpy": "numpy",
+    "scipy": "scipy",
     "opencv-python-headless": "cv2",
     "scikit-image": "skimage",
     "pillow": "PIL",
@@ -166,13 +168,17 @@ def _bundled_model() -> Check:
     if changed:
         return Check("bundled model", False, f"is damaged ({', '.join(changed)})", cure)
     try:
-        from dehaze.pipelines.dehaze import DehazePipeline
+        from dehaze.models.known_answer import check_known_answer
+        from dehaze.models.load import load_parts
 
-        DehazePipeline.from_pretrained("bundled")
+        parts = load_parts(source.ModelSource())
+        answers = check_known_answer(source.BUNDLED_FOLDER, parts)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
         reason = " ".join(str(error).split())
-        return Check("bundled model", False, f"cannot be loaded ({reason})", cure)
-    return Check("bundled model", True, f"{megabytes:.1f} MB, loads")
+        return Check("bundled model", False, f"cannot be used ({reason})", cure)
+    if not answers:
+        return Check("bundled model", False, "its known answer is missing", cure)
+    return Check("bundled model", True, f"{megabytes:.1f} MB, gives its known answer")
 
 
 def _extra(name: str, module: str, purpose: str) -> Check:
