@@ -5,16 +5,21 @@ from __future__ import annotations
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import Group, option
+from dehaze.commands.command import Group
 from dehaze.commands.reporting import CommandError, quiet_libraries
 
+if TYPE_CHECKING:
+    from dehaze.models.source import ModelSource
+
 MODEL = click.argument("model", default="bundled")
-REVISION = option("--revision", metavar="NAME", help="Branch, tag or commit of a hub id.")
+REVISION = options.revision()
+VARIANT = options.variant()
+LOCAL_FILES_ONLY = options.local_files_only()
 JSON = options.as_json()
 
 
@@ -59,16 +64,21 @@ def list_models(as_json: bool) -> None:
 @models.command()
 @MODEL
 @REVISION
+@VARIANT
+@LOCAL_FILES_ONLY
 @JSON
-def info(model: str, revision: str | None, as_json: bool) -> None:
+def info(
+    model: str, revision: str | None, variant: str | None, local_files_only: bool, as_json: bool
+) -> None:
     """Say what a model is made of and what it does when nothing else is asked for."""
     quiet_libraries()
+    from dehaze.inversion.schedule import ignored_settings
     from dehaze.models import ModelError
     from dehaze.models.load import load_parts
     from dehaze.models.source import ModelSource, find_model
 
     try:
-        source = ModelSource(model, revision)
+        source = ModelSource(model, revision, variant, local_files_only)
         folder = find_model(source)
         parts = load_parts(source)
     except ModelError as error:
@@ -81,52 +91,95 @@ def info(model: str, revision: str | None, as_json: bool) -> None:
             name: f"{type(network).__name__}, {_parameters(network):,} parameters"
             for name, network in networks.items()
         },
+        "scheduler": f"{type(parts.scheduler).__name__}; the steps are DDIM's",
+        "scheduler_ignored": ignored_settings(parts.scheduler),
         "prediction": parts.scheduler.config.prediction_type,
         **vars(parts.description),
     }
     if as_json:
-        click.echo(json.dumps(facts, default=dict))
+        click.echo(json.dumps(facts, default=_plain))
         return
     for name, value in facts.items():
-        click.echo(f"{name}: {value}")
+        text = ", ".join(sorted(value)) if isinstance(value, frozenset) else value
+        click.echo(f"{name}: {text}")
 
 
 @models.command()
 @MODEL
 @REVISION
+@VARIANT
+@LOCAL_FILES_ONLY
 @JSON
 @click.pass_context
-def verify(context: click.Context, /, model: str, revision: str | None, as_json: bool) -> None:
-    """Compare a model's files with their published hashes.
+def verify(
+    context: click.Context,
+    /,
+    model: str,
+    revision: str | None,
+    variant: str | None,
+    local_files_only: bool,
+    as_json: bool,
+) -> None:
+    """Compare a model's files with their published hashes, and its output with a known one.
 
-    Those of the bundled model come with it; those of a hub model are what the hub calls its files.
+    Hashes of the bundled model come with it; those of a hub model are what the hub calls its files.
+    A known answer comes with the bundled model: what its networks gave when it was made.
 
-    Exit code: 0, all files are whole; 1, some are changed, missing or without a hash.
+    Exit code: 0, all files are whole and a known answer is given; 1, some are changed, missing or
+    without a hash, or another answer came.
     """
+    quiet_libraries()
     from dehaze.models import ModelError
     from dehaze.models.hashes import ManifestError
     from dehaze.models.hashes import verify as verify_files
+    from dehaze.models.known_answer import ANSWER_FILE
     from dehaze.models.source import ModelSource, find_model
 
     try:
-        folder = find_model(ModelSource(model, revision))
+        source = ModelSource(model, revision, variant, local_files_only)
+        folder = find_model(source)
         checked = verify_files(folder)
     except (ModelError, ManifestError) as error:
         raise CommandError(str(error)) from error
     wrong = [file for file in checked if file.state != "whole"]
+    known = (folder / ANSWER_FILE).is_file()
+    fault = _wrong_answer(source, folder) if known and not wrong else None
     if as_json:
         for file in checked:
             click.echo(json.dumps(asdict(file)))
+        if fault is not None:
+            click.echo(json.dumps({"name": "known answer", "state": "changed"}))
     else:
         for file in wrong:
             click.echo(f"{file.state}: {folder / file.name}", err=True)
-        click.echo(f"{len(checked) - len(wrong)} of {len(checked)} files are whole; in {folder}")
-    if any(file.state in ("changed", "missing") for file in wrong) and not as_json:
+        answer = ", its known answer is given" if known and not (wrong or fault) else ""
+        whole = f"{len(checked) - len(wrong)} of {len(checked)} files are whole"
+        click.echo(f"{whole}{answer}; in {folder}")
+    if fault is not None:
+        click.echo(f"dehaze: {fault}", err=True)
+    elif any(file.state in ("changed", "missing") for file in wrong) and not as_json:
         cure = "install dehaze" if model == "bundled" else "get the model"
         click.echo(f"dehaze: {model} is damaged: {cure} again", err=True)
     elif wrong and not as_json:
         click.echo(f"dehaze: {model} has files that no hash is published for", err=True)
-    context.exit(1 if wrong else 0)
+    context.exit(1 if wrong or fault is not None else 0)
+
+
+def _wrong_answer(source: ModelSource, folder: Path) -> str | None:
+    """Why a model does not give its known answer; None where it does."""
+    from dehaze.models import ModelError
+    from dehaze.models.known_answer import check_known_answer
+    from dehaze.models.load import load_parts
+
+    try:
+        check_known_answer(folder, load_parts(source))
+    except ModelError as error:
+        return str(error)
+    return None
+
+
+def _plain(value: Any) -> Any:
+    return sorted(value) if isinstance(value, frozenset) else dict(value)
 
 
 def _bundled() -> Known:

@@ -168,6 +168,26 @@ as_json = _shared(
 )
 
 
+revision = _shared(
+    "--revision",
+    metavar="NAME",
+    heading=MACHINE,
+    help="Branch, tag or commit of a hub id: a commit is the same model for ever.",
+)
+variant = _shared(
+    "--variant",
+    metavar="NAME",
+    heading=MACHINE,
+    help="Of the weights' files, such as fp16, where a model has several.",
+)
+local_files_only = _shared(
+    "--local-files-only",
+    is_flag=True,
+    heading=MACHINE,
+    help="Never ask the hub: use what its cache on this machine holds.",
+)
+
+
 def model(*, effect: Effect | tuple[Effect, ...] = ()) -> Decorator:
     """``--model``, its files, ``--device`` and ``--dtype``: one ``ModelChoice``, ``model``."""
     declared = [
@@ -181,27 +201,9 @@ def model(*, effect: Effect | tuple[Effect, ...] = ()) -> Decorator:
             help="The bundled model, a folder in diffusers' format, a hub id, or a .safetensors "
             "file of Stable Diffusion.",
         ),
-        option(
-            "--revision",
-            metavar="NAME",
-            heading=MACHINE,
-            effect=effect,
-            help="Branch, tag or commit of a hub id: a commit is the same model for ever.",
-        ),
-        option(
-            "--variant",
-            metavar="NAME",
-            heading=MACHINE,
-            effect=effect,
-            help="Of the weights' files, such as fp16, where a model has several.",
-        ),
-        option(
-            "--local-files-only",
-            is_flag=True,
-            heading=MACHINE,
-            effect=effect,
-            help="Never ask the hub: use what its cache on this machine holds.",
-        ),
+        revision(effect=effect),
+        variant(effect=effect),
+        local_files_only(effect=effect),
         option(
             "--device",
             metavar="NAME",

@@ -1,4 +1,4 @@
-"""One known output of a model: that its files are whole says nothing of what a library makes of them.
+"""One known output of a model: whole files do not say that the libraries make the same of them.
 
 A model of this project carries ``known_answer.json``: numbers that its tokenizer, text encoder,
 network and codec gave, in this order, when it was exported.

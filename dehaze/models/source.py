@@ -256,7 +256,7 @@ def _download(source: ModelSource, patterns: list[str]) -> Path:
 
 
 def _why_no_download(source: ModelSource, error: Exception) -> str:
-    """One line: why a model that is no folder or file here did not come from the hub."""
+    """Why a model that is no folder or file here did not come from the hub, and what to do."""
     meant = get_close_matches(str(source.model), [BUNDLED], cutoff=0.7)
     guess = "did you mean 'bundled'?" if meant else "check the spelling, or use 'bundled'"
     if isinstance(error, GatedRepoError):
@@ -267,12 +267,11 @@ def _why_no_download(source: ModelSource, error: Exception) -> str:
         return f"the hub's model has no revision {source.revision!r}: see its branches and tags"
     if isinstance(error, HFValidationError):
         return f"no such folder or file, and no hub id is written so: {guess}"
-    if isinstance(error, LocalEntryNotFoundError):
+    if source.local_files_only:
         return (
-            "no such folder or file, not in the hub's cache, and the hub was not asked or not "
-            f"reached: {guess}, or load it once with a network (without --local-files-only)"
+            "no such folder or file, and the hub's cache does not hold it: leave "
+            f"--local-files-only out once to load it; {guess}"
         )
-    return (
-        f"no such folder or file, and the hub did not give it ({type(error).__name__}): {guess}, "
-        "or try again later"
-    )
+    if isinstance(error, LocalEntryNotFoundError):
+        return f"no such folder or file, not in the hub's cache, and no way to the hub: {guess}"
+    return f"no such folder or file, and the hub did not give it ({type(error).__name__}): {guess}"

@@ -15,17 +15,16 @@ from dehaze.commands import main
 from dehaze.commands.doctor import Check, diagnose
 from dehaze.models import ModelError
 from dehaze.models.hashes import write_manifest
-from dehaze.models.source import BUNDLED_FOLDER
-from dehaze.pipelines.dehaze import DehazePipeline
 
 
 @pytest.fixture
 def _loadable_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A bundled model that loads, whatever state the real one is in."""
+    """A bundled model that gives its known answer, whatever state the real one is in."""
     (tmp_path / "bundled").mkdir()
     (tmp_path / "bundled/unet.safetensors").write_bytes(bytes(2_500_000))
     monkeypatch.setattr("dehaze.models.source.BUNDLED_FOLDER", tmp_path / "bundled")
-    monkeypatch.setattr(DehazePipeline, "from_pretrained", lambda name: name)
+    monkeypatch.setattr("dehaze.models.load.load_parts", lambda source: None)
+    monkeypatch.setattr("dehaze.models.known_answer.check_known_answer", lambda *unused: True)
 
 
 def named(checks: list[Check], name: str) -> Check:
@@ -37,7 +36,7 @@ def named(checks: list[Check], name: str) -> Check:
 def test_all_is_well() -> None:
     checks = diagnose()
     assert named(checks, "torch").detail == torch.__version__
-    assert named(checks, "bundled model").detail == "2.5 MB, loads"
+    assert named(checks, "bundled model").detail == "2.5 MB, gives its known answer"
     assert named(checks, "device").works
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0
@@ -103,18 +102,31 @@ def test_a_missing_model_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Pat
 
 
 @pytest.mark.usefixtures("_loadable_model")
-def test_a_damaged_model_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(name: str) -> None:
+def test_a_model_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(source: object) -> None:
         raise ModelError("unet: the file\nis torn")
 
-    monkeypatch.setattr(DehazePipeline, "from_pretrained", fail)
+    monkeypatch.setattr("dehaze.models.load.load_parts", fail)
     check = named(diagnose(), "bundled model")
     assert not check.works
-    assert check.detail == "cannot be loaded (unet: the file is torn)"
+    assert check.detail == "cannot be used (unet: the file is torn)"
 
 
-@pytest.mark.skipif(not BUNDLED_FOLDER.is_dir(), reason="the bundled model is not built yet")
-def test_the_real_bundled_model_loads() -> None:
+@pytest.mark.usefixtures("_loadable_model")
+@pytest.mark.parametrize("missing", [True, False])
+def test_another_answer_is_no_working_model(monkeypatch: pytest.MonkeyPatch, missing: bool) -> None:
+    def check(*unused: object) -> bool:
+        if missing:
+            return False
+        raise ModelError("bundled does not give its known answer: embedding is 0.9 apart")
+
+    monkeypatch.setattr("dehaze.models.known_answer.check_known_answer", check)
+    found = named(diagnose(), "bundled model")
+    assert not found.works
+    assert "known answer" in found.detail
+
+
+def test_the_real_bundled_model_gives_its_answer() -> None:
     assert named(diagnose(), "bundled model").works
 
 

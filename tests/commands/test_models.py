@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import huggingface_hub
@@ -11,7 +12,9 @@ from click.testing import CliRunner, Result
 
 from dehaze.commands import main
 from dehaze.models.hashes import write_manifest
-from dehaze.models.source import BUNDLED_FOLDER
+from dehaze.models.known_answer import ANSWER_FILE, write_known_answer
+from dehaze.models.load import load_parts
+from dehaze.models.source import BUNDLED_FOLDER, ModelSource
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
@@ -90,7 +93,29 @@ def test_verify_tells_whole_from_damaged_by_its_exit_code(tmp_path: Path) -> Non
 
 
 def test_verify_without_an_argument_checks_the_bundled_model() -> None:
-    assert models("verify").stdout.endswith(f"files are whole; in {BUNDLED_FOLDER}\n")
+    assert models("verify").stdout.endswith(
+        f"files are whole, its known answer is given; in {BUNDLED_FOLDER}\n"
+    )
+
+
+def test_verify_tells_another_answer_by_its_exit_code(random_model: Path, tmp_path: Path) -> None:
+    model = Path(shutil.copytree(random_model, tmp_path / "model"))
+    write_known_answer(model, load_parts(ModelSource(model)))
+    known = json.loads((model / ANSWER_FILE).read_text())
+    known["noise"][0] += 1.0
+    (model / ANSWER_FILE).write_text(json.dumps(known))
+    write_manifest(model)
+    told = models("verify", str(model))
+    assert told.exit_code == 1
+    assert "does not give its known answer: noise is" in told.stderr
+    last = models("verify", str(model), "--json").stdout.splitlines()[-1]
+    assert json.loads(last) == {"name": "known answer", "state": "changed"}
+
+
+def test_info_names_what_of_the_scheduler_is_ignored(stable_diffusion: Path) -> None:
+    said = models("info", str(stable_diffusion)).stdout
+    assert "; the steps are DDIM's\n" in said
+    assert "scheduler_ignored: {" in said
 
 
 @pytest.mark.parametrize("command", ["info", "verify"])
