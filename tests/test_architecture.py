@@ -22,6 +22,7 @@ BASE = ("registry", "ranges")
 # What each room may import of the project; a room always may import itself. Every room may import
 # dehaze.errors and dehaze.registry.
 ALLOWED: dict[str, set[str]] = {
+    "__main__": set(),
     "errors": set(),
     "registry": set(),
     "ranges": set(),
@@ -55,7 +56,7 @@ for room, allowed in ALLOWED.items():
         allowed |= {"errors"} if room in BASE else {"errors", *BASE}
 
 # A file that can be run by itself hands over to the command line it belongs to.
-SCRIPTS = {"dehaze.eval.reside": {"commands"}}
+SCRIPTS = {"dehaze.eval.reside": {"commands"}, "dehaze.__main__": {"commands"}}
 
 
 def room_of(module: str) -> str | None:
@@ -140,6 +141,7 @@ def test_importing_dehaze_loads_no_network_library() -> None:
 def test_the_public_names_resolve() -> None:
     import dehaze
 
+    assert dir(dehaze) == sorted(dehaze.__all__)
     for name in dehaze.__all__:
         assert getattr(dehaze, name) is not None
     with pytest.raises(AttributeError, match="nothing"):
