@@ -61,8 +61,8 @@ def word_map(
         steps: steps to average; all recorded ones when None.
 
     Returns:
-        float32 (B, H, W); a probability where all weights are alike. The outermost positions of each
-        layer are left out, see ``without_frame``.
+        float32 (B, H, W); a probability where all weights are alike. The outermost positions of
+        each layer are left out, see ``without_frame``.
 
     Raises:
         ControlError: nothing was recorded for what was asked.
