@@ -7,6 +7,7 @@ command line answers at once.
 from __future__ import annotations
 
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ _HOME = {
     "read_photo": "dehaze.photos",
     "write_photo": "dehaze.photos",
 }
+
+
+# Installed, dehaze.datasets and dehaze.eval lie in this folder; in a checkout they lie beside it.
+_ROOT = Path(__file__).resolve().parents[1]
+if (_ROOT / "pyproject.toml").is_file() and (_ROOT / "eval" / "__init__.py").is_file():
+    __path__.append(str(_ROOT))
 
 
 def __getattr__(name: str) -> Any:

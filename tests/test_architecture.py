@@ -132,6 +132,33 @@ def test_bare_names_are_not_importable(name: str, tmp_path: Path) -> None:
             assert f"import dehaze.{name}" in done.stderr
 
 
+def test_a_checkout_finds_its_own_data_sets_and_metrics() -> None:
+    """Also where another copy of dehaze is installed, or none: a checkout is first on the path."""
+    code = (
+        "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
+        "import dehaze.eval, dehaze.datasets; print(dehaze.eval.__file__, dehaze.datasets.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == [
+        str(ROOT / name / "__init__.py") for name in ("eval", "datasets")
+    ], done.stderr
+
+
+def test_the_script_of_a_checkout_starts_what_needs_both() -> None:
+    """``python cli.py`` puts only its own folder on the path, as after ``pip install .``."""
+    code = (
+        "import sys, runpy; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in "
+        "repr(f)]; sys.argv = ['cli.py', 'evaluate', 'reside', '--help']; "
+        "runpy.run_path('cli.py', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_dehaze_loads_no_network_library() -> None:
     code = "import sys, dehaze; print(sorted({'torch', 'diffusers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

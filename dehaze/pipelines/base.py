@@ -137,9 +137,14 @@ class InversionPipeline(DiffusionPipeline):
 
         Args:
             save_directory: made if missing.
-            settings: of diffusers' ``save_pretrained``; weights are always safetensors.
+            settings: of diffusers' ``save_pretrained``.
+
+        Raises:
+            ModelError: weights were to be pickled.
         """
-        super().save_pretrained(save_directory, **{**settings, "safe_serialization": True})
+        if not settings.get("safe_serialization", True):
+            raise ModelError("weights are saved as safetensors alone: leave safe_serialization out")
+        super().save_pretrained(save_directory, **settings)
         self.description.save(Path(save_directory))
 
     @classmethod
