@@ -61,6 +61,9 @@ _PARTS = (*_NEEDED_PARTS, "text_encoder_2", "tokenizer_2")
 
 logger = logging.getLogger(__name__)
 
+# Short sides that the long side of a working picture has at most.
+_LONGEST = 8
+
 
 class InversionPipeline(DiffusionPipeline):
     """A text-to-image model whose photos can be inverted, shown, and denoised under control.
@@ -421,18 +424,25 @@ class InversionPipeline(DiffusionPipeline):
         return self.decode(self.encode(photo), self.working_size(photo))
 
     def working_size(self, photo: Array) -> tuple[int, int]:
-        """(height, width) at which the model sees a photo: its own short side, the same shape."""
+        """(height, width) at which the model sees a photo: its own short side, the same shape.
+
+        A strip is made smaller still, so that its long side stays within ``_LONGEST`` short sides:
+        the network's time and memory grow with the square of what it sees.
+        """
+        height, width = photo.shape[:2]
         short = self.description.short_side
-        scale = short / min(photo.shape[:2])
-        return (
-            max(short, round(photo.shape[0] * scale)),
-            max(short, round(photo.shape[1] * scale)),
-        )
+        scale, least = short / min(height, width), short
+        if max(height, width) > _LONGEST * min(height, width):
+            scale, least = _LONGEST * short / max(height, width), 1
+        return max(least, round(height * scale)), max(least, round(width * scale))
 
     def padded_size(self, photo: Array) -> tuple[int, int]:
-        """(height, width) of a photo as it is encoded: photos that share it can share a batch."""
-        multiple = self.description.size_multiple
-        height, width = self.working_size(photo)
+        """(height, width) of a photo as it is encoded: photos that share it can share a batch.
+
+        A strip is mirrored up to the model's short side, any photo up to its size multiple.
+        """
+        multiple, short = self.description.size_multiple, self.description.short_side
+        height, width = (max(side, short) for side in self.working_size(photo))
         return height + -height % multiple, width + -width % multiple
 
     def latent_pixels(self, inversion: InversionResult) -> tuple[int, int]:

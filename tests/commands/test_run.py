@@ -545,9 +545,7 @@ def test_other_weights_or_another_revision_are_other_settings(
     photo_at("a.png")
     prints = {"before": "1", "after": "2"}
     for when, expected in (("before", "1 done"), ("before", "0 done, 1 kept"), ("after", "1 done")):
-        monkeypatch.setattr(
-            worker.DiffusionWork, "fingerprint", lambda self, when=when: prints[when]
-        )
+        monkeypatch.setattr(ModelChoice, "fingerprint", lambda self, when=when: prints[when])
         assert invoke("a.png").stdout.startswith(expected)
 
 
