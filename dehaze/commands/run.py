@@ -263,7 +263,7 @@ def run(
     from dehaze.photos import printable
 
     beside = {kind: SIDE_FILES[kind] for kind in save}
-    planning = {"beside": list(beside.values()), "max_megapixels": max_megapixels}
+    planning: dict[str, Any] = {"beside": list(beside.values()), "max_megapixels": max_megapixels}
     say = JsonLines() if as_json else Text()
     plan = batch.plan(inputs, output, **planning)
     if watch is None:
