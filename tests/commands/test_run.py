@@ -426,7 +426,8 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(invoke: Invoke, pipeline: Fak
         "in/c.heic -> in/dehazed/c.heic",
         "'in/sub/b\\n.png' -> 'in/dehazed/sub/b\\n.png'",
         f"3 photos of {megabytes / 1e6:.1f} MB; 1 of a kind that cannot be read; 1 files passed "
-        "over as no photo or hidden; the output lies inside an input and is not searched; nothing was done",
+        "over as no photo or hidden; the output lies inside an input and is not searched; nothing "
+        "was done",
     ]
     assert pipeline.settings == []
     assert [path.name for path in Path("in/dehazed").iterdir()] == ["b.png"]
