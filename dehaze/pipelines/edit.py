@@ -298,7 +298,7 @@ class EditPipeline(InversionPipeline):
             generator: of the noise that ``eta`` adds.
 
         Raises:
-            as ``__call__``.
+            ValueError: as ``__call__`` raises it.
         """
         settings = settings or EditSettings()
         inversion = self.placed(inversion)
