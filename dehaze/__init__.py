@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from dehaze.pipelines.edit import EditPipeline, EditResult, EditSettings
     from dehaze.prompts import WordError
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 __all__ = [
     "DehazeError",
     "DehazePipeline",
