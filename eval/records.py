@@ -13,9 +13,10 @@ from importlib import metadata
 import numpy as np
 from PIL import features
 
+from dehaze import __version__
 from dehaze.eval.methods import Method
 
-_PACKAGES = ("dehaze", "numpy", "opencv-python-headless", "Pillow", "scikit-image", "torch")
+_PACKAGES = ("numpy", "opencv-python-headless", "Pillow", "scikit-image", "torch")
 
 
 @dataclass(frozen=True)
@@ -158,6 +159,7 @@ def row_of(subset: str, method: Method, records: Sequence[Record], *, is_oracle:
 def versions() -> dict[str, str]:
     """The versions that numbers depend on; JPEG decoders differ, too."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
+    found["dehaze"] = __version__
     for package in _PACKAGES:
         try:
             found[package] = metadata.version(package)
