@@ -57,6 +57,7 @@ class Range:
 
 # At twice the swap, colours already leave the picture's range; more is never the photo's answer.
 STRENGTH = Range("strength", 0, 2)
+EXPOSURE = Range("exposure", 0, 1)
 GUIDANCE_SCALE = Range("guidance_scale", 0, 50)
 TOLERANCE = Range("tolerance", 0, 1, open=True)
 ETA = Range("eta", 0, 1)

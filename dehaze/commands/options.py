@@ -10,12 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import click
 
 from dehaze import ranges
-from dehaze.commands.command import GENERAL, MACHINE, RESEARCH, Effect, Values, option
+from dehaze.commands.command import GENERAL, MACHINE, RESEARCH, Effect, option
 from dehaze.models.choice import DATA_TYPES, ModelChoice
 from dehaze.ranges import Range, RangeError
 from dehaze.registry import Registry
@@ -40,6 +40,27 @@ class RegistryChoice(click.ParamType):
         if value not in names:
             self.fail(f"{value!r} is not one of {', '.join(names)}.", param, ctx)
         return str(value)
+
+
+class Exposure(click.ParamType):
+    """How far a result is lightened: a name, or a number between the two."""
+
+    name = "exposure"
+    names: ClassVar[dict[str, float]] = {"scene": 0.0, "keep": 1.0}
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if value in self.names:
+            return self.names[value]
+        try:
+            return ranges.EXPOSURE.check(float(value))
+        except ValueError:
+            self.fail(
+                f"{value!r} is none of {', '.join(self.names)}, nor a number from 0 to 1.",
+                param,
+                ctx,
+            )
 
 
 class Number(click.ParamType):
@@ -82,15 +103,6 @@ def _recoveries() -> Iterable[str]:
     return RECOVERIES
 
 
-def _iterates(given: Values) -> bool:
-    from dehaze.inversion import get_method
-
-    return given["solver"] is None or get_method(given["solver"]).iterates
-
-
-ITERATING = Effect(_iterates, "with a --solver that iterates")
-
-
 def output_folder(written: str, default: str) -> Decorator:
     """``--output``, the folder that what is written goes to."""
     return option(
@@ -118,6 +130,15 @@ strength = _shared(
     default=1.0,
     show_default=True,
     help="How much of the haze is removed: 0 none, 1 all, up to 2.",
+)
+exposure = _shared(
+    "--exposure",
+    type=Exposure(),
+    metavar="NAME",
+    default="scene",
+    show_default=True,
+    help="scene: as dark as it is without the light of the haze; keep: as light as the photo; or "
+    "a number from 0 (scene) to 1 (keep).",
 )
 steps = _shared(
     "--steps",
@@ -197,13 +218,8 @@ local_files_only = _shared(
 )
 
 
-def model(*, effect: Effect | tuple[Effect, ...] = (), device: Effect | None = None) -> Decorator:
-    """``--model``, its files, ``--device`` and ``--dtype``: one ``ModelChoice``, ``model``.
-
-    Args:
-        effect: where they have one.
-        device: where ``--device`` has one, if that is elsewhere as well.
-    """
+def model(*, effect: Effect | tuple[Effect, ...] = ()) -> Decorator:
+    """``--model``, its files, ``--device`` and ``--dtype``: one ``ModelChoice``, ``model``."""
     declared = [
         option(
             "--model",
@@ -224,7 +240,7 @@ def model(*, effect: Effect | tuple[Effect, ...] = (), device: Effect | None = N
             default="auto",
             show_default=True,
             heading=MACHINE,
-            effect=device or effect,
+            effect=effect,
             help="cpu, cuda, cuda:1, mps, or auto: the fastest there is.",
         ),
         option(

@@ -58,6 +58,12 @@ def _methods() -> Iterable[str]:
     return (DIFFUSION, *PRIORS.names())
 
 
+def _solver_iterates(given: Any) -> bool:
+    from dehaze.inversion import get_method
+
+    return given["solver"] is None or get_method(given["solver"]).iterates
+
+
 def _recovery_estimates(given: Any) -> bool:
     from dehaze.recovery.recover import WITH_TRANSMISSION
 
@@ -125,6 +131,7 @@ class _Task:
     help="Where the results go; made if missing.",
 )
 @options.strength(effect=BY_MODEL)
+@options.exposure(effect=BY_MODEL)
 @options.prompt(effect=BY_MODEL, help=f"What the photo shows, haze included.  {options.OF_MODEL}")
 @options.word(effect=BY_MODEL, help=f"The word to remove from the prompt.  {options.OF_MODEL}")
 @option(
@@ -225,7 +232,7 @@ class _Task:
 @options.solver(effect=BY_MODEL)
 @options.steps("num_inference_steps", effect=BY_MODEL)
 @options.tolerance(
-    effect=(BY_MODEL, options.ITERATING),
+    effect=(BY_MODEL, Effect(_solver_iterates, "with a --solver that iterates")),
 )
 @options.recovery(default="calibrated", effect=BY_MODEL)
 @options.as_json()
@@ -263,7 +270,7 @@ def run(
     from dehaze.photos import printable
 
     beside = {kind: SIDE_FILES[kind] for kind in save}
-    planning: dict[str, Any] = {"beside": list(beside.values()), "max_megapixels": max_megapixels}
+    planning = {"beside": list(beside.values()), "max_megapixels": max_megapixels}
     say = JsonLines() if as_json else Text()
     plan = batch.plan(inputs, output, **planning)
     if watch is None:

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dehaze import ranges
 from dehaze.attention.control import AttentionControl, refine_mapper
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession
@@ -25,6 +26,7 @@ from dehaze.prompts import (
     without_word,
     word_span,
 )
+from dehaze.recovery.exposure import keep_exposure
 from dehaze.recovery.recover import RECOVERIES
 
 Array = NDArray[np.float32]
@@ -100,6 +102,7 @@ class DehazePipeline(InversionPipeline):
         cross_replace_steps: float | None = None,
         self_replace_steps: float | None = None,
         recovery: str = "calibrated",
+        exposure: float = 0.0,
         output_type: str = "np",
         callback_on_step_end: StepCallback | None = None,
     ) -> DehazeResult | list[DehazeResult]:
@@ -130,6 +133,8 @@ class DehazePipeline(InversionPipeline):
             self_replace_steps: share of the steps with the source's self-attention maps.
             recovery: how the result reaches the photo's own size: ``calibrated``, ``physics``,
                 ``affine`` or ``none``; see ``dehaze.recovery.recover.RECOVERIES``.
+            exposure: how far the result is lightened, 0 for the scene as it is, 1 for the photo's
+                own lightness; see ``dehaze.recovery.exposure``.
             output_type: ``np``, ``pil`` or ``pt``, see ``DehazeResult.image``.
             callback_on_step_end: called as ``callback(pipeline, step, timestep,
                 {"latents": latents})`` after each denoising step, as in diffusers.
@@ -142,6 +147,7 @@ class DehazePipeline(InversionPipeline):
         """
         if recovery not in RECOVERIES:
             raise ValueError(f"unknown recovery {recovery!r}: there are {', '.join(RECOVERIES)}")
+        ranges.EXPOSURE.check(exposure)
         output = OUTPUT_TYPES.get(output_type)
         photos = [as_pixels(one) for one in as_list(image)]
         evaluations = [0] * len(photos)
@@ -184,9 +190,10 @@ class DehazePipeline(InversionPipeline):
                 self.decode(latent, size) for latent in (own.trajectory[0], latents[b : b + 1])
             )
             recovered = RECOVERIES[recovery](photo, hazy, clear, float(np.mean(strengths[b])))
+            scene = keep_exposure(recovered.image, photo, exposure)
             results.append(
                 DehazeResult(
-                    image=output(recovered.image),
+                    image=output(scene),
                     attention=self.word_attention(photo, own, prompt, word),
                     transmission=recovered.transmission,
                     airlight=recovered.airlight,
