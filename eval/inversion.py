@@ -39,7 +39,7 @@ from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 
-PLOTS = "pip install 'dehaze[plots]'"
+PLOTS = "pip install 'dehaze-diffusion[plots]'"
 
 
 class InversionEvaluationError(DehazeError, ValueError):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-INSTALL = "pip install 'dehaze[iqa]'"
+INSTALL = "pip install 'dehaze-diffusion[iqa]'"
 
 # pyiqa's metrics that compute without weights: fit for a machine without a network.
 WITHOUT_WEIGHTS = (

@@ -13,6 +13,7 @@ PAGE = ROOT / "docs" / "troubleshooting.md"
 SOURCES = [
     *sorted((ROOT / "dehaze/photos").glob("*.py")),
     *sorted((ROOT / "dehaze/batch").glob("*.py")),
+    *sorted((ROOT / "dehaze/report").glob("*.py")),
     *(
         ROOT / "dehaze/commands" / f"{name}.py"
         for name in ("command", "reporting", "run", "doctor", "models")

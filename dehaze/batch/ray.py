@@ -196,7 +196,7 @@ def _quiet_ray() -> Any:
         import ray.data
     except ImportError as error:
         raise ClusterError(
-            f'--executor ray needs Ray ({error}); pip install "dehaze[ray]"'
+            f'--executor ray needs Ray ({error}); pip install "dehaze-diffusion[ray]"'
         ) from error
     logging.getLogger("ray").setLevel(logging.CRITICAL)
     for name in ("ray.data", "ray.data._internal"):

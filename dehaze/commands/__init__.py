@@ -28,6 +28,8 @@ __all__ = [
 # Stated here so that the list of commands needs no import of them.
 COMMANDS = {
     "run": "Remove the haze from photos and folders of photos.",
+    "ui": "Open a page that photos are dropped on.",
+    "serve": "Answer other programs over HTTP.",
     "edit": "Edit a photo, or a generated picture, by two prompts.",
     "attention": "Show where in a photo the model attends to a word.",
     "interpolate": "Make the pictures between two photos.",

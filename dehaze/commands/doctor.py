@@ -183,6 +183,6 @@ def _bundled_model() -> Check:
 
 def _extra(name: str, module: str, purpose: str) -> Check:
     if find_spec(module) is None:
-        cure = f'pip install "dehaze[{name}]"'
+        cure = f'pip install "dehaze-diffusion[{name}]"'
         return Check(module, False, f"not installed, for {purpose}", cure, required=False)
     return Check(module, True, f"{_version(module) or 'installed'}, for {purpose}", required=False)

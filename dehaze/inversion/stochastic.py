@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 
 import torch
-from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from dehaze.inversion.schedule import DDIMTable
@@ -23,12 +22,7 @@ def step_deviation(table: DDIMTable, i: int, eta: float) -> float:
 
 
 def stochastic_step(
-    table: DDIMTable,
-    i: int,
-    latents: Tensor,
-    noise: Tensor,
-    eta: float,
-    generator: torch.Generator | None = None,
+    table: DDIMTable, i: int, latents: Tensor, noise: Tensor, eta: float, generator: torch.Generator
 ) -> Tensor:
     """Turns the outcome of a DDIM step into that of the step with eta > 0.
 
@@ -37,14 +31,14 @@ def stochastic_step(
     Args:
         latents: z_{i-1} as DDIM gives it, (B, C, H, W).
         noise: the step's eps.
-        generator: of n; one of the CPU draws the same on every device. PyTorch's own when None.
+        generator: of n, on the CPU: the same seed draws the same noise on every device.
 
     Source: DDIM, arXiv 2010.02502, eq. 12; used for editing by AIDI, arXiv 2309.04907.
     """
     deviation = step_deviation(table, i, eta)
-    fresh = randn_tensor(latents.shape, generator, latents.device, latents.dtype)
+    fresh = torch.randn(latents.shape, generator=generator, dtype=latents.dtype)
     kept = math.sqrt(max(table.sigma(i - 1) ** 2 - deviation**2, 0.0))
-    return latents + (kept - table.sigma(i - 1)) * noise + deviation * fresh
+    return latents + (kept - table.sigma(i - 1)) * noise + deviation * fresh.to(latents.device)
 
 
 def localisation(edited: Tensor, source: Tensor, focus: Tensor) -> float:

@@ -161,8 +161,7 @@ def open_png(data: bytes) -> PngSource:
     unknown = [name for name, _ in chunks if name not in _OF_THE_PIXELS and not name[0] & 0x20]
     if unknown:
         raise UnreadableError(
-            f"is a PNG with a chunk that is not supported ({unknown[0].decode()})",
-            "save it anew as PNG",
+            f"is a PNG with a chunk that is not supported ({unknown[0].decode()})"
         )
 
     notes: dict[str, None] = {}

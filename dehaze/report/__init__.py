@@ -5,8 +5,8 @@
 
 from dehaze.report.cards import CARDS_FOLDER, Card, CardingWork, read_card
 from dehaze.report.job import REPORT_NAME, report_of_job
-from dehaze.report.page import Column, Entry, Layer, Report, render_report, write_report
-from dehaze.report.thumbnails import thumbnail
+from dehaze.report.page import Column, Entry, Layer, Report, asset, render_report, write_report
+from dehaze.report.thumbnails import false_colours, thumbnail
 
 __all__ = [
     "CARDS_FOLDER",
@@ -17,6 +17,8 @@ __all__ = [
     "Entry",
     "Layer",
     "Report",
+    "asset",
+    "false_colours",
     "read_card",
     "render_report",
     "report_of_job",

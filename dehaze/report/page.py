@@ -11,13 +11,11 @@ import math
 from dataclasses import dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Literal
 
+from dehaze.batch import Status
 from dehaze.photos import PhotoError, write_bytes
 
 _GENERATOR = b'<meta name="generator" content="dehaze report">'
-
-Status = Literal["done", "kept", "failed"]
 
 
 @dataclass(frozen=True)

@@ -136,7 +136,7 @@ def test_a_missing_extra_is_no_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 0
     assert (
-        'absent  no_such_module: not installed, for metrics; pip install "dehaze[iqa]"\n'
+        'absent  no_such_module: not installed, for metrics; pip install "dehaze-diffusion[iqa]"\n'
         in result.output
     )
 

@@ -15,7 +15,8 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 from dehaze.commands import main
-from dehaze.eval.scoring import Scorer
+from dehaze.eval import runner as runner_module
+from dehaze.eval.runner import Runner
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -59,7 +60,7 @@ def test_options_reach_the_protocol(root: Path) -> None:
     done = reside(
         root,
         *("--method", "clahe", "--ssim", "ffa", "--psnr", "y601", "--float"),
-        *("--crop-border", 2, "--resize", "40x30", "--oracle", "--limit", 1),
+        *("--crop-border", 2, "--resize", "40x30", "--oracle", "--limit", 1, "--seed", 4),
     )
     assert done.exit_code == 0, done.output
     protocol = json.loads((root.parent / "out/results.json").read_text())["protocol"]
@@ -73,6 +74,7 @@ def test_options_reach_the_protocol(root: Path) -> None:
     }
     assert {name: protocol[name] for name in expected} == expected
     assert "1 of 2 images" in done.stdout
+    assert "Seed 4" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -131,16 +133,16 @@ def test_other_settings_need_another_folder_or_overwrite(root: Path) -> None:
 def test_an_interrupt_is_code_130_and_the_next_run_continues(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = Scorer.score
+    original = Runner._new_record
     calls = []
 
-    def interrupted(self: Scorer, *arguments: Any) -> Any:
+    def interrupted(self: Runner, *arguments: Any) -> Any:
         calls.append(arguments)
         if len(calls) == 3:
             raise KeyboardInterrupt
         return original(self, *arguments)
 
-    monkeypatch.setattr(Scorer, "score", interrupted)
+    monkeypatch.setattr(runner_module.Runner, "_new_record", interrupted)
     stopped = reside(root, "--method", "dcp")
     assert stopped.exit_code == 130
     assert "continues" in stopped.stderr
@@ -187,7 +189,7 @@ def test_a_perceptual_metric_without_pyiqa_is_refused(
     photos = root / "SOTS/indoor/gt"
     missing = call("folder", photos, "--perceptual", "niqe", "-o", root.parent / "out")
     assert missing.exit_code == 2
-    assert "pip install 'dehaze[iqa]'" in missing.stderr
+    assert "pip install 'dehaze-diffusion[iqa]'" in missing.stderr
     nothing = call("folder", root / "none", "-o", root.parent / "out")
     assert nothing.exit_code == 2
 

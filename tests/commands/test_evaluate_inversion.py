@@ -86,5 +86,5 @@ def test_lpips_that_cannot_be_had_is_said_before_anything_runs(
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     done = call(photos, "--model", random_model, "--lpips")
     assert done.exit_code == 2
-    assert "dehaze[iqa]" in done.stderr
+    assert "dehaze-diffusion[iqa]" in done.stderr
     assert not (photos.parent / "out").exists()

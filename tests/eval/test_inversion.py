@@ -132,7 +132,6 @@ def examples() -> list[Array]:
     return [as_pixels(read_rgb(path).pixels) for path in sorted(folder.glob("*_haze.jpg"))[:2]]
 
 
-@pytest.mark.slow
 def test_the_best_settings_reach_ten_picard_iterations_at_a_sixth_of_the_cost(
     bundled: DehazePipeline, examples: list[Array]
 ) -> None:
@@ -145,7 +144,6 @@ def test_the_best_settings_reach_ten_picard_iterations_at_a_sixth_of_the_cost(
     assert best.psnr >= picard.psnr - 0.1
 
 
-@pytest.mark.slow
 def test_null_text_recovers_what_guidance_loses_on_the_bundled_model(
     bundled: DehazePipeline, examples: list[Array]
 ) -> None:
@@ -246,5 +244,5 @@ def test_a_wrong_method_is_named(text: str, cause: str) -> None:
 
 def test_the_extra_that_is_advised_exists() -> None:
     text = (Path(__file__).resolve().parents[2] / "pyproject.toml").read_text()
-    assert module.PLOTS == "pip install 'dehaze[plots]'"
+    assert module.PLOTS == "pip install 'dehaze-diffusion[plots]'"
     assert "\nplots = [" in text
