@@ -46,7 +46,8 @@ class BmpContainer:
         for place, channel in enumerate({3: [2, 1, 0], 4: [2, 1, 0, 3]}.get(channels, [0])):
             rows[:, place : width * channels : channels] = samples[::-1, :, channel]
         pixels = rows.tobytes()
-        palette = b"".join(bytes([level] * 3 + [0]) for level in range(256 * (channels == 1)))
+        greys = range(256 if channels == 1 else 0)
+        palette = b"".join(bytes([level, level, level, 0]) for level in greys)
         length = _V5 if self.profile else _V4 if self.colours or channels == 4 else _V3
         begin = _FILE_HEADER + length + len(palette)
         header = struct.pack(
@@ -65,8 +66,8 @@ class BmpContainer:
         if length > _V3:
             colours = (self.colours or _SRGB).ljust(_V5 - 56, b"\0")
             if self.profile:
-                place = struct.pack("<II", length + len(palette) + len(pixels), len(self.profile))
-                colours = colours[:56] + place + colours[64:]
+                behind = struct.pack("<II", length + len(palette) + len(pixels), len(self.profile))
+                colours = colours[:56] + behind + colours[64:]
             header += (_MASKS if channels == 4 else bytes(16)) + colours
         body = header[:length] + palette + pixels + self.profile
         return struct.pack("<2sIII", b"BM", _FILE_HEADER + len(body), 0, begin) + body

@@ -62,7 +62,7 @@ class PngContainer:
         chunks = [
             (b"IHDR", header),
             *(self._upright(chunk, width, height) for chunk in self.before),
-            (b"IDAT", imagecodecs.deflate_encode(_filtered(samples), _LIBDEFLATE_LEVEL)),
+            (b"IDAT", bytes(imagecodecs.deflate_encode(_filtered(samples), _LIBDEFLATE_LEVEL))),
             *(self._upright(chunk, width, height) for chunk in self.after),
             (b"IEND", b""),
         ]

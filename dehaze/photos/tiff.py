@@ -471,9 +471,9 @@ def _container(
                 continue
             spans += below
         values[entry.tag] = Value(entry.kind, entry.count, structure.value(entry))
-    orientation = structure.integer(directory, ORIENTATION) if ORIENTATION in values else None
-    if orientation is None and _XMP in values:
-        orientation = xmp_orientation(values[_XMP].data)
+    orientation = structure.integer(directory, ORIENTATION)
+    if ORIENTATION not in values and _XMP in values:
+        orientation = xmp_orientation(values[_XMP].data) or 1
     return TiffContainer(
         structure.order,
         structure.big,
@@ -522,7 +522,7 @@ def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 def _strips(samples: Samples, rows: int, compression: int, order: str) -> Iterator[bytes]:
     """Coded strips of so many rows each."""
-    stored = samples.dtype.newbyteorder(order)
+    stored = np.dtype(f"{order}u{samples.dtype.itemsize}")
     for top in range(0, len(samples), rows):
         strip = samples[top : top + rows]
         if compression != _NONE:
@@ -532,10 +532,11 @@ def _strips(samples: Samples, rows: int, compression: int, order: str) -> Iterat
             strip = differences
         data = strip.astype(stored, copy=False).tobytes()
         if compression == _DEFLATE:
-            data = imagecodecs.deflate_encode(data, _LIBDEFLATE_LEVEL)
+            yield bytes(imagecodecs.deflate_encode(data, _LIBDEFLATE_LEVEL))
         elif compression == _LZW:
-            data = imagecodecs.lzw_encode(data)
-        yield data
+            yield bytes(imagecodecs.lzw_encode(data))
+        else:
+            yield data
 
 
 def _placed(data: bytearray, gaps: list[tuple[int, int]], strip: bytes) -> int:

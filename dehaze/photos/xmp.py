@@ -133,8 +133,8 @@ class _Reader:
         end = tag.end() if tag else start
         self._open.append((name, start, end))
         for found in _ATTRIBUTE.finditer(self._packet, start, end):
-            value = found.start(3) + 1, found.end(3) - 1
-            self._add(found[1].decode(), found[2].decode(), found.span(), value)
+            inside = found.start(3) + 1, found.end(3) - 1
+            self._add(found[1].decode(), found[2].decode(), found.span(), inside)
 
     def _end(self, name: str) -> None:
         _, start, begun = self._open.pop()
