@@ -7,7 +7,9 @@ libraries only when it runs: ``dehaze --help`` answers at once.
 from __future__ import annotations
 
 import os
+from difflib import get_close_matches
 from importlib import import_module
+from pathlib import Path
 
 import click
 
@@ -51,6 +53,19 @@ class Commands(Group):
             return None
         command: click.Command = getattr(import_module(f"dehaze.commands.{cmd_name}"), cmd_name)
         return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name not in COMMANDS and not name.startswith("-"):
+            close = get_close_matches(name, COMMANDS, n=1)
+            if Path(name).exists() or Path(name).suffix:
+                cure = f"to remove the haze from photos: dehaze run {name}"
+            else:
+                cure = f"did you mean {close[0]}?" if close else f"there are {', '.join(COMMANDS)}"
+            raise click.UsageError(f"{name!r} is no command; {cure}", ctx)
+        return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):

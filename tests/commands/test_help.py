@@ -53,7 +53,7 @@ def test_version_and_unknown_command() -> None:
     assert dehaze.__version__ in CliRunner().invoke(main, ["--version"]).output
     unknown = CliRunner().invoke(main, ["defog"])
     assert unknown.exit_code == 2
-    assert "No such command 'defog'" in unknown.stderr
+    assert "'defog' is no command" in unknown.stderr
 
 
 @pytest.mark.parametrize(("before", "after"), [(None, "PASSIVE"), ("ACTIVE", "ACTIVE")])
@@ -121,3 +121,23 @@ def test_from_a_checkout_a_missing_dependency_is_one_line() -> None:
     )
     assert done.returncode == 1
     assert done.stderr == "dehaze: click is not installed; run: pip install -e .\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("a.jpg", "dehaze run a.jpg"),
+        ("folder", "dehaze run folder"),
+        ("rnu", "did you mean run?"),
+        ("zzz", "there are run, edit,"),
+    ],
+)
+def test_what_is_no_command_has_a_hint(
+    name: str, cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "folder").mkdir()
+    monkeypatch.chdir(tmp_path)
+    told = CliRunner().invoke(main, [name])
+    assert told.exit_code == 2
+    assert f"{name!r} is no command; " in told.output
+    assert cure in told.output
