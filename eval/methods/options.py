@@ -6,8 +6,10 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from dehaze import ranges
 from dehaze.eval.methods.base import MethodError
 from dehaze.models.choice import ModelChoice
+from dehaze.ranges import Range, RangeError
 from dehaze.recovery.recover import RECOVERIES
 
 
@@ -89,20 +91,30 @@ def _one_of(value: str, names: Iterable[str]) -> str:
     return value
 
 
+def _within(allowed: Range) -> Callable[[str], float]:
+    return lambda value: allowed.check(float(value))
+
+
+def _count(value: str) -> int:
+    if int(value) < 1:
+        raise MethodError(f"{value} is not a number of 1 or more")
+    return int(value)
+
+
 # What a row may override; a prompt holds spaces and commas and is common to a run.
 _OVERRIDES: dict[str, Callable[[str], Any]] = {
     "model": str,
-    "strength": float,
+    "strength": _within(ranges.STRENGTH),
     "solver": _solver,
-    "steps": int,
+    "steps": _count,
     "spacing": _spacing,
-    "max_iterations": int,
-    "tolerance": float,
+    "max_iterations": _count,
+    "tolerance": _within(ranges.TOLERANCE),
     "null_text": _null_text,
-    "cross_replace_steps": float,
-    "self_replace_steps": float,
+    "cross_replace_steps": _within(ranges.SHARE),
+    "self_replace_steps": _within(ranges.SHARE),
     "recovery": _recovery,
-    "short_side": int,
+    "short_side": _count,
 }
 
 
@@ -120,6 +132,8 @@ def override(options: PipelineOptions, argument: str) -> PipelineOptions:
             raise MethodError(f"{part!r} is no option; there are {known}, each as key=value")
         try:
             changes[key] = _OVERRIDES[key](value)
+        except RangeError as error:
+            raise MethodError(f"{part!r}: {error}") from error
         except ValueError as error:
             raise MethodError(f"{part!r} is no number") from error
     if "model" in changes:
