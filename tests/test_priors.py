@@ -20,7 +20,7 @@ def test_the_dark_channel_is_scipys_minimum() -> None:
     np.testing.assert_array_equal(priors.dark_channel(picture, 15), expected)
 
 
-def test_he_takes_the_brightest_pixel_among_the_haziest_thousandth() -> None:
+def test_dcp_airlight_is_the_brightest_of_the_haziest() -> None:
     hazy = np.full((100, 100, 3), 0.2, dtype=np.float32)
     hazy[:20, :20] = 0.8  # haze
     hazy[5, 5] = (0.9, 0.85, 0.8)  # in the haze: brightest there

@@ -112,7 +112,7 @@ def test_the_first_steps_pass_unblended() -> None:
     assert blend.mask is not None
 
 
-def test_without_a_change_there_is_nothing_to_hold() -> None:
+def test_local_blend_without_a_change_is_identity() -> None:
     blend = LocalBlend(recorded({0: 1}), LATENT, STEPS, (1,), (1,), start=0.0)
     latents = torch.rand(1, 4, *LATENT)
     assert torch.equal(blend(STEPS, latents, torch.zeros_like(latents)), latents)

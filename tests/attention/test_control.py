@@ -91,7 +91,7 @@ def test_replace_needs_as_many_words(pipeline: DehazePipeline) -> None:
         replace_mapper(*prompts(pipeline, "a photo with haze", "a photo"))
 
 
-def test_what_fits_two_prompts_is_chosen(pipeline: DehazePipeline) -> None:
+def test_control_is_chosen_by_the_prompts(pipeline: DehazePipeline) -> None:
     for target, name in (
         ("a photo with haze", "reweight"),
         ("a photo with snow", "replace"),

@@ -196,7 +196,7 @@ def test_an_unreadable_folder_is_a_failure(tmp_path: Path, monkeypatch: pytest.M
     assert "locked: cannot be listed (Permission denied)" in str(failed.error)
 
 
-def test_an_interrupt_keeps_what_is_done_and_the_next_run_continues(tmp_path: Path) -> None:
+def test_interrupted_job_continues_where_it_stopped(tmp_path: Path) -> None:
     for name in ("a.png", "b.png", "c.png"):
         photo_at(tmp_path / "in" / name)
     job = plan([tmp_path / "in"], tmp_path / "out")
@@ -229,7 +229,7 @@ class LosesReports:
         raise KeyboardInterrupt
 
 
-def test_an_interrupted_job_knows_its_own_files_and_claims_no_others(tmp_path: Path) -> None:
+def test_interrupted_job_claims_only_its_own_files(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):
         photo_at(tmp_path / "in" / name, 0.25)
     job = plan([tmp_path / "in"], tmp_path / "out")

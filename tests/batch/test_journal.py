@@ -116,7 +116,7 @@ def test_links_in_the_place_of_its_files_are_refused(tmp_path: Path, name: str) 
     assert (tmp_path / "elsewhere").read_text() == "kept"
 
 
-def test_a_journal_that_cannot_be_read_is_named_and_the_folder_is_free_again(
+def test_unreadable_journal_is_named_and_the_lock_released(
     tmp_path: Path,
 ) -> None:
     (tmp_path / JOURNAL_NAME).mkdir()

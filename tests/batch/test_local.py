@@ -40,7 +40,7 @@ def test_every_task_is_reported_once_with_what_was_written(tmp_path: Path) -> No
         assert read_photo(report.output).pixels.mean() == pytest.approx(1 - index / 10, abs=0.003)
 
 
-def test_the_next_photo_is_read_and_the_last_written_while_one_is_in_the_network(
+def test_reading_and_writing_run_beside_the_network(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Every wait below would end in a timeout if the three steps took turns."""
@@ -174,7 +174,7 @@ class BatchWorker(FakeWorker):
         super().process(items)
 
 
-def test_photos_of_a_kind_come_together_and_the_last_ones_do_not_wait(tmp_path: Path) -> None:
+def test_photos_of_one_size_share_a_batch(tmp_path: Path) -> None:
     made = items_in(tmp_path, 8)
     for index in (1, 4):
         write_photo(made[index].source, np.full((4, 6, 3), index / 10, np.float32))

@@ -93,7 +93,7 @@ def test_same_names_from_two_folders_are_kept_apart(tmp_path: Path) -> None:
     assert outputs(files) == ["spring/x.jpg", "autumn/x.jpg"]
 
 
-def test_names_that_cannot_be_kept_apart_are_an_error_naming_both(tmp_path: Path) -> None:
+def test_colliding_outputs_name_both_photos(tmp_path: Path) -> None:
     first, second = photo_at(tmp_path / "1/same/x.jpg"), photo_at(tmp_path / "2/same/x.jpg")
     with pytest.raises(PlanError) as caught:
         plan([first.parent, second.parent], tmp_path / "out")

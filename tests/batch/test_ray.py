@@ -69,7 +69,7 @@ def run(folder: Path, output: str, work: Any, progress: Any = lambda item: None)
 
 
 @pytest.mark.usefixtures("cluster")
-def test_results_are_those_of_the_local_run_though_a_worker_is_killed(tmp_path: Path) -> None:
+def test_results_equal_a_local_run_after_a_killed_worker(tmp_path: Path) -> None:
     for index in range(8):
         photo_at(tmp_path / f"in/{index}.png", index / 10)
     (tmp_path / "in/torn.jpg").write_bytes(b"\xff\xd8 torn")
@@ -142,7 +142,7 @@ class ImpossibleWork:
 
 
 @pytest.mark.usefixtures("cluster")
-def test_work_that_cannot_start_over_there_ends_the_job_in_one_line(tmp_path: Path) -> None:
+def test_work_that_cannot_start_on_ray_is_one_line(tmp_path: Path) -> None:
     photo_at(tmp_path / "in/a.png")
     with pytest.raises(ClusterError, match="no such model: get it") as got:
         run(tmp_path, "out", ImpossibleWork())
@@ -163,7 +163,7 @@ def test_work_that_cannot_start_over_there_ends_the_job_in_one_line(tmp_path: Pa
         ({}, 100, None, True, (1, {"num_cpus": 1})),
     ],
 )
-def test_workers_are_as_many_as_the_cluster_has_gpus_or_else_cpus(
+def test_workers_default_to_the_clusters_gpus_or_cpus(
     resources: dict[str, float], tasks: int, workers: int | None, gpu: bool, expected: Any
 ) -> None:
     assert pool(resources, tasks, workers, gpu=gpu) == expected

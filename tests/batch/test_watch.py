@@ -41,9 +41,7 @@ def collect(folder: Path, seen: Plan) -> list[list[str]]:
     raise AssertionError("a watch does not end by itself")
 
 
-def test_a_photo_is_due_at_the_second_look_that_finds_it_unchanged(
-    tmp_path: Path, between_looks: list[Step]
-) -> None:
+def test_watched_photo_is_due_once_unchanged(tmp_path: Path, between_looks: list[Step]) -> None:
     folder = tmp_path / "in"
     old = photo_at(folder / "old.png")
     seen = plan([folder], tmp_path / "out")
@@ -61,7 +59,7 @@ def test_a_photo_is_due_at_the_second_look_that_finds_it_unchanged(
     assert collect(folder, plan([folder], tmp_path / "out")) == [["old.png"]]
 
 
-def test_photos_that_vanish_and_folders_that_come_later_do_not_end_it(
+def test_watch_survives_lost_photos_and_new_folders(
     tmp_path: Path, between_looks: list[Step], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = tmp_path / "in"

@@ -107,7 +107,7 @@ def done(worker: DiffusionWorker) -> Item:
 
 
 @pytest.mark.usefixtures("networks_move_freely")
-def test_what_does_not_fit_in_the_device_is_done_on_the_cpu_and_the_next_is_not() -> None:
+def test_photo_too_large_for_the_device_is_done_on_the_cpu() -> None:
     pipe = FakePipeline([OutOfMemoryError("CUDA out of memory"), None, None], torch.float16)
     worker = worker_of(pipe)
     first, second = done(worker), done(worker)
@@ -121,7 +121,7 @@ def test_what_does_not_fit_in_the_device_is_done_on_the_cpu_and_the_next_is_not(
 
 
 @pytest.mark.usefixtures("networks_move_freely")
-def test_what_fits_nowhere_fails_alone() -> None:
+def test_photo_too_large_for_any_device_fails_alone() -> None:
     pipe = FakePipeline([OutOfMemoryError("CUDA"), MemoryError(), None], torch.float16)
     worker = worker_of(pipe)
     assert "does not fit in memory" in str(processed(worker).error)
@@ -236,7 +236,7 @@ def batches_of(worker: DiffusionWorker, refused: Callable[[torch.Tensor], None])
     return tried
 
 
-def test_a_batch_that_does_not_fit_is_halved_and_later_ones_are_no_larger(
+def test_batch_too_large_is_halved_for_good(
     worker: DiffusionWorker,
 ) -> None:
     def refused(latents: torch.Tensor) -> None:
@@ -271,7 +271,7 @@ def test_a_photo_that_fits_nowhere_fails_alone_out_of_its_batch(worker: Diffusio
     assert "does not fit in memory" in str(items[2].error)
 
 
-def test_a_sample_that_overflows_leaves_the_rest_of_its_batch_as_it_is(
+def test_overflow_of_one_sample_leaves_its_batch_alone(
     random_model: Path,
 ) -> None:
     model = ModelChoice(str(random_model), device="cpu", dtype="bfloat16")
@@ -295,7 +295,7 @@ def test_a_sample_that_overflows_leaves_the_rest_of_its_batch_as_it_is(
         np.testing.assert_allclose(ours.result.image, own.result.image, atol=0.05)
 
 
-def test_a_batch_is_of_one_photo_on_the_cpu_unless_more_are_asked_for(random_model: Path) -> None:
+def test_batch_size_on_the_cpu_is_one_by_default(random_model: Path) -> None:
     work = DiffusionWork(model=ModelChoice(str(random_model), device="cpu"))
     assert work.start().batch_size == 1
     assert replace(work, batch_size=3).start().batch_size == 3

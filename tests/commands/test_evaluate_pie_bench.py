@@ -56,7 +56,7 @@ def test_pictures_are_edited_saved_and_scored(root: Path, random_model: Path) ->
     assert "negative-prompt, guidance 7.5: 1 edits scored" in done.stdout
 
 
-def test_results_made_elsewhere_are_scored_and_missing_ones_named(root: Path) -> None:
+def test_foreign_results_are_scored_and_missing_named(root: Path) -> None:
     results = root.parent / "results" / "0_random"
     results.mkdir(parents=True)
     source = np.asarray(Image.open(root / "annotation_images" / "0_random" / "a.png"))

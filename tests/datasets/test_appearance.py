@@ -25,7 +25,7 @@ def test_a_rendering_is_a_photo_and_repeats_under_its_seed(clear: Array, word: s
     assert word in one.prompt.split() or f" {word}" in one.prompt
 
 
-def test_each_word_does_what_its_procedure_says(clear: Array) -> None:
+def test_each_appearance_is_its_procedure(clear: Array) -> None:
     rng = np.random.default_rng(0)
     looks = {word: render_appearance(clear, word, rng).picture for word in APPEARANCES.names()}
     light = {word: float((picture**2.2).mean()) for word, picture in looks.items()}

@@ -105,9 +105,7 @@ def test_the_published_layout_is_read(tmp_path: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", LAYOUTS)
-def test_a_wrong_root_says_what_was_expected_and_where_it_is_published(
-    tmp_path: Path, name: str
-) -> None:
+def test_wrong_root_names_layout_and_publication(tmp_path: Path, name: str) -> None:
     dataset = DATASETS.get(name)
     for root in (tmp_path, tmp_path / "nowhere"):
         with pytest.raises(DatasetNotFoundError) as caught:
@@ -119,7 +117,7 @@ def test_a_wrong_root_says_what_was_expected_and_where_it_is_published(
         assert "\n" not in message
 
 
-def test_one_set_is_not_mistaken_for_another(tmp_path: Path) -> None:
+def test_data_sets_are_told_apart(tmp_path: Path) -> None:
     for file in LAYOUTS["haze4k-test"][0]:
         write(tmp_path / file)
     with pytest.raises(DatasetNotFoundError):
@@ -156,7 +154,7 @@ def test_names_tell_airlight_and_transmission(tmp_path: Path) -> None:
     assert loaded.oddities == ()
 
 
-def test_everything_odd_is_counted_and_nothing_is_guessed(tmp_path: Path) -> None:
+def test_unpaired_and_duplicate_files_are_counted(tmp_path: Path) -> None:
     folder = tmp_path / "SOTS/indoor"
     write(folder / "hazy/1400_1.png")
     write(folder / "gt/1400.png")
@@ -263,7 +261,7 @@ def test_spread_takes_evenly_spaced_samples(tmp_path: Path) -> None:
 # --- plain folders ------------------------------------------------------------------------------
 
 
-def test_a_paired_folder_knows_identical_names_roles_and_resides_rule(tmp_path: Path) -> None:
+def test_paired_folder_by_name_role_and_resides_rule(tmp_path: Path) -> None:
     write(tmp_path / "a/hazy/x_1.png")
     write(tmp_path / "a/GT/x_1.jpg")
     write(tmp_path / "b/hazy/01_hazy.png")
@@ -277,7 +275,7 @@ def test_a_paired_folder_knows_identical_names_roles_and_resides_rule(tmp_path: 
         assert dataset.name == folder
 
 
-def test_one_rule_for_the_folder_so_that_a_missing_truth_is_not_replaced(tmp_path: Path) -> None:
+def test_one_pairing_rule_holds_for_a_whole_folder(tmp_path: Path) -> None:
     write(tmp_path / "hazy/street.png")
     write(tmp_path / "hazy/street_2.png")
     write(tmp_path / "gt/street.png")
@@ -302,7 +300,7 @@ def test_photos_keep_their_subfolders_apart(tmp_path: Path) -> None:
     assert not dataset.paired
 
 
-def test_a_kind_that_only_a_converter_reads_fails_rather_than_vanishes(tmp_path: Path) -> None:
+def test_unsupported_kind_is_a_failure_not_left_out(tmp_path: Path) -> None:
     (tmp_path / "phone.heic").write_bytes(b"....ftypheic" + bytes(20))
     (sample,) = open_photo_folder(tmp_path)
     with pytest.raises(PhotoError, match="HEIC"):
@@ -433,7 +431,7 @@ def test_no_such_file(tmp_path: Path) -> None:
 # --- the registry -------------------------------------------------------------------------------
 
 
-def test_a_name_is_registered_once_and_an_unknown_one_lists_the_known() -> None:
+def test_data_set_names_are_unique_and_listed() -> None:
     class Again(BenchmarkDataset):
         name = "its"
 

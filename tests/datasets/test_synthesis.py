@@ -78,9 +78,7 @@ def test_made_up_depth_is_positive_of_mean_one(height: int, width: int, seed: in
 
 @given(st.integers(2, 40), st.integers(2, 60), st.integers(0, 10**6))
 @settings(max_examples=60, deadline=None)
-def test_a_room_is_deepest_inside_and_comes_nearer_along_every_wall(
-    height: int, width: int, seed: int
-) -> None:
+def test_room_is_deepest_at_its_far_wall(height: int, width: int, seed: int) -> None:
     depth = room_depth((height, width), np.random.default_rng(seed))
     assert depth.shape == (height, width)
     assert depth.dtype == np.float32
@@ -93,7 +91,7 @@ def test_a_room_is_deepest_inside_and_comes_nearer_along_every_wall(
     assert (np.diff(depth[row::-1, column]) <= 1e-6).all()
 
 
-def test_the_floor_of_a_room_is_near_in_inverse_proportion_to_its_row() -> None:
+def test_depth_of_a_rooms_floor_is_inverse_in_its_row() -> None:
     depth = room_depth((64, 64), np.random.default_rng(2))
     inverse = 1.0 / depth[-4:, 32].astype(np.float64)
     steps = np.diff(inverse)

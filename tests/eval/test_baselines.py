@@ -47,7 +47,7 @@ def test_a_baseline_brings_haze_nearer_to_the_truth(
 
 
 @pytest.mark.parametrize("name", ["dcp", "cap", "darktable"])
-def test_the_airlight_and_the_order_of_the_transmission_are_found(
+def test_baselines_find_airlight_and_order_of_t(
     scene: tuple[Array, Array, Array], name: str
 ) -> None:
     _, hazy, transmission = scene
@@ -99,7 +99,7 @@ def test_anything_but_float32_rgb_is_refused(name: str, picture: Array) -> None:
         baselines.BASELINES.get(name).run(picture)
 
 
-def test_the_photo_editor_closes_filters_and_bounds_the_transmission() -> None:
+def test_photo_editors_transmission_by_hand() -> None:
     hazy = astronaut()[100:180, 100:200].astype(np.float32) / np.float32(255)
     found = baselines.estimate_by_photo_editor(hazy, strength=0.6)
     raw = 1 - np.float32(0.6) * (hazy / found.airlight).min(axis=2)
@@ -113,9 +113,7 @@ def test_the_photo_editor_closes_filters_and_bounds_the_transmission() -> None:
 
 @settings(max_examples=25, deadline=None)
 @given(seed=st.integers(0, 1000), strength=st.floats(0, 1))
-def test_the_bounds_keep_every_channel_within_range_without_clipping(
-    seed: int, strength: float
-) -> None:
+def test_bounds_on_t_keep_channels_in_range(seed: int, strength: float) -> None:
     hazy = np.random.default_rng(seed).random((20, 24, 3), dtype=np.float32)
     found = baselines.estimate_by_photo_editor(hazy, strength=strength)
     t = np.maximum(found.transmission, 1e-6)[..., None]

@@ -71,7 +71,7 @@ def test_mse_and_psnr_agree_with_scikit_image(pictures: tuple[Picture, Picture])
     )
 
 
-def test_psnr_of_luma_agrees_with_scikit_images_colour_conversions(
+def test_psnr_of_luma_agrees_with_scikit_image(
     pictures: tuple[Picture, Picture],
 ) -> None:
     output, clear = pictures

@@ -66,7 +66,7 @@ def test_ssim_is_of_both_pictures_blackened() -> None:
 
 
 @pytest.mark.parametrize("metric", [psnr_outside, mse_outside, ssim_outside])
-def test_without_a_background_there_is_nothing_to_compare(metric: Any) -> None:
+def test_whole_mask_leaves_no_background_to_score(metric: Any) -> None:
     assert math.isnan(metric(picture(1, 16), picture(2, 16), np.ones((16, 16))))
 
 
@@ -186,7 +186,7 @@ def test_dino_loads_from_a_folder(tmp_path: Path, vision: ViTModel) -> None:
     assert metric(picture(1, 32), picture(1, 32), half(32), "") == 0.0
 
 
-def test_means_leave_out_what_is_not_finite_and_failures_are_named(tmp_path: Path) -> None:
+def test_means_leave_out_nan_and_name_failures(tmp_path: Path) -> None:
     metrics = MetricSet(
         {"psnr_unedit_part": psnr_outside, "mse_unedit_part": mse_outside},
         dict.fromkeys(METRIC_NAMES[:1] + METRIC_NAMES[2:3] + METRIC_NAMES[4:], "no"),

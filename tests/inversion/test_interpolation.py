@@ -65,7 +65,7 @@ def test_slerp_turns_and_stretches_evenly(share: float, seed: int) -> None:
 
 @pytest.mark.parametrize(("first", "last"), [(1.0, 1.0), (0.7, 1.2), (0.9, 0.95)])
 @pytest.mark.parametrize("dimension", [100, 3072])
-def test_the_guided_path_is_likelier_and_its_steps_are_one_length(
+def test_guided_path_is_likelier_with_equal_steps(
     dimension: int, first: float, last: float
 ) -> None:
     a, b = normal(dimension, 1, first), normal(dimension, 2, last)

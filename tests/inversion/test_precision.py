@@ -47,7 +47,7 @@ def test_an_overflow_is_evaluated_once_more_in_single_precision(
     assert "again in float32" in caplog.text
 
 
-def test_an_overflow_on_the_way_back_takes_the_recorded_attention_along(
+def test_overflow_on_the_way_back_keeps_recorded_attention(
     half: DehazePipeline, photo: Array
 ) -> None:
     evaluated = overflow(half, (torch.bfloat16,))
@@ -56,9 +56,7 @@ def test_an_overflow_on_the_way_back_takes_the_recorded_attention_along(
     assert np.isfinite(result.image).all()
 
 
-def test_of_a_batch_only_the_sample_that_overflows_is_evaluated_again(
-    half: DehazePipeline, photo: Array
-) -> None:
+def test_only_the_overflowing_sample_is_evaluated_again(half: DehazePipeline, photo: Array) -> None:
     photos = [photo, photo[:, ::-1].copy()]
     untouched = half(photos, num_inference_steps=2, solver="ddim", recovery="none")
     evaluated = overflow(half, (torch.bfloat16,))

@@ -106,7 +106,7 @@ def test_prediction_types_stand_for_the_same_noise() -> None:
             torch.testing.assert_close(predicted, noise, rtol=1e-9, atol=1e-9)
 
 
-def test_neighbours_come_from_the_list_where_steps_do_not_divide_1000() -> None:
+def test_neighbours_come_from_the_list_of_timesteps() -> None:
     table = DDIMTable.from_scheduler(scheduler_of(timestep_spacing="trailing"), 7)
     cumulative = scheduler_of().alphas_cumprod.double()
     for i in range(2, 8):
@@ -115,7 +115,7 @@ def test_neighbours_come_from_the_list_where_steps_do_not_divide_1000() -> None:
     assert arithmetic != [table.timestep(i - 1) for i in range(2, 8)]
 
 
-def test_the_inverse_scheduler_of_diffusers_built_by_default_is_not_ours() -> None:
+def test_default_inverse_scheduler_of_diffusers_differs() -> None:
     """A known trap: its defaults are not those of the model."""
     default = DDIMInverseScheduler()
     assert default.config.beta_end != scheduler_of().config.beta_end
@@ -255,7 +255,7 @@ def test_linspace_neighbours_are_those_of_diffusers_euler(steps: int) -> None:
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
-def test_what_a_table_has_no_use_for_is_named() -> None:
+def test_unused_scheduler_settings_are_named() -> None:
     solver = diffusers.DPMSolverMultistepScheduler(**BETAS, solver_order=3)
     ignored = ignored_settings(solver)
     assert ignored["solver_order"] == 3

@@ -9,7 +9,7 @@ from dehaze.models.codec import PixelUnshuffleCodec
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4])
-def test_nothing_is_lost(patch_size: int) -> None:
+def test_pixel_unshuffle_round_trip_is_exact(patch_size: int) -> None:
     codec = PixelUnshuffleCodec(patch_size=patch_size)
     image = torch.rand(2, 3, 16, 24) * 2 - 1
     latents = codec.encode(image).latent_dist.mode()

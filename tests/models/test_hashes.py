@@ -87,7 +87,7 @@ def test_files_of_the_hubs_cache_are_held_against_their_names(tmp_path: Path) ->
     assert set(states(snapshot).values()) == {"changed"}
 
 
-def test_without_hashes_nothing_is_said_to_be_whole(folder: Path) -> None:
+def test_model_without_hashes_is_not_called_whole(folder: Path) -> None:
     assert set(states(folder).values()) == {"unknown"}
 
 

@@ -67,7 +67,7 @@ def test_half_precision_spares_the_codec(file: Path) -> None:
     assert parts.vae.dtype == torch.float32
 
 
-def test_without_a_layout_beside_it_the_published_models_is_taken(
+def test_single_file_without_layout_takes_the_published_one(
     stable_diffusion: Path, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shutil.rmtree(file.with_suffix(""))
@@ -177,7 +177,7 @@ def test_a_weight_that_nothing_takes_is_named(file: Path, name: str) -> None:
         load_parts(file)
 
 
-def test_what_the_original_code_saves_beside_is_let_be(file: Path) -> None:
+def test_extra_keys_of_the_original_format_are_ignored(file: Path) -> None:
     beside = ("model_ema.decay", "alphas_cumprod", "cond_stage_model.model.logit_scale")
     save_file(load_file(file) | {name: torch.ones(1) for name in beside}, file)
     assert load_parts(file).unet is not None

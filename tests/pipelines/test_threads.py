@@ -119,7 +119,7 @@ def test_prompts_are_tokenized_in_threads(pipeline: DehazePipeline) -> None:
         assert prompt.offsets == alone[number % 4].offsets
 
 
-def test_an_overflow_in_half_precision_leaves_other_threads_alone(
+def test_half_precision_overflow_leaves_other_threads_alone(
     random_model: Path, photos: list[Array]
 ) -> None:
     half = DehazePipeline.from_pretrained(random_model, torch_dtype=torch.bfloat16)

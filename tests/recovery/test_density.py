@@ -36,7 +36,7 @@ def test_the_darkest_pixels_of_haze_over_shadows_are_its_veil() -> None:
     assert darkest_pixels(scene_with_shadows(), AIRLIGHT)[inside].max() == 0.0
 
 
-def test_each_witness_alone_is_taken_at_its_word() -> None:
+def test_haze_density_from_one_source_alone() -> None:
     veil, darkest = 1.0 - ramp(), np.full((120, 180), 0.25, np.float32)
     for share, expected in ((0.0, veil), (1.0, darkest), (0.5, np.sqrt(veil * 0.25))):
         weighed = weigh_veil(veil, darkest, darkest, share=share, region_share=0.0, exponent=0.0)
@@ -61,7 +61,7 @@ def test_a_region_is_put_right_by_what_is_dark_in_it() -> None:
     np.testing.assert_allclose(weighed[:, 150:], truth[:, 150:], rtol=1e-4)
 
 
-def test_a_region_without_anything_dark_is_not_scaled_without_bound() -> None:
+def test_region_without_dark_pixels_is_scaled_within_bounds() -> None:
     bright = np.full((30, 40), 0.9, dtype=np.float32)
     assert region_ratio(np.full_like(bright, 0.01), bright).max() <= 3.0
     assert region_ratio(np.full_like(bright, 0.5), np.zeros_like(bright)).min() > 0.0
@@ -86,7 +86,7 @@ def test_a_scene_without_haze_has_next_to_no_veil() -> None:
 
 @given(strength=st.floats(0.1, 1.0))
 @settings(max_examples=25, deadline=None)
-def test_what_was_asked_for_in_part_is_weighed_like_the_whole(strength: float) -> None:
+def test_partial_strength_is_judged_like_the_whole(strength: float) -> None:
     hazy = scatter(scene_with_shadows(60, 90), np.full((60, 90), 0.5, np.float32), AIRLIGHT)
     found = np.full((60, 90), 0.35, dtype=np.float32)
     part = calibrated_veil(hazy, np.float32(strength) * found, AIRLIGHT, strength)

@@ -214,7 +214,7 @@ def test_blown_lights_and_thin_veils_leave_the_airlight_alone() -> None:
     np.testing.assert_array_equal(raise_airlight(white, thin, dark), dark)
 
 
-def test_a_part_that_is_nearly_all_veil_is_trusted_for_the_airlight() -> None:
+def test_airlight_is_read_from_an_opaque_veil() -> None:
     clear, transmission = room()
     hazy = scatter(clear, transmission, np.float32([0.95, 0.95, 0.95]))
     dark = np.float32([0.8, 0.8, 0.8])
@@ -300,7 +300,7 @@ def test_thin_haze_is_removed_as_the_model_says() -> None:
     )
 
 
-def test_colours_are_drawn_to_grey_by_the_odds_that_they_are_the_veils() -> None:
+def test_chroma_shrinks_by_the_odds_of_the_veil() -> None:
     """The closed form is the least squares of one colour seen twice: as itself, and as the veil."""
     rng = np.random.default_rng(3)
     scene_colour = rng.normal(0.0, 1.0, 200_000)
@@ -329,7 +329,7 @@ def test_subdued_colours_keep_brightness_greys_and_clear_air(seed: int) -> None:
     np.testing.assert_allclose(subdue_colours(greys, transmission), greys, atol=1e-6)
 
 
-def test_a_veil_bluer_than_the_airlight_does_not_turn_a_grey_scene_blue() -> None:
+def test_blue_veil_leaves_a_grey_scene_grey() -> None:
     grey = np.repeat(scene().mean(2, keepdims=True), 3, axis=2)
     transmission = np.full(grey.shape[:2], 0.15, dtype=np.float32)
     veil_colour = AIRLIGHT + np.array([-0.01, 0.0, 0.01], np.float32)

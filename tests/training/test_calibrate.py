@@ -37,7 +37,7 @@ def pipeline_that_finds(share: float, scenes: list[RenderedHaze]) -> DehazePipel
     return cast(DehazePipeline, call)
 
 
-def test_a_model_that_is_too_mild_is_to_be_corrected_by_the_darkest_pixels() -> None:
+def test_darkest_pixels_correct_a_model_that_is_too_mild() -> None:
     scenes = renderings()
     fitted = calibrate(pipeline_that_finds(0.6, scenes), scenes)
     # The black dots name the density: they are to be believed nearly or quite.
@@ -50,7 +50,7 @@ def test_a_model_that_is_too_mild_is_to_be_corrected_by_the_darkest_pixels() -> 
     )
 
 
-def test_neither_share_nor_exponent_nor_sky_is_the_model_as_it_is(
+def test_calibration_of_zero_is_the_model_itself(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def no_sky(photo: np.ndarray, *_: Any) -> np.ndarray:
