@@ -25,6 +25,7 @@ PAGES = {
     "benchmarks/README.md": "benchmarks.md",
     "examples/README.md": "examples/index.md",
 }
+FILES = ["CITATION.cff", *(f"examples/{path.name}" for path in (ROOT / "examples").glob("*.jpg"))]
 # The rooms that the API reference shows, and their folders; commands are described by --help.
 ROOMS = {
     f"dehaze.{path.stem}": path
@@ -83,14 +84,13 @@ def place_of(source: str) -> str:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages of the root, the API reference and the example photos."""
+    """Add the pages and files of the root, and the API reference."""
     for place, text in reference_pages().items():
         files.append(File.generated(config, place, content=text))
     for source, place in PAGES.items():
         files.append(File.generated(config, place, content=(ROOT / source).read_text("utf-8")))
-    for photo in sorted((ROOT / "examples").glob("*.jpg")):
-        place = photo.relative_to(ROOT).as_posix()
-        files.append(File.generated(config, place, abs_src_path=str(photo)))
+    for place in FILES:
+        files.append(File.generated(config, place, abs_src_path=str(ROOT / place)))
     return files
 
 

@@ -158,10 +158,10 @@ def score_photo(
         seed: of the renderings.
         recovery: how the photo's own size is reached.
     """
-    rendered = render_appearance(clear, word, _rng(seed, photo, word))
+    rendered = render_appearance(clear, word, rendering_generator(seed, photo, word))
     answers = {
         "remove": rendered.clear,
-        "replace": render_appearance(clear, other, _rng(seed, photo, other)).picture,
+        "replace": render_appearance(clear, other, rendering_generator(seed, photo, other)).picture,
     }
     given = rendered.picture
     change = np.abs(given - clear).mean(2)
@@ -186,12 +186,12 @@ def score_photo(
     scores = [score(UNTOUCHED, task, given, 0) for task in tasks]
     for method in methods:
         target = APPEARANCES.get(other).prompt if method.task == "replace" else CLEAR_PROMPT
-        result, nfe = _edit(pipeline, given, inversion, word, target, method, recovery)
+        result, nfe = apply_method(pipeline, given, inversion, word, target, method, recovery)
         scores.append(score(method.name, method.task, result, nfe))
     return scores
 
 
-def _edit(
+def apply_method(
     pipeline: EditPipeline,
     photo: Array,
     inversion: InversionResult,
@@ -200,6 +200,7 @@ def _edit(
     method: EditMethod,
     recovery: str,
 ) -> tuple[Array, int]:
+    """The picture that a method makes of an inverted photo, and its network evaluations."""
     source = APPEARANCES.get(word).prompt
     if method.swap is not None:
         swapped = DehazePipeline.from_pipe(pipeline)(
@@ -223,7 +224,8 @@ def _eight_bits(picture: Array) -> NDArray[np.float64]:
     return np.round(255.0 * np.clip(picture, 0.0, 1.0)).astype(np.float64)
 
 
-def _rng(seed: int, photo: int, word: str) -> np.random.Generator:
+def rendering_generator(seed: int, photo: int, word: str) -> np.random.Generator:
+    """The generator that a word is rendered over a photo with."""
     return np.random.default_rng([seed, photo, APPEARANCES.names().index(word)])
 
 

@@ -74,6 +74,18 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def small_vae() -> AutoencoderKL:
+    """A tiny random VAE that halves the sides."""
+    return AutoencoderKL(
+        block_out_channels=(16, 32),
+        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
+        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
+        latent_channels=4,
+        norm_num_groups=8,
+        scaling_factor=0.31,
+    )
+
+
 def save_stable_diffusion(folder: Path, prediction_type: str) -> Path:
     """A tiny Stable Diffusion: AutoencoderKL, PNDM or DDIM scheduler, model_index.json, random."""
     torch.manual_seed(0)
@@ -101,14 +113,7 @@ def save_stable_diffusion(folder: Path, prediction_type: str) -> Path:
         norm_num_groups=8,
         use_linear_projection=prediction_type == "v_prediction",
     )
-    vae = AutoencoderKL(
-        block_out_channels=(16, 32),
-        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-        latent_channels=4,
-        norm_num_groups=8,
-        scaling_factor=0.31,
-    )
+    vae = small_vae()
     schedule = {
         "beta_start": 0.00085,
         "beta_end": 0.012,
@@ -161,14 +166,7 @@ def save_stable_diffusion_xl(folder: Path) -> Path:
         addition_time_embed_dim=8,
         projection_class_embeddings_input_dim=6 * 8 + 20,
     )
-    vae = AutoencoderKL(
-        block_out_channels=(16, 32),
-        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-        latent_channels=4,
-        norm_num_groups=8,
-        scaling_factor=0.31,
-    )
+    vae = small_vae()
     scheduler = EulerDiscreteScheduler(
         beta_start=0.00085,
         beta_end=0.012,

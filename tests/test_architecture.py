@@ -22,6 +22,7 @@ BASE = ("registry", "ranges")
 # What each room may import of the project; a room always may import itself. Every room may import
 # dehaze.errors and dehaze.registry.
 ALLOWED: dict[str, set[str]] = {
+    "__main__": set(),
     "errors": set(),
     "registry": set(),
     "ranges": set(),
@@ -55,7 +56,7 @@ for room, allowed in ALLOWED.items():
         allowed |= {"errors"} if room in BASE else {"errors", *BASE}
 
 # A file that can be run by itself hands over to the command line it belongs to.
-SCRIPTS = {"dehaze.eval.reside": {"commands"}}
+SCRIPTS = {"dehaze.eval.reside": {"commands"}, "dehaze.__main__": {"commands"}}
 
 
 def room_of(module: str) -> str | None:
@@ -131,6 +132,33 @@ def test_bare_names_are_not_importable(name: str, tmp_path: Path) -> None:
             assert f"import dehaze.{name}" in done.stderr
 
 
+def test_a_checkout_finds_its_own_data_sets_and_metrics() -> None:
+    """Also where another copy of dehaze is installed, or none: a checkout is first on the path."""
+    code = (
+        "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in repr(f)]; "
+        "import dehaze.eval, dehaze.datasets; print(dehaze.eval.__file__, dehaze.datasets.__file__)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == [
+        str(ROOT / name / "__init__.py") for name in ("eval", "datasets")
+    ], done.stderr
+
+
+def test_the_script_of_a_checkout_starts_what_needs_both() -> None:
+    """``python cli.py`` puts only its own folder on the path, as after ``pip install .``."""
+    code = (
+        "import sys, runpy; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in "
+        "repr(f)]; sys.argv = ['cli.py', 'evaluate', 'reside', '--help']; "
+        "runpy.run_path('cli.py', run_name='__main__')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
 def test_importing_dehaze_loads_no_network_library() -> None:
     code = "import sys, dehaze; print(sorted({'torch', 'diffusers'} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -140,6 +168,7 @@ def test_importing_dehaze_loads_no_network_library() -> None:
 def test_the_public_names_resolve() -> None:
     import dehaze
 
+    assert dir(dehaze) == sorted(dehaze.__all__)
     for name in dehaze.__all__:
         assert getattr(dehaze, name) is not None
     with pytest.raises(AttributeError, match="nothing"):

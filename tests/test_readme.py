@@ -46,5 +46,14 @@ def test_links_and_pictures_are_there(path: Path) -> None:
             assert (path.parent / target).exists(), target
 
 
-def test_the_citation_is_of_this_version() -> None:
-    assert f"\nversion: {dehaze.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+def test_every_file_says_the_same_version() -> None:
+    version = dehaze.__version__
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f'\nversion = "{version}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert f"\n## {version} (" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_page_is_in_the_sites_navigation() -> None:
+    navigation = (ROOT / "mkdocs.yml").read_text()
+    for path in (ROOT / "docs").rglob("*.md"):
+        assert f"{path.relative_to(ROOT / 'docs').as_posix()}\n" in navigation, path

@@ -61,7 +61,8 @@ def word_map(
         steps: steps to average; all recorded ones when None.
 
     Returns:
-        float32 (B, H, W); a probability where all weights are alike.
+        float32 (B, H, W); a probability where all weights are alike. The outermost positions of
+        each layer are left out, see ``without_frame``.
 
     Raises:
         ControlError: nothing was recorded for what was asked.
@@ -86,12 +87,27 @@ def word_map(
             query = record[record_name(layer, "cross", "query", step)].float()
             attended = attention_map(query, key, query.shape[-1] ** -0.5)
             on_word = attended[..., list(span)].sum(-1).mean(1)
-            grid = on_word.unflatten(1, grid_of(on_word.shape[1], latent_size))[:, None]
+            grid = without_frame(on_word.unflatten(1, grid_of(on_word.shape[1], latent_size)))[
+                :, None
+            ]
             fitted = torch.nn.functional.interpolate(
                 grid, size=latent_size, mode="bilinear", align_corners=False
             )
             heat = heat.to(fitted) + fitted[:, 0] * (weight / total / len(chosen))
     return heat
+
+
+def without_frame(grid: Tensor) -> Tensor:
+    """A layer's map (..., H, W) whose outermost positions have the values of their neighbours.
+
+    The network's convolutions see zeros beyond the picture, and its queries there are others than
+    inside: the map would have a frame one position wide. Maps of fewer than 3 positions a side have
+    nothing inside and stay as they are.
+    """
+    if min(grid.shape[-2:]) < 3:
+        return grid
+    inside = grid[..., 1:-1, 1:-1]
+    return torch.nn.functional.pad(inside, (1, 1, 1, 1), mode="replicate")
 
 
 def grid_maps(

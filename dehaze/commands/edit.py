@@ -10,7 +10,7 @@ import click
 
 from dehaze import ranges
 from dehaze.commands import options
-from dehaze.commands.command import Command, option
+from dehaze.commands.command import RESEARCH, Command, Effect, option, with_any, without
 from dehaze.commands.options import Number, RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries
 
@@ -54,6 +54,10 @@ class _Weight(click.ParamType):
             self.fail(f"{number!r} in {value!r} is no number.", param, ctx)
 
 
+_WITH_ETA = Effect(lambda given: given["eta"] > 0.0, "with --eta above 0")
+_INVERTING = without("generate", "inversion")
+
+
 @click.command(cls=Command)
 @click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
 @option("--source", required=True, help="What the picture shows.")
@@ -69,29 +73,9 @@ class _Weight(click.ParamType):
     "--generate",
     type=click.IntRange(min=0),
     metavar="SEED",
-    help="In place of IMAGE: edit the picture that --source makes from this seed.",
+    help="In place of IMAGE: edit the picture that --source makes from this seed at --guidance.",
 )
-@option(
-    "--control",
-    type=RegistryChoice(_controls),
-    metavar="NAME",
-    help="replace, refine or reweight.  [default: what fits the prompts]",
-)
-@option(
-    "--cross-replace",
-    type=_Weight(default=True),
-    multiple=True,
-    metavar="[WORD=]SHARE",
-    help="Share of the steps with the source's cross-attention, of all words or of one of the "
-    "target; may be repeated.  [default: 0.8]",
-)
-@option(
-    "--self-replace",
-    type=click.FloatRange(0, 1),
-    default=0.4,
-    show_default=True,
-    help="Share of the steps with the source's self-attention.",
-)
+@options.strength(help="How much of the edit is made: 0 none, 1 all, up to 2.")
 @option(
     "--word-weight",
     type=_Weight(),
@@ -100,13 +84,69 @@ class _Weight(click.ParamType):
     help="Multiply the attention to a word of the target; may be repeated.",
 )
 @option("--blend", multiple=True, metavar="WORD", help="Change only where this word is.")
-@option("--exclude", multiple=True, metavar="WORD", help="And not where this word is.")
+@option(
+    "--exclude",
+    multiple=True,
+    metavar="WORD",
+    effect=with_any("blend"),
+    help="And not where this word is.",
+)
 @option(
     "--blend-threshold",
-    type=click.FloatRange(0, 1),
+    type=Number(ranges.SHARE),
+    metavar="NUMBER",
     default=0.3,
     show_default=True,
+    effect=with_any("blend"),
     help="A word is where its map is above so much of its peak.",
+)
+@options.recovery(
+    default="affine",
+    effect=Effect(lambda given: given["image"] is not None, "with a photo"),
+    help="affine keeps the photo's details; none shows what the model made, new things too.",
+)
+@option(
+    "--control",
+    type=RegistryChoice(_controls),
+    metavar="NAME",
+    heading=RESEARCH,
+    help="replace, refine or reweight.  [default: what fits the prompts]",
+)
+@option(
+    "--cross-replace",
+    type=_Weight(default=True),
+    multiple=True,
+    metavar="[WORD=]SHARE",
+    heading=RESEARCH,
+    help="Share of the steps with the source's cross-attention, of all words or of one of the "
+    "target; may be repeated.  [default: 0.8]",
+)
+@option(
+    "--self-replace",
+    type=Number(ranges.SHARE),
+    metavar="SHARE",
+    default=0.4,
+    show_default=True,
+    heading=RESEARCH,
+    help="Share of the steps with the source's self-attention.",
+)
+@options.guidance(help="Classifier-free guidance of the edit; 1 is none.")
+@option(
+    "--guidance-outside",
+    type=Number(ranges.GUIDANCE_SCALE),
+    metavar="NUMBER",
+    heading=RESEARCH,
+    help="Guidance where the edited word is not: blended guidance.",
+)
+@option(
+    "--focus",
+    metavar="WORD",
+    heading=RESEARCH,
+    effect=Effect(
+        lambda given: given["guidance_outside"] is not None or given["samples"] > 1,
+        "with --guidance-outside or --samples above 1",
+    ),
+    help="The edited word of the source.  [default: found]",
 )
 @option(
     "--mode",
@@ -114,40 +154,59 @@ class _Weight(click.ParamType):
     default="plain",
     show_default=True,
     metavar="NAME",
+    heading=RESEARCH,
     help="What holds guidance to the source: plain, or a reconstruction mode; a wrong name lists "
     "them.",
 )
-@options.guidance()
 @option(
-    "--guidance-outside",
+    "--inversion-guidance",
     type=Number(ranges.GUIDANCE_SCALE),
-    help="Guidance where the edited word is not: blended guidance.",
+    metavar="NUMBER",
+    default=1.0,
+    show_default=True,
+    heading=RESEARCH,
+    effect=_INVERTING,
+    help="Classifier-free guidance of the inversion; 1 is none.",
 )
-@option("--focus", metavar="WORD", help="The edited word of the source.  [default: found]")
-@options.strength(help="How much of the edit is made: 0 none, 1 all, up to 2.")
 @option(
     "--fresh-source",
     is_flag=True,
-    help="Measure a strength above 1 from the source prompt at the edited picture.",
+    heading=RESEARCH,
+    effect=Effect(
+        lambda given: given["strength"] not in (0.0, 1.0), "with a --strength other than 0 and 1"
+    ),
+    help="Measure the strength from the source prompt at the edited picture.",
 )
 @option(
-    "--eta", type=click.FloatRange(0, 1), default=0.0, show_default=True, help="Noise of the steps."
+    "--eta",
+    type=Number(ranges.ETA),
+    metavar="NUMBER",
+    default=0.0,
+    show_default=True,
+    heading=RESEARCH,
+    help="Noise of the steps: 0 none, 1 as much as DDPM's.",
 )
 @option(
     "--samples",
     type=click.IntRange(min=1),
+    metavar="N",
     default=1,
     show_default=True,
+    heading=RESEARCH,
+    effect=_WITH_ETA,
     help="Of so many draws with --eta keep the best.",
 )
-@options.seed(help="Of the noise that --eta adds.")
-@options.recovery(
-    default="affine",
-    help="affine keeps the photo's details; none shows what the model made, new things too.",
+@options.seed(help="Of the noise that --eta adds.", effect=_WITH_ETA)
+@options.steps(effect=without("inversion"))
+@option(
+    "--depth",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading=RESEARCH,
+    effect=_INVERTING,
+    help="Invert so many of the steps.  [default: all]",
 )
-@options.steps()
-@option("--depth", type=click.IntRange(min=1), help="Invert so many of them.  [default: all]")
-@options.solver()
+@options.solver(effect=_INVERTING)
 @options.model()
 def edit(
     image: Path | None,
@@ -163,6 +222,8 @@ def edit(
     steps: int | None,
     depth: int | None,
     solver: str | None,
+    inversion_guidance: float,
+    seed: int,
     model: ModelChoice,
     **settings: Any,
 ) -> None:
@@ -180,14 +241,16 @@ def edit(
     """
     if (generate is None) == (image is None and inversion is None):
         raise click.UsageError("name a photo, or --inversion FILE, or --generate SEED: one source.")
-    if generate is not None and (depth is not None or solver is not None):
-        raise click.UsageError("--depth and --solver are of an inversion; --generate needs none.")
-    if inversion is not None and any(value is not None for value in (steps, depth, solver)):
-        raise click.UsageError("--steps, --depth and --solver were chosen when it was inverted.")
+    if target in (None, source) and not word_weight:
+        raise click.UsageError(
+            "nothing would be edited: name another --target, or weigh a word (--word-weight)."
+        )
     destination = output or Path("edited") / _name(image, inversion, generate)
     if image is not None and destination.exists() and destination.samefile(image):
         raise click.UsageError("the result would replace the photo: name another -o FILE.")
     quiet_libraries()
+    import torch
+
     from dehaze.inversion import InversionResult
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo
@@ -205,15 +268,26 @@ def edit(
         pipe = model.load(EditPipeline)
         pipe.check_prompts(source, target, chosen)
         if generate is not None:
-            path = pipe.generate(source, seed=generate, num_inference_steps=steps)
-        inverting: dict[str, Any] = {"num_inference_steps": steps, "depth": depth, "solver": solver}
+            path = pipe.generate(
+                source,
+                generator=torch.Generator().manual_seed(generate),
+                num_inference_steps=steps,
+                guidance_scale=chosen.guidance_scale,
+            )
+        inverting: dict[str, Any] = {
+            "num_inference_steps": steps,
+            "depth": depth,
+            "solver": solver,
+            "inversion_guidance_scale": inversion_guidance,
+        }
         result = pipe(
             None if photo is None else photo.pixels,
             source,
             target,
             chosen,
             inversion=path,
-            recovery=recovery,
+            recovery=None if photo is None else recovery,
+            generator=torch.Generator().manual_seed(seed),
             **(inverting if path is None else {}),
         )
         destination.parent.mkdir(parents=True, exist_ok=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import Command, option
+from dehaze.commands.command import Command, option, without
 from dehaze.commands.options import RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries
 
@@ -34,6 +34,7 @@ def _paths() -> Iterable[str]:
 @option(
     "-n",
     "--pictures",
+    effect=without("centroid"),
     type=click.IntRange(min=2),
     default=8,
     show_default=True,
@@ -41,6 +42,7 @@ def _paths() -> Iterable[str]:
 )
 @option(
     "--path",
+    effect=without("centroid"),
     type=RegistryChoice(_paths),
     default="nao",
     show_default=True,

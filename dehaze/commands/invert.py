@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import Command, option
-from dehaze.commands.options import RegistryChoice
+from dehaze.commands.command import RESEARCH, Command, option, with_any
+from dehaze.commands.options import ITERATING, RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries
 
 if TYPE_CHECKING:
@@ -71,33 +71,52 @@ def _modes() -> Iterable[str]:
 )
 @option(
     "--predictor",
+    effect=ITERATING,
     type=RegistryChoice(_predictors),
     metavar="NAME",
+    heading=RESEARCH,
     help="What the solver starts from; a wrong name lists them.",
 )
 @option(
     "--relaxation",
+    effect=ITERATING,
     type=RegistryChoice(_relaxations),
     metavar="NAME",
+    heading=RESEARCH,
     help="How far its updates go; a wrong name lists them.",
 )
 @option(
     "--criterion",
+    effect=ITERATING,
     type=RegistryChoice(_criteria),
     metavar="NAME",
+    heading=RESEARCH,
     help="When a step is solved; a wrong name lists them.",
 )
 @options.steps("num_inference_steps")
-@option("--depth", type=click.IntRange(min=1), help="Invert so many of the steps.  [default: all]")
 @option(
-    "--iterations", "max_iterations", type=click.IntRange(min=1), help="The solver's limit a step."
+    "--depth",
+    type=click.IntRange(min=1),
+    heading=RESEARCH,
+    help="Invert so many of the steps.  [default: all]",
 )
-@options.tolerance(help="Relative residual at which a step is done.")
+@option(
+    "--iterations",
+    "max_iterations",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading=RESEARCH,
+    effect=ITERATING,
+    help="The solver's limit a step.",
+)
+@options.tolerance(effect=ITERATING, help="Relative residual at which a step is done.")
 @options.guidance(help="Classifier-free guidance; 1 evaluates the network once, all else twice.")
 @option(
     "--mode",
+    effect=with_any("plots"),
     type=RegistryChoice(_modes),
     metavar="NAME",
+    heading=RESEARCH,
     help=(
         "Invert at guidance 1 and guide the way back alone, held by NAME; a wrong name lists "
         "them. Shown by --plots."
@@ -107,6 +126,7 @@ def _modes() -> Iterable[str]:
     "--adjust",
     "adjusted",
     is_flag=True,
+    heading=RESEARCH,
     help="Bring the photo nearer to the prompt first (FPI 3.3), and say how far it moved.",
 )
 def invert(
@@ -137,8 +157,6 @@ def invert(
     try:
         if plots is not None:
             import_figure()
-        if mode is not None and plots is None:
-            raise CommandError("--mode holds the way back, which only --plots FOLDER goes")
         samples = open_photo_folder(photos).samples if photos.is_dir() else None
         pipeline = model.load(DehazePipeline)
         pipeline.prompt_and_span(settings["prompt"], settings["word"])

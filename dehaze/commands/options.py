@@ -15,7 +15,7 @@ from typing import Any, ClassVar, TypeVar
 import click
 
 from dehaze import ranges
-from dehaze.commands.command import GENERAL, MACHINE, RESEARCH, Effect, option
+from dehaze.commands.command import GENERAL, MACHINE, RESEARCH, Effect, Values, option
 from dehaze.models.choice import DATA_TYPES, ModelChoice
 from dehaze.ranges import Range, RangeError
 from dehaze.registry import Registry
@@ -101,6 +101,15 @@ def _recoveries() -> Iterable[str]:
     from dehaze.recovery.recover import RECOVERIES
 
     return RECOVERIES
+
+
+def _iterates(given: Values) -> bool:
+    from dehaze.inversion import get_method
+
+    return given["solver"] is None or get_method(given["solver"]).iterates
+
+
+ITERATING = Effect(_iterates, "with a --solver that iterates")
 
 
 def output_folder(written: str, default: str) -> Decorator:
@@ -218,8 +227,13 @@ local_files_only = _shared(
 )
 
 
-def model(*, effect: Effect | tuple[Effect, ...] = ()) -> Decorator:
-    """``--model``, its files, ``--device`` and ``--dtype``: one ``ModelChoice``, ``model``."""
+def model(*, effect: Effect | tuple[Effect, ...] = (), device: Effect | None = None) -> Decorator:
+    """``--model``, its files, ``--device`` and ``--dtype``: one ``ModelChoice``, ``model``.
+
+    Args:
+        effect: where they have one.
+        device: where ``--device`` has one, if that is elsewhere as well.
+    """
     declared = [
         option(
             "--model",
@@ -240,7 +254,7 @@ def model(*, effect: Effect | tuple[Effect, ...] = ()) -> Decorator:
             default="auto",
             show_default=True,
             heading=MACHINE,
-            effect=effect,
+            effect=device or effect,
             help="cpu, cuda, cuda:1, mps, or auto: the fastest there is.",
         ),
         option(

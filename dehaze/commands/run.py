@@ -58,12 +58,6 @@ def _methods() -> Iterable[str]:
     return (DIFFUSION, *PRIORS.names())
 
 
-def _solver_iterates(given: Any) -> bool:
-    from dehaze.inversion import get_method
-
-    return given["solver"] is None or get_method(given["solver"]).iterates
-
-
 def _recovery_estimates(given: Any) -> bool:
     from dehaze.recovery.recover import WITH_TRANSMISSION
 
@@ -232,7 +226,7 @@ class _Task:
 @options.solver(effect=BY_MODEL)
 @options.steps("num_inference_steps", effect=BY_MODEL)
 @options.tolerance(
-    effect=(BY_MODEL, Effect(_solver_iterates, "with a --solver that iterates")),
+    effect=(BY_MODEL, options.ITERATING),
 )
 @options.recovery(default="calibrated", effect=BY_MODEL)
 @options.as_json()
@@ -270,7 +264,7 @@ def run(
     from dehaze.photos import printable
 
     beside = {kind: SIDE_FILES[kind] for kind in save}
-    planning = {"beside": list(beside.values()), "max_megapixels": max_megapixels}
+    planning: dict[str, Any] = {"beside": list(beside.values()), "max_megapixels": max_megapixels}
     say = JsonLines() if as_json else Text()
     plan = batch.plan(inputs, output, **planning)
     if watch is None:

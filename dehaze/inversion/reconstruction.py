@@ -8,7 +8,7 @@ something that pulls the guided path back: other unconditional embeddings, or an
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -28,6 +28,9 @@ class GuidedNetwork(Protocol):
     guidance_scale: float | Tensor
     evaluations: int
 
+    def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
+        """The guided noise at step i of the samples at the positions ``index``."""
+
     def noise_under(self, embedding: Tensor, latents: Tensor, i: int) -> Tensor:
         """The noise at step i under an embedding (1, L, D), without guidance."""
 
@@ -45,13 +48,17 @@ class Anchors:
     Attributes:
         unconditional: (n, B, L, D), the unconditional embedding at each step;
             ``unconditional[i - 1]`` belongs to step i.
-        offsets: (n, B, C, H, W), added to z_{i-1} after step i.
+        offsets: (n, B, C, H, W), added to z_{i-1} after step i of the source: of a way back under
+            the source prompt, never of an edit.
         nfe: network evaluations a sample that the preparation took, gradients not counted.
+        attention: what the attention layers computed for the source at the inverted latents, as in
+            ``InversionResult.attention``; empty where the mode does not look there.
     """
 
     unconditional: Tensor
     offsets: Tensor
     nfe: int = 0
+    attention: dict[str, Tensor] = field(default_factory=dict)
 
     def held(self, i: int, latents: Tensor, noise: Tensor) -> Tensor:
         """z_{i-1} with the offset of step i, as ``dehaze.inversion.denoise`` takes it."""
@@ -151,18 +158,20 @@ def negative_prompt(inversion: InversionResult, network: GuidedNetwork) -> Ancho
 def direct(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
     """Direct inversion: what guidance loses at each step of the inverted path is added again.
 
-    offset_i = z_{i-1} - D_i(z_i) with the inverted z, D_i DDIM's guided step. 2 NFE a step.
+    offset_i = z_{i-1} - D_i(z_i) with the inverted z, D_i DDIM's guided step under the source
+    prompt. 2 NFE a step. As in the published code the offset goes to the source alone, which so
+    runs along the inverted path; an edit takes the source's attention from there and no offset.
 
-    Source: Direct Inversion (PnP Inversion), arXiv 2310.01506.
+    Source: Direct Inversion (PnP Inversion), arXiv 2310.01506, algorithm 1, and its code.
     """
-    offsets = []
-    for i in range(1, inversion.steps + 1):
-        z = inversion.trajectory[i]
-        null = network.noise_under(network.unconditional, z, i)
-        noise = network.noise_under(network.conditional, z, i)
-        guided = inversion.table.denoise_step(z, null + network.guidance_scale * (noise - null), i)
-        offsets.append(inversion.trajectory[i - 1] - guided)
-    return Anchors(network.unconditional.expand(inversion.steps, -1, -1, -1), torch.stack(offsets))
+    table, path = inversion.table, inversion.trajectory
+    everyone = torch.arange(path.shape[1], device=path.device)
+    offsets = [
+        path[i - 1] - table.denoise_step(path[i], network(path[i], i, everyone), i)
+        for i in range(1, inversion.steps + 1)
+    ]
+    empty = network.unconditional.expand(inversion.steps, -1, -1, -1)
+    return Anchors(empty, torch.stack(offsets))
 
 
 RECONSTRUCTION_MODES: dict[str, ReconstructionMode] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
 from dehaze.inversion.schedule import DDIMTable
@@ -22,7 +23,12 @@ def step_deviation(table: DDIMTable, i: int, eta: float) -> float:
 
 
 def stochastic_step(
-    table: DDIMTable, i: int, latents: Tensor, noise: Tensor, eta: float, generator: torch.Generator
+    table: DDIMTable,
+    i: int,
+    latents: Tensor,
+    noise: Tensor,
+    eta: float,
+    generator: torch.Generator | None = None,
 ) -> Tensor:
     """Turns the outcome of a DDIM step into that of the step with eta > 0.
 
@@ -31,14 +37,14 @@ def stochastic_step(
     Args:
         latents: z_{i-1} as DDIM gives it, (B, C, H, W).
         noise: the step's eps.
-        generator: of n, on the CPU: the same seed draws the same noise on every device.
+        generator: of n; one of the CPU draws the same on every device. PyTorch's own when None.
 
     Source: DDIM, arXiv 2010.02502, eq. 12; used for editing by AIDI, arXiv 2309.04907.
     """
     deviation = step_deviation(table, i, eta)
-    fresh = torch.randn(latents.shape, generator=generator, dtype=latents.dtype)
+    fresh = randn_tensor(latents.shape, generator, latents.device, latents.dtype)
     kept = math.sqrt(max(table.sigma(i - 1) ** 2 - deviation**2, 0.0))
-    return latents + (kept - table.sigma(i - 1)) * noise + deviation * fresh.to(latents.device)
+    return latents + (kept - table.sigma(i - 1)) * noise + deviation * fresh
 
 
 def localisation(edited: Tensor, source: Tensor, focus: Tensor) -> float:

@@ -161,7 +161,8 @@ def open_png(data: bytes) -> PngSource:
     unknown = [name for name, _ in chunks if name not in _OF_THE_PIXELS and not name[0] & 0x20]
     if unknown:
         raise UnreadableError(
-            f"is a PNG with a chunk that is not supported ({unknown[0].decode()})"
+            f"is a PNG with a chunk that is not supported ({unknown[0].decode()})",
+            "save it anew as PNG",
         )
 
     notes: dict[str, None] = {}

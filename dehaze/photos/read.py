@@ -117,9 +117,13 @@ def read_photo(path: str | os.PathLike[str], *, max_megapixels: float = MAX_MEGA
         PhotoError: missing, empty, cut short, too large, not a photo, or of an unsupported kind.
 
     Example:
-        >>> photo = read_photo("examples/kodim08_haze.png")
-        >>> photo.pixels.shape
-        (512, 768, 3)
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from dehaze.photos import read_photo, write_photo
+        >>> with TemporaryDirectory() as folder:
+        ...     write_photo(Path(folder) / "a.png", photo)
+        ...     read_photo(Path(folder) / "a.png").size
+        (64, 48)
     """
     return open_photo(path, max_megapixels=max_megapixels).decode()
 

@@ -37,8 +37,15 @@ def write_photo(
         ValueError: pixels of another shape than (H, W, 3), or than ``like`` with an alpha.
 
     Example:
-        >>> photo = read_photo("a.jpg")
-        >>> write_photo("b.jpg", 1 - photo.pixels, like=photo)
+        >>> from pathlib import Path
+        >>> from tempfile import TemporaryDirectory
+        >>> from dehaze.photos import read_photo, write_photo
+        >>> with TemporaryDirectory() as folder:
+        ...     write_photo(Path(folder) / "a.png", photo)
+        ...     source = read_photo(Path(folder) / "a.png")
+        ...     write_photo(Path(folder) / "b.png", 1 - source.pixels, like=source)
+        ...     float(read_photo(Path(folder) / "b.png").pixels[0, 0, 0])
+        1.0
     """
     path = Path(path)
     if pixels.ndim != 3 or pixels.shape[2] != 3:

@@ -13,9 +13,11 @@ import cv2
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
+from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dehaze import ranges
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.inversion import (
@@ -58,6 +60,9 @@ _NEEDED_PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 _PARTS = (*_NEEDED_PARTS, "text_encoder_2", "tokenizer_2")
 
 logger = logging.getLogger(__name__)
+
+# Short sides that the long side of a working picture has at most.
+_LONGEST = 8
 
 
 class InversionPipeline(DiffusionPipeline):
@@ -135,9 +140,14 @@ class InversionPipeline(DiffusionPipeline):
 
         Args:
             save_directory: made if missing.
-            settings: of diffusers' ``save_pretrained``; weights are always safetensors.
+            settings: of diffusers' ``save_pretrained``.
+
+        Raises:
+            ModelError: weights were to be pickled.
         """
-        super().save_pretrained(save_directory, **{**settings, "safe_serialization": True})
+        if not settings.get("safe_serialization", True):
+            raise ModelError("weights are saved as safetensors alone: leave safe_serialization out")
+        super().save_pretrained(save_directory, **settings)
         self.description.save(Path(save_directory))
 
     @classmethod
@@ -355,8 +365,14 @@ class InversionPipeline(DiffusionPipeline):
             ValueError: there is no such mode, or the inversion is not along DDIM's trajectory.
             NonFiniteError: the network returned values that are not finite.
         """
-        network = self.prompted_network(inversion.table, prompt, guidance_scale=guidance_scale)
-        return get_reconstruction_mode(mode).prepare(inversion, network)
+        tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
+        session = AttentionSession(batch=inversion.latents.shape[0], recording=True)
+        network = self._network(
+            inversion.table, self._embed(tokens), session=session, guidance_scale=guidance_scale
+        )
+        with controlled_attention(self.unet, session):
+            anchors = get_reconstruction_mode(mode).prepare(inversion, network)
+        return replace(anchors, attention=session.record)
 
     def picard_paths(
         self,
@@ -408,18 +424,25 @@ class InversionPipeline(DiffusionPipeline):
         return self.decode(self.encode(photo), self.working_size(photo))
 
     def working_size(self, photo: Array) -> tuple[int, int]:
-        """(height, width) at which the model sees a photo: its own short side, the same shape."""
+        """(height, width) at which the model sees a photo: its own short side, the same shape.
+
+        A strip is made smaller still, so that its long side stays within ``_LONGEST`` short sides:
+        the network's time and memory grow with the square of what it sees.
+        """
+        height, width = photo.shape[:2]
         short = self.description.short_side
-        scale = short / min(photo.shape[:2])
-        return (
-            max(short, round(photo.shape[0] * scale)),
-            max(short, round(photo.shape[1] * scale)),
-        )
+        scale, least = short / min(height, width), short
+        if max(height, width) > _LONGEST * min(height, width):
+            scale, least = _LONGEST * short / max(height, width), 1
+        return max(least, round(height * scale)), max(least, round(width * scale))
 
     def padded_size(self, photo: Array) -> tuple[int, int]:
-        """(height, width) of a photo as it is encoded: photos that share it can share a batch."""
-        multiple = self.description.size_multiple
-        height, width = self.working_size(photo)
+        """(height, width) of a photo as it is encoded: photos that share it can share a batch.
+
+        A strip is mirrored up to the model's short side, any photo up to its size multiple.
+        """
+        multiple, short = self.description.size_multiple, self.description.short_side
+        height, width = (max(side, short) for side in self.working_size(photo))
         return height + -height % multiple, width + -width % multiple
 
     def latent_pixels(self, inversion: InversionResult) -> tuple[int, int]:
@@ -433,7 +456,7 @@ class InversionPipeline(DiffusionPipeline):
         self,
         prompt: str,
         *,
-        seed: int = 0,
+        generator: torch.Generator | None = None,
         size: tuple[int, int] | None = None,
         num_inference_steps: int | None = None,
         spacing: str | None = None,
@@ -443,7 +466,8 @@ class InversionPipeline(DiffusionPipeline):
 
         Args:
             prompt: what it shall show.
-            seed: of the noise, which is drawn on the CPU: the same on every device.
+            generator: of the noise; PyTorch's own when None. One of the CPU draws the same on every
+                device.
             size: (height, width) in pixels, multiples of the model's size multiple; the model's
                 own short side, square, when None.
             num_inference_steps: N, DDIM steps.
@@ -456,6 +480,7 @@ class InversionPipeline(DiffusionPipeline):
             NonFiniteError: the network returned values that are not finite.
         """
         needs = self.description
+        ranges.GUIDANCE_SCALE.check(guidance_scale)
         height, width = size or (needs.short_side, needs.short_side)
         if height % needs.size_multiple or width % needs.size_multiple or min(height, width) < 1:
             raise ValueError(
@@ -467,9 +492,10 @@ class InversionPipeline(DiffusionPipeline):
             _either(spacing, needs.spacing),
         )
         scale = needs.pixels_per_latent
-        noise = torch.randn(
+        noise = randn_tensor(
             (1, int(self.unet.config.in_channels), height // scale, width // scale),
-            generator=torch.Generator().manual_seed(seed),
+            generator,
+            self._execution_device,
         )
         return self.denoise_from(noise, prompt, table, guidance_scale=guidance_scale)
 
@@ -744,8 +770,10 @@ class InversionPipeline(DiffusionPipeline):
         """A strength as the latents take it: one number, or a photo's map at their size.
 
         Raises:
-            ValueError: the map is not of the photo's size.
+            ValueError: the map is not of the photo's size, or a number is outside of
+                ``dehaze.ranges.STRENGTH``.
         """
+        check_strength(strength)
         if np.ndim(strength) == 0:
             return float(strength)
         weights = np.asarray(strength, dtype=np.float32)
@@ -753,6 +781,13 @@ class InversionPipeline(DiffusionPipeline):
             raise ValueError(f"strength is {weights.shape} and the photo {photo.shape[:2]}")
         latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
         return torch.from_numpy(resize(weights, latent_size))[None, None].to(inversion.latents)
+
+
+def check_strength(strength: float | Array) -> None:
+    """Raises ``RangeError`` where a strength, or any of a map of them, is out of range."""
+    weights = np.asarray(strength, dtype=np.float64)
+    for extreme in (weights.min(initial=0.0), weights.max(initial=0.0)):
+        ranges.STRENGTH.check(float(extreme))
 
 
 def _returned(outputs: Any, latents: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dehaze import ranges
 from dehaze.attention.blending import LocalBlend
 from dehaze.attention.control import AttentionControl, prompt_to_prompt
 from dehaze.attention.maps import word_map
@@ -20,7 +21,7 @@ from dehaze.inversion import InversionResult, InversionTrace
 from dehaze.inversion.interpolation import PATHS, centroid, path_log_density
 from dehaze.inversion.reconstruction import PLAIN, Anchors, get_reconstruction_mode
 from dehaze.inversion.stochastic import localisation, stochastic_step
-from dehaze.pipelines.base import InversionPipeline, StepCallback
+from dehaze.pipelines.base import InversionPipeline, StepCallback, check_strength
 from dehaze.pipelines.pictures import OUTPUT_TYPES, as_pixels
 from dehaze.prompts import (
     TokenizedPrompt,
@@ -58,7 +59,6 @@ class EditSettings:
             of ``samples``; None for the words that the target lacks or weighs.
         eta: noise of the denoising steps, 0 for DDIM, 1 for DDPM.
         samples: how many draws with ``eta`` the best is chosen of.
-        seed: of the draws.
     """
 
     control: str | None = None
@@ -76,9 +76,17 @@ class EditSettings:
     focus: str | None = None
     eta: float = 0.0
     samples: int = 1
-    seed: int = 0
 
     def __post_init__(self) -> None:
+        ranges.GUIDANCE_SCALE.check(self.guidance_scale)
+        if self.guidance_outside is not None:
+            replace(ranges.GUIDANCE_SCALE, name="guidance_outside").check(self.guidance_outside)
+        replace(ranges.SHARE, name="blend_threshold").check(self.blend_threshold)
+        ranges.ETA.check(self.eta)
+        check_strength(self.strength)
+        for word, weight in self.word_weights.items():
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of {word!r} is {weight}: it must be a finite number")
         if self.mode != PLAIN:
             get_reconstruction_mode(self.mode)
             if self.guidance_scale == 1.0:
@@ -89,8 +97,6 @@ class EditSettings:
                 raise ValueError(f"guidance_outside needs mode {PLAIN}, not {self.mode}")
         if self.exclude and not self.blend:
             raise ValueError("exclude takes words out of a blend: name the words to blend too")
-        if not 0.0 <= self.eta <= 1.0:
-            raise ValueError(f"eta is {self.eta}: it must be 0 to 1")
         if self.samples < 1 or (self.samples > 1 and self.eta == 0.0):
             raise ValueError(
                 f"{self.samples} samples need at least 1, and an eta above 0 to differ"
@@ -177,9 +183,11 @@ class EditPipeline(InversionPipeline):
         settings: EditSettings | None = None,
         *,
         inversion: InversionResult | None = None,
-        recovery: str = "affine",
+        recovery: str | None = None,
+        generator: torch.Generator | None = None,
         output_type: str = "np",
         callback_on_step_end: StepCallback | None = None,
+        inversion_guidance_scale: float | None = None,
         **inversion_settings: Any,
     ) -> EditResult:
         """Edits one picture.
@@ -193,10 +201,14 @@ class EditPipeline(InversionPipeline):
             inversion: what ``invert`` returned for this photo and prompt, or ``generate`` for none.
             recovery: ``affine`` carries the change of light and colour to the photo's own size and
                 keeps its details, ``none`` enlarges what the model made, which may be a new thing;
-                see ``dehaze.recovery.recover.RECOVERIES``. Of no effect without a photo.
+                see ``dehaze.recovery.recover.RECOVERIES``; ``affine`` when None. Only for a photo.
+            generator: of the noise that ``eta`` adds; PyTorch's own when None. One of the CPU draws
+                the same on every device.
             output_type: ``np``, ``pil`` or ``pt``, see ``EditResult.image``.
             callback_on_step_end: called after each denoising step, as in diffusers.
-            inversion_settings: of ``invert``, where there is no inversion yet.
+            inversion_guidance_scale: classifier-free guidance of the inversion, where there is none
+                yet; 1 when None. FPI's published code inverts with the guidance of the edit.
+            inversion_settings: of ``invert``, likewise.
 
         Raises:
             WordError: a prompt is too long, or lacks a word that a setting names.
@@ -204,6 +216,9 @@ class EditPipeline(InversionPipeline):
             ValueError: a setting is unknown or out of range; the message lists what there is.
             NonFiniteError: the network returned values that are not finite.
         """
+        if recovery is not None and image is None:
+            raise ValueError("recovery is of a photo's own size, and there is no photo")
+        recovery = "affine" if recovery is None else recovery
         if recovery not in RECOVERIES:
             raise ValueError(f"unknown recovery {recovery!r}: there are {', '.join(RECOVERIES)}")
         output = OUTPUT_TYPES.get(output_type)
@@ -213,8 +228,17 @@ class EditPipeline(InversionPipeline):
         if inversion is None:
             if photo is None:
                 raise ValueError("there is neither a photo nor an inversion to edit")
-            inversion = self.invert(photo, source, **inversion_settings)
+            inversion = self.invert(
+                photo,
+                source,
+                guidance_scale=1.0
+                if inversion_guidance_scale is None
+                else inversion_guidance_scale,
+                **inversion_settings,
+            )
             evaluations = int(inversion.trace.nfe.sum())
+        elif inversion_guidance_scale is not None:
+            raise ValueError("inversion_guidance_scale was chosen when the inversion was made")
         self._check_fit(inversion, photo)
         edited = self.edit(
             inversion,
@@ -222,6 +246,7 @@ class EditPipeline(InversionPipeline):
             target,
             settings,
             photo=photo,
+            generator=generator,
             callback_on_step_end=callback_on_step_end,
         )
         size = self.latent_pixels(inversion) if photo is None else self.working_size(photo)
@@ -259,6 +284,7 @@ class EditPipeline(InversionPipeline):
         settings: EditSettings | None = None,
         *,
         photo: Array | None = None,
+        generator: torch.Generator | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> EditedLatents:
         """Denoises an inversion, or a generated picture's path, under the target prompt.
@@ -269,9 +295,10 @@ class EditPipeline(InversionPipeline):
         Args:
             inversion: of one picture, with recorded attention.
             photo: float32 (H, W, 3) in [0, 1], the size that a strength map has; else not needed.
+            generator: of the noise that ``eta`` adds.
 
         Raises:
-            as ``__call__``.
+            ValueError: as ``__call__`` raises it.
         """
         settings = settings or EditSettings()
         inversion = self.placed(inversion)
@@ -293,9 +320,11 @@ class EditPipeline(InversionPipeline):
             guidance = outside + focus * (settings.guidance_scale - outside)
         context = self._embed(after)
         anchors = self._anchors(inversion, before, settings)
+        if anchors is not None and anchors.attention:
+            inversion = replace(inversion, attention=anchors.attention)
         samples: list[tuple[float, Tensor, Tensor | None]] = []
         evaluations = 0 if anchors is None else anchors.nfe
-        for number in range(settings.samples):
+        for _ in range(settings.samples):
             blend = self._blend(inversion, before, after, settings)
             latents, nfe = self.denoise_under(
                 inversion,
@@ -307,7 +336,7 @@ class EditPipeline(InversionPipeline):
                 guidance_scale=guidance,
                 unconditional=None if anchors is None else anchors.unconditional[:, :1],
                 source=self._embed(before) if settings.fresh_source else None,
-                revise=_revision(inversion, settings, number, anchors, blend),
+                revise=_revision(inversion, settings, generator, blend),
                 callback_on_step_end=callback_on_step_end,
             )
             evaluations += nfe
@@ -487,16 +516,12 @@ def _check_match(inversions: Sequence[InversionResult]) -> None:
 def _revision(
     inversion: InversionResult,
     settings: EditSettings,
-    number: int,
-    anchors: Anchors | None,
+    generator: torch.Generator | None,
     blend: LocalBlend | None,
 ) -> Callable[[int, Tensor, Tensor], Tensor]:
-    """What becomes of the latents after a step: held by anchors, noised, blended, in that order."""
-    generator = torch.Generator().manual_seed(settings.seed + number)
+    """What becomes of the latents after a step: noised, then blended."""
 
     def revise(i: int, latents: Tensor, noise: Tensor) -> Tensor:
-        if anchors is not None:
-            latents = latents + anchors.offsets[i - 1]
         if settings.eta > 0.0:
             latents = stochastic_step(inversion.table, i, latents, noise, settings.eta, generator)
         if blend is not None:

@@ -109,7 +109,7 @@ def _entry(folder: Path, item: Item, shared: Path) -> Entry:
         return Entry(name, status="failed", notes=item.notes, error=why)
     card, notes = _card(folder, item)
     if card is None:
-        return Entry(name, status=item.status, notes=notes)
+        return Entry(name, status="kept" if item.status == "kept" else "done", notes=notes)
     values = dict(card.values)
     if item.seconds:
         values["seconds"] = item.seconds
@@ -119,7 +119,7 @@ def _entry(folder: Path, item: Item, shared: Path) -> Entry:
     }
     return Entry(
         name,
-        status=item.status,
+        status="kept" if item.status == "kept" else "done",
         layers=tuple(
             Layer(title, card.pictures[key])
             for key, title in LAYER_NAMES.items()

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from dehaze.attention.control import ControlError
 from dehaze.attention.maps import grid_of, normalised, overlay, recorded_layers, word_map
+from dehaze.pipelines.dehaze import DehazePipeline
 
 
 @given(height=st.integers(1, 70), width=st.integers(1, 70), halvings=st.integers(0, 4))
@@ -84,3 +85,32 @@ def test_an_overlay_keeps_size_and_range_and_shows_the_heat() -> None:
     assert picture.min() >= 0
     assert picture.max() <= 1
     assert picture[:, 3:].mean() > picture[:, :3].mean() + 0.2
+
+
+def test_a_map_has_no_frame_of_the_networks_zero_padding() -> None:
+    key = torch.eye(2)[None, None]
+    query = torch.zeros(1, 1, 5, 7, 2)
+    query[..., 0] = torch.rand(5, 7)
+    framed = query.clone()
+    inside = torch.zeros(5, 7, dtype=torch.bool)
+    inside[1:-1, 1:-1] = True
+    framed[..., ~inside, 0] -= 1.0
+    heat, clean = (
+        word_map(record_of(each.flatten(2, 3), key), (0,), (5, 7))[0] for each in (framed, query)
+    )
+    torch.testing.assert_close(heat, clean)
+    torch.testing.assert_close(heat[0], heat[1])
+    torch.testing.assert_close(heat[:, -1], heat[:, -2])
+    assert heat[1:-1, 1:-1].std() > 0.01
+
+
+@pytest.mark.parametrize("grey", [0.3, 0.5, 0.7, 0.9])
+def test_a_grey_picture_has_an_even_border(bundled: DehazePipeline, grey: float) -> None:
+    picture = np.full((64, 96, 3), grey, np.float32)
+    inversion = bundled.invert(picture)
+    _, span = bundled.prompt_and_span()
+    heat = word_map(inversion.attention, span, (16, 24), layers=bundled.description.map_layers)[
+        0
+    ].numpy()
+    border = np.concatenate([heat[0], heat[-1], heat[1:-1, 0], heat[1:-1, -1]]).mean()
+    assert border == pytest.approx(float(heat[2:-2, 2:-2].mean()), rel=0.1)

@@ -113,6 +113,43 @@ class Textbook:
         pipe.unet.set_attn_processor(before)
         return pair
 
+    @torch.no_grad()
+    def edit_directly(
+        self,
+        pipe: EditPipeline,
+        inversion: InversionResult,
+        contexts: Tensor,
+        null: Tensor,
+        g: float,
+    ) -> Tensor:
+        """Both z_0 of Direct Inversion: algorithm 1 and the published code's guided P2P loop.
+
+        Source and target side by side, each guided; what the source loses at each step, found
+        along the inverted path beforehand, is given back to the source alone.
+        """
+        before = dict(pipe.unet.attn_processors)
+        table, path = inversion.table, inversion.trajectory
+        network = pipe.prompted_network(table)
+
+        def step_of(pair: Tensor, i: int, conditional: Tensor) -> Tensor:
+            pipe.unet.set_attn_processor(dict(before))
+            empty = network.noise_under(null.expand(len(pair), -1, -1), pair, i)
+            return table.denoise_step(pair, empty + g * (conditional - empty), i)
+
+        offsets = {
+            i: path[i - 1] - step_of(path[i], i, network.noise_under(contexts[:1], path[i], i))
+            for i in range(STEPS, 0, -1)
+        }
+        pair = inversion.latents.repeat(2, 1, 1, 1)
+        self.half = pair.shape[2] * pair.shape[3] // 4
+        for i in range(STEPS, 0, -1):
+            pipe.unet.set_attn_processor(self)
+            conditional = network.noise_under(contexts, pair, i)
+            pair = step_of(pair, i, conditional)
+            pair = torch.cat([pair[:1] + offsets[i], pair[1:]])
+            self.step += 1
+        return pair
+
 
 @dataclass(frozen=True)
 class Model:
@@ -123,7 +160,8 @@ class Model:
 def path_of(pipe: EditPipeline, size: tuple[int, int]) -> Model:
     """A generated picture's path: no inversion, so no error of one."""
     pipe.set_progress_bar_config(disable=True)
-    return Model(pipe, pipe.generate(SOURCE, size=size, num_inference_steps=STEPS))
+    seed = torch.Generator().manual_seed(0)
+    return Model(pipe, pipe.generate(SOURCE, generator=seed, size=size, num_inference_steps=STEPS))
 
 
 @pytest.fixture(scope="module")
@@ -303,3 +341,31 @@ def test_queries_and_keys_stand_for_the_maps_themselves(random: Model) -> None:
     )
     torch.testing.assert_close(injected, formed, rtol=0, atol=1e-5)
     assert (injected - path.trajectory[0]).abs().max() > 1e-3
+
+
+def check_direct(model: Model) -> None:
+    pipe, target = model.pipe, SOURCE.replace("haze", "snow")
+    photo = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(3))
+    # As published: plain DDIM inversion, whose own attention is that of other latents.
+    inversion = pipe.invert(photo, SOURCE, solver="ddim", num_inference_steps=STEPS)
+    with torch.no_grad():
+        source, after, null = (
+            pipe._embed(tokenize(pipe.tokenizer, text)) for text in (SOURCE, target, "")
+        )
+    contexts = torch.cat([source, after])
+    kept, wanted = Textbook().edit_directly(pipe, inversion, contexts, null, 3.0).split(1)
+    torch.testing.assert_close(kept, inversion.trajectory[0], rtol=0, atol=1e-5)
+    settings = {mode: EditSettings(mode=mode, guidance_scale=3.0) for mode in ("direct", "plain")}
+    direct, plain = (pipe.edit(inversion, SOURCE, target, each) for each in settings.values())
+    torch.testing.assert_close(direct.latents, wanted, rtol=0, atol=1e-4)
+    assert direct.nfe == 2 * STEPS + 2 * STEPS
+    assert (direct.latents - plain.latents).abs().max() > 1e-3
+    assert (direct.latents - inversion.trajectory[0]).abs().max() > 1e-3
+
+
+def test_direct_inversion_of_every_shape_is_the_papers(random: Model) -> None:
+    check_direct(random)
+
+
+def test_direct_inversion_of_the_bundled_model_is_the_papers(shipped: Model) -> None:
+    check_direct(shipped)

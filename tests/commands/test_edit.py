@@ -117,8 +117,8 @@ def test_a_generated_picture_is_edited(tmp_path: Path, any_model: Path) -> None:
     [
         ((), "one source"),
         (("PHOTO", "--generate", 1), "one source"),
-        (("--generate", 1, "--depth", 2), "--generate needs none"),
-        (("--inversion", "x.safetensors", "--steps", 2), "when it was inverted"),
+        (("--generate", 1, "--depth", 2), "only without --generate"),
+        (("--inversion", "x.safetensors", "--steps", 2), "only without --inversion"),
         (("PHOTO", "-o", "PHOTO"), "would replace the photo"),
         (("PHOTO", "--control", "swirl"), "replace, refine, reweight"),
         (("PHOTO", "--control", "reweight"), "keeps the prompt"),

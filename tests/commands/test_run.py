@@ -426,7 +426,8 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(invoke: Invoke, pipeline: Fak
         "in/c.heic -> in/dehazed/c.heic",
         "'in/sub/b\\n.png' -> 'in/dehazed/sub/b\\n.png'",
         f"3 photos of {megabytes / 1e6:.1f} MB; 1 of a kind that cannot be read; 1 files passed "
-        "over as no photo; the output lies inside an input and is not searched; nothing was done",
+        "over as no photo or hidden; the output lies inside an input and is not searched; nothing "
+        "was done",
     ]
     assert pipeline.settings == []
     assert [path.name for path in Path("in/dehazed").iterdir()] == ["b.png"]
@@ -545,9 +546,7 @@ def test_other_weights_or_another_revision_are_other_settings(
     photo_at("a.png")
     prints = {"before": "1", "after": "2"}
     for when, expected in (("before", "1 done"), ("before", "0 done, 1 kept"), ("after", "1 done")):
-        monkeypatch.setattr(
-            worker.DiffusionWork, "fingerprint", lambda self, when=when: prints[when]
-        )
+        monkeypatch.setattr(ModelChoice, "fingerprint", lambda self, when=when: prints[when])
         assert invoke("a.png").stdout.startswith(expected)
 
 

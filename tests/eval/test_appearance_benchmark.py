@@ -48,7 +48,7 @@ def test_every_method_is_scored_against_the_right_answer(
         edited.append(target)
         return photo, 7
 
-    monkeypatch.setattr(appearance, "_edit", edit)
+    monkeypatch.setattr(appearance, "apply_method", edit)
     scores = score_photo(
         pipe, photo, "night", "sunset", methods, photo=3, seed=5, recovery="affine"
     )
@@ -62,7 +62,8 @@ def test_every_method_is_scored_against_the_right_answer(
     assert rows["remove", "perfect"].nfe == 7
     # Left alone, the night is what it is: dark against the photo, and its own background.
     alone = rows["remove", UNTOUCHED]
-    night = appearance.render_appearance(photo, "night", appearance._rng(5, 3, "night")).picture
+    generator = appearance.rendering_generator(5, 3, "night")
+    night = appearance.render_appearance(photo, "night", generator).picture
     given, clear = (np.round(255.0 * picture).astype(float) for picture in (night, photo))
     assert alone.psnr == psnr_rgb(given, clear)
     assert alone.ssim == ssim_wang(given, clear)
@@ -71,7 +72,8 @@ def test_every_method_is_scored_against_the_right_answer(
     quarter = change <= np.quantile(change, 0.25)
     error = np.square(given[quarter] - clear[quarter]).mean()
     assert rows["remove", "perfect"].background == pytest.approx(10.0 * np.log10(255.0**2 / error))
-    sunset = appearance.render_appearance(photo, "sunset", appearance._rng(5, 3, "sunset")).picture
+    generator = appearance.rendering_generator(5, 3, "sunset")
+    sunset = appearance.render_appearance(photo, "sunset", generator).picture
     truth = np.round(255.0 * sunset).astype(float)
     assert rows["replace", "other"].psnr == psnr_rgb(clear, truth)
 

@@ -52,6 +52,7 @@ def independent_dark_channel_prior(hazy: np.ndarray) -> np.ndarray:
     return np.rint(255 * np.clip(restored, 0, 1)).astype(np.uint8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("subset", ["sots-indoor", "sots-outdoor"])
 def test_hazy_and_dark_channel_prior_on_sots(
     data_folder: Path, tmp_path: Path, subset: str

@@ -132,6 +132,7 @@ def examples() -> list[Array]:
     return [as_pixels(read_rgb(path).pixels) for path in sorted(folder.glob("*_haze.jpg"))[:2]]
 
 
+@pytest.mark.slow
 def test_the_best_settings_reach_ten_picard_iterations_at_a_sixth_of_the_cost(
     bundled: DehazePipeline, examples: list[Array]
 ) -> None:
@@ -144,6 +145,7 @@ def test_the_best_settings_reach_ten_picard_iterations_at_a_sixth_of_the_cost(
     assert best.psnr >= picard.psnr - 0.1
 
 
+@pytest.mark.slow
 def test_null_text_recovers_what_guidance_loses_on_the_bundled_model(
     bundled: DehazePipeline, examples: list[Array]
 ) -> None:

@@ -314,6 +314,7 @@ def test_a_run_interrupted_anywhere_ends_like_one_that_ran_through(
     assert list((tmp_path / "parts").rglob("*.part")) == []
 
 
+@pytest.mark.slow
 def test_a_run_killed_twice_and_resumed_gives_the_same_table(sots: Path, tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 

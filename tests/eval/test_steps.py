@@ -30,6 +30,12 @@ def study(bundled: DehazePipeline) -> StepStudy:
     return study_steps(bundled, [as_pixels(photo.pixels)], steps=bundled.description.steps)
 
 
+@pytest.fixture
+def small_study(pipeline: DehazePipeline, photo: Array) -> StepStudy:
+    return study_steps(pipeline, [photo], steps=3)
+
+
+@pytest.mark.slow
 def test_the_bound_holds_for_nineteen_steps_in_twenty_of_the_default(study: StepStudy) -> None:
     # Step 1 may not come to rest in forty iterations: nothing can be said of it then.
     assert study.settled >= 0.8
@@ -37,6 +43,7 @@ def test_the_bound_holds_for_nineteen_steps_in_twenty_of_the_default(study: Step
         assert study.certified[name] >= 0.95
 
 
+@pytest.mark.slow
 def test_anderson_never_costs_a_tenth_more_than_picard_on_the_bundled_model(
     study: StepStudy,
 ) -> None:
@@ -44,6 +51,7 @@ def test_anderson_never_costs_a_tenth_more_than_picard_on_the_bundled_model(
     assert study.anderson_cost < 1.0
 
 
+@pytest.mark.slow
 def test_the_residuals_of_both_paths_fall(study: StepStudy) -> None:
     later = (slice(None), slice(1, None))
     for values in (study.intra, study.inter):
@@ -54,11 +62,11 @@ def test_the_residuals_of_both_paths_fall(study: StepStudy) -> None:
 
 
 def test_the_order_counts_the_iteration_after_which_a_residual_stays_below(
-    study: StepStudy,
+    small_study: StepStudy,
 ) -> None:
     intra = np.array([[[0.5, 0.001, 0.5, 0.001], [0.5, 0.001, 0.001, 0.001], [1e-3] * 4]])
     inter = np.array([[[0.5, 0.5, 0.001, 0.001], [0.5, 0.5, 0.001, 0.001], [1e-3] * 4]])
-    made = replace(study, intra=intra, inter=inter)
+    made = replace(small_study, intra=intra, inter=inter)
     assert made.order == pytest.approx((1 / 3, 1 / 3, 1 / 3))
 
 
@@ -77,11 +85,13 @@ def test_a_bound_below_the_error_is_counted_as_such(pipeline: DehazePipeline, ph
         assert broken.certified[name] == 0.0
 
 
-def test_table_and_plot_show_every_number_of_steps(study: StepStudy) -> None:
+def test_table_and_plot_show_every_number_of_steps(small_study: StepStudy) -> None:
     pytest.importorskip("matplotlib")
-    text = study_table([study, replace(study, steps=11)], "dehaze evaluate convergence photos")
+    text = study_table(
+        [small_study, replace(small_study, steps=11)], "dehaze evaluate convergence photos"
+    )
     rows = [line for line in text.splitlines() if line.startswith("|")]
     assert len({row.count("|") for row in rows}) == 1
-    assert [row.split("|")[1].strip() for row in rows[2:]] == [str(study.steps), "11"]
+    assert [row.split("|")[1].strip() for row in rows[2:]] == [str(small_study.steps), "11"]
     assert "`dehaze evaluate convergence photos`" in text
-    assert np.asarray(Image.open(io.BytesIO(draw_order([study]))).convert("L")).std() > 5
+    assert np.asarray(Image.open(io.BytesIO(draw_order([small_study]))).convert("L")).std() > 5

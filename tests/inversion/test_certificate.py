@@ -14,6 +14,7 @@ from dehaze.inversion.solvers import get_solver
 from dehaze.pipelines.dehaze import DehazePipeline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("iterations", [2, 3])
 def test_the_bound_holds_for_nineteen_steps_in_twenty(
     bundled: DehazePipeline, photo: NDArray[np.float32], iterations: int

@@ -47,7 +47,13 @@ def test_a_generated_picture_is_diffusers_own(stable_diffusion: Path) -> None:
     """The same noise, DDIM and guidance on both sides, at a size that is not square."""
     pipe = EditPipeline.from_pretrained(stable_diffusion)
     pipe.set_progress_bar_config(disable=True)
-    path = pipe.generate(PROMPT, seed=1, size=(32, 48), num_inference_steps=3, guidance_scale=3.0)
+    path = pipe.generate(
+        PROMPT,
+        generator=torch.Generator().manual_seed(1),
+        size=(32, 48),
+        num_inference_steps=3,
+        guidance_scale=3.0,
+    )
     theirs: Any
     if pipe.text_encoder_2 is None:
         theirs = StableDiffusionPipeline.from_pretrained(

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 @options.recovery(default="affine")
 @options.limit()
 @options.model()
-@options.seed()
+@options.seed(help="Of what is rendered over the pictures.")
 def appearance(
     pictures: Path,
     output: Path,

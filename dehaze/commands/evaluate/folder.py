@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from dehaze.commands.command import Command, option
+from dehaze.commands import options
+from dehaze.commands.command import Command, option, with_any
 from dehaze.commands.evaluate.parameters import haze_kinds
 from dehaze.commands.evaluate.scoring import score_methods, scoring_options
 from dehaze.commands.options import RegistryChoice
@@ -29,6 +30,7 @@ from dehaze.errors import DehazeError
     metavar="KIND",
     help="Render haze, fog, mist, smog or smoke over the clear pictures in FOLDER first.",
 )
+@options.seed(effect=with_any("render"), help="Of the rendered haze.")
 @scoring_options
 @click.pass_context
 def folder(

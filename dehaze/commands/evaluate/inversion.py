@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import Command, option
+from dehaze.commands.command import Command, option, with_any
 from dehaze.commands.evaluate.parameters import Numbers, command_line, haze_kinds
 from dehaze.commands.options import RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
 @options.limit()
 @option("--lpips", is_flag=True, help="LPIPS as well; needs dehaze-diffusion[iqa] and its weights.")
 @options.model()
-@options.seed(help="Of the rendered haze.")
+@options.seed(effect=with_any("render"), help="Of the rendered haze.")
 def inversion(
     pictures: Path,
     output: Path,

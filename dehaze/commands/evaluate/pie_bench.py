@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import Command, option
+from dehaze.commands.command import RESEARCH, Command, option, without
 from dehaze.commands.evaluate.parameters import command_line
 from dehaze.commands.options import RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from dehaze.datasets.pie_bench import EditSample
     from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.edit import EditPipeline, EditSettings
+
+
+# The edits are made here, or were made elsewhere.
+EDITING = without("results")
 
 
 def _modes() -> Iterable[str]:
@@ -44,17 +48,33 @@ def _modes() -> Iterable[str]:
     help="Score results made elsewhere, under the pictures' own paths, rather than edit.",
 )
 @options.output_folder("pie_bench.md, .csv, .json and the results", "evaluation")
-@option("--mode", type=RegistryChoice(_modes), default="plain", show_default=True)
-@options.guidance(default=7.5, help="Classifier-free guidance of the edit.")
-@option("--blend/--no-blend", default=False, show_default=True, help="Blend the set's words.")
+@option(
+    "--mode",
+    type=RegistryChoice(_modes),
+    metavar="NAME",
+    default="plain",
+    show_default=True,
+    heading=RESEARCH,
+    effect=EDITING,
+    help="What holds guidance to the source, as in edit.",
+)
+@options.guidance(default=7.5, effect=EDITING, help="Classifier-free guidance of the edit.")
+@option(
+    "--blend/--no-blend",
+    default=False,
+    show_default=True,
+    heading=RESEARCH,
+    effect=EDITING,
+    help="Blend the set's words.",
+)
 @options.limit(help="The first so many edits only.")
 @option("--dino", metavar="FOLDER", help="DINO's ViT-B/8.  [default: the hub's cache]")
 @option("--clip", metavar="FOLDER", help="CLIP's ViT-L/14.  [default: the hub's cache]")
 @option(
     "--corrected", is_flag=True, help="Give DINO pictures in [0, 1], which the script does not."
 )
-@options.model()
-@options.steps()
+@options.model(effect=EDITING)
+@options.steps(effect=EDITING)
 @click.pass_context
 def pie_bench(
     context: click.Context,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import option
+from dehaze.commands.command import RESEARCH, Effect, Values, option
 from dehaze.commands.evaluate.parameters import Names, Size, command_line
 from dehaze.commands.options import RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries
@@ -41,6 +41,18 @@ def _psnr_variants() -> Iterable[str]:
     return PSNR_VARIANTS.names()
 
 
+def _rows(given: Values) -> set[str]:
+    """What the rows of the table are, without their arguments."""
+    return {method.partition(":")[0] for method in given["methods"]}
+
+
+def _runs_model(given: Values) -> bool:
+    return bool(_rows(given) & {"ours", "codec", "inversion"})
+
+
+WITH_MODEL = Effect(_runs_model, "with --method ours, codec or inversion")
+WITH_OURS = Effect(lambda given: "ours" in _rows(given), "with --method ours")
+
 _OPTIONS = (
     options.output_folder("table, scores and pictures", "evaluation"),
     option(
@@ -58,8 +70,10 @@ _OPTIONS = (
     ),
     option(
         "--ceilings/--no-ceilings",
+        effect=WITH_OURS,
         default=True,
         show_default=True,
+        heading=RESEARCH,
         help="Rows for what codec and inversion keep, beside each ours.",
     ),
     options.limit(help="At most so many pictures of each data set, evenly spread."),
@@ -69,6 +83,7 @@ _OPTIONS = (
         default="wang",
         show_default=True,
         metavar="VARIANT",
+        heading=RESEARCH,
         help="wang, dehazeformer, ffa, skimage7, y or d4.",
     ),
     option(
@@ -77,20 +92,34 @@ _OPTIONS = (
         default="rgb",
         show_default=True,
         metavar="VARIANT",
+        heading=RESEARCH,
         help="rgb, y601 or yiq.",
     ),
-    option("--float", "unrounded", is_flag=True, help="Score the float output, not the saved PNG."),
+    option(
+        "--float",
+        "unrounded",
+        is_flag=True,
+        heading=RESEARCH,
+        help="Score the float output, not the saved PNG.",
+    ),
     option(
         "--crop-border",
         type=click.IntRange(min=0),
         default=0,
         show_default=True,
+        heading=RESEARCH,
         help="Pixels cut off each side before scoring.",
     ),
-    option("--resize", type=Size(), help="Resize all pictures first; labelled non-standard."),
+    option(
+        "--resize",
+        type=Size(),
+        heading=RESEARCH,
+        help="Resize all pictures first; labelled non-standard.",
+    ),
     option(
         "--oracle",
         is_flag=True,
+        heading=RESEARCH,
         help="Let the ground truth choose each picture's best candidate; labelled ORACLE.",
     ),
     option(
@@ -100,15 +129,20 @@ _OPTIONS = (
         help="Metrics of pyiqa with commas between them (lpips,niqe,musiq); needs "
         "dehaze-diffusion[iqa].",
     ),
-    options.model(),
-    options.prompt(),
-    options.word(),
-    options.strength(),
-    options.solver(),
-    options.steps(),
-    options.tolerance(),
-    options.recovery(default="calibrated"),
-    options.seed(),
+    options.model(
+        effect=WITH_MODEL,
+        device=Effect(
+            lambda given: _runs_model(given) or bool(given["perceptual"]),
+            "with --method ours, codec or inversion, or --perceptual",
+        ),
+    ),
+    options.prompt(effect=WITH_MODEL),
+    options.word(effect=WITH_MODEL),
+    options.strength(effect=WITH_OURS),
+    options.solver(effect=WITH_MODEL),
+    options.steps(effect=WITH_MODEL),
+    options.tolerance(effect=(WITH_MODEL, options.ITERATING)),
+    options.recovery(default="calibrated", effect=WITH_OURS),
     option(
         "--resume/--overwrite",
         default=True,
@@ -139,8 +173,8 @@ def score_methods(
     oracle: bool,
     perceptual: tuple[str, ...],
     model: ModelChoice,
-    seed: int,
     resume: bool,
+    seed: int = 0,
     **pipeline: Any,
 ) -> int:
     """Score every method on every set, write the files, print the table.

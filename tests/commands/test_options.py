@@ -1,0 +1,221 @@
+"""An option that has no effect beside the others is refused by name, in every command."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from dehaze.commands import COMMANDS, main
+from dehaze.commands.command import HEADINGS, Command, Effect, Option, option, with_any, without
+from dehaze.commands.options import Number
+from dehaze.ranges import STRENGTH, Range
+
+RUN = ("run", "in")
+EDIT = ("edit", "a.png", "--source", "a photo", "--target", "a city")
+INVERT = ("invert", "a.png", "-o", "a.safetensors")
+BETWEEN = ("interpolate", "a.png", "b.png", "--centroid")
+FOLDER = ("evaluate", "folder", "in")
+RECONSTRUCT = ("evaluate", "inversion", "in")
+PIE_BENCH = ("evaluate", "pie-bench", "--root", "in", "--results", "in")
+
+CHOICE_OF_MODEL = (
+    ("--model", "bundled"),
+    ("--revision", "main"),
+    ("--variant", "fp16"),
+    ("--local-files-only",),
+    ("--device", "cpu"),
+    ("--dtype", "float16"),
+)
+
+# A command, what else is given to it, and an option that does nothing beside that.
+IDLE = [
+    *(
+        (RUN, ("--method", method), idle)
+        for method in ("dcp", "cap")
+        for idle in (
+            ("--strength", "0.5"),
+            ("--prompt", "a photo with haze"),
+            ("--word", "haze"),
+            ("--null-text", "delete"),
+            ("--solver", "anderson"),
+            ("--steps", "3"),
+            ("--tolerance", "0.1"),
+            ("--recovery", "physics"),
+            ("--save", "attention"),
+            ("--batch-size", "2"),
+            *CHOICE_OF_MODEL,
+        )
+    ),
+    (RUN, (), ("--workers", "2")),
+    (RUN, (), ("--ray-address", "10.0.0.1:6379")),
+    (RUN, ("--solver", "edict"), ("--tolerance", "0.1")),
+    (RUN, ("--recovery", "affine"), ("--save", "transmission")),
+    (RUN, ("--dry-run",), ("--watch",)),
+    (RUN, ("--dry-run",), ("--report",)),
+    (RUN, ("--json",), ("--quiet",)),
+    (RUN, ("--verbose",), ("--quiet",)),
+    (EDIT, (), ("--exclude", "haze")),
+    (EDIT, (), ("--blend-threshold", "0.5")),
+    (EDIT, (), ("--focus", "haze")),
+    (EDIT, (), ("--fresh-source",)),
+    (EDIT, ("--inversion", "a.safetensors"), ("--inversion-guidance", "2")),
+    (EDIT, (), ("--samples", "2")),
+    (EDIT, (), ("--seed", "2")),
+    (("edit", *EDIT[2:], "--generate", "7"), (), ("--depth", "2")),
+    (("edit", *EDIT[2:], "--generate", "7"), (), ("--solver", "ddim")),
+    (("edit", *EDIT[2:], "--generate", "7"), (), ("--recovery", "none")),
+    *(
+        (EDIT, ("--inversion", "a.safetensors"), chosen)
+        for chosen in (("--steps", "2"), ("--depth", "2"), ("--solver", "ddim"))
+    ),
+    (BETWEEN, (), ("--pictures", "3")),
+    (BETWEEN, (), ("--path", "slerp")),
+    (INVERT, (), ("--mode", "direct")),
+    *(
+        (INVERT, ("--solver", "bdia"), chosen)
+        for chosen in (
+            ("--predictor", "previous"),
+            ("--relaxation", "none"),
+            ("--criterion", "intra-path"),
+            ("--iterations", "2"),
+            ("--tolerance", "0.1"),
+        )
+    ),
+    *(
+        (FOLDER, ("--method", "dcp"), chosen)
+        for chosen in (
+            *CHOICE_OF_MODEL,
+            ("--prompt", "a photo with haze"),
+            ("--word", "haze"),
+            ("--strength", "0.5"),
+            ("--solver", "ddim"),
+            ("--steps", "2"),
+            ("--tolerance", "0.1"),
+            ("--recovery", "none"),
+            ("--no-ceilings",),
+        )
+    ),
+    (FOLDER, (), ("--seed", "2")),
+    (RECONSTRUCT, (), ("--seed", "2")),
+    *(
+        (PIE_BENCH, (), chosen)
+        for chosen in (
+            ("--mode", "direct"),
+            ("--guidance", "2"),
+            ("--blend",),
+            *CHOICE_OF_MODEL,
+            ("--steps", "2"),
+        )
+    ),
+]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    return tmp_path
+
+
+@pytest.mark.usefixtures("folder")
+@pytest.mark.parametrize(("command", "beside", "idle"), IDLE, ids=lambda part: " ".join(part))
+def test_an_idle_option_is_refused_by_name(
+    command: tuple[str, ...], beside: tuple[str, ...], idle: tuple[str, ...]
+) -> None:
+    done = CliRunner().invoke(main, [*command, *beside, *idle])
+    assert done.exit_code == 2
+    said = " ".join(done.stderr.split())
+    flag = idle[0].replace("--no-", "--")
+    assert f"Error: {flag} has an effect only with" in said
+    assert said.endswith("; leave it out.")
+    assert done.stdout == ""
+
+
+def commands(group: click.Command, *path: str) -> Iterator[tuple[str, click.Command]]:
+    """Every command below a group that is no group itself."""
+    if not isinstance(group, click.Group):
+        yield " ".join(path), group
+        return
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        assert command is not None
+        yield from commands(command, *path, name)
+
+
+ALL = dict(commands(main))
+
+
+def test_every_effect_has_a_row() -> None:
+    """No option may say where it has an effect without a case above that shows it."""
+    shown = {
+        (name, idle[0].replace("--no-", "--"))
+        for command, _, idle in IDLE
+        for name in (command[0], " ".join(command[:2]))
+    }
+    for name, command in ALL.items():
+        for parameter in command.params:
+            if isinstance(parameter, Option) and parameter.effects:
+                flags = {*parameter.opts, *parameter.secondary_opts}
+                assert any((name.replace("reside", "folder"), flag) in shown for flag in flags) or (
+                    parameter.flag == "--quiet"
+                ), (name, parameter.flag)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_every_command_has_the_same_shape(name: str) -> None:
+    command = ALL[name]
+    assert isinstance(command, Command)
+    done = CliRunner().invoke(main, [*name.split(), "--help"])
+    assert done.exit_code == 0
+    titles = [line.removesuffix(":") for line in done.stdout.splitlines() if line.endswith(":")]
+    headings = [title for title in titles if title in HEADINGS]
+    assert headings == [heading for heading in HEADINGS if heading in headings]
+    assert headings[-1] == "General"
+    assert "-q, --quiet" in done.stdout
+    assert "-v, --verbose" in done.stdout
+    for parameter in command.params:
+        assert isinstance(parameter, (Option, click.Argument)), parameter
+        assert not isinstance(parameter, Option) or parameter.help, parameter.name
+    assert "NFE" not in done.stdout
+
+
+@pytest.mark.parametrize("value", ["-1", "50", "nan", "inf", "-inf", "2.01", "a lot"])
+@pytest.mark.parametrize("command", [RUN, EDIT, FOLDER])
+@pytest.mark.usefixtures("folder")
+def test_a_number_out_of_range_is_refused(command: tuple[str, ...], value: str) -> None:
+    done = CliRunner().invoke(main, [*command, "--strength", value])
+    assert done.exit_code == 2
+    assert "'--strength'" in done.stderr
+    if value != "a lot":
+        with pytest.raises(ValueError, match=r"strength is .*: it must be 0 to 2"):
+            STRENGTH.check(float(value))
+        assert "it must be 0 to 2" in done.stderr
+
+
+def test_an_effect_is_asked_only_where_its_option_was_given() -> None:
+    def never(given: object) -> bool:
+        raise AssertionError("not given")
+
+    @click.command(cls=Command)
+    @option("--first", type=Number(Range("first", 0)), default=1.0, effect=Effect(never, "never"))
+    @option("--second", effect=(with_any("third"), without("fourth")))
+    @option("--third", is_flag=True)
+    @option("--fourth", multiple=True)
+    def command(**values: object) -> None:
+        click.echo("ran")
+
+    def call(*arguments: str) -> str:
+        return CliRunner().invoke(command, arguments).output
+
+    assert call() == call("--third") == call("--third", "--second", "a") == "ran\n"
+    assert "--second has an effect only with --third; leave it out" in call("--second", "a")
+    assert "only without --fourth" in call("--third", "--second", "a", "--fourth", "b")
+
+
+def test_every_command_is_one_that_the_group_lists() -> None:
+    assert {name.split()[0] for name in ALL} == set(COMMANDS)
