@@ -240,6 +240,7 @@ class InversionPipeline(DiffusionPipeline):
                 the photos cannot be one batch.
             NonFiniteError: the network returned values that are not finite.
         """
+        ranges.GUIDANCE_SCALE.check(guidance_scale)
         source, _ = self.prompt_and_span(prompt, word)
         latents = self._encode_batch([as_pixels(one) for one in as_list(image)])
         needs = self.description

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from PIL.Image import Image
 from torch import Tensor
 
 from dehaze import ranges
@@ -16,8 +17,8 @@ from dehaze.attention.control import AttentionControl, refine_mapper
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession
 from dehaze.inversion import InversionResult, InversionTrace
-from dehaze.pipelines.base import InversionPipeline, StepCallback
-from dehaze.pipelines.pictures import OUTPUT_TYPES, as_list, as_pixels
+from dehaze.pipelines.base import InversionPipeline, StepCallback, check_strength
+from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_photos
 from dehaze.prompts import (
     TokenizedPrompt,
     WordError,
@@ -28,6 +29,9 @@ from dehaze.prompts import (
 )
 from dehaze.recovery.exposure import keep_exposure
 from dehaze.recovery.recover import RECOVERIES
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 Array = NDArray[np.float32]
 
@@ -60,6 +64,26 @@ class DehazeResult:
         return normalised(self.attention)
 
 
+class DehazeOptions(TypedDict, total=False):
+    """The keyword arguments of ``DehazePipeline``'s call, as type checkers see them."""
+
+    inversion: InversionResult | None
+    null_text: str
+    strength: float | Array | list[float | Array]
+    num_inference_steps: int | None
+    spacing: str | None
+    solver: str | None
+    max_iterations: int | None
+    tolerance: float | None
+    depth: int | None
+    guidance_scale: float
+    cross_replace_steps: float | None
+    self_replace_steps: float | None
+    recovery: str
+    output_type: str
+    callback_on_step_end: StepCallback | None
+
+
 class DehazePipeline(InversionPipeline):
     """Removes haze by inverting a photo under a prompt and swapping the haze word for null text.
 
@@ -77,10 +101,48 @@ class DehazePipeline(InversionPipeline):
         self.prompt_and_span(prompt, word)
 
     @overload
-    def __call__(self, image: list[Any], *args: Any, **kwargs: Any) -> list[DehazeResult]: ...
+    def __call__(
+        self,
+        image: list[Photo],
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        return_dict: Literal[True] = True,
+        **options: Unpack[DehazeOptions],
+    ) -> list[DehazeResult]: ...
 
     @overload
-    def __call__(self, image: Any, *args: Any, **kwargs: Any) -> DehazeResult: ...
+    def __call__(
+        self,
+        image: Image | NDArray[Any],
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        return_dict: Literal[True] = True,
+        **options: Unpack[DehazeOptions],
+    ) -> DehazeResult: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Tensor,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        return_dict: Literal[True] = True,
+        **options: Unpack[DehazeOptions],
+    ) -> DehazeResult | list[DehazeResult]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Photo | list[Photo],
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        return_dict: Literal[False],
+        **options: Unpack[DehazeOptions],
+    ) -> tuple[Any]: ...
 
     @torch.no_grad()
     def __call__(
@@ -104,16 +166,18 @@ class DehazePipeline(InversionPipeline):
         recovery: str = "calibrated",
         exposure: float = 0.0,
         output_type: str = "np",
+        return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
-    ) -> DehazeResult | list[DehazeResult]:
+    ) -> DehazeResult | list[DehazeResult] | tuple[Any]:
         """Removes the haze from a photo; or from several, which share every network evaluation.
 
         What is None is taken from the model's description.
 
         Args:
-            image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB;
-                or a list of photos of one ``padded_size``, which gives a list of results. They are
-                those of each photo alone to within rounding, not to the last bit.
+            image: the photo, RGB: PIL, turned upright by its EXIF orientation; an array (H, W, 3),
+                uint8 in [0, 255] or float in [0, 1]; or a float tensor (3, H, W) in [0, 1]. Or a
+                list of photos of one ``padded_size``, or a tensor (B, 3, H, W), which gives a list
+                of results: those of each photo alone to within rounding, not to the last bit.
             prompt: what the photo shows, with the haze word in it.
             word: the word (or phrase) of the prompt to swap for null text.
             inversion: what ``invert`` returned for this photo and prompt, to try several settings
@@ -136,11 +200,13 @@ class DehazePipeline(InversionPipeline):
             exposure: how far the result is lightened, 0 for the scene as it is, 1 for the photo's
                 own lightness; see ``dehaze.recovery.exposure``.
             output_type: ``np``, ``pil`` or ``pt``, see ``DehazeResult.image``.
+            return_dict: with False, a tuple of the image (or the list of images) alone.
             callback_on_step_end: called as ``callback(pipeline, step, timestep,
-                {"latents": latents})`` after each denoising step, as in diffusers.
+                {"latents": latents})`` after each denoising step, as in diffusers. It may return
+                other latents in such a dict.
 
         Raises:
-            WordError: the word is not in the prompt.
+            WordError: the word is not in the prompt, or the model never learned it.
             ValueError: a setting is unknown or out of range; the message lists what there is. Or
                 the photos cannot be one batch, or are not as many as the inversion has samples.
             NonFiniteError: the network returned values that are not finite.
@@ -149,7 +215,13 @@ class DehazePipeline(InversionPipeline):
             raise ValueError(f"unknown recovery {recovery!r}: there are {', '.join(RECOVERIES)}")
         ranges.EXPOSURE.check(exposure)
         output = OUTPUT_TYPES.get(output_type)
-        photos = [as_pixels(one) for one in as_list(image)]
+        if null_text not in NULL_TEXTS:
+            raise ValueError(f"unknown null_text {null_text!r}: there are {', '.join(NULL_TEXTS)}")
+        control = self._control(cross_replace_steps, self_replace_steps)
+        photos, several = as_photos(image)
+        strengths = strength if isinstance(strength, list) else [strength] * len(photos)
+        for one in strengths:
+            check_strength(one)
         evaluations = [0] * len(photos)
         if inversion is None:
             inversion = self.invert(
@@ -166,7 +238,6 @@ class DehazePipeline(InversionPipeline):
             )
             evaluations = inversion.trace.nfe.sum(0).tolist()
         samples = inversion.latents.shape[0]
-        strengths = strength if isinstance(strength, list) else [strength] * samples
         if not len(photos) == len(strengths) == samples:
             raise ValueError(
                 f"{len(photos)} photos and {len(strengths)} strengths do not fit an inversion of "
@@ -179,7 +250,7 @@ class DehazePipeline(InversionPipeline):
             null_text=null_text,
             strength=self._latent_strengths(strengths, photos, inversion),
             guidance_scale=guidance_scale,
-            control=self._control(cross_replace_steps, self_replace_steps),
+            control=control,
             callback_on_step_end=callback_on_step_end,
         )
         results = []
@@ -201,7 +272,10 @@ class DehazePipeline(InversionPipeline):
                     nfe=evaluations[b] + swapping,
                 )
             )
-        return results if isinstance(image, list) else results[0]
+        if not return_dict:
+            images = [result.image for result in results]
+            return (images if several else images[0],)
+        return results if several else results[0]
 
     def _control(self, cross: float | None = None, self_: float | None = None) -> AttentionControl:
         """Prompt-to-Prompt with these shares of the steps, or the model's own for None."""

@@ -23,14 +23,12 @@ def as_photos(image: Any) -> tuple[list[Array], bool]:
     """The photos that were given, and whether they were given as several.
 
     Args:
-        image: one photo, see ``as_pixels``; a list of photos; or several of one size, a tensor
-            (B, 3, H, W) or an array (B, H, W, 3).
+        image: one photo, see ``as_pixels``; a list of photos; or a tensor (B, 3, H, W).
 
     Raises:
         ValueError: a photo cannot be read, or there is none.
     """
-    stacked = isinstance(image, (Tensor, np.ndarray)) and image.ndim == 4
-    several = stacked or isinstance(image, (list, tuple))
+    several = isinstance(image, list) or (isinstance(image, Tensor) and image.ndim == 4)
     photos = list(image) if several else [image]
     if not photos:
         raise ValueError("there is no photo: give one, or a list of them")

@@ -87,7 +87,7 @@ def test_several_photos_are_told_from_one(photo: Array) -> None:
     for one in (photo, tensor, Image.fromarray((255 * photo).astype(np.uint8))):
         photos, several = as_photos(one)
         assert (len(photos), several) == (1, False)
-    for two in ([photo, tensor], np.stack([photo, photo]), torch.stack([tensor, tensor])):
+    for two in ([photo, tensor], torch.stack([tensor, tensor])):
         photos, several = as_photos(two)
         assert (len(photos), several) == (2, True)
         np.testing.assert_array_equal(photos[1], photo)
@@ -130,3 +130,17 @@ def test_pictures_go_out_as_diffusers_has_them(
         assert isinstance(picture, Image.Image)
         assert picture.size == (60, 40)
         np.testing.assert_allclose(np.asarray(picture) / 255.0, array, atol=0.5 / 255 + 1e-6)
+
+
+def test_a_batch_of_tensors_gives_a_list(pipeline: DehazePipeline, photo: Array) -> None:
+    batch = torch.from_numpy(photo).permute(2, 0, 1)[None].repeat(2, 1, 1, 1)
+    results = pipeline(batch, max_iterations=1, output_type="pt")
+    assert isinstance(results, list)
+    assert torch.stack([result.image for result in results]).shape == batch.shape
+
+
+def test_without_return_dict_a_tuple_comes_back(pipeline: DehazePipeline, photo: Array) -> None:
+    (image,) = pipeline(photo, max_iterations=1, return_dict=False)
+    np.testing.assert_array_equal(image, pipeline(photo, max_iterations=1).image)
+    (images,) = pipeline([photo, photo], max_iterations=1, return_dict=False)
+    assert len(images) == 2
