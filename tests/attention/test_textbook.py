@@ -354,14 +354,16 @@ def check_direct(model: Model) -> None:
         )
     contexts = torch.cat([source, after])
     kept, wanted = Textbook().edit_directly(pipe, inversion, contexts, null, 3.0).split(1)
-    # But for rounding, which batches of two and of one do differently.
-    torch.testing.assert_close(kept, inversion.trajectory[0], rtol=0, atol=5e-4)
     settings = {mode: EditSettings(mode=mode, guidance_scale=3.0) for mode in ("direct", "plain")}
     direct, plain = (pipe.edit(inversion, SOURCE, target, each) for each in settings.values())
-    torch.testing.assert_close(direct.latents, wanted, rtol=0, atol=5e-4)
     assert direct.nfe == 2 * STEPS + 2 * STEPS
-    assert (direct.latents - plain.latents).abs().max() > 5e-3
-    assert (direct.latents - inversion.trajectory[0]).abs().max() > 1e-3
+    # Relative to the whole edit. Rounding, which batches of two and of one do differently, grows
+    # under guidance; what the attention of other latents changes is far more.
+    edit = (wanted - inversion.trajectory[0]).norm()
+    assert edit > 0.01 * wanted.norm()
+    assert (kept - inversion.trajectory[0]).norm() < 2e-3 * edit
+    assert (direct.latents - wanted).norm() < 2e-3 * edit
+    assert (plain.latents - wanted).norm() > 1e-2 * edit
 
 
 def test_direct_inversion_of_every_shape_is_the_papers(random: Model) -> None:
