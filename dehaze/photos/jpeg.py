@@ -32,6 +32,10 @@ _JFIF = b"JFIF\0"
 # An HDR gain map's own header (ISO 21496-1), and a table of the pictures behind the first (CIPA).
 _GAIN_MAP, _PICTURES = b"urn:iso:std:iso:ts:21496:-1\0", b"MPF\0"
 
+# Bytes of a segment beside its marker and length; spaces before the end of an XMP packet.
+_LONGEST = 0xFFFF - 2
+_PADDING = re.compile(rb"\s+(?=<\?xpacket end)")
+
 Segment = tuple[int, bytes]
 
 
@@ -237,7 +241,10 @@ def _upright(
             place += length
         elif marker == 0xE1 and body.startswith(_XMP):
             packet = upright_xmp(body[len(_XMP) :], width=width, height=height)
-            body = _XMP + packet
+            if len(_XMP + packet) > _LONGEST:
+                # Larger numbers take more digits: the room that packets keep for that is used up.
+                packet = _PADDING.sub(b"\n", packet)
+            body = _XMP + packet if len(_XMP + packet) <= _LONGEST else body
         elif marker == _APP0 and body.startswith(_JFIF) and len(body) >= 14:
             # Without the thumbnail behind the two zeros, and with the densities turned as well.
             across, down = body[8:10], body[10:12]

@@ -40,7 +40,7 @@ from photo_files import (
 )
 from PIL import Image
 
-from dehaze.photos import Photo, read_photo, write_photo
+from dehaze.photos import Photo, PhotoError, read_photo, write_photo
 
 HEIGHT, WIDTH = 12, 20
 SIDEWAYS = (5, 6, 7, 8)
@@ -561,3 +561,45 @@ def test_maker_notes_of_bigtiff_stay_where_they_are(tmp_path: Path) -> None:
     assert result.find(MAKER_NOTE) == data.find(MAKER_NOTE) > 0
     assert IPTC in result
     assert tiff_tags(result).first[256] == struct.pack(">I", WIDTH)
+
+
+def test_xmp_that_fills_its_segment_still_fits(tmp_path: Path) -> None:
+    labels = Labels(exif=exif_block(orientation=6, width=5, height=5))
+    packet = xmp_packet(orientation=6, width=5, height=5)
+    filled = packet.replace(b" " * 50, b" " * (0xFFFF - 2 - len(PREFIX) - len(packet) + 50))
+    data = jpeg_file(smooth(), Labels(exif=labels.exif, xmp=filled))
+    result, _ = there_and_back(tmp_path, data)
+    upright = xmp_packet(orientation=1, **upright_size(6)).replace(b" " * 50, b"\n")
+    assert jpeg_segments(result)[2] == (0xE1, PREFIX + upright)
+
+
+@settings(
+    max_examples=100,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(
+    file_format=st.sampled_from(["JPEG", "PNG", "WEBP", "TIFF", "BigTIFF"]),
+    changes=st.lists(st.tuples(st.floats(0, 0.999), st.integers(0, 255)), min_size=1, max_size=5),
+)
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_metadata_give_a_photo_that_can_be_written(
+    tmp_path: Path, file_format: str, changes: list[tuple[float, int]]
+) -> None:
+    """Whatever is read can be written: nothing fails after the work."""
+    labels = labels_for(6)
+    write = {"JPEG": jpeg_file, "PNG": png_file, "WEBP": webp_file}.get(file_format)
+    if write is not None:
+        data = bytearray(write(samples_of(), labels))
+    else:
+        big = file_format == "BigTIFF"
+        data = bytearray(labelled_tiff(samples_of(), labels, orientation=6, big=big))
+    for place, value in changes:
+        data[int(place * len(data))] = value
+    try:
+        (tmp_path / "source").write_bytes(data)
+        photo = read_photo(tmp_path / "source", max_megapixels=1)
+    except PhotoError:
+        return
+    write_photo(tmp_path / "result", photo.pixels, like=photo)
+    assert read_photo(tmp_path / "result").size == photo.size
