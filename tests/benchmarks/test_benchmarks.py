@@ -29,6 +29,12 @@ def test_thousands_of_damaged_files_give_photos_or_named_errors() -> None:
     assert "named: cannot be decoded" in said
 
 
+def test_reading_and_writing_is_timed_for_each_format() -> None:
+    said = run("photo_files.py", "--megapixels", "0.05").splitlines()
+    assert len(said) == 12
+    assert all(len(line.split(" | ")) == 5 for line in said)
+
+
 def test_the_command_survives_its_kills() -> None:
     said = run("kill_job.py", "--kills", "2", "--photos", "4", "--megapixels", "0.01")
     assert said.startswith("2 kills over ")
