@@ -14,8 +14,8 @@ Array = NDArray[np.float32]
 UNCHANGED = "nearly unchanged"
 DARKER = "a third darker"
 
-# Of the photo's range, at strength 1: a smaller mean change is hardly seen.
-_UNCHANGED_BELOW = 0.01
+# Of the range, at strength 1. Clear photos change by less than 1.3 % of it, hazy ones by 6 % and more.
+_UNCHANGED_BELOW = 0.02
 # Of the photo's own brightness.
 _DARKER_BELOW = 2 / 3
 # Weights of R, G and B in luma, Y' of ITU-R BT.601.
@@ -54,7 +54,7 @@ def measure(photo: Array, result: Array, strength: float = 1.0) -> Effect:
         strength: how much of the haze was to go: a weaker dehazing may change less.
 
     Returns:
-        The two numbers; ``UNCHANGED`` where the mean change is below 1 % of the range times the
+        The two numbers; ``UNCHANGED`` where the mean change is below 2 % of the range times the
         strength (at most 1), ``DARKER`` where less than two thirds of the mean luma is left.
     """
     change = float(cv2.norm(photo, result, cv2.NORM_L1)) / photo.size

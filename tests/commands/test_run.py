@@ -588,6 +588,88 @@ def test_a_signal_ends_the_job_cleanly_and_the_next_run_continues(
     assert abs(kept - summary["done"]) <= 1
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_is_heard_between_network_evaluations(
+    tmp_path: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    forward = UNet2DConditionModel.forward
+    evaluations = 0
+
+    def signalled(self: UNet2DConditionModel, *arguments: Any, **named: Any) -> Any:
+        nonlocal evaluations
+        evaluations += 1
+        if evaluations == 2:
+            os.kill(os.getpid(), number)
+        return forward(self, *arguments, **named)
+
+    monkeypatch.setattr(UNet2DConditionModel, "forward", signalled)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    photo = photo_at(tmp_path / "a.png")
+    arguments = ["run", str(photo), "-o", str(tmp_path / "out"), "--model", str(random_model)]
+    done = CliRunner().invoke(main, arguments)
+    assert done.exit_code == code, done.output
+    assert evaluations == 2
+    assert done.stdout.startswith("0 done; ")
+    assert "interrupted with 1 to go" in done.stdout
+
+
+@pytest.mark.parametrize("verbosity", ["-q", None, "-v"])
+def test_quiet_says_failures_alone_and_verbose_the_cost(
+    invoke: Invoke, verbosity: str | None
+) -> None:
+    photo_at("in/a.png")
+    Image.new("CMYK", (4, 4)).save("in/b.jpg")
+    Path("in/c.jpg").write_bytes(b"")
+    done = invoke("in", *filter(None, [verbosity]))
+    assert done.exit_code == 1
+    assert "in/c.jpg: is empty (0 bytes)" in done.stderr
+    assert ("note: converted from CMYK" in done.stderr) == (verbosity != "-q")
+    assert ("80 network evaluations, residual 1.0e-02" in done.stderr) == (verbosity == "-v")
+    assert (done.stdout == "") == (verbosity == "-q")
+    assert ("80 network evaluations a photo" in done.stdout) == (verbosity == "-v")
+
+
+def test_what_should_be_looked_at_is_said(invoke: Invoke, pipeline: FakePipeline) -> None:
+    photo_at("in/a.png")
+    pipeline.darkens = 0.5
+    done = invoke("in")
+    assert done.exit_code == 0
+    assert done.stderr == (
+        "dehaze: in/a.png: note: a third darker: 50% of its brightness is left\n"
+    )
+    assert done.stdout.startswith("1 done; look at 1 a third darker; ")
+    pipeline.darkens = 1.0
+    photo, summary = lines_of(invoke("in", "--overwrite", "--json").stdout)
+    assert photo["remarks"] == ["nearly unchanged"]
+    assert (photo["change"], photo["brightness"]) == (0.0, 1.0)
+    assert summary["remarks"] == {"nearly unchanged": 1}
+    assert invoke("in").stdout == (
+        "0 done, 1 kept from an earlier run; look at 1 nearly unchanged; in dehazed\n"
+    )
+
+
+@pytest.mark.parametrize("verbose", [False, True])
+def test_a_fault_of_the_program_is_one_line_unless_verbose(
+    invoke: Invoke, pipeline: FakePipeline, verbose: bool
+) -> None:
+    def broken(pixels: FloatArray) -> tuple[int, ...]:
+        raise TypeError("of the program's own")
+
+    pipeline.padded_size = broken  # type: ignore[method-assign]
+    photo_at("a.png")
+    done = invoke("a.png", *(["-v"] if verbose else []))
+    assert done.exit_code == 1
+    if verbose:
+        assert isinstance(done.exception, TypeError)
+    else:
+        assert done.stderr == (
+            "dehaze: unexpected TypeError (of the program's own); run it again with -v and report "
+            "what it prints: this is a fault of dehaze\n"
+        )
+
+
 def test_two_jobs_on_one_folder_the_second_is_refused(invoke: Invoke) -> None:
     photo_at("a.png")
     Path("dehazed").mkdir()
