@@ -14,7 +14,7 @@ Array = NDArray[np.float32]
 UNCHANGED = "nearly unchanged"
 DARKER = "a third darker"
 
-# Of the range, at strength 1. Clear photos change by less than 1.3 % of it, hazy ones by 6 % and more.
+# Of the range, at strength 1: clear photos change by less, hazy ones by 6 % and more.
 _UNCHANGED_BELOW = 0.02
 # Of the photo's own brightness.
 _DARKER_BELOW = 2 / 3
