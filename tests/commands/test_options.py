@@ -38,6 +38,7 @@ IDLE = [
         for method in ("dcp", "cap")
         for idle in (
             ("--strength", "0.5"),
+            ("--exposure", "keep"),
             ("--prompt", "a photo with haze"),
             ("--word", "haze"),
             ("--null-text", "delete"),

@@ -223,13 +223,13 @@ def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: Fake
     photo_at("a.png")
     invoke("a.png")
     assert pipeline.settings == [
-        {"null_text": "embedding", "strength": 1.0, "recovery": "calibrated"}
+        {"null_text": "embedding", "strength": 1.0, "exposure": 0.0, "recovery": "calibrated"}
     ]
     solver = "fixed-point"
     result = invoke(
         *("a.png", "--prompt", "a street in fog", "--word", "fog", "--null-text", "delete"),
         *("--strength", "0.5", "--solver", solver, "--steps", "7", "--tolerance", "0.01"),
-        *("--recovery", "none"),
+        *("--recovery", "none", "--exposure", "keep"),
     )
     assert result.exit_code == 0, result.output
     assert pipeline.settings[1] == {
@@ -237,6 +237,7 @@ def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: Fake
         "word": "fog",
         "null_text": "delete",
         "strength": 0.5,
+        "exposure": 1.0,
         "solver": solver,
         "num_inference_steps": 7,
         "tolerance": 0.01,
