@@ -262,7 +262,7 @@ def start(inputs: Path, output: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.slow
-def test_a_job_killed_at_random_moments_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
+def test_killed_job_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     """Six times here; benchmarks/kill_job.py does it fifty times, to the command itself."""
     inputs, output = tmp_path / "in", tmp_path / "out"
     make_photos(inputs)

@@ -33,7 +33,7 @@ def named(checks: list[Check], name: str) -> Check:
 
 
 @pytest.mark.usefixtures("_loadable_model")
-def test_all_is_well() -> None:
+def test_sound_installation_passes() -> None:
     checks = diagnose()
     assert named(checks, "torch").detail == torch.__version__
     assert named(checks, "bundled model").detail == "2.5 MB, gives its known answer"

@@ -158,7 +158,7 @@ def test_the_inversion_of_another_photo_is_refused(
     assert "another photo" in done.stderr
 
 
-def test_a_word_that_the_bundled_model_never_learned_lists_those_it_has(picture: Path) -> None:
+def test_word_unknown_to_the_bundled_model_lists_the_known(picture: Path) -> None:
     done = call(picture, *SOURCE, "--target", "a street with elephants")
     assert done.exit_code == 2
     assert "never learned 'elephants': " in done.stderr

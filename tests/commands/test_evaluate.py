@@ -164,7 +164,7 @@ def test_a_folder_of_pairs_and_results_of_others(root: Path) -> None:
     assert "| indoor | hazy | 2 | 0 |" in pairs.stdout
 
 
-def test_haze_is_rendered_over_clear_pictures_and_its_maps_are_scored(root: Path) -> None:
+def test_rendered_haze_has_its_maps_scored(root: Path) -> None:
     clear = root / "SOTS/indoor/gt"
     out = root.parent / "out"
     for _ in range(2):

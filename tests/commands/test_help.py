@@ -72,7 +72,7 @@ def test_threads_sleep_while_they_wait_unless_told_otherwise(
     assert done.stdout.splitlines()[-1] == after
 
 
-def test_a_registry_is_asked_for_names_only_when_a_value_is_given() -> None:
+def test_registry_is_read_only_for_a_given_value() -> None:
     asked = 0
 
     def names() -> list[str]:

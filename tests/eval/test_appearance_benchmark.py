@@ -129,7 +129,7 @@ def test_means_and_wins_by_hand(tmp_path: Path) -> None:
     assert written[1].read_text().splitlines()[1] == "haze,remove,left alone,0,10.0,0.5,30.0,10"
 
 
-def test_what_there_is_not_is_named(pipe: EditPipeline, photo: Array) -> None:
+def test_unknown_words_and_methods_are_named(pipe: EditPipeline, photo: Array) -> None:
     with pytest.raises(UnknownNameError, match=r"magic.*swap, swap, no control, refine"):
         get_methods(["magic"])
     assert get_methods([]) == list(METHODS)

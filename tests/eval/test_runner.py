@@ -288,9 +288,7 @@ def test_a_programming_error_is_no_failed_image(sots: Path, tmp_path: Path) -> N
 # --- interruption and resume --------------------------------------------------------------------
 
 
-def test_a_run_interrupted_anywhere_ends_like_one_that_ran_through(
-    sots: Path, tmp_path: Path
-) -> None:
+def test_interrupted_evaluation_ends_with_the_same_table(sots: Path, tmp_path: Path) -> None:
     whole = runner_over(sots, tmp_path / "whole", Made(unchanged), parse_method("dcp"))
     expected = finish(whole)
 
@@ -363,7 +361,7 @@ def test_what_failed_is_tried_again(sots: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["picture gone", "picture cut", "record cut", "input changed"])
-def test_only_what_is_valid_is_kept(sots: Path, tmp_path: Path, damage: str) -> None:
+def test_only_valid_records_are_kept(sots: Path, tmp_path: Path, damage: str) -> None:
     made = Made(unchanged)
     runner = runner_over(sots, tmp_path / "out", made)
     expected = finish(runner).rows
@@ -437,7 +435,7 @@ def test_random_choices_follow_from_names_not_from_order(sots: Path, tmp_path: P
     assert len({values[0] for values in seeds.values()}) == 4
 
 
-def test_what_cannot_be_told_apart_or_chosen_is_refused(sots: Path, tmp_path: Path) -> None:
+def test_ambiguous_rows_and_oracles_are_refused(sots: Path, tmp_path: Path) -> None:
     twins = (Made(unchanged, "a:b"), Made(unchanged, "a/b"))
     with pytest.raises(EvaluationError, match="share the name a_b"):
         runner_over(sots, tmp_path / "out", *twins).run()

@@ -24,7 +24,7 @@ def xl(stable_diffusion_xl: Path) -> EditPipeline:
     return pipe
 
 
-def test_both_encoders_and_the_pooled_embedding_are_diffusers_own(
+def test_sdxl_embeddings_equal_those_of_diffusers(
     xl: EditPipeline, stable_diffusion_xl: Path
 ) -> None:
     theirs = StableDiffusionXLPipeline.from_pretrained(stable_diffusion_xl)
