@@ -233,7 +233,8 @@ def open_preview(source: Path, *, max_megapixels: float) -> tuple[Preview, Photo
     size = tuple(max(1, round(side * scale)) for side in photo.size)
     pixels = photo.pixels
     if scale < 1.0:
-        pixels = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
+        # An area mean may exceed 1 by the last bit.
+        pixels = np.minimum(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.float32(1))
     return Preview(pixels), photo
 
 
