@@ -72,6 +72,8 @@ class Guard:
 
         problem = self.problem(headers)
         if problem is not None:
+            # Many clients hear an answer only once they have sent all they have.
+            await _discard(receive, 4 * self._max_bytes)
             await _answer(send_guarded, *problem)
             return
         await self._app(scope, _Limited(receive, self._max_bytes), send_guarded)
@@ -141,6 +143,15 @@ def _name_of(address: str) -> str | None:
         return urlsplit(address).hostname
     except ValueError:
         return None
+
+
+async def _discard(receive: Any, most: int) -> None:
+    """Read a body, or so much of it, and keep nothing."""
+    while most > 0:
+        message = await receive()
+        most -= len(message.get("body", b""))
+        if not message.get("more_body"):
+            return
 
 
 async def _answer(send: Any, status: int, cause: str, cure: str) -> None:
