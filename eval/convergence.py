@@ -1,146 +1,302 @@
-"""Pictures of how an inversion converged: residuals, contraction, trajectories, reconstruction."""
+"""How the steps of inversions converge: the certificate, Anderson and Picard, one path and two.
+
+Every step is solved anew from the z_{i-1} of a precise inversion, so that nothing is carried from
+one step to the next, and is compared with a solution run to a relative residual of 1e-7.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from dehaze.eval.inversion import as_png, import_figure
-from dehaze.inversion import InversionResult, InversionTrace
+from dehaze.eval.plots import as_png, import_figure
+from dehaze.inversion import InversionResult, InversionSettings, InversionTrace
+from dehaze.inversion.criteria import root_mean_square
+from dehaze.inversion.inverter import StepMap, noised, solve_step, trace_of
+from dehaze.pipelines.base import prompt_of
 
-Array = NDArray[np.floating[Any]]
+Array = NDArray[np.float32]
 
-# A figure of more panels cannot be read.
-_RESIDUAL_PANELS = 10
-_TRAJECTORY_PANELS = 4
+SETTLED = 1e-7
+"""Relative residual of the reference solutions; float32 reaches it."""
+
+CERTIFIED = {
+    "Picard 2": ("fixed-point", 2),
+    "Picard 3": ("fixed-point", 3),
+    "Anderson 4": ("anderson", 4),
+}
+"""Solver and iterations after which the bound is compared with the error, by name."""
+
+RACE_TOLERANCE = 1e-4
+"""Tolerance to which Anderson and Picard solve each step."""
+
+VANISHED = 1e-2
+"""A residual below this counts as gone."""
+
+_LONGEST = 40
+_RACE_LIMIT = 30
+_TWO_PATHS = 10
 
 
-def shown_steps(steps: int, panels: int) -> list[int]:
-    """At most so many of the steps 1 .. n, evenly spread, the first and the last among them."""
-    return sorted({round(position) for position in np.linspace(1, steps, min(panels, steps))})
+@dataclass(frozen=True)
+class StepStudy:
+    """What was seen at one number of steps N, over M photos.
+
+    Attributes:
+        steps: N.
+        photos: M.
+        settled: share of the steps whose solution came to rest; only these are compared.
+        certified: share of the steps where Banach's bound was at least the true error, by name
+            in ``CERTIFIED``.
+        tightness: median of bound / error, likewise; infinite bounds among them.
+        contractive: share of the steps whose constant was below 1 after three Picard iterations.
+        picard, anderson: int64 (M, N), evaluations until the residual is below 1e-4, 30 at most.
+        intra, inter: (M, N, K), both residuals of Picard on two paths, started from z_{i-1} and
+            from noise.
+    """
+
+    steps: int
+    photos: int
+    settled: float
+    certified: dict[str, float]
+    tightness: dict[str, float]
+    contractive: float
+    picard: NDArray[np.int64]
+    anderson: NDArray[np.int64]
+    intra: NDArray[np.float64]
+    inter: NDArray[np.float64]
+
+    @property
+    def anderson_held(self) -> float:
+        """Share of the steps where Anderson took at most a tenth more than Picard."""
+        return float((self.anderson <= 1.1 * self.picard).mean())
+
+    @property
+    def anderson_worst(self) -> int:
+        """The most evaluations that Anderson took more than Picard at any step."""
+        return int((self.anderson - self.picard).max())
+
+    @property
+    def order(self) -> tuple[float, float, float]:
+        """Shares of the steps where the intra-path residual falls below 1e-2 before the inter-path
+        one does, with it, and after it; one that never falls does so last."""
+        first, second = (_fell(values) for values in (self.intra, self.inter))
+        return tuple(  # type: ignore[return-value]
+            float(share.mean()) for share in (first < second, first == second, first > second)
+        )
+
+    def markdown(self) -> str:
+        """One row of the table."""
+        certified = " | ".join(
+            f"{100 * self.certified[name]:.1f} % ({self.tightness[name]:.1f})" for name in CERTIFIED
+        )
+        before, together, after = (f"{100 * share:.0f} %" for share in self.order)
+        return (
+            f"| {self.steps} | {100 * self.settled:.0f} % | {certified} "
+            f"| {100 * self.contractive:.0f} % | {self.picard.mean():.2f} "
+            f"| {self.anderson.mean():.2f} | {100 * self.anderson_held:.1f} % "
+            f"| {self.anderson_worst:+d} | {before} | {together} | {after} |"
+        )
 
 
-def draw_residuals(trace: InversionTrace) -> bytes:
-    """Residuals and the bound over the iterations of each step, as PNG; of the first sample.
+HEADER = (
+    f"| steps | settled | {' | '.join(CERTIFIED)} | contractive | Picard, NFE a step | Anderson "
+    "| within 1.1 of Picard | worst step | intra first | together | inter first |\n"
+    "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
+)
+
+
+def study_table(studies: Sequence[StepStudy], command: str) -> str:
+    """The studies as Markdown, a row for each number of steps."""
+    rows = "\n".join(study.markdown() for study in studies)
+    return (
+        f"{studies[0].photos} photos. Settled: solved to {SETTLED:g}. {', '.join(CERTIFIED)}: "
+        "share of the settled steps where the bound held after so many iterations (median of "
+        f"bound / error). NFE: until {RACE_TOLERANCE:g}. First: below {VANISHED:g}, of "
+        f"{_TWO_PATHS} iterations.\n\n{HEADER}\n{rows}\n\n`{command}`\n"
+    )
+
+
+def study_steps(pipeline: Any, photos: Sequence[Array], *, steps: int) -> StepStudy:
+    """Solves every step of every photo in all the ways that ``StepStudy`` compares.
 
     Args:
-        trace: with both residuals, that of the criterion ``inter-path``.
+        pipeline: a ``DehazePipeline``.
+        photos: float32 (H, W, 3) RGB in [0, 1].
+        steps: N.
 
     Raises:
-        InversionEvaluationError: matplotlib is missing, as in all that draws here.
+        NonFiniteError: the network returned values that are not finite.
     """
-    steps = trace.residuals.shape[0]
-    shown = shown_steps(steps, _RESIDUAL_PANELS)
-    columns = min(5, len(shown))
-    rows = -(-len(shown) // columns)
-    figure = import_figure()(figsize=(2.4 * columns, 2.3 * rows), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
-    for axis in grid.flat[len(shown) :]:
-        axis.set_axis_off()
-    for axis, i in zip(grid.flat, shown, strict=False):
-        for values, label in (
-            (trace.residuals, "intra-path"),
-            (trace.inter, "inter-path"),
-            (trace.bounds, "bound of the error"),
-        ):
-            curve = values[i - 1, :, 0]
-            axis.semilogy(range(1, len(curve) + 1), curve.tolist(), ".-", label=label)
-        axis.set_title(f"step {i} of {steps}", fontsize="small")
-        axis.grid(alpha=0.3)
-    for axis in grid[-1]:
-        axis.set_xlabel("iteration")
-    for axis in grid[:, 0]:
-        axis.set_ylabel("relative")
-    grid[0, 0].legend(fontsize="x-small")
-    return as_png(figure)
+    seen = [_study_photo(pipeline, photo, steps) for photo in photos]
+    of = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
+    known = of["settled"]
+    ratios = {k: (of[f"bound {k}"] / of[f"error {k}"])[known] for k in CERTIFIED}
+    return StepStudy(
+        steps,
+        len(photos),
+        settled=float(known.mean()),
+        certified={k: float((ratio >= 1.0).mean()) for k, ratio in ratios.items()},
+        tightness={k: float(np.median(ratio)) for k, ratio in ratios.items()},
+        contractive=float((of["contraction"] < 1.0).mean()),
+        picard=of["picard"],
+        anderson=of["anderson"],
+        intra=of["intra"],
+        inter=of["inter"],
+    )
 
 
-def draw_contraction(trace: InversionTrace, timesteps: Sequence[int]) -> bytes:
-    """The estimate of the contraction constant over the timesteps, as PNG; of the first sample."""
-    figure = import_figure()(figsize=(5.0, 3.2), layout="constrained")
-    axis = figure.subplots()
-    constants = trace.contraction[:, 0].tolist()
-    axis.plot(timesteps[: len(constants)], constants, "o-")
-    axis.axhline(1.0, color="black", linestyle=":")
-    axis.set(xlabel="timestep", ylabel="contraction constant", ylim=(0.0, None))
-    axis.grid(alpha=0.3)
-    return as_png(figure)
+@torch.no_grad()
+def solve_steps(
+    pipeline: Any, inversion: InversionResult, settings: InversionSettings
+) -> tuple[Tensor, InversionTrace]:
+    """Each step of an inversion solved anew, from the z_{i-1} that the inversion has there.
 
-
-def principal_plane(paths: Array) -> tuple[Array, float]:
-    """Paths in the plane in which they spread most.
+    Errors of a step do not reach the next one: how a solver, a criterion or a bound fares is seen
+    at every step by itself.
 
     Args:
-        paths: (K, starts, D), the last point of the first path becomes the origin.
+        pipeline: that made the inversion.
+        inversion: along DDIM's trajectory.
+        settings: of every step.
 
     Returns:
-        (K, starts, 2), and the share of the spread (the sum of squares) that the plane holds.
-
-    Source: principal component analysis, K. Pearson, Philosophical Magazine 2 (1901).
+        (n, B, C, h, w), the solutions of the steps 1 .. n, and how the solver fared.
     """
-    count, starts, size = paths.shape
-    points = (paths - paths[-1, :1]).reshape(count * starts, size)
-    _, spread, directions = np.linalg.svd(points - points.mean(0), full_matrices=False)
-    held = float((spread[:2] ** 2).sum() / max(float((spread**2).sum()), 1e-300))
-    plane = points @ directions[:2].T
-    if plane.shape[1] < 2:
-        plane = np.pad(plane, ((0, 0), (0, 2 - plane.shape[1])))
-    return plane.reshape(count, starts, 2), held
-
-
-def draw_trajectories(inversion: InversionResult, paths_of_step: Callable[[int], Array]) -> bytes:
-    """Iterates of a few steps from several starts, in the plane of their spread, as PNG.
-
-    Args:
-        inversion: whose steps they are.
-        paths_of_step: from the step i to (K, starts, D), z_{i-1} the first start.
-    """
-    shown = shown_steps(inversion.steps, _TRAJECTORY_PANELS)
-    figure = import_figure()(figsize=(2.9 * len(shown), 3.1), layout="constrained")
-    axes = figure.subplots(1, len(shown), squeeze=False)[0]
-    for axis, i in zip(axes, shown, strict=True):
-        paths = paths_of_step(i)
-        plane, held = principal_plane(paths)
-        for start in range(plane.shape[1]):
-            label = {0: "from the step before", 1: "from noise (all colours)"}.get(start)
-            color = "black" if start == 0 else f"C{start - 1}"
-            axis.plot(*plane[:, start].T, ".-", color=color, linewidth=1, label=label)
-            axis.plot(*plane[0, start], "o", color=color)
-        apart = np.linalg.norm(paths - paths[:, :1], axis=2).max(1)
-        axis.plot(0.0, 0.0, "k*", markersize=11)
-        axis.set_title(
-            f"step {i} of {inversion.steps}: {apart[-1] / apart[0]:.1e} of\nthe distance left; "
-            f"plane of {100 * held:.0f} %",
-            fontsize="small",
-        )
-        axis.set_xticks([])
-        axis.set_yticks([])
-    axes[0].legend(fontsize="x-small")
-    return as_png(figure)
-
-
-def draw_reconstruction(original: Array, back: Array, psnr: float) -> bytes:
-    """A photo, what came back, and the difference, as PNG.
-
-    Args:
-        original: (H, W, 3) in [0, 1].
-        back: the same shape.
-        psnr: of the two, in dB.
-    """
-    difference = abs(back - original)
-    # The power of ten that makes it visible: ten times nothing is black.
-    factor = 10.0 ** np.clip(np.floor(-np.log10(max(float(difference.max()), 1e-9))), 0, 6)
-    figure = import_figure()(figsize=(9.0, 2.8), layout="constrained")
-    panels = (
-        ("original", original),
-        (f"reconstruction, {psnr:.1f} dB", back),
-        (f"difference, x {factor:g}", factor * difference),
+    network = pipeline.prompted_network(
+        inversion.table,
+        prompt_of(inversion, None),
+        guidance_scale=inversion.settings.guidance_scale,
     )
-    for axis, (title, picture) in zip(figure.subplots(1, 3), panels, strict=True):
-        axis.imshow(picture.clip(0.0, 1.0), interpolation="nearest")
-        axis.set_title(title)
-        axis.set_axis_off()
+    solutions = [
+        solve_step(
+            network,
+            i,
+            list(inversion.trajectory[:i]),
+            list(inversion.noise[: i - 1]),
+            settings,
+        )
+        for i in range(1, inversion.steps + 1)
+    ]
+    trace = trace_of(solutions, network, settings)
+    return torch.stack([solution.z for solution in solutions]), trace
+
+
+@torch.no_grad()
+def picard_paths(
+    pipeline: Any, inversion: InversionResult, i: int, *, starts: int = 5, iterations: int = 12
+) -> Tensor:
+    """Where Picard iteration goes at step i from several starts: to one point, if f contracts.
+
+    The first start is z_{i-1}, the others are z_0 under as many draws of noise.
+
+    Args:
+        pipeline: that made the inversion.
+        inversion: of one sample, along DDIM's trajectory.
+        i: the step, 1 .. n.
+        starts: how many.
+        iterations: applications of f.
+
+    Returns:
+        (iterations + 1, starts, C, h, w), the start first.
+    """
+    network = pipeline.prompted_network(
+        inversion.table,
+        prompt_of(inversion, None),
+        guidance_scale=inversion.settings.guidance_scale,
+    )
+    clean, previous = inversion.trajectory[0], inversion.trajectory[i - 1]
+    others = [noised(inversion.table, clean, i, seed=seed) for seed in range(1, starts)]
+    path = [torch.cat([previous, *others])]
+    f = StepMap(network, i, previous)
+    # Every start is a path of the one sample.
+    sample = torch.zeros(starts, dtype=torch.int64, device=previous.device)
+    for _ in range(iterations):
+        path.append(f(path[-1], sample))
+    return torch.stack(path)
+
+
+def _study_photo(pipeline: Any, photo: Array, steps: int) -> dict[str, NDArray[Any]]:
+    """What ``StepStudy`` is made of, each (N,) or (N, K)."""
+    settled = pipeline.description.inversion.changed(
+        steps=steps, solver="anderson", tolerance=SETTLED, max_iterations=_LONGEST
+    )
+    solved: InversionResult = pipeline.invert(photo, settings=settled)
+    found: dict[str, NDArray[Any]] = {"settled": solved.trace.stopped[:, 0].numpy()}
+    for name, (solver, iterations) in CERTIFIED.items():
+        short, trace = solve_steps(
+            pipeline,
+            solved,
+            settled.changed(solver=solver, tolerance=1e-12, max_iterations=iterations),
+        )
+        found[f"bound {name}"] = trace.bounds[:, -1, 0].double().numpy()
+        found[f"error {name}"] = _distance(short[:, 0], solved.trajectory[1:, 0])
+        if name == "Picard 3":
+            found["contraction"] = trace.contraction[:, 0].numpy()
+    for name, solver in (("picard", "fixed-point"), ("anderson", "anderson")):
+        _, trace = solve_steps(
+            pipeline,
+            solved,
+            settled.changed(solver=solver, tolerance=RACE_TOLERANCE, max_iterations=_RACE_LIMIT),
+        )
+        found[name] = trace.nfe[:, 0].numpy()
+    _, trace = solve_steps(
+        pipeline,
+        solved,
+        settled.changed(
+            solver="fixed-point",
+            criterion="inter-path",
+            tolerance=1e-12,
+            max_iterations=_TWO_PATHS,
+        ),
+    )
+    found["intra"] = trace.residuals[:, :, 0].double().numpy()
+    found["inter"] = trace.inter[:, :, 0].double().numpy()
+    return found
+
+
+def _distance(one: Tensor, other: Tensor) -> NDArray[np.float64]:
+    """Relative rms of the difference, (N,)."""
+    difference = root_mean_square((one - other).double()) / root_mean_square(other.double())
+    return difference.clamp(min=torch.finfo(torch.float64).tiny).cpu().numpy()
+
+
+def _fell(residuals: NDArray[np.float64]) -> NDArray[np.int64]:
+    """(..., K) -> (...): the first iteration from which on the residual is below ``VANISHED``; K
+    where there is none."""
+    above = residuals >= VANISHED
+    last = residuals.shape[-1] - np.argmax(above[..., ::-1], axis=-1)
+    return np.where(above.any(-1), last, 0)
+
+
+def draw_order(studies: Sequence[StepStudy]) -> bytes:
+    """Both residuals over the iterations, medians over photos and steps, as PNG.
+
+    Raises:
+        PlotsMissingError: matplotlib is missing.
+    """
+    figure = import_figure()(figsize=(3.4 * len(studies), 3.2), layout="constrained")
+    axes = figure.subplots(1, len(studies), squeeze=False, sharey=True)[0]
+    for axis, study in zip(axes, studies, strict=True):
+        groups = (("step 1", slice(0, 1)), ("later steps", slice(1, None)))
+        for color, (group, steps) in zip(("C3", "C0"), groups, strict=True):
+            for values, path, style in (
+                (study.intra, "intra-path", ".-"),
+                (study.inter, "inter-path", ".--"),
+            ):
+                curve = np.median(values[:, steps].reshape(-1, values.shape[-1]), 0)
+                axis.semilogy(
+                    range(1, len(curve) + 1), curve, style, color=color, label=f"{path}, {group}"
+                )
+        axis.axhline(VANISHED, color="black", linewidth=0.8, linestyle=":")
+        axis.set(title=f"{study.steps} steps", xlabel="iteration")
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("relative residual")
+    axes[0].legend(fontsize="x-small")
     return as_png(figure)

@@ -11,39 +11,45 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field
 from math import isnan
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dehaze.errors import DehazeError
 from dehaze.eval.metrics import psnr_rgb
 from dehaze.eval.perceptual import PerceptualMetric
+from dehaze.eval.plots import as_png, import_figure
 from dehaze.inversion import (
+    CRITERIA,
+    PREDICTORS,
+    RELAXATIONS,
+    SOLVERS,
+    InversionOptions,
     InversionResult,
-    best_at_equal_cost,
-    get_method,
-    list_criteria,
-    list_methods,
-    list_predictors,
-    list_relaxations,
+    InversionSettings,
+    Solver,
+    denoise,
 )
 from dehaze.inversion.criteria import root_mean_square
-from dehaze.inversion.reconstruction import PLAIN, list_reconstruction_modes
+from dehaze.inversion.denoising import unrevised
+from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES, Anchors
+from dehaze.models.needs import ModelDescription
 from dehaze.photos import write_bytes
+from dehaze.pipelines.base import prompt_of
+from dehaze.pipelines.pictures import as_pixels
 from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 
-PLOTS = "pip install 'dehaze-diffusion[plots]'"
-
 
 class InversionEvaluationError(DehazeError, ValueError):
-    """A method that cannot be read, or a plot that cannot be drawn; the message says what helps."""
+    """A method that cannot be read; the message says what there is."""
 
 
 BEST = "best"
@@ -51,114 +57,94 @@ BEST = "best"
 
 @dataclass(frozen=True)
 class InversionMethod:
-    """One way to invert, and to come back.
+    """One way to invert, and to come back: a row of the table.
 
     Attributes:
-        solver: a registered method.
-        predictor: a registered predictor.
-        relaxation: a registered relaxation.
-        criterion: a registered criterion.
-        iterations: the solver's limit a step. None for that of ``best_at_equal_cost``.
-        tolerance: relative; a step stops below it. None for that of ``best_at_equal_cost``.
+        name: ``best`` for the model's ``reconstructing`` settings, or a registered solver, which
+            then runs as it was published, five iterations a step at most, to 1e-6.
+        options: settings in place of those.
         mode: a registered reconstruction mode, or ``plain``: the inversion is then at guidance 1,
             and the way back alone is guided. Empty for guidance on both ways.
     """
 
-    solver: str
-    predictor: str = "previous"
-    relaxation: str = "none"
-    criterion: str = "intra-path"
-    iterations: int | None = 5
-    tolerance: float | None = 1e-6
+    name: str
+    options: InversionOptions = field(default_factory=lambda: InversionOptions())
     mode: str = ""
 
-    @property
-    def family(self) -> str:
-        """The curve of the plot that it belongs to: all but its limits."""
-        parts = [] if self.predictor == "previous" else [self.predictor]
-        parts += [] if self.relaxation == "none" else [self.relaxation]
-        name = " + ".join([*parts, self.solver])
-        name += "" if self.criterion == "intra-path" else f", until {self.criterion}"
-        return name + (f", {self.mode}" if self.mode else "")
-
-    @property
-    def iterates(self) -> bool:
-        """Whether it solves implicit steps."""
-        return get_method(self.solver).iterates
-
-    def settings(self, steps: int) -> dict[str, Any]:
-        """What ``pipeline.invert`` takes, for N steps."""
-        best = best_at_equal_cost(steps)
-        return {
-            "solver": self.solver,
-            "predictor": self.predictor,
-            "relaxation": self.relaxation,
-            "criterion": self.criterion,
-            "max_iterations": best["max_iterations"]
-            if self.iterations is None
-            else self.iterations,
-            "tolerance": best["tolerance"] if self.tolerance is None else self.tolerance,
-        }
+    def settings(
+        self, description: ModelDescription, *, steps: int, guidance_scale: float
+    ) -> InversionSettings:
+        """How a model inverts a photo, where the table's row is at guidance g."""
+        g = 1.0 if self.mode else guidance_scale
+        if self.name == BEST:
+            base = description.reconstructing(steps)
+        else:
+            base = description.inversion.changed(
+                steps=steps, solver=self.name, max_iterations=5, tolerance=1e-6
+            )
+        return base.changed(guidance_scale=g, **self.options)
 
 
-def best_method() -> InversionMethod:
-    """``best_at_equal_cost`` as a row of the table."""
-    best = best_at_equal_cost(1)
-    named = {name: best[name] for name in ("solver", "predictor", "relaxation", "criterion")}
-    return InversionMethod(**named, iterations=None, tolerance=None)
+def family(settings: InversionSettings, mode: str) -> str:
+    """The curve of the plot that a row belongs to: all but its limits."""
+    parts = [] if settings.predictor == "previous" else [settings.predictor]
+    parts += [] if settings.relaxation == "none" else [settings.relaxation]
+    name = " + ".join([*parts, settings.solver])
+    name += "" if settings.criterion == "intra-path" else f", until {settings.criterion}"
+    return name + (f", {mode}" if mode else "")
 
 
-_READERS: dict[str, Callable[[str], Any]] = {
-    "predictor": str,
-    "relaxation": str,
-    "criterion": str,
-    "iterations": int,
-    "tolerance": float,
-    "mode": str,
+_READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
+    "predictor": ("predictor", str),
+    "relaxation": ("relaxation", str),
+    "criterion": ("criterion", str),
+    "iterations": ("max_iterations", int),
+    "tolerance": ("tolerance", float),
+    "mode": ("mode", str),
 }
 
 
 def parse_inversion_method(text: str) -> InversionMethod:
     """Reads ``best`` or ``SOLVER``, and ``:predictor=P,relaxation=R,criterion=C,...`` after it.
 
-    ``best`` is ``dehaze.inversion.best_at_equal_cost``. The settings are those of
-    ``InversionMethod``.
-
     Raises:
         InversionEvaluationError: a name or a number is wrong; the message lists what there is.
     """
-    solver, _, rest = text.partition(":")
-    names = {
-        "solver": list_methods(),
-        "predictor": list_predictors(),
-        "relaxation": list_relaxations(),
-        "criterion": list_criteria(),
-        "mode": [PLAIN, *list_reconstruction_modes()],
-    }
+    name, _, rest = text.partition(":")
     chosen: dict[str, Any] = {}
     for setting in filter(None, rest.split(",")):
         key, _, value = setting.partition("=")
-        try:
-            chosen[key] = _READERS[key](value)
-        except KeyError as error:
+        if key not in _READERS:
             raise InversionEvaluationError(
                 f"{text!r}: no setting is named {key!r}; there are {', '.join(_READERS)}"
-            ) from error
+            )
+        field_name, read = _READERS[key]
+        try:
+            chosen[field_name] = read(value)
         except ValueError as error:
             raise InversionEvaluationError(f"{text!r}: {key} is no number") from error
-    named = chosen if solver == BEST else {"solver": solver} | chosen
+    _require_names(text, {"solver": name} | chosen)
+    mode = chosen.pop("mode", "")
+    try:
+        InversionSettings().changed(**chosen)
+    except ValueError as error:
+        raise InversionEvaluationError(f"{text!r}: {error}") from error
+    return InversionMethod(name, InversionOptions(**chosen), mode)  # type: ignore[typeddict-item]
+
+
+def _require_names(text: str, chosen: dict[str, Any]) -> None:
+    names = {
+        "solver": [BEST, *SOLVERS.names()],
+        "predictor": PREDICTORS.names(),
+        "relaxation": RELAXATIONS.names(),
+        "criterion": CRITERIA.names(),
+        "mode": [PLAIN, *RECONSTRUCTION_MODES.names()],
+    }
     for key, known in names.items():
-        if named.get(key, known[0]) not in known:
-            listed = [BEST, *known] if key == "solver" else known
+        if chosen.get(key, known[0]) not in known:
             raise InversionEvaluationError(
-                f"{text!r}: no {key} is named {named[key]!r}; there are {', '.join(listed)}"
+                f"{text!r}: no {key} is named {chosen[key]!r}; there are {', '.join(known)}"
             )
-    method = replace(best_method(), **chosen) if solver == BEST else InversionMethod(**named)
-    if (method.iterations is not None and method.iterations < 1) or not (
-        method.tolerance is None or method.tolerance > 0
-    ):
-        raise InversionEvaluationError(f"{text!r}: iterations and tolerance must be positive")
-    return method
 
 
 @dataclass(frozen=True)
@@ -166,23 +152,24 @@ class InversionScore:
     """One method at one number of steps and one guidance scale, means over the photos.
 
     Attributes:
-        method: the solver and its settings.
-        steps: N.
-        guidance_scale: g, of inversion and denoising alike.
+        method: the row.
+        settings: how it inverted.
+        guidance_scale: g, of the way back, and of the inversion where there is no mode.
         nfe_per_step: network evaluations of the inversion, a step, those included that a
             reconstruction mode takes to prepare the way back.
         psnr: of the reconstruction at the working size, in dB, unrounded.
         psnr_worst: the smallest of any photo.
         lpips: mean over the photos; NaN where it was not asked for.
         latent_error: rms of the difference of z_0 over rms of z_0.
-        converged: share of steps that met the criterion.
+        converged: share of steps whose f(z) - z was evaluated and below the tolerance; NaN where
+            it was evaluated at none.
         contractive: share of steps, of those whose constant is known, where it was below 1; NaN
             where none is.
         seconds: of the inversion, a photo.
     """
 
     method: InversionMethod
-    steps: int
+    settings: InversionSettings
     guidance_scale: float
     nfe_per_step: float
     psnr: float
@@ -192,6 +179,11 @@ class InversionScore:
     converged: float
     contractive: float
     seconds: float
+
+    @property
+    def family(self) -> str:
+        """The curve of the plot that it belongs to."""
+        return family(self.settings, self.method.mode)
 
 
 def score_inversion(
@@ -217,19 +209,18 @@ def score_inversion(
         NonFiniteError: the network returned values that are not finite.
         ValueError: a mode that the method's trajectory cannot be held by.
     """
+    settings = method.settings(pipeline.description, steps=steps, guidance_scale=guidance_scale)
     perceptual: list[float] = []
     psnr, errors, evaluations, converged, seconds = [], [], [], [], 0.0
     contraction: list[float] = []
     for photo in photos:
         started = time.perf_counter()
-        inversion = pipeline.invert(
-            photo,
-            num_inference_steps=steps,
-            guidance_scale=1.0 if method.mode else guidance_scale,
-            **method.settings(steps),
-        )
+        inversion = pipeline.invert(photo, settings=settings)
         seconds += time.perf_counter() - started
-        latents, prepared = _way_back(pipeline, inversion, method.mode, guidance_scale)
+        anchors = None
+        if method.mode not in ("", PLAIN):
+            anchors = pipeline.anchor(inversion, method.mode, guidance_scale=guidance_scale)
+        latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
         start, size = inversion.trajectory[0], pipeline.working_size(photo)
         errors.append(float(root_mean_square(latents - start) / root_mean_square(start)))
         back, reference = pipeline.decode(latents, size), resize(photo, size)
@@ -237,33 +228,32 @@ def score_inversion(
         if lpips is not None:
             perceptual.append(lpips(255.0 * back, 255.0 * reference))
         nfe = inversion.trace.nfe.double()
+        prepared = 0 if anchors is None else anchors.nfe
         evaluations.append(float(nfe.mean()) + prepared / inversion.steps)
-        converged.append(float(inversion.trace.converged.double().mean()))
+        evaluated = ~inversion.trace.remaining.isnan()
+        converged += inversion.trace.converged[evaluated].tolist()
         contraction += inversion.trace.contraction.flatten().tolist()
     known = [constant < 1.0 for constant in contraction if constant == constant]
     return InversionScore(
         method,
-        steps,
+        settings,
         guidance_scale,
         nfe_per_step=float(np.mean(evaluations)),
         psnr=float(np.mean(psnr)),
         psnr_worst=min(psnr),
         lpips=float(np.mean(perceptual)) if perceptual else float("nan"),
         latent_error=float(np.mean(errors)),
-        converged=float(np.mean(converged)),
+        converged=float(np.mean(converged)) if converged else float("nan"),
         contractive=float(np.mean(known)) if known else float("nan"),
         seconds=seconds / len(photos),
     )
 
 
-def _way_back(
-    pipeline: Any, inversion: InversionResult, mode: str, guidance_scale: float
-) -> tuple[Tensor, int]:
-    """z_0 as it comes back, and the evaluations that a mode took to prepare it."""
-    if mode in ("", PLAIN):
-        return pipeline.retrace(inversion, guidance_scale=guidance_scale), 0
-    anchors = pipeline.anchor(inversion, mode, guidance_scale=guidance_scale)
-    return pipeline.retrace(inversion, guidance_scale=guidance_scale, anchors=anchors), anchors.nfe
+def codec_roundtrip(pipeline: Any, image: Any) -> Array:
+    """The photo at the working size, encoded and decoded: float32 (h, w, 3) in [0, 1]."""
+    photo = as_pixels(image)
+    with torch.no_grad():
+        return pipeline.decode(pipeline.encode(photo), pipeline.working_size(photo))
 
 
 def codec_ceiling(pipeline: Any, photos: Iterable[Array]) -> float:
@@ -271,11 +261,77 @@ def codec_ceiling(pipeline: Any, photos: Iterable[Array]) -> float:
     return float(
         np.mean(
             [
-                _psnr(pipeline.codec_roundtrip(photo), resize(photo, pipeline.working_size(photo)))
+                _psnr(codec_roundtrip(pipeline, photo), resize(photo, pipeline.working_size(photo)))
                 for photo in photos
             ]
         )
     )
+
+
+@torch.no_grad()
+def retrace(
+    pipeline: Any,
+    inversion: InversionResult,
+    *,
+    guidance_scale: float = 1.0,
+    anchors: Anchors | None = None,
+) -> Tensor:
+    """z_0 as denoising under the inversion's own prompt gives it, the network run anew.
+
+    What it differs by from ``inversion.trajectory[0]`` is the inversion's error.
+
+    Args:
+        pipeline: that made the inversion.
+        inversion: from ``pipeline.invert`` or ``pipeline.generate``.
+        guidance_scale: g.
+        anchors: from ``pipeline.anchor``: what holds a guided way back from an inversion at
+            guidance 1.
+
+    Raises:
+        NonFiniteError: the network returned values that are not finite.
+    """
+    network = pipeline.prompted_network(
+        inversion.table,
+        prompt_of(inversion, None),
+        guidance_scale=guidance_scale,
+        unconditional=None if anchors is None else anchors.unconditional,
+    )
+    return denoise(inversion, network, revise=unrevised if anchors is None else anchors.held)
+
+
+def reconstruct(
+    pipeline: Any,
+    image: Any,
+    prompt: str | None = None,
+    *,
+    guidance_scale: float = 1.0,
+    mode: str | None = None,
+    **settings: Any,
+) -> tuple[Array, Array]:
+    """The photo at the working size, and what denoising makes of its inversion.
+
+    The network runs again on the way back, under the same prompt: the pair measures how exact the
+    inversion is.
+
+    Args:
+        pipeline: a ``DehazePipeline``.
+        image: as for ``pipeline.invert``, as are ``prompt`` and ``settings``.
+        guidance_scale: g, of both ways; with a mode, of the way back alone.
+        mode: what holds the guided way back of an inversion that is then at guidance 1, see
+            ``dehaze.inversion.reconstruction``; ``plain`` for nothing.
+
+    Returns:
+        two float32 (h, w, 3) pictures in [0, 1], working size.
+    """
+    photo = as_pixels(image)
+    there = guidance_scale if mode is None else 1.0
+    inversion = pipeline.invert(photo, prompt, guidance_scale=there, **settings)
+    anchors = None
+    if mode not in (None, PLAIN):
+        anchors = pipeline.anchor(inversion, mode, guidance_scale=guidance_scale)
+    latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
+    size = pipeline.working_size(photo)
+    return resize(photo, size), pipeline.decode(latents, size)
 
 
 @dataclass(frozen=True)
@@ -298,8 +354,8 @@ class InversionTable:
         """The scores as flat rows, a value that is not finite as None."""
         rows = []
         for score in self.scores:
-            flat = asdict(score.method) | asdict(score)
-            del flat["method"]
+            flat = asdict(score.settings) | {"mode": score.method.mode} | asdict(score)
+            del flat["method"], flat["settings"]
             rows.append({name: _finite(value) for name, value in flat.items()})
         return rows
 
@@ -316,18 +372,18 @@ class InversionTable:
             f"{' ---: |' * bool(perceptual)} ---: | ---: | ---: | ---: |",
         ]
         for score in self.scores:
-            method = score.method
+            settings = score.settings
             iterations, tolerance = "", ""
-            if method.iterates:
-                iterations = str(method.settings(score.steps)["max_iterations"])
-                tolerance = f"{method.settings(score.steps)['tolerance']:.2g}"
+            if isinstance(SOLVERS.get(settings.solver), Solver):
+                iterations, tolerance = str(settings.max_iterations), f"{settings.tolerance:.2g}"
             contractive = "" if isnan(score.contractive) else f"{100 * score.contractive:.0f} %"
+            converged = "" if isnan(score.converged) else f"{100 * score.converged:.0f} %"
             distance = f" {score.lpips:.4f} |" if perceptual else ""
             lines.append(
-                f"| {score.steps} | {score.guidance_scale:g} | {method.family} "
+                f"| {settings.steps} | {score.guidance_scale:g} | {score.family} "
                 f"| {iterations} | {tolerance} | {score.nfe_per_step:.2f} "
                 f"| {score.psnr:.2f} | {score.psnr_worst:.2f} |{distance} {score.latent_error:.1e} "
-                f"| {100 * score.converged:.0f} % | {contractive} | {score.seconds:.2f} |"
+                f"| {converged} | {contractive} | {score.seconds:.2f} |"
             )
         return "\n".join([*lines, "", f"`{self.command}`", ""])
 
@@ -335,7 +391,7 @@ class InversionTable:
         """Writes inversion.json, .csv, .md and .png; returns their paths.
 
         Raises:
-            InversionEvaluationError: matplotlib is missing, which draws the plot.
+            PlotsMissingError: matplotlib is missing, which draws the plot.
             PhotoError: a file cannot be written.
         """
         plot = self.plot()
@@ -361,21 +417,23 @@ class InversionTable:
         """PSNR against NFE a step as PNG, a panel for each number of steps and guidance scale.
 
         Raises:
-            InversionEvaluationError: matplotlib is missing.
+            PlotsMissingError: matplotlib is missing.
         """
         figure_class = import_figure()
-        panels = list(dict.fromkeys((score.steps, score.guidance_scale) for score in self.scores))
+        panels = list(
+            dict.fromkeys((score.settings.steps, score.guidance_scale) for score in self.scores)
+        )
         figure = figure_class(figsize=(4.6 * len(panels) + 1.8, 4.2), layout="constrained")
         axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        families = list(dict.fromkeys(score.method.family for score in self.scores))
+        families = list(dict.fromkeys(score.family for score in self.scores))
         best = max(score.psnr for score in self.scores)
         for axis, (steps, guidance_scale) in zip(axes, panels, strict=True):
             for position, family in enumerate(families):
                 points = sorted(
                     (score.nfe_per_step, score.psnr)
                     for score in self.scores
-                    if score.method.family == family
-                    and (score.steps, score.guidance_scale) == (steps, guidance_scale)
+                    if score.family == family
+                    and (score.settings.steps, score.guidance_scale) == (steps, guidance_scale)
                 )
                 if points:
                     axis.plot(*zip(*points, strict=True), "o-", label=family, color=f"C{position}")
@@ -424,26 +482,6 @@ def evaluate_inversion(
                 on_score(score)
                 scores.append(score)
     return InversionTable(command, len(photos), tuple(scores), codec_ceiling(pipeline, photos))
-
-
-def import_figure() -> Any:
-    """matplotlib's Figure, which draws without a window.
-
-    Raises:
-        InversionEvaluationError: matplotlib is not installed.
-    """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InversionEvaluationError(f"plots need matplotlib; {PLOTS}") from error
-    return Figure
-
-
-def as_png(figure: Any) -> bytes:
-    """A matplotlib figure as PNG, without the date and version that would make each one differ."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
-    return buffer.getvalue()
 
 
 def _psnr(picture: Array, reference: Array) -> float:

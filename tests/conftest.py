@@ -69,7 +69,16 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random_model")
     torch.manual_seed(0)
     build_networks(build_tokenizer(vocabulary(), folder / "source")).save(folder)
-    settings = {"short_side": 16, "steps": 4, "spacing": "noisy-end", "tolerance": 1e-6}
+    settings = {
+        "short_side": 16,
+        "steps": 4,
+        "spacing": "noisy-end",
+        "solver": "fixed-point",
+        "predictor": "previous",
+        "criterion": "intra-path",
+        "max_iterations": 5,
+        "tolerance": 1e-6,
+    }
     (folder / "dehaze.json").write_text(json.dumps(settings))
     return folder
 

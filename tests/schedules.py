@@ -1,10 +1,14 @@
-"""DDIM schedules of Stable Diffusion's betas, for tests."""
+"""DDIM schedules of Stable Diffusion's betas, and networks on them, for tests."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from diffusers import DDIMScheduler
+from torch import Tensor
 
 from dehaze.inversion import DDIMTable
 
@@ -25,3 +29,32 @@ def scheduler_of(**settings: Any) -> DDIMScheduler:
 def table_of(steps: int, spacing: str = "leading", **settings: Any) -> DDIMTable:
     """The table of so many steps of ``scheduler_of`` these settings."""
     return DDIMTable.from_scheduler(scheduler_of(**settings), steps, spacing)
+
+
+@dataclass
+class FunctionNetwork:
+    """A function of latents, step and positions in the place of a network.
+
+    Attributes:
+        table: the schedule.
+        output: what the network would return; the table turns it into noise.
+        cost: network evaluations that a call stands for.
+        calls: the step of each call so far.
+        rows: the positions of each call so far.
+    """
+
+    table: DDIMTable
+    output: Callable[[Tensor, int, Tensor], Tensor]
+    cost: int = 1
+    calls: list[int] = field(default_factory=list)
+    rows: list[Tensor] = field(default_factory=list)
+
+    def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
+        self.calls.append(i)
+        self.rows.append(index.clone())
+        return self.table.predicted_noise(self.output(latents, i, index), latents, i)
+
+
+def mild(z: Tensor, i: int, index: Tensor) -> Tensor:
+    """Smooth, of small Lipschitz constant, different at each step."""
+    return torch.tanh(0.5 * z + 0.1 * i)

@@ -22,13 +22,14 @@ import json
 import logging
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from dehaze.inversion import DDIMTable, Inverter
+from dehaze.inversion import DDIMTable, InversionSettings, invert
 from dehaze.prompts import without_word
 from training.captions import Caption
 from training.data import Array, Example, Pair, draw_example, draw_pair, draw_working_size
@@ -91,6 +92,20 @@ class Chunk:
             return cls(stored["degraded"], stored["clear"], stored["noise"], captions)
 
 
+@dataclass(frozen=True)
+class _CaptionedNetwork:
+    """A network under a caption for each sample, (B, L, D): see ``NoiseNetwork``."""
+
+    unet: Any
+    table: DDIMTable
+    context: Tensor
+    cost: int = 1
+
+    def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
+        output = self.unet(latents, self.table.timestep(i), self.context[index]).sample.float()
+        return self.table.predicted_noise(output, latents, i)
+
+
 @torch.no_grad()
 def invert_pairs(networks: Networks, pairs: list[Pair]) -> Tensor:
     """The noise (B, C, h, w) that each degraded picture is inverted to under its caption."""
@@ -98,19 +113,11 @@ def invert_pairs(networks: Networks, pairs: list[Pair]) -> Tensor:
     clean = latents_of(networks, [example.picture for example in pictures])
     table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
     with torch.autocast(networks.unet.device.type, dtype=torch.bfloat16):
-        context = embed_captions(networks, pictures)
-
-        def network(latents: Tensor, i: int, index: Tensor) -> Tensor:
-            return networks.unet(latents, table.timestep(i), context[index]).sample.float()
-
-        inverter = Inverter(
-            table,
-            network,
-            solver="anderson",
-            tolerance=1e-3,
-            max_iterations=INVERSION_ITERATIONS,
-        )
-        last = inverter.invert(clean).latents
+        network = _CaptionedNetwork(networks.unet, table, embed_captions(networks, pictures))
+        settings = InversionSettings(
+            steps=INVERSION_STEPS, tolerance=1e-3, max_iterations=INVERSION_ITERATIONS
+        ).changed(solver="anderson")
+        last = invert(network, clean, settings).latents
     # z_N = sqrt(a_N) x + s_N z, solved for z.
     alpha = table.alphas[-1]
     return (last - alpha**0.5 * clean) / (1.0 - alpha) ** 0.5

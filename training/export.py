@@ -20,8 +20,11 @@ DEFAULTS: dict[str, Any] = {
     "steps": 6,
     "spacing": "noisy-end",
     "solver": "anderson",
+    "predictor": "previous",
+    "criterion": "intra-path",
     "max_iterations": 4,
     "tolerance": 1e-3,
+    "fitted_inversion": True,
     # The network was taught the swap itself; the source's attention only holds it back.
     "cross_replace_steps": 0.0,
     "self_replace_steps": 0.0,

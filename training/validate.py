@@ -10,6 +10,7 @@ import numpy as np
 from dehaze.attention.maps import recorded_layers
 from dehaze.datasets.synthesis import RenderedHaze, render_haze, with_overcast_sky
 from dehaze.eval.haze_maps import compare_airlights, compare_transmissions, density_correlation
+from dehaze.eval.inversion import reconstruct
 from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.pipelines.dehaze import DehazePipeline
 from training.data import Array, load_photos, with_contrast
@@ -87,7 +88,8 @@ def validate(pipeline: DehazePipeline, rendered: list[RenderedHaze], steps: int 
         assert result.airlight is not None
         reconstructions = [
             peak_signal_noise_ratio(
-                *pipeline.reconstruct(
+                *reconstruct(
+                    pipeline,
                     haze.hazy,
                     num_inference_steps=steps,
                     spacing="leading",

@@ -27,9 +27,9 @@ def _controls() -> Iterable[str]:
 
 
 def _modes() -> Iterable[str]:
-    from dehaze.inversion.reconstruction import PLAIN, list_reconstruction_modes
+    from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
 
-    return (PLAIN, *list_reconstruction_modes())
+    return (PLAIN, *RECONSTRUCTION_MODES.names())
 
 
 class _Weight(click.ParamType):

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def _paths() -> Iterable[str]:
     from dehaze.inversion.interpolation import PATHS
 
-    return PATHS
+    return PATHS.names()
 
 
 @click.command(cls=Command)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,41 +11,56 @@ import click
 
 from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Command, option, with_any
-from dehaze.commands.options import ITERATING, RegistryChoice
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import (
+    CommandError,
+    Verbosity,
+    problem,
+    quiet_libraries,
+    result,
+    verbosity,
+)
+from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from dehaze.inversion import InversionResult
+    from dehaze.inversion import InversionResult, InversionSettings
     from dehaze.models.choice import ModelChoice
+    from dehaze.models.needs import ModelDescription
 
-# Of the inversion behind the plots: Picard on two paths, far enough to see the curves settle.
+# Picard iterations on two paths in the plots: enough to see the curves settle.
 _PLOTTED_ITERATIONS = 12
 
 
 def _predictors() -> Iterable[str]:
-    from dehaze.inversion import list_predictors
+    from dehaze.inversion import PREDICTORS
 
-    return list_predictors()
+    return PREDICTORS.names()
 
 
 def _relaxations() -> Iterable[str]:
-    from dehaze.inversion import list_relaxations
+    from dehaze.inversion import RELAXATIONS
 
-    return list_relaxations()
+    return RELAXATIONS.names()
 
 
 def _criteria() -> Iterable[str]:
-    from dehaze.inversion import list_criteria
+    from dehaze.inversion import CRITERIA
 
-    return list_criteria()
+    return CRITERIA.names()
 
 
 def _modes() -> Iterable[str]:
-    from dehaze.inversion.reconstruction import PLAIN, list_reconstruction_modes
+    from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
 
-    return (PLAIN, *list_reconstruction_modes())
+    return (PLAIN, *RECONSTRUCTION_MODES.names())
+
+
+def _adjustments() -> Iterable[str]:
+    from dehaze.inversion import ADJUSTMENTS
+
+    return ADJUSTMENTS.names()
 
 
 @click.command(cls=Command)
@@ -57,21 +73,22 @@ def _modes() -> Iterable[str]:
     "--plots",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="FOLDER",
-    help="Also draw residuals, trajectories, contraction and reconstruction; needs "
-    "dehaze-diffusion[plots].",
+    help=(
+        "Also draw residuals, trajectories, contraction and reconstruction; needs "
+        "dehaze-diffusion[plots]."
+    ),
 )
 @options.model()
 @options.prompt()
 @options.word()
 @options.solver(
     help=(
-        "A wrong name lists them. One that is named runs as it was published; else what "
-        "reconstructs best for its cost: anderson, extrapolated, relaxed, of 6 iterations."
+        "How each step is solved; a wrong name lists the solvers. One that is named runs as it was "
+        "published.  [default: what the model does best with]"
     ),
 )
 @option(
     "--predictor",
-    effect=ITERATING,
     type=RegistryChoice(_predictors),
     metavar="NAME",
     heading=RESEARCH,
@@ -79,24 +96,23 @@ def _modes() -> Iterable[str]:
 )
 @option(
     "--relaxation",
-    effect=ITERATING,
     type=RegistryChoice(_relaxations),
     metavar="NAME",
     heading=RESEARCH,
-    help="How far its updates go; a wrong name lists them.",
+    help="How long its updates are made; a wrong name lists them.",
 )
 @option(
     "--criterion",
-    effect=ITERATING,
     type=RegistryChoice(_criteria),
     metavar="NAME",
     heading=RESEARCH,
-    help="When a step is solved; a wrong name lists them.",
+    help="When a step is left; a wrong name lists them.",
 )
 @options.steps("num_inference_steps")
 @option(
     "--depth",
     type=click.IntRange(min=1),
+    metavar="N",
     heading=RESEARCH,
     help="Invert so many of the steps.  [default: all]",
 )
@@ -106,17 +122,23 @@ def _modes() -> Iterable[str]:
     type=click.IntRange(min=1),
     metavar="N",
     heading=RESEARCH,
-    effect=ITERATING,
     help="The solver's limit a step.",
 )
-@options.tolerance(effect=ITERATING, help="Relative residual at which a step is done.")
+@options.tolerance(help="How exactly a step is solved, relative to the latent.")
+@option(
+    "--check",
+    "checked",
+    is_flag=True,
+    heading=RESEARCH,
+    help="Measure how exactly each step was solved, for one network evaluation more a step.",
+)
 @options.guidance(help="Classifier-free guidance; 1 evaluates the network once, all else twice.")
 @option(
     "--mode",
-    effect=with_any("plots"),
     type=RegistryChoice(_modes),
     metavar="NAME",
     heading=RESEARCH,
+    effect=with_any("plots"),
     help=(
         "Invert at guidance 1 and guide the way back alone, held by NAME; a wrong name lists "
         "them. Shown by --plots."
@@ -124,10 +146,23 @@ def _modes() -> Iterable[str]:
 )
 @option(
     "--adjust",
-    "adjusted",
-    is_flag=True,
+    "adjustment",
+    type=RegistryChoice(_adjustments),
+    metavar="NAME",
     heading=RESEARCH,
-    help="Bring the photo nearer to the prompt first (FPI 3.3), and say how far it moved.",
+    help=(
+        "Bring the photo nearer to the prompt first: noise-denoise as FPI's text says, or img2img "
+        "as its code does."
+    ),
+)
+@option(
+    "--adjust-repeats",
+    "adjustment_repeats",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading=RESEARCH,
+    effect=with_any("adjustment"),
+    help="How often it is adjusted.  [default: 1]",
 )
 def invert(
     photos: Path,
@@ -135,7 +170,11 @@ def invert(
     plots: Path | None,
     model: ModelChoice,
     mode: str | None,
-    **settings: Any,
+    prompt: str | None,
+    word: str | None,
+    num_inference_steps: int | None,
+    guidance_scale: float,
+    **chosen: Any,
 ) -> None:
     """Invert the photo IMAGE, or each photo of a folder, and write its inversion to a file.
 
@@ -146,162 +185,190 @@ def invert(
     the one photo could not be inverted.
     """
     quiet_libraries()
-    from dehaze.datasets import DatasetNotFoundError, open_photo_folder
-    from dehaze.eval.inversion import InversionEvaluationError, import_figure
-    from dehaze.models import ModelError
-    from dehaze.network import NonFiniteError
-    from dehaze.photos import PhotoError
+    from dehaze.datasets import open_photo_folder
+    from dehaze.eval.plots import import_figure
     from dehaze.pipelines.dehaze import DehazePipeline
-    from dehaze.prompts import WordError
 
     try:
         if plots is not None:
             import_figure()
         samples = open_photo_folder(photos).samples if photos.is_dir() else None
         pipeline = model.load(DehazePipeline)
-        pipeline.prompt_and_span(settings["prompt"], settings["word"])
-        chosen = _complete(settings, settings["num_inference_steps"] or pipeline.description.steps)
-    except (
-        DatasetNotFoundError,
-        InversionEvaluationError,
-        ModelError,
-        WordError,
-    ) as error:
+        pipeline.prompt_and_span(prompt, word)
+        job = _Job(
+            pipeline,
+            prompt,
+            _settings(
+                pipeline.description,
+                num_inference_steps,
+                1.0 if mode is not None else guidance_scale,
+                chosen,
+            ),
+            mode,
+            guidance_scale,
+        )
+    except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
-    failures = (InversionEvaluationError, NonFiniteError, OSError, PhotoError, ValueError)
+    failures = (DehazeError, OSError, ValueError)
     if samples is None:
         try:
-            _invert_photo(pipeline, photos, output, plots, mode, chosen)
+            job.run(photos, output, plots)
         except failures as error:
             raise CommandError(str(error)) from error
         return
     failed = 0
     for sample in samples:
         try:
-            _invert_photo(
-                pipeline,
+            job.run(
                 sample.hazy,
                 output / f"{sample.name}.safetensors",
                 None if plots is None else plots / sample.name,
-                mode,
-                chosen,
             )
         except failures as error:
             failed += 1
-            click.echo(f"dehaze: failed: {sample.hazy}: {error}", err=True)
+            problem(f"failed: {sample.hazy}: {error}")
     if failed:
-        click.echo(f"dehaze: {failed} of {len(samples)} photos failed", err=True)
+        problem(f"{failed} of {len(samples)} photos failed")
         raise click.exceptions.Exit(1)
 
 
-def _complete(settings: dict[str, Any], steps: int) -> dict[str, Any]:
-    """What was given, and where no solver was, the best settings at equal cost."""
-    from dehaze.inversion import best_at_equal_cost
+def _settings(
+    description: ModelDescription, steps: int | None, guidance_scale: float, chosen: dict[str, Any]
+) -> InversionSettings:
+    """What was given; of the rest, what a named solver was published with, or the model's best."""
+    from dehaze.inversion.solvers import idle_settings
 
-    base = (
-        best_at_equal_cost(steps)
-        if settings["solver"] is None
-        else {"predictor": "previous", "relaxation": "none", "criterion": "intra-path"}
-    )
-    return settings | {name: value for name, value in base.items() if settings[name] is None}
-
-
-def _invert_photo(
-    pipeline: Any,
-    photo: Path,
-    output: Path,
-    plots: Path | None,
-    mode: str | None,
-    settings: dict[str, Any],
-) -> None:
-    from dehaze.photos import read_photo, write_bytes
-
-    pixels = read_photo(photo).pixels
-    guidance_scale = settings["guidance_scale"]
-    inverted = settings if mode is None else settings | {"guidance_scale": 1.0}
-    inversion = pipeline.invert(pixels, **inverted)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(output, inversion.to_bytes())
-    click.echo(_sentence(inversion, output))
-    if plots is None:
-        return
-    drawings = _drawings(pipeline, pixels, inversion, mode, guidance_scale, inverted)
-    plots.mkdir(parents=True, exist_ok=True)
-    for name, data in drawings.items():
-        write_bytes(plots / name, data)
-    click.echo(f"Plots: {', '.join(str(plots / name) for name in drawings)}")
-
-
-def _drawings(
-    pipeline: Any,
-    pixels: NDArray[Any],
-    inversion: InversionResult,
-    mode: str | None,
-    guidance_scale: float,
-    settings: dict[str, Any],
-) -> dict[str, bytes]:
-    """The plots by file name: those of DDIM's own steps, by Picard iteration, and the way back."""
-    from dehaze.eval.convergence import (
-        draw_contraction,
-        draw_reconstruction,
-        draw_residuals,
-        draw_trajectories,
-    )
-    from dehaze.eval.metrics import psnr_rgb
-    from dehaze.inversion.reconstruction import PLAIN
-    from dehaze.recovery.guided_filter import resize
-
-    followed = pipeline.invert(
-        pixels,
-        **settings
-        | {
-            "solver": "fixed-point",
-            "predictor": "previous",
-            "relaxation": "none",
-            "criterion": "inter-path",
-            "max_iterations": _PLOTTED_ITERATIONS,
-            "tolerance": 1e-9,
-        },
-    )
-    words = (settings["prompt"], settings["word"])
-
-    def paths_of_step(i: int) -> NDArray[Any]:
-        paths = pipeline.picard_paths(
-            followed,
-            i,
-            *words,
-            iterations=_PLOTTED_ITERATIONS,
-            guidance_scale=settings["guidance_scale"],
-        )
-        return paths.flatten(2).double().cpu().numpy()
-
-    anchors = None
-    if mode not in (None, PLAIN):
-        anchors = pipeline.anchor(inversion, mode, words[0], guidance_scale=guidance_scale)
-    latents = pipeline.retrace(inversion, *words, guidance_scale=guidance_scale, anchors=anchors)
-    size = pipeline.working_size(pixels)
-    original, back = resize(pixels, size), pipeline.decode(latents, size)
-    psnr = psnr_rgb(255.0 * back.astype("float64"), 255.0 * original.astype("float64"))
-    return {
-        "residuals.png": draw_residuals(followed.trace),
-        "trajectories.png": draw_trajectories(followed, paths_of_step),
-        "contraction.png": draw_contraction(followed.trace, followed.table.timesteps),
-        "reconstruction.png": draw_reconstruction(original, back, psnr),
-    }
-
-
-def _sentence(inversion: InversionResult, output: Path) -> str:
-    from dehaze.inversion import get_method
-
-    trace = inversion.trace
-    parts = [f"{inversion.steps} steps, {int(trace.nfe.sum())} NFE"]
-    if get_method(inversion.method).exact:
-        parts.append("exact by construction")
+    given = {name: value for name, value in chosen.items() if value not in (None, False)}
+    if "solver" in given:
+        base = description.inversion.changed(steps=steps)
+        for name in idle_settings(given["solver"]):
+            if name in given:
+                flag = _FLAGS.get(name, name)
+                raise click.UsageError(f"--{flag} has no effect with --solver {given['solver']}.")
     else:
-        parts.append(f"{int(trace.converged.sum())} steps converged")
-    stubborn = [str(i + 1) for i, q in enumerate(trace.contraction[:, 0].tolist()) if q >= 1.0]
-    if stubborn:
-        parts.append(f"not contractive at step {', '.join(stubborn)}")
+        base = description.reconstructing(steps)
+    return base.changed(guidance_scale=guidance_scale, **given)
+
+
+# Options that have another name in Python.
+_FLAGS = {"max_iterations": "iterations", "checked": "check"}
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is done to every photo.
+
+    Attributes:
+        pipeline: a ``DehazePipeline``.
+        prompt: None for the model's own.
+        settings: of the inversion.
+        mode: what holds the way back; None for guidance on both ways.
+        guidance_scale: g of the way back.
+    """
+
+    pipeline: Any
+    prompt: str | None
+    settings: InversionSettings
+    mode: str | None
+    guidance_scale: float
+
+    def run(self, photo: Path, output: Path, plots: Path | None) -> None:
+        """Inverts a photo and writes its file and its plots."""
+        from dehaze.photos import read_photo, write_bytes
+
+        pixels = read_photo(photo).pixels
+        inversion = self.pipeline.invert(pixels, self.prompt, settings=self.settings)
+        output.parent.mkdir(parents=True, exist_ok=True)
+        write_bytes(output, inversion.to_bytes())
+        result(f"{in_words(inversion)}; {output}")
+        if plots is None:
+            return
+        drawings = self.drawings(pixels, inversion)
+        plots.mkdir(parents=True, exist_ok=True)
+        for name, data in drawings.items():
+            write_bytes(plots / name, data)
+        result(f"Plots: {', '.join(str(plots / name) for name in drawings)}")
+
+    def drawings(self, pixels: NDArray[Any], inversion: InversionResult) -> dict[str, bytes]:
+        """The plots by file name: DDIM's own steps by Picard iteration, and the way back."""
+        from dehaze.eval.convergence import picard_paths
+        from dehaze.eval.inversion import retrace
+        from dehaze.eval.metrics import psnr_rgb
+        from dehaze.eval.plots import (
+            draw_contraction,
+            draw_reconstruction,
+            draw_residuals,
+            draw_trajectories,
+        )
+        from dehaze.inversion.reconstruction import PLAIN
+        from dehaze.recovery.guided_filter import resize
+
+        pipeline = self.pipeline
+        followed = pipeline.invert(
+            pixels,
+            self.prompt,
+            settings=self.settings.changed(
+                solver="fixed-point",
+                criterion="inter-path",
+                max_iterations=_PLOTTED_ITERATIONS,
+                tolerance=1e-9,
+            ),
+        )
+        anchors = None
+        if self.mode not in (None, PLAIN):
+            anchors = pipeline.anchor(inversion, self.mode, guidance_scale=self.guidance_scale)
+        latents = retrace(pipeline, inversion, guidance_scale=self.guidance_scale, anchors=anchors)
+        size = pipeline.working_size(pixels)
+        original, back = resize(pixels, size), pipeline.decode(latents, size)
+        psnr = psnr_rgb(255.0 * back.astype("float64"), 255.0 * original.astype("float64"))
+
+        def paths_of_step(i: int) -> NDArray[Any]:
+            paths = picard_paths(pipeline, followed, i, iterations=_PLOTTED_ITERATIONS)
+            return paths.flatten(2).double().cpu().numpy()
+
+        return {
+            "residuals.png": draw_residuals(followed.trace),
+            "trajectories.png": draw_trajectories(followed, paths_of_step),
+            "contraction.png": draw_contraction(followed.trace, followed.table.timesteps),
+            "reconstruction.png": draw_reconstruction(original, back, psnr),
+        }
+
+
+def in_words(inversion: InversionResult) -> str:
+    """How an inversion of one photo went, for its user; with -v, for a researcher."""
+    trace = inversion.trace
+    parts = [f"{inversion.steps} steps, {_how_exactly(inversion)}"]
     if inversion.adjustment is not None:
-        parts.append(f"the photo moved by {float(inversion.adjustment[0]):.2%} of its norm (L2)")
-    return f"{', '.join(parts)}; {output}"
+        parts.append(f"the photo was changed by {float(inversion.adjustment[0]):.2%} first")
+    if verbosity() == Verbosity.VERBOSE:
+        parts.append(f"{int(trace.nfe.sum())} NFE")
+        stubborn = [str(i + 1) for i, q in enumerate(trace.contraction[:, 0].tolist()) if q >= 1.0]
+        if stubborn:
+            parts.append(f"not contractive at step {', '.join(stubborn)}")
+    return "; ".join(parts)
+
+
+def _how_exactly(inversion: InversionResult) -> str:
+    """Which steps have converged; converged means measured."""
+    from dehaze.inversion import SOLVERS, ExactSampler
+
+    trace, settings = inversion.trace, inversion.settings
+    if isinstance(SOLVERS.get(settings.solver), ExactSampler):
+        return "which are undone exactly whatever the network does"
+    remaining = trace.remaining[:, 0]
+    unknown = int(remaining.isnan().sum())
+    if unknown == inversion.steps:
+        stopped = int(trace.stopped[:, 0].sum())
+        return (
+            f"of which {stopped} were left by the rule {settings.criterion!r}, none measured: "
+            "--check measures them"
+        )
+    converged = int(trace.converged[:, 0].sum())
+    if converged == inversion.steps:
+        return f"all converged to {settings.tolerance:.2g} of the latent"
+    worst = int(remaining.nan_to_num(-1.0).argmax())
+    words = (
+        f"{converged} converged to {settings.tolerance:.2g} of the latent, the others did not: "
+        f"step {worst + 1} is off by {float(remaining[worst]):.2g}"
+    )
+    return f"{words}, and {unknown} were not measured" if unknown else words

@@ -92,9 +92,9 @@ def _shared(*names: str, **attributes: Any) -> Callable[..., Decorator]:
 
 
 def _solvers() -> Iterable[str]:
-    from dehaze.inversion import list_methods
+    from dehaze.inversion import SOLVERS
 
-    return list_methods()
+    return SOLVERS.names()
 
 
 def _recoveries() -> Iterable[str]:
@@ -104,9 +104,9 @@ def _recoveries() -> Iterable[str]:
 
 
 def _iterates(given: Values) -> bool:
-    from dehaze.inversion import get_method
+    from dehaze.inversion.solvers import idle_settings
 
-    return given["solver"] is None or get_method(given["solver"]).iterates
+    return given["solver"] is None or "tolerance" not in idle_settings(given["solver"])
 
 
 ITERATING = Effect(_iterates, "with a --solver that iterates")

@@ -1,31 +1,51 @@
-"""Exact inversion of DDIM: schedule, methods, the inverter, and the way back.
+"""Exact inversion of DDIM: schedule, solvers, the inverter, and the way back.
 
-Nothing here knows what is being edited: a network comes in as a function, latents go out.
+Nothing here knows what is being edited: a network comes in, latents go out.
 """
 
-from dehaze.inversion.criteria import list_criteria
-from dehaze.inversion.denoising import denoise
-from dehaze.inversion.inverter import Inverter, best_at_equal_cost
-from dehaze.inversion.methods import get_method, list_methods
-from dehaze.inversion.predictors import list_predictors
-from dehaze.inversion.relaxation import list_relaxations
-from dehaze.inversion.result import InversionResult, InversionTrace, NoiseNetwork
+from dehaze.inversion.criteria import CRITERIA
+from dehaze.inversion.denoising import WayBack, denoise, generate
+from dehaze.inversion.exact import bdia_invert, edict_invert
+from dehaze.inversion.inverter import ADJUSTMENTS, adjust, best_at_equal_cost, invert
+from dehaze.inversion.predictors import PREDICTORS
+from dehaze.inversion.relaxation import RELAXATIONS
+from dehaze.inversion.result import (
+    InversionFileError,
+    InversionMismatchError,
+    InversionOptions,
+    InversionResult,
+    InversionSettings,
+    InversionTrace,
+    NoiseNetwork,
+    Origin,
+)
 from dehaze.inversion.schedule import DDIMTable, ScheduleError
-from dehaze.inversion.solvers import Solution
+from dehaze.inversion.solvers import SOLVERS, ExactSampler, Solver
 
 __all__ = [
+    "ADJUSTMENTS",
+    "CRITERIA",
+    "PREDICTORS",
+    "RELAXATIONS",
+    "SOLVERS",
     "DDIMTable",
+    "ExactSampler",
+    "InversionFileError",
+    "InversionMismatchError",
+    "InversionOptions",
     "InversionResult",
+    "InversionSettings",
     "InversionTrace",
-    "Inverter",
     "NoiseNetwork",
+    "Origin",
     "ScheduleError",
-    "Solution",
+    "Solver",
+    "WayBack",
+    "adjust",
+    "bdia_invert",
     "best_at_equal_cost",
     "denoise",
-    "get_method",
-    "list_criteria",
-    "list_methods",
-    "list_predictors",
-    "list_relaxations",
+    "edict_invert",
+    "generate",
+    "invert",
 ]

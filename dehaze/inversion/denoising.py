@@ -1,14 +1,66 @@
-"""The way back from an inverted latent: reconstruction, edit, and anything between."""
+"""The one way back from an inverted latent: reconstruction, edit, and anything between."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dehaze.inversion.methods import get_method
-from dehaze.inversion.result import InversionResult, NoiseNetwork
+from dehaze.inversion.result import (
+    InversionResult,
+    InversionSettings,
+    InversionTrace,
+    NoiseNetwork,
+)
+from dehaze.inversion.solvers import SOLVERS, ExactSampler
+
+
+def unrevised(i: int, latents: Tensor, noise: Tensor) -> Tensor:
+    """z_{i-1} as the sampler made it."""
+    return latents
+
+
+def unreported(i: int, latents: Tensor) -> None:
+    """Says nothing."""
+
+
+@dataclass(frozen=True)
+class WayBack:
+    """How a sampler's denoising steps are made: which noise they take, what follows them.
+
+    At each step eps = eps_src + w (eps_tgt - eps_src).
+
+    Attributes:
+        network: gives eps_tgt.
+        source_network: gives eps_src at the latents of the way back; None for the noise that made
+            the step in the inversion.
+        strength: w, one number, or a map that broadcasts to (B, C, H, W).
+        revise: what becomes of z_{i-1} after step i, from i, z_{i-1} and the step's eps.
+        on_step: called with i and z_{i-1} after each step.
+    """
+
+    network: NoiseNetwork
+    source_network: NoiseNetwork | None = None
+    strength: float | Tensor = 1.0
+    revise: Callable[[int, Tensor, Tensor], Tensor] = unrevised
+    on_step: Callable[[int, Tensor], None] = unreported
+
+    def noise(self, latents: Tensor, i: int, source: Tensor) -> Tensor:
+        """eps of step i at these latents, where the inversion's noise is ``source``."""
+        everyone = torch.arange(latents.shape[0], device=latents.device)
+        if self.source_network is not None:
+            source = self.source_network(latents, i, everyone)
+        if not bool(torch.as_tensor(self.strength).any()):
+            return source
+        return source + self.strength * (self.network(latents, i, everyone) - source)
+
+    def after(self, i: int, latents: Tensor, noise: Tensor) -> Tensor:
+        """The z_{i-1} to go on with after step i."""
+        latents = self.revise(i, latents, noise)
+        self.on_step(i, latents)
+        return latents
 
 
 def denoise(
@@ -17,23 +69,20 @@ def denoise(
     *,
     source_network: NoiseNetwork | None = None,
     strength: float | Tensor = 1.0,
-    revise: Callable[[int, Tensor, Tensor], Tensor] = lambda i, latents, noise: latents,
-    on_step: Callable[[int, Tensor], None] = lambda i, latents: None,
+    revise: Callable[[int, Tensor, Tensor], Tensor] = unrevised,
+    on_step: Callable[[int, Tensor], None] = unreported,
 ) -> Tensor:
     """Denoises z_n back to z_0, between the inversion's own noise and the target's.
 
-    At each step eps = eps_src + w (eps_tgt - eps_src), where eps_src is the noise that made the
-    step in the inversion. w = 0 undoes the inversion exactly and never runs the network; w = 1 is
-    the target prompt alone. The sampler is that of the method which inverted: DDIM, EDICT or BDIA.
+    w = 0 undoes the inversion exactly and never runs the target's network; w = 1 is the target
+    prompt alone. The sampler is that which inverted: DDIM, EDICT or BDIA.
 
     Args:
-        inversion: from ``Inverter.invert``.
+        inversion: from ``invert``.
         network: under the target prompt.
-        source_network: under the source prompt; takes eps_src at the latents of the way back
-            instead, for an evaluation more a step.
-        strength: w, one number, or a map that broadcasts to (B, C, H, W).
-        revise: what becomes of z_{i-1} after step i, from i, z_{i-1} and the step's eps.
-        on_step: called with i and z_{i-1} after each step.
+        source_network: under the source prompt; takes eps_src at the latents of the way back, for
+            an evaluation more a step.
+        strength, revise, on_step: see ``WayBack``.
 
     Returns:
         z_0, float32 (B, C, H, W).
@@ -41,19 +90,61 @@ def denoise(
     Raises:
         NonFiniteError: the network returned a value that is not finite.
     """
-    everyone = torch.arange(inversion.latents.shape[0], device=inversion.latents.device)
-    untouched = not bool(torch.as_tensor(strength).any())
+    way = WayBack(network, source_network, strength, revise, on_step)
+    sampler = SOLVERS.get(inversion.settings.solver)
+    if isinstance(sampler, ExactSampler):
+        return sampler.denoise(inversion, way)
+    z = inversion.latents
+    for i in range(inversion.steps, 0, -1):
+        noise = way.noise(z, i, inversion.noise[i - 1])
+        z = way.after(i, inversion.table.denoise_step(z, noise, i), noise)
+    return z
 
-    def noise_at(z: Tensor, i: int, source: Tensor) -> Tensor:
-        if source_network is not None:
-            source = source_network(z, i, everyone)
-        if untouched:
-            return source
-        return source + strength * (network(z, i, everyone) - source)
 
-    def after_step(i: int, z: Tensor, noise: Tensor) -> Tensor:
-        z = revise(i, z, noise)
-        on_step(i, z)
-        return z
+@torch.no_grad()
+def generate(
+    network: NoiseNetwork, latents: Tensor, settings: InversionSettings
+) -> InversionResult:
+    """Denoises noise to a picture and keeps the path, as an inversion without error.
 
-    return get_method(inversion.method).denoise(inversion, noise_at, after_step)
+    Each z_i solves z_i = f_i(z_i) with the very noise that made z_{i-1} of it.
+
+    Args:
+        network: under the prompt.
+        latents: z_N, (B, C, H, W), normal noise.
+        settings: of the network's schedule, see ``InversionSettings.generated``.
+
+    Raises:
+        NonFiniteError: the network returned a value that is not finite.
+
+    Source: FPI, arXiv 2312.12540, whose code edits generated pictures beside photos.
+    """
+    table = network.table
+    z = latents if latents.dtype == torch.float64 else latents.float()
+    everyone = torch.arange(z.shape[0], device=z.device)
+    trajectory, noises = [z], []
+    for i in range(table.steps, 0, -1):
+        noise = network(z, i, everyone)
+        z = table.denoise_step(z, noise, i)
+        trajectory.append(z)
+        noises.append(noise)
+    shape = (table.steps, z.shape[0])
+    every, nothing = torch.ones(shape, dtype=torch.int64), torch.zeros(shape)
+    trace = InversionTrace(
+        residuals=nothing[:, None],
+        inter=torch.full_like(nothing, torch.nan)[:, None],
+        bounds=nothing[:, None],
+        iterations=every,
+        nfe=network.cost * every,
+        contraction=torch.full_like(nothing, torch.nan),
+        stopped=every.bool(),
+        remaining=nothing,
+        converged=every.bool(),
+    )
+    return InversionResult(
+        torch.stack(trajectory[::-1]),
+        torch.stack(noises[::-1]),
+        table,
+        trace,
+        settings,
+    )

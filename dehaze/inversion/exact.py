@@ -11,21 +11,20 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from dehaze.inversion.denoising import WayBack
 from dehaze.inversion.result import (
-    AfterStep,
-    BlendedNoise,
     InversionResult,
+    InversionSettings,
     InversionTrace,
     NoiseNetwork,
 )
-from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.solvers import SOLVERS, ExactSampler
 
 _EDICT_MIXING = 0.93
 _BDIA_GAMMA = 0.96
 
 
 def edict_invert(
-    table: DDIMTable,
     network: NoiseNetwork,
     latents: Tensor,
     depth: int,
@@ -44,7 +43,6 @@ def edict_invert(
     1 / p^2 a step.
 
     Args:
-        table: the schedule.
         network: under the source prompt.
         latents: z_0, (B, C, H, W).
         depth: steps to invert.
@@ -56,7 +54,7 @@ def edict_invert(
 
     Source: EDICT, arXiv 2211.12446.
     """
-    everyone = torch.arange(latents.shape[0], device=latents.device)
+    table, everyone = network.table, torch.arange(latents.shape[0], device=latents.device)
     x, y = latents, latents
     trajectories: tuple[list[Tensor], list[Tensor]] = ([x], [y])
     noises: tuple[list[Tensor], list[Tensor]] = ([], [])
@@ -83,16 +81,15 @@ def edict_invert(
         x_trajectory,
         x_noise,
         table,
-        _trace(depth, latents, evaluations=2),
-        method="edict",
+        _trace(depth, latents, evaluations=2 * network.cost),
+        _settings("edict", network, depth),
         companion={"trajectory": y_trajectory, "noise": y_noise},
     )
 
 
 def edict_denoise(
     inversion: InversionResult,
-    noise_at: BlendedNoise,
-    after_step: AfterStep = lambda i, latents, noise: latents,
+    way: WayBack,
     *,
     mixing: float = _EDICT_MIXING,
 ) -> Tensor:
@@ -102,19 +99,18 @@ def edict_denoise(
     for i in range(inversion.steps, 0, -1):
         source_of_x, source_of_y = _in_turn(inversion.noise[i - 1], companion["noise"][i - 1], i)
         x, y = _in_turn(x, y, i)
-        noise_of_x = noise_at(y, i, source_of_x)
+        noise_of_x = way.noise(y, i, source_of_x)
         x = table.denoise_step(x, noise_of_x, i)
-        noise_of_y = noise_at(x, i, source_of_y)
+        noise_of_y = way.noise(x, i, source_of_y)
         y = table.denoise_step(y, noise_of_y, i)
         x = mixing * x + (1.0 - mixing) * y
         y = mixing * y + (1.0 - mixing) * x
         x, y = _in_turn(x, y, i)
-        x = after_step(i, x, _in_turn(noise_of_x, noise_of_y, i)[0])
+        x = way.after(i, x, _in_turn(noise_of_x, noise_of_y, i)[0])
     return x
 
 
 def bdia_invert(
-    table: DDIMTable,
     network: NoiseNetwork,
     latents: Tensor,
     depth: int,
@@ -134,7 +130,6 @@ def bdia_invert(
     step.
 
     Args:
-        table: the schedule.
         network: under the source prompt.
         latents: z_0, (B, C, H, W).
         depth: steps to invert.
@@ -148,7 +143,7 @@ def bdia_invert(
 
     Source: BDIA, arXiv 2307.10829.
     """
-    everyone = torch.arange(latents.shape[0], device=latents.device)
+    table, everyone = network.table, torch.arange(latents.shape[0], device=latents.device)
     first = network(latents, 1, everyone)
     trajectory, noise = [latents, table.inverse_step(latents, first, 1)], []
     on_step(1)
@@ -163,31 +158,30 @@ def bdia_invert(
         torch.stack(trajectory),
         torch.stack(noise),
         table,
-        _trace(depth, latents, evaluations=1),
-        method="bdia",
+        _trace(depth, latents, evaluations=network.cost),
+        _settings("bdia", network, depth),
     )
 
 
 def bdia_denoise(
     inversion: InversionResult,
-    noise_at: BlendedNoise,
-    after_step: AfterStep = lambda i, latents, noise: latents,
+    way: WayBack,
     *,
     gamma: float = _BDIA_GAMMA,
 ) -> Tensor:
     """The way back of ``bdia_invert``, which begins one step down, at z_{n-1}."""
     table = inversion.table
     z, above = inversion.trajectory[-2], inversion.trajectory[-1]
-    z = after_step(inversion.steps, z, inversion.noise[-1])
+    z = way.after(inversion.steps, z, inversion.noise[-1])
     for i in range(inversion.steps - 1, 0, -1):
-        noise = noise_at(z, i, inversion.noise[i - 1])
+        noise = way.noise(z, i, inversion.noise[i - 1])
         down, up = table.denoise_step(z, noise, i), table.inverse_step(z, noise, i + 1)
-        z, above = after_step(i, gamma * (above - up) + down, noise), z
+        z, above = way.after(i, gamma * (above - up) + down, noise), z
     return z
 
 
 def _trace(depth: int, latents: Tensor, *, evaluations: int) -> InversionTrace:
-    """Nothing to iterate and nothing to measure: exact by construction."""
+    """Nothing is iterated or measured: there is no implicit equation that could be solved."""
     shape = (depth, latents.shape[0])
     once = torch.ones(shape, dtype=torch.int64)
 
@@ -201,10 +195,25 @@ def _trace(depth: int, latents: Tensor, *, evaluations: int) -> InversionTrace:
         iterations=once,
         nfe=evaluations * once,
         contraction=unknown(*shape),
-        converged=torch.ones(shape, dtype=torch.bool),
+        stopped=once.bool(),
+        remaining=unknown(*shape),
+        converged=torch.zeros_like(once, dtype=torch.bool),
     )
+
+
+def _settings(name: str, network: NoiseNetwork, depth: int) -> InversionSettings:
+    return InversionSettings(steps=network.table.steps, depth=depth).changed(solver=name)
 
 
 def _in_turn(x: Tensor, y: Tensor, i: int) -> tuple[Tensor, Tensor]:
     """x and y change roles at every other step, so that neither leads."""
     return (x, y) if i % 2 else (y, x)
+
+
+SOLVERS.register(
+    "edict",
+    ExactSampler(edict_invert, edict_denoise, "2 NFE a step", "EDICT, arXiv 2211.12446"),
+)
+SOLVERS.register(
+    "bdia", ExactSampler(bdia_invert, bdia_denoise, "1 NFE a step", "BDIA, arXiv 2307.10829")
+)

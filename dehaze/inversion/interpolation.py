@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 from torch import Tensor
 
+from dehaze.registry import Registry
+
 Float = NDArray[np.float64]
 
 
-# Where along a segment L is looked at: the middles of pieces of one length. The paper looks at the
-# middle of the whole segment only. With few segments that is undone by a zigzag whose middles are
-# likely and whose corners, the pictures, are not; with many the two are the same integral.
+# Points of a segment at which L is evaluated: the middles of eight equal pieces. The paper takes
+# the middle of the segment alone. With few segments that rewards a zigzag with likely middles and
+# unlikely corners, and the corners are the pictures. With many segments the two agree.
 _PIECES = (np.arange(8) + 0.5) / 8
 
 
@@ -99,10 +101,9 @@ def norm_guided_path(start: Tensor, end: Tensor, points: int) -> list[Tensor]:
     return [start, *plane.lift(corners[1:-1]), end]
 
 
-PATHS: dict[str, Callable[[Tensor, Tensor, int], list[Tensor]]] = {
-    "nao": norm_guided_path,
-    "slerp": slerp_path,
-}
+PATHS: Registry[Callable[[Tensor, Tensor, int], list[Tensor]]] = Registry("path")
+PATHS.register("nao", norm_guided_path)
+PATHS.register("slerp", slerp_path)
 
 
 def path_log_density(path: Sequence[Tensor]) -> float:

@@ -1,111 +1,296 @@
-"""One inversion, from its settings to its result, whatever the method."""
+"""One inversion, from its settings to its result: DDIM's implicit steps, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from dehaze.inversion.implicit import StepSettings
-from dehaze.inversion.methods import get_method
-from dehaze.inversion.result import InversionResult, NoiseNetwork
+from dehaze.inversion.criteria import CRITERIA, relative_residual
+from dehaze.inversion.predictors import PREDICTORS
+from dehaze.inversion.relaxation import RELAXATIONS
+from dehaze.inversion.result import (
+    InversionResult,
+    InversionSettings,
+    InversionTrace,
+    NoiseNetwork,
+)
 from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.solvers import SOLVERS, ExactSampler, ImplicitStep, Solution
+from dehaze.registry import Registry
+
+# The second path's start is drawn alike in every run: the same photo gives the same inversion.
+_SECOND_PATH_SEED = 0
 
 
-def best_at_equal_cost(steps: int) -> dict[str, Any]:
-    """The settings of ``Inverter`` that reconstruct best for what they cost, by measurement.
+def best_at_equal_cost(steps: int) -> InversionSettings:
+    """What reconstructs best for its cost with the bundled network, on which it was fitted.
 
     One evaluation a step, from an extrapolated start and with a relaxed update; up to six,
     or ten from 20 steps on, with Anderson acceleration, where that is not enough: at the first
     step, which leaves the clean picture and hardly contracts, and where the relaxed update went so
     far beyond what the network said that the picture would show it. The tolerance, 0.11 N^(-3/2),
-    follows the schedule: what a finer one has to gain is lost where its steps are solved no finer.
-    See docs/inversion.md.
+    follows the schedule. It stops; whether a step has converged is known where it is ``checked``.
 
     Args:
         steps: N.
     """
-    return {
-        "solver": "anderson",
-        "predictor": "extrapolated",
-        "relaxation": "spectral",
-        "criterion": "reconstruction",
-        "max_iterations": max(6, min(10, steps // 2)),
-        "tolerance": 0.11 * steps**-1.5,
-    }
+    return InversionSettings(
+        steps=steps,
+        spacing=None,
+        solver="anderson",
+        predictor="extrapolated",
+        relaxation="spectral",
+        criterion="reconstruction",
+        max_iterations=max(6, min(10, steps // 2)),
+        tolerance=0.11 * steps**-1.5,
+    )
+
+
+@torch.no_grad()
+def invert(
+    network: NoiseNetwork,
+    latents: Tensor,
+    settings: InversionSettings,
+    *,
+    on_step: Callable[[int], None] = lambda i: None,
+) -> InversionResult:
+    """Inverts z_0 through the steps 1 .. ``settings.inverted_steps``.
+
+    The adjustment is not made here, see ``adjust``.
+
+    Args:
+        network: under the source prompt; its schedule has ``settings.steps`` steps.
+        latents: z_0, float (B, C, H, W); kept in float32 or better throughout.
+        settings: how.
+        on_step: called with i after each step.
+
+    Raises:
+        ValueError: a setting is unknown, or the network's schedule has another number of steps.
+        NonFiniteError: the network returned a value that is not finite.
+    """
+    if settings.steps != network.table.steps:
+        raise ValueError(
+            f"the settings are of {settings.steps} steps, the network's schedule of "
+            f"{network.table.steps}"
+        )
+    z = latents if latents.dtype == torch.float64 else latents.float()
+    solver = SOLVERS.get(settings.solver)
+    if isinstance(solver, ExactSampler):
+        result = solver.invert(network, z, settings.inverted_steps, on_step)
+        return replace(result, settings=settings)
+    trajectory, noise = [z], list[Tensor]()
+    solutions: list[Solution] = []
+    for i in range(1, settings.inverted_steps + 1):
+        solution = solve_step(network, i, trajectory, noise, settings)
+        noise.append(network.table.noise_of_step(solution.z, trajectory[-1], i))
+        trajectory.append(solution.z)
+        solutions.append(solution)
+        on_step(i)
+    return InversionResult(
+        torch.stack(trajectory),
+        torch.stack(noise),
+        network.table,
+        trace_of(solutions, network, settings),
+        settings,
+    )
 
 
 @dataclass(frozen=True)
-class Inverter:
-    """Inverts latents along a schedule.
+class StepMap:
+    """f_i(z) = A_i z_{i-1} + B_i eps(z, i), of latents and their positions in the batch.
 
     Attributes:
-        table: the schedule.
-        network: under the source prompt.
-        solver: name of a registered inversion method.
-        tolerance: relative, below which an implicit step counts as solved.
-        max_iterations: an implicit step's limit.
-        criterion: name of a criterion.
-        predictor: name of a predictor, which makes the start of an implicit step.
-        relaxation: name of a relaxation, which lengthens the updates of an implicit step.
-        evaluations: network evaluations that one call of ``network`` costs (2 under guidance).
+        network: gives eps.
+        i: the step.
+        previous: z_{i-1}, (B, C, H, W).
     """
 
-    table: DDIMTable
     network: NoiseNetwork
-    solver: str = "fixed-point"
-    tolerance: float = 1e-4
-    max_iterations: int = 5
-    criterion: str = "intra-path"
-    predictor: str = "previous"
-    relaxation: str = "none"
-    evaluations: int = 1
+    i: int
+    previous: Tensor
 
-    def __post_init__(self) -> None:
-        get_method(self.solver)
-        self._step_settings()
+    def __call__(self, z: Tensor, index: Tensor) -> Tensor:
+        # Position B + b is the second path of sample b.
+        before = self.previous[index % self.previous.shape[0]]
+        return self.network.table.inverse_step(before, self.network(z, self.i, index), self.i)
 
-    def _step_settings(self) -> StepSettings:
-        return StepSettings(
-            tolerance=self.tolerance,
-            max_iterations=self.max_iterations,
-            criterion=self.criterion,
-            predictor=self.predictor,
-            relaxation=self.relaxation,
+
+def solve_step(
+    network: NoiseNetwork,
+    i: int,
+    trajectory: Sequence[Tensor],
+    noise: Sequence[Tensor],
+    settings: InversionSettings,
+) -> Solution:
+    """The solution of one implicit step.
+
+    Args:
+        network: under the source prompt.
+        i: the step.
+        trajectory: z_0 .. z_{i-1}, (B, C, H, W) each.
+        noise: eps_1 .. eps_{i-1}, which led there.
+        settings: how.
+
+    Raises:
+        ValueError: a setting is unknown, or the solver has no implicit steps.
+    """
+    table, clean = network.table, trajectory[0]
+    criterion = CRITERIA.get(settings.criterion).of_step(table, i, clean)
+    solver = SOLVERS.get(settings.solver)
+    if isinstance(solver, ExactSampler):
+        raise ValueError(f"{settings.solver} has no implicit steps to solve")
+    starts = [PREDICTORS.get(settings.predictor).predict(table, i, trajectory, noise)]
+    if criterion.paths == 2:
+        starts.append(noised(table, clean, i, seed=_SECOND_PATH_SEED + i))
+    step = ImplicitStep(
+        StepMap(network, i, trajectory[-1]),
+        torch.cat(starts),
+        criterion,
+        settings.tolerance,
+        settings.max_iterations,
+        RELAXATIONS.get(settings.relaxation).of_step(table, i, clean.shape),
+    )
+    solution = solver.solve_step(step, i, table.steps)
+    if not settings.checked:
+        return solution
+    everyone = torch.arange(clean.shape[0], device=clean.device)
+    remaining = relative_residual(solution.z, step.f(solution.z, everyone))
+    return replace(solution, remaining=remaining)
+
+
+def trace_of(
+    solutions: Sequence[Solution], network: NoiseNetwork, settings: InversionSettings
+) -> InversionTrace:
+    """How the solver fared at the steps of these solutions."""
+    found = {
+        name: torch.stack([getattr(solution, name) for solution in solutions]).cpu()
+        for name in Solution.__dataclass_fields__
+        if name != "z"
+    }
+    paths = CRITERIA.get(settings.criterion).paths
+    evaluations = paths * found["iterations"] + int(settings.checked)
+    return InversionTrace(
+        nfe=network.cost * evaluations,
+        converged=found["remaining"] < settings.tolerance,
+        **found,
+    )
+
+
+def noised(table: DDIMTable, clean: Tensor, i: int, *, seed: int) -> Tensor:
+    """sqrt(a_i) z_0 + s_i n, one draw of n for all samples: none depends on its neighbours."""
+    generator = torch.Generator().manual_seed(seed)
+    n = torch.randn(clean.shape[1:], generator=generator, dtype=clean.dtype).to(clean.device)
+    return math.sqrt(table.alphas[i]) * clean + table.sigma(i) * n
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """A registered way to bring a picture nearer to its prompt before it is inverted.
+
+    Attributes:
+        move: from a network under the prompt, z_0 and a seed to another z_0.
+        source: where it was published.
+        guidance_scale: g of the network; None for that of the inversion.
+    """
+
+    move: Callable[[NoiseNetwork, Tensor, int], Tensor]
+    source: str
+    guidance_scale: float | None = None
+
+
+_NOISING_STEPS = 2
+
+
+def noise_and_denoise(network: NoiseNetwork, latents: Tensor, seed: int) -> Tensor:
+    """Two noising steps and two denoising steps with the prompt; nothing is drawn.
+
+    Noising is plain DDIM inversion, z_i = A_i z_{i-1} + B_i eps(z_{i-1}, i), denoising DDIM: what
+    the two do not agree on is what the prompt and the picture do not agree on.
+
+    Raises:
+        ValueError: the schedule has fewer steps.
+
+    Source: the text of FPI, arXiv 2312.12540, section 3.3.
+    """
+    table, z = network.table, latents
+    if table.steps < _NOISING_STEPS:
+        raise ValueError(
+            f"the adjustment takes {_NOISING_STEPS} steps and the schedule has {table.steps}"
         )
+    everyone = torch.arange(z.shape[0], device=z.device)
+    for i in range(1, _NOISING_STEPS + 1):
+        z = table.inverse_step(z, network(z, i, everyone), i)
+    for i in range(_NOISING_STEPS, 0, -1):
+        z = table.denoise_step(z, network(z, i, everyone), i)
+    return z
 
-    @torch.no_grad()
-    def invert(
-        self,
-        latents: Tensor,
-        *,
-        depth: int | None = None,
-        on_step: Callable[[int], None] = lambda i: None,
-    ) -> InversionResult:
-        """Inverts z_0 through the steps 1 .. depth.
 
-        Args:
-            latents: z_0, float (B, C, H, W); kept in float32 or better throughout.
-            depth: steps to invert, 1 .. N; all of them when None.
-            on_step: called with i after each step.
+_IMG2IMG_STRENGTH = 0.05
 
-        Raises:
-            ValueError: the depth is out of range.
-            NonFiniteError: the network returned a value that is not finite.
-        """
-        depth = self.table.steps if depth is None else depth
-        if not 1 <= depth <= self.table.steps:
-            raise ValueError(f"depth is {depth}: it must be 1 to {self.table.steps}")
-        result = get_method(self.solver).invert(
-            self.table,
-            self.network,
-            latents if latents.dtype == torch.float64 else latents.float(),
-            depth,
-            on_step,
-            self._step_settings(),
+
+def image_to_image(network: NoiseNetwork, latents: Tensor, seed: int) -> Tensor:
+    """Image-to-image at strength .05: random noise, then DDIM under the prompt and guidance.
+
+    Of N steps int(.05 N) are run, from sqrt(a_i) z_0 + s_i n, as diffusers' img2img does. The
+    published code decodes and encodes the picture around it; here it stays in latents.
+
+    Raises:
+        ValueError: the schedule has so few steps that none would be run.
+
+    Source: the published code of FPI, arXiv 2312.12540; SDEdit, arXiv 2108.01073.
+    """
+    table = network.table
+    last = int(table.steps * _IMG2IMG_STRENGTH)
+    if last < 1:
+        raise ValueError(
+            f"img2img at strength {_IMG2IMG_STRENGTH} runs none of {table.steps} steps: take "
+            f"{math.ceil(1.0 / _IMG2IMG_STRENGTH)} or more"
         )
-        trace = replace(result.trace, nfe=self.evaluations * result.trace.nfe)
-        return replace(result, trace=trace)
+    everyone = torch.arange(latents.shape[0], device=latents.device)
+    z = noised(table, latents, last, seed=seed)
+    for i in range(last, 0, -1):
+        z = table.denoise_step(z, network(z, i, everyone), i)
+    return z
+
+
+# 7.5 is the default of diffusers' img2img pipeline, which the published code leaves.
+ADJUSTMENTS: Registry[Adjustment] = Registry("adjustment")
+ADJUSTMENTS.register(
+    "noise-denoise", Adjustment(noise_and_denoise, "the text of FPI, arXiv 2312.12540, section 3.3")
+)
+ADJUSTMENTS.register(
+    "img2img", Adjustment(image_to_image, "the code of FPI, arXiv 2312.12540", guidance_scale=7.5)
+)
+
+
+@torch.no_grad()
+def adjust(
+    name: str, network: NoiseNetwork, latents: Tensor, *, repeats: int = 1
+) -> tuple[Tensor, Tensor]:
+    """Brings a picture nearer to its prompt, which changes it.
+
+    An exact inversion of the new picture does not bring the old one back.
+
+    Args:
+        name: of a registered adjustment.
+        network: under the prompt, at the adjustment's guidance.
+        latents: z_0, float (B, C, H, W).
+        repeats: how often.
+
+    Returns:
+        z_0 to invert instead, and (B,), the norm of the change over that of the old z_0.
+
+    Raises:
+        ValueError: there is no such adjustment, or the schedule has too few steps for it.
+        NonFiniteError: the network returned a value that is not finite.
+    """
+    adjustment = ADJUSTMENTS.get(name)
+    adjusted = latents
+    for repeat in range(repeats):
+        adjusted = adjustment.move(network, adjusted, repeat)
+    change = (adjusted - latents).flatten(1).norm(dim=1)
+    return adjusted, change / latents.flatten(1).norm(dim=1).clamp(min=1e-12)

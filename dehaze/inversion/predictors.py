@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from dehaze.inversion.schedule import DDIMTable
-
-Prediction = Callable[[DDIMTable, int, Sequence[Tensor], Sequence[Tensor]], Tensor]
-"""(table, step i, z_0 .. z_{i-1}, eps_1 .. eps_{i-1}) -> a guess of z_i."""
+from dehaze.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -23,13 +21,11 @@ class Predictor:
     """A registered predictor.
 
     Attributes:
-        name: as it is called in settings.
-        predict: the function.
+        predict: from the table, i, z_0 .. z_{i-1} and eps_1 .. eps_{i-1} to a guess of z_i.
         source: where it was published.
     """
 
-    name: str
-    predict: Prediction
+    predict: Callable[[DDIMTable, int, Sequence[Tensor], Sequence[Tensor]], Tensor]
     source: str
 
 
@@ -103,27 +99,7 @@ def predicted_picture(table: DDIMTable, i: int, latent: Tensor, noise: Tensor) -
     return (latent - table.sigma(i) * noise) / math.sqrt(table.alphas[i])
 
 
-PREDICTORS: dict[str, Predictor] = {
-    predictor.name: predictor
-    for predictor in (
-        Predictor("previous", previous_latent, "Song et al. 2021, arXiv 2010.02502"),
-        Predictor("ife", iteration_free_estimate, "IFE, arXiv 2512.08547"),
-        Predictor("extrapolated", extrapolated_estimate, "this project"),
-    )
-}
-
-
-def list_predictors() -> list[str]:
-    """The names of all predictors."""
-    return list(PREDICTORS)
-
-
-def get_predictor(name: str) -> Predictor:
-    """The predictor of that name.
-
-    Raises:
-        ValueError: there is none; the message lists those there are.
-    """
-    if name not in PREDICTORS:
-        raise ValueError(f"unknown predictor {name!r}: there are {', '.join(PREDICTORS)}")
-    return PREDICTORS[name]
+PREDICTORS: Registry[Predictor] = Registry("predictor")
+PREDICTORS.register("previous", Predictor(previous_latent, "Song et al. 2021, arXiv 2010.02502"))
+PREDICTORS.register("ife", Predictor(iteration_free_estimate, "IFE, arXiv 2512.08547"))
+PREDICTORS.register("extrapolated", Predictor(extrapolated_estimate, "this project"))

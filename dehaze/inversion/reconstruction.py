@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from dehaze.inversion.methods import get_method
 from dehaze.inversion.result import InversionResult
-from dehaze.inversion.solvers import list_solvers
+from dehaze.inversion.solvers import SOLVERS, Solver
+from dehaze.registry import Registry
 
 
 class GuidedNetwork(Protocol):
@@ -65,22 +65,17 @@ class Anchors:
         return latents + self.offsets[i - 1]
 
 
-Preparation = Callable[[InversionResult, GuidedNetwork], Anchors]
-
-
 @dataclass(frozen=True)
 class ReconstructionMode:
     """A registered mode.
 
     Attributes:
-        name: as it is called in settings.
         anchor: the function.
         cost: of the preparation, in network evaluations (NFE).
         source: where it was published.
     """
 
-    name: str
-    anchor: Preparation
+    anchor: Callable[[InversionResult, GuidedNetwork], Anchors]
     cost: str
     source: str
 
@@ -92,13 +87,22 @@ class ReconstructionMode:
             network: under the source prompt, at the guidance of the way back.
 
         Raises:
-            ValueError: the inversion has a trajectory of another sampler.
+            ValueError: the inversion has a trajectory of another sampler, or was guided.
             NonFiniteError: the network returned a value that is not finite.
         """
-        if not get_method(inversion.method).iterates:
+        settings = inversion.settings
+        if not isinstance(SOLVERS.get(settings.solver), Solver):
+            known = ", ".join(
+                name for name in SOLVERS.names() if isinstance(SOLVERS.get(name), Solver)
+            )
             raise ValueError(
-                f"{self.name} holds DDIM's trajectory, and {inversion.method} inverts another: "
-                f"choose one of {', '.join(list_solvers())}"
+                f"a reconstruction mode holds DDIM's trajectory, and {settings.solver} inverts "
+                f"another: choose one of {known}"
+            )
+        if settings.guidance_scale != 1.0:
+            raise ValueError(
+                "a reconstruction mode holds an inversion at guidance 1, and this one is at "
+                f"{settings.guidance_scale:g}: invert at guidance 1"
             )
         before = network.evaluations
         anchors = self.anchor(inversion, network)
@@ -174,44 +178,16 @@ def direct(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
     return Anchors(empty, torch.stack(offsets))
 
 
-RECONSTRUCTION_MODES: dict[str, ReconstructionMode] = {
-    mode.name: mode
-    for mode in (
-        ReconstructionMode(
-            "null-text",
-            null_text,
-            "up to 12 NFE a step, 10 of them with gradients",
-            source="NTI, arXiv 2211.09794",
-        ),
-        ReconstructionMode(
-            "negative-prompt",
-            negative_prompt,
-            "0 NFE",
-            source="NPI, arXiv 2305.16807",
-        ),
-        ReconstructionMode(
-            "direct",
-            direct,
-            "2 NFE a step",
-            source="Direct Inversion, arXiv 2310.01506",
-        ),
-    )
-}
-
-
-def list_reconstruction_modes() -> list[str]:
-    """The names of all reconstruction modes."""
-    return list(RECONSTRUCTION_MODES)
-
-
-def get_reconstruction_mode(name: str) -> ReconstructionMode:
-    """The reconstruction mode of that name.
-
-    Raises:
-        ValueError: there is none; the message lists those there are.
-    """
-    if name not in RECONSTRUCTION_MODES:
-        raise ValueError(
-            f"unknown reconstruction mode {name!r}: there are {', '.join(RECONSTRUCTION_MODES)}"
-        )
-    return RECONSTRUCTION_MODES[name]
+RECONSTRUCTION_MODES: Registry[ReconstructionMode] = Registry("reconstruction mode")
+RECONSTRUCTION_MODES.register(
+    "null-text",
+    ReconstructionMode(
+        null_text, "up to 12 NFE a step, 10 of them with gradients", "NTI, arXiv 2211.09794"
+    ),
+)
+RECONSTRUCTION_MODES.register(
+    "negative-prompt", ReconstructionMode(negative_prompt, "0 NFE", "NPI, arXiv 2305.16807")
+)
+RECONSTRUCTION_MODES.register(
+    "direct", ReconstructionMode(direct, "2 NFE a step", "Direct Inversion, arXiv 2310.01506")
+)

@@ -1,4 +1,4 @@
-"""How far a solver's updates go: from what the schedule says of the map's slope.
+"""How long a solver's updates are made, from what the schedule says of the map's slope.
 
 A solver that stops after one evaluation ends at f(start). Where the slope of f is known, a longer
 step ends nearer to the fixed point, at no evaluation: z = start + w (f(start) - start) with
@@ -10,18 +10,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from dehaze.inversion.schedule import DDIMTable
-from dehaze.inversion.spectrum import filtered, frequencies
-
-Update = Callable[[Tensor], Tensor]
-"""From f(z) - z, (B, C, H, W), to the update, alike."""
-
-Lengthening = Callable[[DDIMTable, int, torch.Size], Update]
-"""(table, step i, the latents' (B, C, H, W)) -> what lengthens the updates of that step."""
+from dehaze.registry import Registry
 
 
 @dataclass(frozen=True)
@@ -29,32 +24,42 @@ class Relaxation:
     """A registered relaxation.
 
     Attributes:
-        name: as it is called in settings.
-        lengthen: the function.
+        factors: from the table, step i and the latents' (B, C, H, W) to w: a number, or (H, W), one
+            for each wave of the latents' cosine transform. None leaves updates as they are.
         source: where it was published.
     """
 
-    name: str
-    lengthen: Lengthening
+    factors: Callable[[DDIMTable, int, torch.Size], float | Tensor] | None
     source: str
 
-
-def as_it_is(residual: Tensor) -> Tensor:
-    """w = 1."""
-    return residual
-
-
-def unrelaxed(table: DDIMTable, i: int, shape: torch.Size) -> Update:
-    """w = 1: the update as the solver makes it."""
-    return as_it_is
+    def of_step(self, table: DDIMTable, i: int, shape: torch.Size) -> Lengthening:
+        """What lengthens the updates of step i."""
+        return Lengthening(None if self.factors is None else self.factors(table, i, shape))
 
 
-# Measured: with a half and a double of it reconstructions are much the same, see docs/inversion.md.
+@dataclass(frozen=True)
+class Lengthening:
+    """w of one step: a number, or (H, W) factors of the cosine transform's waves; None for 1."""
+
+    factors: float | Tensor | None = None
+
+    def __call__(self, start: Tensor, mapped: Tensor) -> Tensor:
+        """z + w (f(z) - z), from z and f(z), (B, C, H, W) each."""
+        if self.factors is None:
+            # Not start + (mapped - start), which differs by rounding.
+            return mapped
+        residual = mapped - start
+        if isinstance(self.factors, Tensor):
+            return start + filtered(residual, self.factors)
+        return start + self.factors * residual
+
+
+# With half and with double of it reconstructions are much the same: docs/notes/inversion.md.
 _SHARE = 1.0 / 16.0
 
 
-def wiener(table: DDIMTable, i: int, shape: torch.Size) -> Update:
-    """w = 1 / (1 - f'), with f' as a Wiener filter in the network's place would have it.
+def wiener(table: DDIMTable, i: int, shape: torch.Size) -> float:
+    """w = 1 / (1 - f'), with the slope f' that a Wiener filter in the network's place would give.
 
     With x0hat = (z - s_i eps) / sqrt(a_i) and J its derivative, f' = (B_i / s_i) (1 - sqrt(a_i) J).
     The best linear denoiser of a direction in which pictures have the variance V has
@@ -62,9 +67,8 @@ def wiener(table: DDIMTable, i: int, shape: torch.Size) -> Update:
 
         f' = (B_i / s_i) s_i^2 / (a_i V + s_i^2).
 
-    It is 0 where the signal stands above the noise, and B_i / s_i where it has drowned. Of latents
-    of C H W values and variance 1 one direction is taken to hold V = C H W / 16: that of a coarse
-    structure, which drowns last, and in which errors of the noisy steps come back.
+    It is 0 where the signal stands above the noise, and B_i / s_i where noise hides it. V is that
+    of a coarse structure: one of 16 equal directions of the latents, V = C H W / 16.
 
     Source: this project; N. Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time
     Series (1949), for the filter.
@@ -72,21 +76,22 @@ def wiener(table: DDIMTable, i: int, shape: torch.Size) -> Update:
     _, B = table.coefficients(i)
     alpha, sigma = table.alphas[i], table.sigma(i)
     slope = (B / sigma) * sigma**2 / (alpha * shape[1:].numel() * _SHARE + sigma**2)
-    return lambda residual: residual / (1.0 - slope)
+    return 1.0 / (1.0 - slope)
 
 
-# Measured on rendered haze over BSDS500's validation photos, see docs/inversion.md: what the
-# bundled network knows of the coarsest waves and of those at _KNEE, and where noise drowns both.
+# Fitted on the bundled network with rendered haze over BSDS500's validation photos, see
+# docs/notes/inversion.md: what it knows of the coarsest waves and of those at _KNEE, the noise that
+# hides both, the variance of the finest ones, and the exponent of step 1's factors.
 _COARSEST = 4.0
 _AT_KNEE = 0.8
 _KNEE = 0.25
 _DROWNED = 100.0
 _FLOOR = 0.05
-_FAR = 0.25
+_FIRST_STEP = 0.25
 
 
-def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Update:
-    """w = 1 / (1 - f') for each spatial frequency, in the cosine transform of the latents.
+def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Tensor:
+    """w = 1 / (1 - f') for each spatial frequency of the latents, fitted on the bundled network.
 
     As in ``wiener``, f' = (B_i / s_i) (1 - sqrt(a_i) J) = (B_i / s_i) / (1 + k), where k = a_i V /
     s_i^2 if the network is a Wiener filter. A network knows more than that of coarse structures:
@@ -94,9 +99,8 @@ def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Update:
 
         k = c(q) / (1 + sqrt(r / 100)) + 0.05 / r,    c(q) = 4 / (1 + 5 q / 0.25).
 
-    The first term says that structures are recognised under any noise until they drown, the
-    second is the variance V of the finest ones. Under guidance the slope is taken to be the same.
-    Step 1 starts from the picture itself, so far from its solution that the slopes there hold for
+    The first term: structures are recognised under any noise until it hides them. The second: the
+    variance V of the finest ones. Step 1 starts far from its solution, where the slopes hold for
     little of the way: its factors are w^(1/4).
 
     Source: this project.
@@ -107,32 +111,39 @@ def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Update:
     coarse = _COARSEST / (1.0 + (_COARSEST / _AT_KNEE) * q / _KNEE)
     known = coarse / (1.0 + math.sqrt(noise / _DROWNED)) + _FLOOR / noise
     factors = 1.0 / (1.0 - (B / table.sigma(i)) / (1.0 + known))
-    if i == 1:
-        factors = factors**_FAR
-    return lambda residual: filtered(residual, factors)
+    return factors**_FIRST_STEP if i == 1 else factors
 
 
-RELAXATIONS: dict[str, Relaxation] = {
-    relaxation.name: relaxation
-    for relaxation in (
-        Relaxation("none", unrelaxed, "as each solver's own source has it"),
-        Relaxation("wiener", wiener, "this project"),
-        Relaxation("spectral", spectral, "this project"),
-    )
-}
+RELAXATIONS: Registry[Relaxation] = Registry("relaxation")
+RELAXATIONS.register("none", Relaxation(None, "as each solver's own source has it"))
+RELAXATIONS.register("wiener", Relaxation(wiener, "this project"))
+RELAXATIONS.register("spectral", Relaxation(spectral, "this project"))
 
 
-def list_relaxations() -> list[str]:
-    """The names of all relaxations."""
-    return list(RELAXATIONS)
+@lru_cache(maxsize=16)
+def cosines(size: int) -> Tensor:
+    """The orthonormal cosine transform of type II: float64 (size, size), a row a frequency.
 
-
-def get_relaxation(name: str) -> Relaxation:
-    """The relaxation of that name.
-
-    Raises:
-        ValueError: there is none; the message lists those there are.
+    Source: N. Ahmed, T. Natarajan and K. Rao, Discrete Cosine Transform (1974).
     """
-    if name not in RELAXATIONS:
-        raise ValueError(f"unknown relaxation {name!r}: there are {', '.join(RELAXATIONS)}")
-    return RELAXATIONS[name]
+    waves = torch.arange(size, dtype=torch.float64)
+    rows = torch.cos(math.pi / size * waves[:, None] * (waves + 0.5)) * math.sqrt(2.0 / size)
+    rows[0] /= math.sqrt(2.0)
+    return rows
+
+
+def frequencies(height: int, width: int) -> Tensor:
+    """Frequency of each wave of the transform, in cycles of Nyquist's: (height, width)."""
+    return torch.hypot(torch.arange(height)[:, None] / height, torch.arange(width)[None] / width)
+
+
+def transformed(latents: Tensor) -> Tensor:
+    """The cosine transform of each channel, (B, C, H, W)."""
+    rows, columns = (cosines(size).to(latents) for size in latents.shape[-2:])
+    return rows @ latents @ columns.T
+
+
+def filtered(latents: Tensor, factors: Tensor) -> Tensor:
+    """Each wave of (B, C, H, W) times its factor, (H, W) or (B, 1, H, W)."""
+    rows, columns = (cosines(size).to(latents) for size in latents.shape[-2:])
+    return rows.T @ (factors.to(latents) * transformed(latents)) @ columns

@@ -1,11 +1,10 @@
-"""What an inversion is: its trajectory, the noise of every step, and how it fared."""
+"""What an inversion is: how it was made and of what, its latents and noises, and how it fared."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -13,12 +12,37 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
+from typing_extensions import TypedDict, Unpack
 
+from dehaze import ranges
+from dehaze.errors import DehazeError
 from dehaze.inversion.schedule import DDIMTable
+
+_FORMAT = "dehaze-inversion-3"
+_OLDER_FORMATS = ("dehaze-inversion-1", "dehaze-inversion-2")
+
+
+class InversionFileError(DehazeError, ValueError):
+    """A file is no saved inversion, or a broken one."""
+
+
+class InversionMismatchError(DehazeError, ValueError):
+    """An inversion is used with another photo, prompt, model or setting than it was made with."""
 
 
 class NoiseNetwork(Protocol):
-    """A network under one prompt, as an inversion sees it: ``dehaze.network.PromptedNetwork``."""
+    """A network under one prompt, as an inversion sees it: ``dehaze.network.PromptedNetwork``.
+
+    Attributes:
+        table: the schedule.
+        cost: network evaluations of one call, 2 under guidance.
+    """
+
+    @property
+    def table(self) -> DDIMTable: ...
+
+    @property
+    def cost(self) -> int: ...
 
     def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
         """eps(z, i) of some samples of a batch.
@@ -31,13 +55,132 @@ class NoiseNetwork(Protocol):
         """
 
 
-BlendedNoise = Callable[[Tensor, int, Tensor], Tensor]
-"""(latents, step i, the noise that the inversion found there) -> the noise to denoise with."""
+class InversionOptions(TypedDict, total=False):
+    """Settings of an inversion as keywords; None, or no keyword, for the model's own."""
 
-AfterStep = Callable[[int, Tensor, Tensor], Tensor]
-"""(step i, z_{i-1} that it made, the noise that it took) -> the z_{i-1} to go on with."""
+    spacing: str | None
+    solver: str | None
+    predictor: str | None
+    relaxation: str | None
+    criterion: str | None
+    max_iterations: int | None
+    tolerance: float | None
+    depth: int | None
+    adjustment: str | None
+    adjustment_repeats: int | None
+    checked: bool | None
 
-_FORMAT = "dehaze-inversion-2"
+
+@dataclass(frozen=True)
+class InversionSettings:
+    """How a photo is inverted.
+
+    The defaults need no fit to a network: a step has converged where its residual, evaluated at the
+    latent that is returned, is below the tolerance, and where it has not, the trace says so.
+
+    Attributes:
+        steps: N, DDIM steps.
+        spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``; None for the
+            scheduler's own.
+        solver: see ``dehaze.inversion.SOLVERS``.
+        predictor: what the solver starts from, see ``dehaze.inversion.PREDICTORS``.
+        relaxation: how long its updates are made, see ``dehaze.inversion.RELAXATIONS``.
+        criterion: when a step is left, see ``dehaze.inversion.CRITERIA``.
+        max_iterations: of the solver, a step; at least 1.
+        tolerance: relative, above 0 and at most 1.
+        depth: how many of the N steps to invert; all when None.
+        guidance_scale: classifier-free guidance g, 0 to 50.
+        adjustment: what brings the photo nearer to the prompt first, and changes it; see
+            ``dehaze.inversion.ADJUSTMENTS``; None for nothing.
+        adjustment_repeats: how often; at least 1.
+        checked: whether f(z) - z is evaluated at every step's solution whatever the criterion, for
+            an evaluation more a step.
+
+    Example:
+        >>> InversionSettings(steps=20).changed(solver="edict").solver
+        'edict'
+    """
+
+    steps: int = 50
+    spacing: str | None = None
+    solver: str = "anderson"
+    predictor: str = "ife"
+    relaxation: str = "none"
+    criterion: str = "residual"
+    max_iterations: int = 10
+    tolerance: float = 1e-4
+    depth: int | None = None
+    guidance_scale: float = 1.0
+    adjustment: str | None = None
+    adjustment_repeats: int = 1
+    checked: bool = False
+
+    def __post_init__(self) -> None:
+        ranges.TOLERANCE.check(self.tolerance)
+        ranges.GUIDANCE_SCALE.check(self.guidance_scale)
+        for name in ("steps", "max_iterations", "adjustment_repeats"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+        if self.depth is not None and not 1 <= self.depth <= self.steps:
+            raise ValueError(f"depth is {self.depth}: it must be 1 to {self.steps}, the steps")
+        if self.adjustment is None and self.adjustment_repeats != 1:
+            raise ValueError("adjustment_repeats has no effect without an adjustment: name one")
+
+    @property
+    def inverted_steps(self) -> int:
+        """n, how many steps are inverted."""
+        return self.steps if self.depth is None else self.depth
+
+    def changed(
+        self,
+        *,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        **options: Unpack[InversionOptions],
+    ) -> InversionSettings:
+        """These settings with others in place of those that are given, None for as it is.
+
+        A solver that is named runs as it was published: from z_{i-1}, with its own updates, and
+        with the criterion ``intra-path``, unless these are named too.
+        """
+        given: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, **options}
+        given = {name: value for name, value in given.items() if value is not None}
+        if "solver" in given:
+            given = PUBLISHED | given
+        return replace(self, **given)
+
+    def generated(self) -> InversionSettings:
+        """Those of a picture that was made from noise on this schedule: nothing was solved."""
+        return InversionSettings(
+            steps=self.steps, spacing=self.spacing, guidance_scale=self.guidance_scale
+        ).changed(solver="ddim")
+
+
+PUBLISHED: dict[str, Any] = {
+    "predictor": "previous", "relaxation": "none", "criterion": "intra-path"
+}  # fmt: skip
+"""What a published solver goes with: DDIM's start, its own updates, the change along its path."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """What an inversion was made of.
+
+    Attributes:
+        photos: SHA-256 of each photo's pixels; empty for a generated picture.
+        sizes: (height, width) of each photo, in pixels.
+        prompt: that it was inverted under.
+        model: fingerprint of the model's weights.
+    """
+
+    photos: tuple[str, ...]
+    sizes: tuple[tuple[int, int], ...]
+    prompt: str
+    model: str
+
+    def sample(self, b: int) -> Origin:
+        """Of sample b alone."""
+        return replace(self, photos=self.photos[b : b + 1], sizes=self.sizes[b : b + 1])
 
 
 @dataclass(frozen=True)
@@ -45,7 +188,8 @@ class InversionTrace:
     """How the solver fared at each of n steps, for each of B samples.
 
     Attributes:
-        residuals: (n, K, B), the intra-path residual at each iteration, NaN where not measured.
+        residuals: (n, K, B), norm(f(z_k) - z_k) / norm(f(z_k)) at each iteration; NaN where not
+            measured.
         inter: (n, K, B), the inter-path residual likewise; NaN where one path was followed.
         bounds: (n, K, B), Banach's bound of the relative error after each iteration; infinite
             where it says nothing, NaN where not measured.
@@ -53,7 +197,10 @@ class InversionTrace:
         nfe: int64 (n, B), network evaluations; a guided evaluation counts twice.
         contraction: (n, B), estimate of the contraction constant; NaN where unknown. 1 or above:
             not contractive here.
-        converged: bool (n, B); a method that is exact by construction has converged at every step.
+        stopped: bool (n, B), whether the criterion was met, whatever it watches.
+        remaining: (n, B), norm(f(z) - z) / norm(z) at the z_i that the inversion holds; NaN where
+            it was not evaluated.
+        converged: bool (n, B), whether ``remaining`` is known and below the tolerance.
     """
 
     residuals: Tensor
@@ -62,6 +209,8 @@ class InversionTrace:
     iterations: Tensor
     nfe: Tensor
     contraction: Tensor
+    stopped: Tensor
+    remaining: Tensor
     converged: Tensor
 
     @property
@@ -84,13 +233,13 @@ class InversionTrace:
 
     def to_dict(self) -> dict[str, Any]:
         """The trace as plain lists, ready for JSON; None for what is unknown or infinite."""
+        return {name: _plain(tensor.tolist()) for name, tensor in vars(self).items()}
 
-        def plain(value: Any) -> Any:
-            if isinstance(value, list):
-                return [plain(item) for item in value]
-            return None if isinstance(value, float) and not math.isfinite(value) else value
 
-        return {name: plain(tensor.tolist()) for name, tensor in vars(self).items()}
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)
@@ -102,22 +251,23 @@ class InversionResult:
         noise: float32 (n, B, C, H, W): ``noise[i - 1]`` leads from z_{i-1} to z_i, and back.
         table: the schedule of all N steps.
         trace: how the solver fared.
+        settings: how it was inverted.
+        origin: what was inverted, and by which model; None where no pipeline made it.
         attention: what the network's attention layers computed on the way, by name, for
             Prompt-to-Prompt control and for maps; empty when it was not recorded.
-        method: name of the inversion method, which knows the way back; see
-            ``dehaze.inversion.methods``.
         companion: ``trajectory`` and ``noise`` of a second latent, shaped as those of the first;
-            empty where the method has one latent.
-        adjustment: (B,), how far prompt-aware adjustment moved z_0 before it was inverted: the norm
-            of the change over that of z_0; None where nothing was moved.
+            empty where the solver has one latent.
+        adjustment: (B,), how far the adjustment moved z_0 before it was inverted: the norm of the
+            change over that of z_0; None where nothing was moved.
     """
 
     trajectory: Tensor
     noise: Tensor
     table: DDIMTable
     trace: InversionTrace
+    settings: InversionSettings
+    origin: Origin | None = None
     attention: dict[str, Tensor] = field(default_factory=dict)
-    method: str = "ddim"
     companion: dict[str, Tensor] = field(default_factory=dict)
     adjustment: Tensor | None = None
 
@@ -139,10 +289,38 @@ class InversionResult:
             trajectory=self.trajectory[:, only],
             noise=self.noise[:, only],
             trace=self.trace.sample(b),
+            origin=None if self.origin is None else self.origin.sample(b),
             attention={name: rows[only] for name, rows in self.attention.items()},
             companion={name: each[:, only] for name, each in self.companion.items()},
             adjustment=None if self.adjustment is None else self.adjustment[only],
         )
+
+    def require(
+        self,
+        *,
+        photos: tuple[str, ...] | None = None,
+        sizes: tuple[tuple[int, int], ...] | None = None,
+        prompt: str | None = None,
+        model: str | None = None,
+        **settings: Any,
+    ) -> None:
+        """Checks that an inversion is used with what it was made with; None is not checked.
+
+        Args:
+            photos, sizes, prompt, model: see ``Origin``.
+            settings: fields of ``InversionSettings``.
+
+        Raises:
+            InversionMismatchError: something differs; the message names it.
+        """
+        made: dict[str, Any] = asdict(self.settings)
+        wanted: dict[str, Any] = dict(settings)
+        if self.origin is not None:
+            made |= vars(self.origin)
+            wanted |= {"model": model, "sizes": sizes, "photos": photos, "prompt": prompt}
+        for name, value in wanted.items():
+            if value is not None and made[name] != value:
+                raise InversionMismatchError(_mismatch(name, made[name], value))
 
     def save(self, path: str | Path) -> None:
         """Writes everything to one safetensors file."""
@@ -157,44 +335,126 @@ class InversionResult:
         if self.adjustment is not None:
             tensors["adjustment"] = self.adjustment
         on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-        table = json.dumps(vars(self.table))
-        return save(on_cpu, {"format": _FORMAT, "table": table, "method": self.method})
+        metadata = {
+            "format": _FORMAT,
+            "table": json.dumps(vars(self.table)),
+            "settings": json.dumps(asdict(self.settings)),
+            "origin": json.dumps(None if self.origin is None else vars(self.origin)),
+        }
+        return save(on_cpu, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> InversionResult:
         """Reads what ``save`` wrote.
 
         Raises:
-            ValueError: the file is not a saved inversion.
+            InversionFileError: the file cannot be read, is no saved inversion, or a broken one.
         """
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from error
-        if metadata.get("format") != _FORMAT:
-            raise ValueError(
-                f"{path} is not a saved inversion: write one with InversionResult.save"
+            raise InversionFileError(
+                f"{path} is not a safetensors file, or it was cut short ({error}): invert the "
+                "photo again"
+            ) from error
+        except OSError as error:
+            raise InversionFileError(f"{path} cannot be read: {error}") from error
+        if metadata.get("format") in _OLDER_FORMATS:
+            raise InversionFileError(
+                f"{path} was written by an older version, which did not say of which photo and "
+                "model it is: invert the photo again"
             )
-        table = json.loads(metadata["table"])
+        if metadata.get("format") != _FORMAT:
+            raise InversionFileError(
+                f"{path} is no saved inversion: write one with `dehaze invert`"
+            )
+        try:
+            return _assembled(tensors, metadata)
+        except (KeyError, TypeError, ValueError) as error:
+            cause = f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
+            raise InversionFileError(
+                f"{path} is a broken inversion ({cause}): invert the photo again"
+            ) from error
 
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {
-                name.removeprefix(prefix): value
-                for name, value in tensors.items()
-                if name.startswith(prefix)
-            }
 
-        return cls(
-            tensors["trajectory"],
-            tensors["noise"],
-            DDIMTable(
-                tuple(table["timesteps"]), tuple(table["alphas"]), str(table["prediction_type"])
-            ),
-            InversionTrace(**under("trace.")),
-            under("attention."),
-            metadata["method"],
-            under("companion."),
-            tensors.get("adjustment"),
+def _assembled(tensors: dict[str, Tensor], metadata: dict[str, str]) -> InversionResult:
+    """An inversion of a file's contents; ``ValueError`` or its kin where they do not fit."""
+    table = json.loads(metadata["table"])
+    origin = json.loads(metadata["origin"])
+    if origin is not None:
+        origin = Origin(
+            tuple(origin["photos"]),
+            tuple((int(height), int(width)) for height, width in origin["sizes"]),
+            str(origin["prompt"]),
+            str(origin["model"]),
         )
+    found = InversionResult(
+        tensors["trajectory"],
+        tensors["noise"],
+        DDIMTable(tuple(table["timesteps"]), tuple(table["alphas"]), str(table["prediction_type"])),
+        InversionTrace(
+            **{each.name: tensors[f"trace.{each.name}"] for each in fields(InversionTrace)}
+        ),
+        InversionSettings(**json.loads(metadata["settings"])),
+        origin,
+        _under("attention.", tensors),
+        _under("companion.", tensors),
+        tensors.get("adjustment"),
+    )
+    _check_shapes(found)
+    return found
+
+
+def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {
+        name.removeprefix(prefix): value
+        for name, value in tensors.items()
+        if name.startswith(prefix)
+    }
+
+
+def _check_shapes(found: InversionResult) -> None:
+    trajectory, noise = found.trajectory, found.noise
+    if trajectory.ndim != 5 or noise.shape != (trajectory.shape[0] - 1, *trajectory.shape[1:]):
+        raise ValueError(
+            f"its latents are {tuple(trajectory.shape)} and its noises {tuple(noise.shape)}"
+        )
+    n, B = noise.shape[:2]
+    N = found.table.steps
+    if len(found.table.alphas) != N + 1 or found.settings.steps != N:
+        raise ValueError(f"its table is not of {found.settings.steps} steps")
+    if n != found.settings.inverted_steps:
+        raise ValueError(f"{n} steps were inverted and not {found.settings.inverted_steps}")
+    for name, value in vars(found.trace).items():
+        if value.shape[0] != n or value.shape[-1] != B:
+            raise ValueError(f"its trace's {name} is {tuple(value.shape)}")
+    for name, value in found.attention.items():
+        if value.shape[0] != B:
+            raise ValueError(f"its attention {name} is of {value.shape[0]} samples")
+    if found.companion and {name: each.shape for name, each in found.companion.items()} != {
+        "trajectory": trajectory.shape,
+        "noise": noise.shape,
+    }:
+        raise ValueError("its second latent is not shaped as the first")
+    for name, value in (("latents", trajectory), ("noises", noise)):
+        if not (value.is_floating_point() and bool(torch.isfinite(value).all())):
+            raise ValueError(f"its {name} are not finite numbers")
+
+
+def _mismatch(name: str, made: Any, wanted: Any) -> str:
+    if name == "photos":
+        return "the inversion is of another photo: invert this one"
+    if name == "model":
+        return "the inversion was made by another model: use that one, or invert the photo again"
+    if name == "sizes":
+        sizes = [", ".join(f"{w} x {h}" for h, w in value) for value in (made, wanted)]
+        return (
+            f"the inversion is of a photo of {sizes[0] or 'no'} pixels and this one has "
+            f"{sizes[1]}: it is of another photo"
+        )
+    return (
+        f"the inversion was made with {name} {made!r}, not {wanted!r}: leave that out, or invert "
+        "the photo again"
+    )

@@ -1,24 +1,49 @@
 """Solvers for the implicit inversion step z = f(z), each sample of a batch on its own.
 
 A solver sees f and a start, nothing else. f takes the latents of the samples still at work and
-their positions in the batch, so that converged samples cost nothing more. All iterative solvers
-share one loop; each of them is a rule that makes the next iterate of the evaluations so far.
+their positions in the batch, so that samples that have stopped cost nothing more. All iterative
+solvers share one loop; each of them is a rule that makes the next iterate of the evaluations so
+far.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from dehaze.inversion.criteria import Criterion, Evaluation, measure
-from dehaze.inversion.relaxation import Update, as_it_is
+from dehaze.inversion.relaxation import Lengthening
+from dehaze.inversion.result import InversionResult, NoiseNetwork
+from dehaze.registry import Registry
 
-FixedPointMap = Callable[[Tensor, Tensor], Tensor]
+if TYPE_CHECKING:
+    from dehaze.inversion.denoising import WayBack
+
+
+@dataclass(frozen=True)
+class ImplicitStep:
+    """One step z = f(z), ready to be solved.
+
+    Attributes:
+        f: from latents (b, C, H, W) and their rows among the starts, (b,), to f of them.
+        starts: (paths * B, C, H, W): those of the B samples, then those of the second path.
+        criterion: when a sample stops.
+        tolerance: what the criterion compares with.
+        max_iterations: limit of a sample's evaluations.
+        lengthening: puts g(z) = z + w (f(z) - z), which has the same fixed points, in f's place.
+    """
+
+    f: Callable[[Tensor, Tensor], Tensor]
+    starts: Tensor
+    criterion: Criterion
+    tolerance: float
+    max_iterations: int
+    lengthening: Lengthening = field(default_factory=Lengthening)
 
 
 @dataclass(frozen=True)
@@ -26,351 +51,196 @@ class Solution:
     """What a solver found.
 
     Attributes:
-        z: (B, C, H, W), the last iterate of each sample, of its first path.
-        iterations: int64 (B,).
-        nfe: int64 (B,), evaluations of f, those of all paths.
-        residuals: (K, B), the intra-path residual at each iteration; NaN where a sample was no
-            longer iterated, or where the solver does not measure it.
+        z: (B, C, H, W), what it returns for each sample.
+        iterations: int64 (B,), evaluations of f along one path.
+        residuals: (K, B), norm(f(z_k) - z_k) / norm(f(z_k)) at each iteration; NaN where a sample
+            was no longer iterated, or where the solver does not measure it.
         inter: (K, B), the inter-path residual likewise; NaN where one path was followed.
         bounds: (K, B), Banach's bound of the error after each iteration; infinite where it says
             nothing, NaN where there was none.
         contraction: (B,), estimate of the contraction constant q at the last iteration; NaN where
             unknown. 1 or above: not contractive here.
-        converged: bool (B,).
+        stopped: bool (B,), whether the criterion was met.
+        remaining: (B,), norm(f(z) - z) / norm(z) at the z returned; NaN where it was not evaluated.
     """
 
     z: Tensor
     iterations: Tensor
-    nfe: Tensor
     residuals: Tensor
     inter: Tensor
     bounds: Tensor
     contraction: Tensor
-    converged: Tensor
-
-
-class Solver(Protocol):
-    """The signature that every solver has.
-
-    ``z_start`` is (paths * B, C, H, W): the starts of the B samples, then those of the criterion's
-    second path. A row's position among these is what f is told. ``relaxation`` puts
-    g(z) = z + relaxation(f(z) - z), which has the same fixed points, in f's place.
-    """
-
-    def __call__(
-        self,
-        f: FixedPointMap,
-        z_start: Tensor,
-        *,
-        tolerance: float,
-        max_iterations: int,
-        criterion: Criterion,
-        relaxation: Update = as_it_is,
-    ) -> Solution: ...
+    stopped: Tensor
+    remaining: Tensor
 
 
 @dataclass(frozen=True)
-class SolverEntry:
-    """A registered solver and what a user should know of it.
+class Solver:
+    """A registered solver of DDIM's implicit steps.
 
     Attributes:
-        name: as it is called on the command line.
         solve: the function.
         cost: in network evaluations (NFE).
-        exact: whether the step is undone exactly whatever the network does.
-        needs_grad: whether the network must be differentiable.
         source: where it was published.
         share: (low, high): it solves the steps i with low N < i < high N, plain DDIM the others.
     """
 
-    name: str
-    solve: Solver
+    solve: Callable[[ImplicitStep], Solution]
     cost: str
-    exact: bool
-    needs_grad: bool
     source: str
     share: tuple[float, float] = (0.0, math.inf)
 
-    def of_step(self, i: int, steps: int) -> Solver:
-        """What solves step i of N."""
+    def solve_step(self, step: ImplicitStep, i: int, steps: int) -> Solution:
+        """The solution of step i of N."""
         low, high = self.share
-        return self.solve if low * steps < i < high * steps else ddim
+        return (self.solve if low * steps < i < high * steps else ddim)(step)
 
 
-_SOLVERS: dict[str, SolverEntry] = {}
+@dataclass(frozen=True)
+class ExactSampler:
+    """A registered sampler that undoes its own steps whatever the network does.
 
-
-def register_solver(
-    name: str,
-    *,
-    cost: str,
-    exact: bool,
-    needs_grad: bool,
-    source: str,
-    share: tuple[float, float] = (0.0, math.inf),
-) -> Callable[[Solver], Solver]:
-    """Registers a solver under ``name``; a name can be taken once."""
-
-    def register(solve: Solver) -> Solver:
-        if name in _SOLVERS:
-            raise ValueError(f"solver {name!r} is registered already")
-        _SOLVERS[name] = SolverEntry(name, solve, cost, exact, needs_grad, source, share)
-        return solve
-
-    return register
-
-
-def list_solvers() -> list[str]:
-    """The names of all solvers."""
-    return list(_SOLVERS)
-
-
-def get_solver(name: str) -> SolverEntry:
-    """The solver of that name.
-
-    Raises:
-        ValueError: there is none; the message lists those there are.
+    Attributes:
+        invert: from the network, z_0 (B, C, H, W), how many steps to invert, and what is called
+            with i after each, to the trajectories, noises and trace.
+        denoise: from that inversion and the way back to z_0.
+        cost: in network evaluations (NFE).
+        source: where it was published.
     """
-    if name not in _SOLVERS:
-        raise ValueError(f"unknown solver {name!r}: there are {', '.join(_SOLVERS)}")
-    return _SOLVERS[name]
+
+    invert: Callable[[NoiseNetwork, Tensor, int, Callable[[int], None]], InversionResult]
+    denoise: Callable[[InversionResult, WayBack], Tensor]
+    cost: str
+    source: str
 
 
-@register_solver(
-    "ddim",
-    cost="1 NFE a step",
-    exact=False,
-    needs_grad=False,
-    source="Song et al. 2021, arXiv 2010.02502; Dhariwal and Nichol 2021, arXiv 2105.05233",
-)
-def ddim(
-    f: FixedPointMap,
-    z_start: Tensor,
-    *,
-    tolerance: float,
-    max_iterations: int,
-    criterion: Criterion,
-    relaxation: Update = as_it_is,
-) -> Solution:
-    """Plain DDIM inversion, the baseline: z = f(z_{i-1}), once.
-
-    Its residual is never known, since that would take the evaluation it saves: it never reports
-    convergence. ``tolerance``, ``max_iterations`` and ``criterion`` have no effect.
-    """
-    batch = z_start.shape[0] // criterion.paths
-    everyone = torch.arange(batch, device=z_start.device)
-    once = torch.ones(batch, dtype=torch.int64, device=z_start.device)
-    unknown = torch.full((batch,), torch.nan, device=z_start.device)
-    start = z_start[:batch]
+def ddim(step: ImplicitStep) -> Solution:
+    """Plain DDIM inversion: f is applied once, to the start; nothing is solved or measured."""
+    rows = torch.arange(step.starts.shape[0] // step.criterion.paths, device=step.starts.device)
+    start = step.starts[rows]
+    z = step.lengthening(start, step.f(start, rows))
+    unknown = z.new_full((len(rows),), torch.nan)
     return Solution(
-        z=_relaxed(start, f(start, everyone), relaxation),
-        iterations=once,
-        nfe=once.clone(),
+        z,
+        iterations=torch.ones_like(rows),
         residuals=unknown[None],
         inter=unknown[None],
         bounds=unknown[None],
         contraction=unknown,
-        converged=torch.zeros(batch, dtype=torch.bool, device=z_start.device),
+        stopped=torch.zeros_like(rows, dtype=torch.bool),
+        remaining=unknown,
     )
-
-
-def _relaxed(start: Tensor, mapped: Tensor, relaxation: Update) -> Tensor:
-    # Not start + (mapped - start), which is mapped but for rounding.
-    return mapped if relaxation is as_it_is else start + relaxation(mapped - start)
 
 
 _EASYINV_KEPT = 0.5
 
 
-@register_solver(
-    "easyinv",
-    cost="1 NFE a step",
-    exact=False,
-    needs_grad=False,
-    source="EasyInv, arXiv 2408.05159",
-    share=(0.05, 0.25),
-)
-def easyinv(
-    f: FixedPointMap,
-    z_start: Tensor,
-    *,
-    tolerance: float,
-    max_iterations: int,
-    criterion: Criterion,
-    relaxation: Update = as_it_is,
-) -> Solution:
+def easyinv(step: ImplicitStep) -> Solution:
     """EasyInv: plain DDIM inversion, then z_i <- eta z_i + (1 - eta) z_{i-1}, eta = 0.5.
 
     Only in the steps .05 N < i < .25 N, where it keeps more of the picture. z_{i-1} is the start:
     the paper's method is the one with the predictor ``previous``.
     """
-    solution = ddim(
-        f,
-        z_start,
-        tolerance=tolerance,
-        max_iterations=max_iterations,
-        criterion=criterion,
-        relaxation=relaxation,
-    )
-    start = z_start[: solution.z.shape[0]]
+    solution = ddim(step)
+    start = step.starts[: solution.z.shape[0]]
     return replace(solution, z=torch.lerp(start, solution.z, _EASYINV_KEPT))
 
 
-UpdateRule = Callable[[Sequence[Evaluation]], Tensor]
-"""From the evaluations at hand, the latest one last, to z_{k+1}."""
+@dataclass(frozen=True)
+class UpdateRule:
+    """An iterative solver.
 
-
-def register_update_rule(
-    name: str, *, window: int = 2, source: str
-) -> Callable[[UpdateRule], UpdateRule]:
-    """Registers the iterative solver that a rule makes; it sees the last ``window`` evaluations."""
-
-    def register(update: UpdateRule) -> UpdateRule:
-        def solve(
-            f: FixedPointMap,
-            z_start: Tensor,
-            *,
-            tolerance: float,
-            max_iterations: int,
-            criterion: Criterion,
-            relaxation: Update = as_it_is,
-        ) -> Solution:
-            return iterate(
-                f,
-                z_start,
-                update,
-                window,
-                tolerance=tolerance,
-                max_iterations=max_iterations,
-                criterion=criterion,
-                relaxation=relaxation,
-            )
-
-        solve.__doc__ = update.__doc__
-        register_solver(
-            name, cost="1 NFE an iteration", exact=False, needs_grad=False, source=source
-        )(solve)
-        return update
-
-    return register
-
-
-def iterate(
-    f: FixedPointMap,
-    z_start: Tensor,
-    update: UpdateRule,
-    window: int,
-    *,
-    tolerance: float,
-    max_iterations: int,
-    criterion: Criterion,
-    relaxation: Update = as_it_is,
-) -> Solution:
-    """Evaluates f and updates, until each sample's criterion is below the tolerance.
-
-    The residuals of an iteration are those of the iterate which was put into f; what the rule makes
-    of it is nearer still wherever it converges. Where it does not, a criterion that retreats takes
-    the iterate of the smallest residual, which is the last but one. A relaxation puts another map
-    in the place of f, of the same fixed points, before the rule.
+    Attributes:
+        update: from the evaluations at hand, the latest one last, to z_{k+1}.
+        window: how many evaluations it sees.
+        finish: makes what is returned of a sample's last evaluations, where that is another thing.
     """
-    paths = criterion.paths
-    z = z_start.clone()
-    batch, device = z.shape[0] // paths, z.device
-    unmeasured = torch.full((max_iterations, batch), torch.nan, device=device, dtype=z.dtype)
-    residuals, inter, bounds = unmeasured, unmeasured.clone(), unmeasured.clone()
-    iterations = torch.zeros(batch, dtype=torch.int64, device=device)
-    contraction = torch.full((batch,), torch.nan, device=device, dtype=z.dtype)
-    converged = torch.zeros(batch, dtype=torch.bool, device=device)
-    left = converged.clone()
-    first_rows = batch * torch.arange(paths, device=device)[:, None]
-    now: Evaluation | None = None
-    history: list[Evaluation] = []
-    for k in range(max_iterations):
-        active = torch.nonzero(~(converged | left)).flatten()
-        if active.numel() == 0:
-            break
-        rows = (first_rows + active).flatten()
-        before, now = now, Evaluation(z[rows], f(z[rows], rows))
-        relaxed = _relaxed(now.latent, now.mapped, relaxation)
-        history = [*history[1 - window :], Evaluation(now.latent, relaxed)]
-        z[rows] = update(history)
-        measured = measure(now, before, z[rows], active, criterion)
-        residuals[k, active], inter[k, active] = measured.intra, measured.inter
-        bounds[k, active], contraction[active] = measured.bound, measured.contraction
-        iterations[active] += 1
-        converged[active] = criterion.residual(measured) < tolerance
-        if criterion.retreats and before is not None:
-            grew = measured.intra > residuals[k - 1, active]
-            z[rows[grew.repeat(paths)]] = before.latent[grew.repeat(paths)]
-            left[active] = grew
-            converged[active[grew]] = False
-            # The bound was that of the iterate which is not kept.
-            bounds[k, active[grew]] = torch.inf
-        kept = ~(converged | left)[active].repeat(paths)
-        now, history = now.rows(kept), [evaluation.rows(kept) for evaluation in history]
-    return Solution(
-        z[:batch], iterations, paths * iterations, residuals, inter, bounds, contraction, converged
-    )
+
+    update: Callable[[Sequence[Evaluation]], Tensor]
+    window: int = 2
+    finish: Callable[[Sequence[Evaluation]], Tensor] | None = None
+
+    def __call__(self, step: ImplicitStep) -> Solution:
+        """Evaluates f and updates, until each sample's criterion is below the tolerance.
+
+        The residuals of an iteration are those of the iterate which was put into f. What is
+        returned is the update after it, which is nearer wherever the rule converges, or the
+        iterate of the smallest residual, see ``Criterion.evaluated``.
+        """
+        paths, criterion = step.criterion.paths, step.criterion
+        z = step.starts.clone()
+        batch, device = z.shape[0] // paths, z.device
+        unmeasured = torch.full(
+            (step.max_iterations, batch), torch.nan, device=device, dtype=z.dtype
+        )
+        residuals, inter, bounds = unmeasured, unmeasured.clone(), unmeasured.clone()
+        iterations = torch.zeros(batch, dtype=torch.int64, device=device)
+        contraction = torch.full((batch,), torch.nan, device=device, dtype=z.dtype)
+        stopped = torch.zeros(batch, dtype=torch.bool, device=device)
+        left = stopped.clone()
+        best, best_residual = z[:batch].clone(), torch.full_like(contraction, torch.inf)
+        first_rows = batch * torch.arange(paths, device=device)[:, None]
+        now: Evaluation | None = None
+        history: list[Evaluation] = []
+        for k in range(step.max_iterations):
+            # 1. Evaluate f at the iterates of the samples that are still at work.
+            active = torch.nonzero(~(stopped | left)).flatten()
+            if active.numel() == 0:
+                break
+            rows = (first_rows + active).flatten()
+            before, now = now, Evaluation(z[rows], step.f(z[rows], rows))
+            lengthened = step.lengthening(now.latent, now.mapped)
+            history = [*history[1 - self.window :], Evaluation(now.latent, lengthened)]
+            # 2. Update them, and measure.
+            z[rows] = self.update(history)
+            measured = measure(now, before, z[rows], active, criterion)
+            residuals[k, active], inter[k, active] = measured.intra, measured.inter
+            bounds[k, active], contraction[active] = measured.bound, measured.contraction
+            iterations[active] += 1
+            # 3. Which samples stop, and which iterate they return.
+            stopped[active] = criterion.watched(measured) < step.tolerance
+            if criterion.evaluated or criterion.retreats:
+                nearer = measured.residual < best_residual[active]
+                best[active[nearer]] = now.latent[: len(active)][nearer]
+                best_residual[active[nearer]] = measured.residual[nearer]
+            if self.finish is not None:
+                last = stopped[active] | (k == step.max_iterations - 1)
+                z[rows[last.repeat(paths)]] = self.finish(history)[last.repeat(paths)]
+            if criterion.retreats and before is not None:
+                grew = measured.intra > residuals[k - 1, active]
+                left[active] = grew
+                stopped[active[grew]] = False
+                # The bound was that of the iterate which is not kept.
+                bounds[k, active[grew]] = torch.inf
+            kept = ~(stopped | left)[active].repeat(paths)
+            now, history = now.rows(kept), [evaluation.rows(kept) for evaluation in history]
+        returns_best = left
+        if criterion.evaluated:
+            returns_best = left | stopped if self.finish is not None else torch.ones_like(stopped)
+        z = torch.where(returns_best[:, None, None, None], best, z[:batch])
+        remaining = torch.where(returns_best, best_residual, torch.nan)
+        return Solution(z, iterations, residuals, inter, bounds, contraction, stopped, remaining)
 
 
-@register_update_rule("fixed-point", source="FPI, arXiv 2312.12540, section 3.2")
-def fixed_point(evaluations: Sequence[Evaluation]) -> Tensor:
-    """Picard iteration: z_{k+1} = f(z_k). The error shrinks by q an iteration."""
+def _latest(evaluations: Sequence[Evaluation]) -> Tensor:
     return evaluations[-1].mapped
+
+
+def _mean(evaluations: Sequence[Evaluation]) -> Tensor:
+    return torch.stack([evaluation.mapped for evaluation in evaluations]).mean(0)
 
 
 _DAMPING = 0.5
 
 
-@register_update_rule(
-    "damped", source="Hong et al., On Exact Inversion of DPM-Solvers, CVPR 2024, algorithm 1"
-)
-def damped(evaluations: Sequence[Evaluation]) -> Tensor:
-    """Damped iteration: z_{k+1} = (1 - d) z_k + d f(z_k), d = 0.5.
-
-    Where f is linear of factor q the error shrinks by 1 - d + d q an iteration: slower than Picard
-    for 0 < q < 1, and still convergent for -3 < q < -1, where Picard is not.
-    """
+def _damped(evaluations: Sequence[Evaluation]) -> Tensor:
     return torch.lerp(evaluations[-1].latent, evaluations[-1].mapped, _DAMPING)
-
-
-def _mean_mapped(evaluations: Sequence[Evaluation]) -> Tensor:
-    return torch.stack([evaluation.mapped for evaluation in evaluations]).mean(0)
-
-
-@register_update_rule("averaged", source="AIDI-E, arXiv 2309.04907")
-def averaged(evaluations: Sequence[Evaluation]) -> Tensor:
-    """Averaged iteration: z_{k+1} = (f(z_k) + f(z_{k-1})) / 2, f(z_{k-1}) kept from before.
-
-    The first iteration, which has no earlier value, is Picard's. Where f is linear of factor q the
-    error shrinks by the larger root of x^2 = q (x + 1) / 2 an iteration.
-    """
-    return _mean_mapped(evaluations)
-
-
-@register_update_rule("renoise", window=3, source="ReNoise, arXiv 2403.14602")
-def renoise(evaluations: Sequence[Evaluation]) -> Tensor:
-    """ReNoise: z_{k+1} = A_i z_{i-1} + B_i mean_j eps(z_j), over the last three iterates z_j.
-
-    As f is affine in eps, that is the mean of the f(z_j). Where f is linear of factor q the error
-    shrinks by the largest root of x^3 = q (x^2 + x + 1) / 3 an iteration.
-    """
-    return _mean_mapped(evaluations)
 
 
 _MOMENTUM = 0.6
 
 
-@register_update_rule(
-    "nesterov", source="Y. Nesterov, Soviet Mathematics Doklady 27 (1983), with constant momentum"
-)
-def nesterov(evaluations: Sequence[Evaluation]) -> Tensor:
-    """Picard iteration with momentum: z_{k+1} = f(z_k) + t (f(z_k) - f(z_{k-1})), t = 0.6.
-
-    The first iteration, which has no earlier value, is Picard's. Where f is linear of factor q the
-    error shrinks by the larger root of x^2 - (1 + t) q x + t q an iteration: faster than Picard's
-    q for q > t, which is where Picard is slow. It takes |q| < 1 for q > 0 and q > -1 / (1 + 2 t).
-    """
+def _nesterov(evaluations: Sequence[Evaluation]) -> Tensor:
     latest = evaluations[-1].mapped
     if len(evaluations) == 1:
         return latest
@@ -380,16 +250,15 @@ def nesterov(evaluations: Sequence[Evaluation]) -> Tensor:
 _RIDGE = 1e-8
 
 
-@register_update_rule(
-    "anderson", window=4, source="AIDI-A, arXiv 2309.04907; Walker and Ni 2011, type II"
-)
 def anderson(evaluations: Sequence[Evaluation]) -> Tensor:
-    """Anderson acceleration of type II over the last three differences, each sample on its own.
+    """Anderson acceleration of type II over the last differences, each sample on its own.
 
     With r_k = f(z_k) - z_k, dR and dF the columns of differences of r and f:
     gamma = argmin norm(r_k - dR gamma), z_{k+1} = f(z_k) - dF gamma. The normal equations are
     solved in float64 with a ridge of 1e-8 of their trace. Where the residual grew, and at the first
     iteration, z_{k+1} = f(z_k).
+
+    Source: AIDI-A, arXiv 2309.04907; Walker and Ni, SIAM J. Numer. Anal. 49 (2011), type II.
     """
     latest = evaluations[-1]
     if len(evaluations) == 1:
@@ -413,3 +282,82 @@ def _double(rows: Tensor) -> Tensor:
     # Apple's GPUs have no float64.
     place = torch.device("cpu") if rows.device.type == "mps" else rows.device
     return rows.flatten(1).to(place, torch.float64)
+
+
+# ``dehaze.inversion.exact`` adds its samplers.
+SOLVERS: Registry[Solver | ExactSampler] = Registry("solver")
+SOLVERS.register(
+    "ddim",
+    Solver(
+        ddim,
+        "1 NFE a step",
+        "Song et al. 2021, arXiv 2010.02502; Dhariwal and Nichol 2021, arXiv 2105.05233",
+    ),
+)
+SOLVERS.register(
+    "easyinv", Solver(easyinv, "1 NFE a step", "EasyInv, arXiv 2408.05159", share=(0.05, 0.25))
+)
+# z_{k+1} = f(z_k). Where f is linear of factor q the error shrinks by q an iteration.
+SOLVERS.register(
+    "fixed-point",
+    Solver(UpdateRule(_latest), "1 NFE an iteration", "FPI, arXiv 2312.12540, section 3.2"),
+)
+# z_{k+1} = (1 - d) z_k + d f(z_k), d = 0.5. The error shrinks by 1 - d + d q an iteration: slower
+# than Picard for 0 < q < 1, and still convergent for -3 < q < -1, where Picard is not.
+SOLVERS.register(
+    "damped",
+    Solver(
+        UpdateRule(_damped),
+        "1 NFE an iteration",
+        "Hong et al., On Exact Inversion of DPM-Solvers, CVPR 2024, algorithm 1",
+    ),
+)
+# z_{k+1} = (f(z_k) + f(z_{k-1})) / 2. The error shrinks by the larger root of x^2 = q (x + 1) / 2
+# an iteration.
+SOLVERS.register(
+    "averaged",
+    Solver(UpdateRule(_mean), "1 NFE an iteration", "AIDI-E, arXiv 2309.04907"),
+)
+# Picard iterations z_{k+1} = f(z_k), then once, at the end, z = A_i z_{i-1} + B_i mean_j eps(z_j)
+# over the last iterates, which is the mean of the f(z_j): f is affine in eps. The mean is never fed
+# back. The published settings average the last two, or the last three of five.
+for _name, _averaged in (("renoise", 2), ("renoise-3", 3)):
+    SOLVERS.register(
+        _name,
+        Solver(
+            UpdateRule(_latest, window=_averaged, finish=_mean),
+            "1 NFE an iteration",
+            "ReNoise, arXiv 2403.14602, without its noise regularisation",
+        ),
+    )
+SOLVERS.register(
+    "anderson",
+    Solver(
+        UpdateRule(anderson, window=4),
+        "1 NFE an iteration",
+        "AIDI-A, arXiv 2309.04907; Walker and Ni 2011, type II",
+    ),
+)
+# z_{k+1} = f(z_k) + t (f(z_k) - f(z_{k-1})), t = 0.6. The error shrinks by the larger root of
+# x^2 - (1 + t) q x + t q an iteration: faster than Picard's q for q > t, where Picard is slow. It
+# takes |q| < 1 for q > 0 and q > -1 / (1 + 2 t).
+SOLVERS.register(
+    "nesterov",
+    Solver(
+        UpdateRule(_nesterov),
+        "1 NFE an iteration",
+        "Y. Nesterov, Soviet Mathematics Doklady 27 (1983), with constant momentum",
+    ),
+)
+
+
+def idle_settings(name: str) -> tuple[str, ...]:
+    """The fields of ``InversionSettings`` that have no effect with a solver.
+
+    Raises:
+        UnknownNameError: there is no such solver.
+    """
+    solver = SOLVERS.get(name)
+    if isinstance(solver, ExactSampler):
+        return ("predictor", "relaxation", "criterion", "max_iterations", "tolerance", "checked")
+    return () if isinstance(solver.solve, UpdateRule) else ("criterion", "max_iterations")

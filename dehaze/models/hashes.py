@@ -8,9 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import torch
+from torch import nn
 
 from dehaze.errors import DehazeError
 
@@ -85,6 +89,26 @@ def fingerprint(*places: Path) -> str:
         for path in [*_files(place), place / _EDITED]:
             if path.is_file():
                 content.update(f"{_sha256(path)}  {_name(path, place)}\n".encode())
+    return content.hexdigest()
+
+
+# Values of a tensor that are hashed at most; of larger ones evenly spread rows are taken.
+_HASHED_VALUES = 1 << 16
+
+
+def weights_fingerprint(modules: Sequence[nn.Module]) -> str:
+    """One hash of loaded weights: the same wherever they lie, another in another precision.
+
+    Args:
+        modules: the networks, in a fixed order.
+    """
+    content = hashlib.sha256()
+    for module in modules:
+        for name, value in module.state_dict().items():
+            content.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+            flat = value.detach().flatten()
+            spread = flat[:: max(1, -(-flat.numel() // _HASHED_VALUES))]
+            content.update(spread.cpu().contiguous().view(torch.uint8).numpy())
     return content.hexdigest()
 
 

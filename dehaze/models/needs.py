@@ -9,7 +9,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from dehaze.inversion import list_methods, list_predictors, list_relaxations
+from dehaze.inversion import (
+    CRITERIA,
+    PREDICTORS,
+    RELAXATIONS,
+    SOLVERS,
+    InversionSettings,
+    best_at_equal_cost,
+)
 from dehaze.inversion.schedule import SPACINGS
 from dehaze.models import ModelError
 
@@ -24,13 +31,8 @@ class ModelDescription:
         pixels_per_latent: pixels on a side of one position of the latents.
         size_multiple: pixels; the working height and width are multiples of it.
         short_side: pixels; the short side that the model works at.
-        steps: DDIM steps.
-        spacing: timestep spacing, None for the scheduler's own.
-        solver: of the implicit inversion step.
-        predictor: of the solver's start.
-        relaxation: of the solver's updates.
-        max_iterations: the solver's iterations a step.
-        tolerance: relative, for the inversion.
+        inversion: how photos are inverted. In ``dehaze.json`` its fields stand beside the others.
+        fitted_inversion: whether ``dehaze.inversion.best_at_equal_cost`` was fitted on this model.
         cross_replace_steps: share of the steps with the source's cross-attention maps, when a word
             is swapped for null text.
         self_replace_steps: likewise with its self-attention maps.
@@ -47,13 +49,8 @@ class ModelDescription:
     pixels_per_latent: int
     size_multiple: int
     short_side: int
-    steps: int = 50
-    spacing: str | None = None
-    solver: str = "fixed-point"
-    predictor: str = "previous"
-    relaxation: str = "none"
-    max_iterations: int = 5
-    tolerance: float = 1e-4
+    inversion: InversionSettings = field(default_factory=InversionSettings)
+    fitted_inversion: bool = False
     cross_replace_steps: float = 0.8
     self_replace_steps: float = 0.4
     prompt: str = "a photo with haze"
@@ -67,9 +64,22 @@ class ModelDescription:
         settings = {
             name: sorted(value) if isinstance(value, frozenset) else value
             for name, value in vars(self).items()
+            if name != "inversion"
         }
+        for name in _INVERSION_FIELDS:
+            settings[name] = getattr(self.inversion, name)
         text = json.dumps(settings, indent=2, default=dict)
         (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
+
+    def reconstructing(self, steps: int | None = None) -> InversionSettings:
+        """What reconstructs best for its cost, in so many steps; the model's own number when None.
+
+        Where nothing was fitted on this model, its inversion as it is.
+        """
+        chosen = self.inversion.changed(steps=steps)
+        if not self.fitted_inversion:
+            return chosen
+        return replace(best_at_equal_cost(chosen.steps), spacing=chosen.spacing)
 
 
 def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescription:
@@ -101,13 +111,15 @@ def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescriptio
         raise ModelError(f"{own} is no whole JSON file ({error}): mend or remove it") from error
     if not isinstance(settings, dict):
         raise ModelError(f"{own} is no JSON object: mend or remove it")
-    unknown = sorted(set(settings) - set(vars(derived)))
+    unknown = sorted(set(settings) - set(_FIELDS))
     if unknown:
         raise ModelError(f"{own} has unknown fields {', '.join(unknown)}")
     for name, value in settings.items():
         may, check = _FIELDS[name]
         if not check(value):
             raise ModelError(f"{own}: {name} is {value!r}, and must be {may}")
+    inversion = {name: settings.pop(name) for name in _INVERSION_FIELDS if name in settings}
+    settings["inversion"] = replace(derived.inversion, **inversion)
     if settings.get("vocabulary") is not None:
         settings["vocabulary"] = frozenset(settings["vocabulary"])
     return replace(derived, **settings)
@@ -130,6 +142,7 @@ def _is_words(value: Any) -> bool:
 _Field = tuple[str, Callable[[Any], bool]]
 _COUNT: _Field = ("a whole number from 1", lambda value: type(value) is int and value >= 1)
 _SHARE: _Field = ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1)
+_CHOICE: _Field = ("true or false", lambda value: isinstance(value, bool))
 _TEXT: _Field = ("a text", lambda value: isinstance(value, str) and bool(value.strip()))
 
 # What each field of a dehaze.json may be, in words and as a test.
@@ -137,18 +150,24 @@ _FIELDS: dict[str, _Field] = {
     "pixels_per_latent": _COUNT,
     "size_multiple": _COUNT,
     "short_side": _COUNT,
-    "steps": _COUNT,
-    "spacing": (f"null or one of {', '.join(SPACINGS)}", lambda value: value in (None, *SPACINGS)),
-    "solver": ("an inversion method", lambda value: value in list_methods()),
-    "predictor": ("a predictor", lambda value: value in list_predictors()),
-    "relaxation": ("a relaxation", lambda value: value in list_relaxations()),
-    "max_iterations": _COUNT,
-    "tolerance": ("a number above 0", lambda value: _is_number(value) and value > 0),
+    "fitted_inversion": _CHOICE,
     "cross_replace_steps": _SHARE,
     "self_replace_steps": _SHARE,
     "prompt": _TEXT,
     "word": _TEXT,
     "map_layers": ("null or numbers by the names of layers", _is_layers),
     "vocabulary": ("null or a list of words", _is_words),
-    "zero_null_text": ("true or false", lambda value: isinstance(value, bool)),
+    "zero_null_text": _CHOICE,
 }
+# Those of them that belong to ``inversion``.
+_INVERSION_FIELDS: dict[str, _Field] = {
+    "steps": _COUNT,
+    "spacing": (f"null or one of {', '.join(SPACINGS)}", lambda value: value in (None, *SPACINGS)),
+    "solver": ("a solver", lambda value: value in SOLVERS.names()),
+    "predictor": ("a predictor", lambda value: value in PREDICTORS.names()),
+    "relaxation": ("a relaxation", lambda value: value in RELAXATIONS.names()),
+    "criterion": ("a criterion", lambda value: value in CRITERIA.names()),
+    "max_iterations": _COUNT,
+    "tolerance": ("a number above 0", lambda value: _is_number(value) and value > 0),
+}
+_FIELDS |= _INVERSION_FIELDS

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,34 +16,35 @@ from diffusers import DiffusionPipeline
 from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Unpack
 
 from dehaze import ranges
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.inversion import (
+    ADJUSTMENTS,
+    CRITERIA,
     DDIMTable,
+    InversionMismatchError,
+    InversionOptions,
     InversionResult,
-    InversionTrace,
-    Inverter,
+    InversionSettings,
+    Origin,
+    adjust,
     denoise,
+    generate,
+    invert,
 )
-from dehaze.inversion.adjustment import adjusted_invert
-from dehaze.inversion.criteria import get_criterion
-from dehaze.inversion.implicit import StepSettings, picard_paths, solve_steps
-from dehaze.inversion.reconstruction import (
-    PLAIN,
-    Anchors,
-    get_reconstruction_mode,
-)
-from dehaze.inversion.sampling import sample
+from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES, Anchors
 from dehaze.inversion.schedule import check_scheduler
 from dehaze.models import ModelError
 from dehaze.models.conditioning import embed_one, embed_two
+from dehaze.models.hashes import weights_fingerprint
 from dehaze.models.load import load_parts
 from dehaze.models.needs import ModelDescription, describe
 from dehaze.models.source import BUNDLED, ModelSource
 from dehaze.network import PromptedNetwork
-from dehaze.pipelines.pictures import as_list, as_pixels
+from dehaze.pipelines.pictures import as_photos, as_pixels
 from dehaze.prompts import TokenizedPrompt, WordError, check_vocabulary, tokenize, word_span
 from dehaze.recovery.guided_filter import resize
 
@@ -199,40 +200,28 @@ class InversionPipeline(DiffusionPipeline):
         prompt: str | None = None,
         word: str | None = None,
         *,
+        settings: InversionSettings | None = None,
         num_inference_steps: int | None = None,
-        spacing: str | None = None,
-        solver: str | None = None,
-        max_iterations: int | None = None,
-        tolerance: float | None = None,
-        criterion: str = "intra-path",
-        predictor: str | None = None,
-        relaxation: str | None = None,
-        depth: int | None = None,
-        guidance_scale: float = 1.0,
-        adjusted: bool = False,
+        guidance_scale: float | None = None,
+        **options: Unpack[InversionOptions],
     ) -> InversionResult:
         """Inverts a photo under a prompt, at the model's working size; or several as one batch.
-
-        What is None is taken from the model's description.
 
         Args:
             image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB;
                 or a list of photos of one ``padded_size``: the samples of the result, in this
                 order. See ``InversionResult.sample``.
-            prompt: what the photo shows.
+            prompt: what the photo shows; the model's own when None.
             word: a word that the prompt must hold.
-            num_inference_steps: N, DDIM steps.
-            spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
-            solver: the inversion method, see ``dehaze.inversion.list_methods``.
-            max_iterations: of the solver, a step.
-            tolerance: of the solver, relative.
-            criterion: when a step is solved, see ``dehaze.inversion.list_criteria``.
-            predictor: the solver's start, see ``dehaze.inversion.list_predictors``.
-            relaxation: of the solver's updates, see ``dehaze.inversion.list_relaxations``.
-            depth: how many of the N steps to invert; all when None.
-            guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
-            adjusted: bring the photo nearer to the prompt first, which changes it; how far is
-                ``adjustment`` of the result. See ``dehaze.inversion.adjustment``.
+            settings: how; the model's own when None.
+            num_inference_steps: N, DDIM steps, in place of those of the settings.
+            guidance_scale: classifier-free guidance g, likewise; 1 never runs the unconditional
+                pass.
+            options: fields of ``InversionSettings`` by name, likewise. A solver that is named runs
+                as it was published, see ``InversionSettings.changed``.
+
+        Returns:
+            the inversion, which knows the photo, the prompt, the model and the settings.
 
         Raises:
             WordError: the word is not in the prompt, or the prompt is too long.
@@ -240,111 +229,116 @@ class InversionPipeline(DiffusionPipeline):
                 the photos cannot be one batch.
             NonFiniteError: the network returned values that are not finite.
         """
-        ranges.GUIDANCE_SCALE.check(guidance_scale)
+        photos, _ = as_photos(image)
         source, _ = self.prompt_and_span(prompt, word)
-        latents = self._encode_batch([as_pixels(one) for one in as_list(image)])
-        needs = self.description
-        table = DDIMTable.from_scheduler(
-            self.scheduler,
-            _either(num_inference_steps, needs.steps),
-            _either(spacing, needs.spacing),
+        chosen = (settings or self.description.inversion).changed(
+            steps=num_inference_steps, guidance_scale=guidance_scale, **options
         )
+        inversion = self._inverted(photos, source, chosen)
+        return replace(inversion, origin=self._origin(photos, source))
+
+    @torch.no_grad()
+    def _inverted(
+        self, photos: Sequence[Array], source: TokenizedPrompt, settings: InversionSettings
+    ) -> InversionResult:
+        """The inversion of photos, without the hashes of where it is from."""
+        latents = self._encode_batch(photos)
+        table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
+        context, distance, prepared = self._embed(source), None, 0
+        if settings.adjustment is not None:
+            guidance_scale = ADJUSTMENTS.get(settings.adjustment).guidance_scale
+            adjusting = self._network(
+                table,
+                context,
+                guidance_scale=settings.guidance_scale
+                if guidance_scale is None
+                else guidance_scale,
+            )
+            latents, distance = adjust(
+                settings.adjustment, adjusting, latents, repeats=settings.adjustment_repeats
+            )
+            prepared = adjusting.evaluations
         batch = latents.shape[0]
-        session = AttentionSession(batch=batch * get_criterion(criterion).paths, recording=True)
-        inverter = Inverter(
-            table,
-            self._network(
-                table, self._embed(source), session=session, guidance_scale=guidance_scale
-            ),
-            solver=_either(solver, needs.solver),
-            tolerance=_either(tolerance, needs.tolerance),
-            max_iterations=_either(max_iterations, needs.max_iterations),
-            criterion=criterion,
-            predictor=_either(predictor, needs.predictor),
-            relaxation=_either(relaxation, needs.relaxation),
-            evaluations=_evaluations(guidance_scale),
+        paths = CRITERIA.get(settings.criterion).paths
+        session = AttentionSession(batch=batch * paths, recording=True)
+        network = self._network(
+            table, context, session=session, guidance_scale=settings.guidance_scale
         )
-        invert = partial(adjusted_invert, inverter) if adjusted else inverter.invert
-        total = table.steps if depth is None else depth
-        with controlled_attention(self.unet, session), self.progress_bar(total=total) as bar:
-            result = invert(latents, depth=depth, on_step=lambda i: bar.update())
+        with (
+            controlled_attention(self.unet, session),
+            self.progress_bar(total=settings.inverted_steps) as bar,
+        ):
+            result = invert(network, latents, settings, on_step=lambda i: bar.update())
         # A second path only checks the first.
         result.attention.update({name: rows[:batch] for name, rows in session.record.items()})
-        return result
+        # The evaluations of an adjustment count to step 1.
+        result.trace.nfe[0] += prepared
+        return replace(result, adjustment=None if distance is None else distance.cpu())
 
-    @torch.no_grad()
-    def reconstruct(
-        self,
-        image: Any,
-        prompt: str | None = None,
-        *,
-        guidance_scale: float = 1.0,
-        mode: str | None = None,
-        **settings: Any,
-    ) -> tuple[Any, Any]:
-        """The photo at the working size, and what denoising makes of its inversion.
-
-        The network runs again on the way back, under the same prompt: the pair measures how exact
-        the inversion is.
-
-        Args:
-            image: as for ``invert``, as are ``prompt`` and ``settings``.
-            guidance_scale: g, of both ways; with a mode, of the way back alone.
-            mode: what holds the guided way back of an inversion that is then at guidance 1, see
-                ``dehaze.inversion.reconstruction``; ``plain`` for nothing.
-
-        Returns:
-            two float32 (h, w, 3) pictures in [0, 1], working size.
-        """
-        photo = as_pixels(image)
-        there = guidance_scale if mode is None else 1.0
-        inversion = self.invert(photo, prompt, guidance_scale=there, **settings)
-        anchors = None
-        if mode not in (None, PLAIN):
-            anchors = self.anchor(inversion, str(mode), prompt, guidance_scale=guidance_scale)
-        latents = self.retrace(
-            inversion,
-            prompt,
-            settings.get("word"),
-            guidance_scale=guidance_scale,
-            anchors=anchors,
+    def _origin(self, photos: Sequence[Array], prompt: TokenizedPrompt) -> Origin:
+        return Origin(
+            photos=tuple(photo_hash(photo) for photo in photos),
+            sizes=tuple((photo.shape[0], photo.shape[1]) for photo in photos),
+            prompt=prompt.text,
+            model=self.model_fingerprint(),
         )
-        size = self.working_size(photo)
-        return resize(photo, size), self.decode(latents, size)
 
-    @torch.no_grad()
-    def retrace(
+    def model_fingerprint(self) -> str:
+        """A hash of the weights as they are now; the same in any folder, another in any precision.
+
+        See ``dehaze.models.hashes.weights_fingerprint``.
+        """
+        parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2)
+        return weights_fingerprint([part for part in parts if part is not None])
+
+    def check_inversion(
         self,
         inversion: InversionResult,
+        photos: Sequence[Array] | None = None,
         prompt: str | None = None,
-        word: str | None = None,
         *,
-        guidance_scale: float = 1.0,
-        anchors: Anchors | None = None,
-    ) -> Tensor:
-        """z_0 as denoising under the inversion's own prompt gives it, the network run anew.
-
-        What it differs by from ``inversion.trajectory[0]`` is the inversion's error.
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        **options: Unpack[InversionOptions],
+    ) -> None:
+        """Checks that an inversion is of these photos, this prompt and this model.
 
         Args:
-            inversion: from ``invert``, under the same prompt.
-            prompt, word: as for ``invert``.
-            guidance_scale: g.
-            anchors: from ``anchor``: what holds a guided way back from an inversion at guidance 1.
+            inversion: from ``invert``, ``generate`` or a file.
+            photos: float32 (H, W, 3) RGB in [0, 1]; None where there is none to compare.
+            prompt: None where it is not said.
+            num_inference_steps, guidance_scale, options: what was asked for, as for ``invert``;
+                None is not checked.
 
         Raises:
-            NonFiniteError: the network returned values that are not finite.
+            InversionMismatchError: something differs; the message names it.
         """
-        if anchors is None:
-            network = self.prompted_network(inversion.table, prompt, guidance_scale=guidance_scale)
-            return denoise(inversion, network)
-        network = self.prompted_network(
-            inversion.table,
-            prompt,
+        channels, *found = inversion.trajectory.shape[2:]
+        if channels != self.unet.config.in_channels:
+            raise InversionMismatchError(
+                f"the inversion has {channels} channels and the model "
+                f"{self.unet.config.in_channels}: it was made by another model"
+            )
+        for photo in photos or ():
+            scale = self.description.pixels_per_latent
+            wanted = [side // scale for side in self.padded_size(photo)]
+            if found != wanted:
+                raise InversionMismatchError(
+                    f"the inversion's latents are {tuple(found)} and the photo's {tuple(wanted)}: "
+                    "it was made of another photo"
+                )
+        known = inversion.origin is not None
+        inversion.require(
+            model=self.model_fingerprint() if known else None,
+            sizes=None if photos is None else tuple(photo.shape[:2] for photo in photos),
+            photos=None
+            if photos is None or not known
+            else tuple(photo_hash(photo) for photo in photos),
+            prompt=prompt,
+            steps=num_inference_steps,
             guidance_scale=guidance_scale,
-            unconditional=anchors.unconditional,
+            **options,
         )
-        return denoise(inversion, network, revise=anchors.held)
 
     def anchor(
         self,
@@ -358,71 +352,25 @@ class InversionPipeline(DiffusionPipeline):
 
         Args:
             inversion: from ``invert``, under the same prompt.
-            mode: see ``dehaze.inversion.reconstruction.list_reconstruction_modes``.
-            prompt: that the photo was inverted under.
+            mode: see ``dehaze.inversion.reconstruction.RECONSTRUCTION_MODES``.
+            prompt: that the photo was inverted under; may be left out.
             guidance_scale: g, of the way back.
 
         Raises:
+            InversionMismatchError: the inversion is of another prompt or model.
             ValueError: there is no such mode, or the inversion is not along DDIM's trajectory.
             NonFiniteError: the network returned values that are not finite.
         """
+        prompt = prompt_of(inversion, prompt)
+        self.check_inversion(inversion)
         tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
         session = AttentionSession(batch=inversion.latents.shape[0], recording=True)
         network = self._network(
             inversion.table, self._embed(tokens), session=session, guidance_scale=guidance_scale
         )
         with controlled_attention(self.unet, session):
-            anchors = get_reconstruction_mode(mode).prepare(inversion, network)
+            anchors = RECONSTRUCTION_MODES.get(mode).prepare(inversion, network)
         return replace(anchors, attention=session.record)
-
-    def picard_paths(
-        self,
-        inversion: InversionResult,
-        i: int,
-        prompt: str | None = None,
-        word: str | None = None,
-        *,
-        starts: int = 5,
-        iterations: int = 12,
-        guidance_scale: float = 1.0,
-    ) -> Tensor:
-        """Iterates of step i from several starts, (iterations + 1, starts, C, h, w).
-
-        See ``dehaze.inversion.implicit.picard_paths``; prompt, word and guidance are those that
-        the photo was inverted under.
-        """
-        network = self.prompted_network(inversion.table, prompt, guidance_scale=guidance_scale)
-        return picard_paths(inversion, network, i, starts=starts, iterations=iterations)
-
-    def solve_steps(
-        self,
-        inversion: InversionResult,
-        prompt: str | None = None,
-        word: str | None = None,
-        *,
-        solver: str,
-        tolerance: float,
-        max_iterations: int,
-        criterion: str = "intra-path",
-        predictor: str = "previous",
-        relaxation: str = "none",
-        guidance_scale: float = 1.0,
-    ) -> tuple[Tensor, InversionTrace]:
-        """Each step of an inversion solved anew by itself, (n, B, C, h, w), and how that went.
-
-        See ``dehaze.inversion.implicit.solve_steps``; prompt, word and guidance are those that the
-        photo was inverted under, the settings those of ``invert``. Evaluations are not doubled
-        under guidance.
-        """
-        network = self.prompted_network(inversion.table, prompt, guidance_scale=guidance_scale)
-        settings = StepSettings(tolerance, max_iterations, criterion, predictor, relaxation)
-        return solve_steps(inversion, network, settings, solver=solver)
-
-    @torch.no_grad()
-    def codec_roundtrip(self, image: Any) -> Array:
-        """The photo at the working size, encoded and decoded: float32 (h, w, 3) in [0, 1]."""
-        photo = as_pixels(image)
-        return self.decode(self.encode(photo), self.working_size(photo))
 
     def working_size(self, photo: Array) -> tuple[int, int]:
         """(height, width) at which the model sees a photo: its own short side, the same shape.
@@ -487,18 +435,19 @@ class InversionPipeline(DiffusionPipeline):
             raise ValueError(
                 f"size is {(height, width)}: this model needs multiples of {needs.size_multiple}"
             )
-        table = DDIMTable.from_scheduler(
-            self.scheduler,
-            _either(num_inference_steps, needs.steps),
-            _either(spacing, needs.spacing),
+        settings = needs.inversion.changed(
+            steps=num_inference_steps, spacing=spacing, guidance_scale=guidance_scale
         )
+        table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
         scale = needs.pixels_per_latent
         noise = randn_tensor(
             (1, int(self.unet.config.in_channels), height // scale, width // scale),
             generator,
             self._execution_device,
         )
-        return self.denoise_from(noise, prompt, table, guidance_scale=guidance_scale)
+        made = self.denoise_from(noise, prompt, table, guidance_scale=guidance_scale)
+        tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
+        return replace(made, settings=settings.generated(), origin=self._origin((), tokens))
 
     @torch.no_grad()
     def denoise_from(
@@ -522,13 +471,12 @@ class InversionPipeline(DiffusionPipeline):
         tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
         session = AttentionSession(recording=recording, batch=latents.shape[0])
         with controlled_attention(self.unet, session):
-            result = sample(
-                table,
+            result = generate(
                 self._network(
                     table, self._embed(tokens), session=session, guidance_scale=guidance_scale
                 ),
                 latents.to(self._execution_device),
-                evaluations=_evaluations(guidance_scale),
+                InversionSettings(steps=table.steps, guidance_scale=guidance_scale).generated(),
             )
         result.attention.update(session.record)
         return result
@@ -568,8 +516,13 @@ class InversionPipeline(DiffusionPipeline):
 
         ``layers`` and ``steps`` choose what is averaged, see ``dehaze.attention.maps.word_map``;
         when None, the layers of the model's description and all steps.
+
+        Raises:
+            WordError: the word is not in the prompt.
+            InversionMismatchError: the inversion is of another prompt.
         """
         photo = as_pixels(image)
+        prompt = prompt_of(inversion, prompt)
         tokens, span = self.prompt_and_span(prompt, word)
         if not span:
             raise WordError(f"name a word of the prompt {tokens.text!r}")
@@ -789,6 +742,23 @@ def check_strength(strength: float | Array) -> None:
     weights = np.asarray(strength, dtype=np.float64)
     for extreme in (weights.min(initial=0.0), weights.max(initial=0.0)):
         ranges.STRENGTH.check(float(extreme))
+
+
+def prompt_of(inversion: InversionResult, prompt: str | None) -> str | None:
+    """The prompt of an inversion: the one that is named, which must be its own, or its own.
+
+    Raises:
+        InversionMismatchError: another one is named.
+    """
+    inversion.require(prompt=prompt)
+    return prompt if inversion.origin is None else inversion.origin.prompt
+
+
+def photo_hash(photo: Array) -> str:
+    """SHA-256 of a photo's size and pixels, float32 (H, W, 3)."""
+    content = hashlib.sha256(str(photo.shape).encode())
+    content.update(np.ascontiguousarray(photo).tobytes())
+    return content.hexdigest()
 
 
 def _returned(outputs: Any, latents: Tensor) -> Tensor:

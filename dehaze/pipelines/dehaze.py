@@ -4,20 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL.Image import Image
 from torch import Tensor
+from typing_extensions import Unpack
 
 from dehaze import ranges
 from dehaze.attention.control import AttentionControl, refine_mapper
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession
-from dehaze.inversion import InversionResult, InversionTrace
-from dehaze.pipelines.base import InversionPipeline, StepCallback, check_strength
+from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
+from dehaze.pipelines.base import (
+    InversionPipeline,
+    StepCallback,
+    check_strength,
+    prompt_of,
+)
 from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_photos
 from dehaze.prompts import (
     TokenizedPrompt,
@@ -64,22 +70,18 @@ class DehazeResult:
         return normalised(self.attention)
 
 
-class DehazeOptions(TypedDict, total=False):
+class DehazeOptions(InversionOptions, total=False):
     """The keyword arguments of ``DehazePipeline``'s call, as type checkers see them."""
 
     inversion: InversionResult | None
     null_text: str
     strength: float | Array | list[float | Array]
     num_inference_steps: int | None
-    spacing: str | None
-    solver: str | None
-    max_iterations: int | None
-    tolerance: float | None
-    depth: int | None
-    guidance_scale: float
+    guidance_scale: float | None
     cross_replace_steps: float | None
     self_replace_steps: float | None
     recovery: str
+    exposure: float
     output_type: str
     callback_on_step_end: StepCallback | None
 
@@ -155,12 +157,7 @@ class DehazePipeline(InversionPipeline):
         null_text: str = "embedding",
         strength: float | Array | list[float | Array] = 1.0,
         num_inference_steps: int | None = None,
-        spacing: str | None = None,
-        solver: str | None = None,
-        max_iterations: int | None = None,
-        tolerance: float | None = None,
-        depth: int | None = None,
-        guidance_scale: float = 1.0,
+        guidance_scale: float | None = None,
         cross_replace_steps: float | None = None,
         self_replace_steps: float | None = None,
         recovery: str = "calibrated",
@@ -168,6 +165,7 @@ class DehazePipeline(InversionPipeline):
         output_type: str = "np",
         return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        **options: Unpack[InversionOptions],
     ) -> DehazeResult | list[DehazeResult] | tuple[Any]:
         """Removes the haze from a photo; or from several, which share every network evaluation.
 
@@ -181,18 +179,15 @@ class DehazePipeline(InversionPipeline):
             prompt: what the photo shows, with the haze word in it.
             word: the word (or phrase) of the prompt to swap for null text.
             inversion: what ``invert`` returned for this photo and prompt, to try several settings
-                without inverting again; ``num_inference_steps`` to ``depth`` then have no effect.
+                without inverting again. It is refused where it is of another photo, prompt or
+                model, or was made with other settings than those that are given here.
             null_text: ``embedding`` puts null text at the word's token positions; ``delete``
                 removes the word from the text and aligns the rest.
             strength: w, 0 for the photo as it was, 1 for the swap; or a map (H, W) of it; or, for
                 a list of photos, a list with one of these for each.
             num_inference_steps: N, DDIM steps.
-            spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
-            solver: the inversion method, see ``dehaze.inversion.list_methods``.
-            max_iterations: of the solver, a step.
-            tolerance: of the solver, relative.
-            depth: how many of the N steps to invert; all when None.
-            guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
+            guidance_scale: classifier-free guidance g, of both ways; 1 never runs the unconditional
+                pass.
             cross_replace_steps: share of the steps with the source's cross-attention maps.
             self_replace_steps: share of the steps with the source's self-attention maps.
             recovery: how the result reaches the photo's own size: ``calibrated``, ``physics``,
@@ -204,9 +199,11 @@ class DehazePipeline(InversionPipeline):
             callback_on_step_end: called as ``callback(pipeline, step, timestep,
                 {"latents": latents})`` after each denoising step, as in diffusers. It may return
                 other latents in such a dict.
+            options: of the inversion, see ``InversionPipeline.invert``.
 
         Raises:
             WordError: the word is not in the prompt, or the model never learned it.
+            InversionMismatchError: the inversion is of another photo, prompt, model or setting.
             ValueError: a setting is unknown or out of range; the message lists what there is. Or
                 the photos cannot be one batch, or are not as many as the inversion has samples.
             NonFiniteError: the network returned values that are not finite.
@@ -223,19 +220,13 @@ class DehazePipeline(InversionPipeline):
         for one in strengths:
             check_strength(one)
         evaluations = [0] * len(photos)
+        given = inversion is not None
         if inversion is None:
-            inversion = self.invert(
-                photos,
-                prompt,
-                word,
-                num_inference_steps=num_inference_steps,
-                spacing=spacing,
-                solver=solver,
-                max_iterations=max_iterations,
-                tolerance=tolerance,
-                depth=depth,
-                guidance_scale=guidance_scale,
+            source, _ = self.prompt_and_span(prompt, word)
+            settings = self.description.inversion.changed(
+                steps=num_inference_steps, guidance_scale=guidance_scale, **options
             )
+            inversion = self._inverted(photos, source, settings)
             evaluations = inversion.trace.nfe.sum(0).tolist()
         samples = inversion.latents.shape[0]
         if not len(photos) == len(strengths) == samples:
@@ -243,13 +234,23 @@ class DehazePipeline(InversionPipeline):
                 f"{len(photos)} photos and {len(strengths)} strengths do not fit an inversion of "
                 f"{samples} samples"
             )
+        if given:
+            self.check_inversion(
+                inversion,
+                photos,
+                prompt,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                **options,
+            )
+            prompt = prompt_of(inversion, prompt)
         latents, swapping = self.swap_word(
             inversion,
             prompt,
             word,
             null_text=null_text,
             strength=self._latent_strengths(strengths, photos, inversion),
-            guidance_scale=guidance_scale,
+            guidance_scale=inversion.settings.guidance_scale,
             control=control,
             callback_on_step_end=callback_on_step_end,
         )
@@ -324,6 +325,7 @@ class DehazePipeline(InversionPipeline):
             z_0, float32 (B, C, h, w), and the number of network evaluations.
         """
         control = control or self._control()
+        prompt = prompt_of(inversion, prompt)
         source, span = self.prompt_and_span(prompt, word)
         if null_text == "embedding":
             null = self._embed(tokenize(self.tokenizer, ""))

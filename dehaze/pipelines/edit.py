@@ -19,9 +19,14 @@ from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession
 from dehaze.inversion import InversionResult, InversionTrace
 from dehaze.inversion.interpolation import PATHS, centroid, path_log_density
-from dehaze.inversion.reconstruction import PLAIN, Anchors, get_reconstruction_mode
+from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES, Anchors
 from dehaze.inversion.stochastic import localisation, stochastic_step
-from dehaze.pipelines.base import InversionPipeline, StepCallback, check_strength
+from dehaze.pipelines.base import (
+    InversionPipeline,
+    StepCallback,
+    check_strength,
+    prompt_of,
+)
 from dehaze.pipelines.pictures import OUTPUT_TYPES, as_pixels
 from dehaze.prompts import (
     TokenizedPrompt,
@@ -88,7 +93,7 @@ class EditSettings:
             if not math.isfinite(weight):
                 raise ValueError(f"the weight of {word!r} is {weight}: it must be a finite number")
         if self.mode != PLAIN:
-            get_reconstruction_mode(self.mode)
+            RECONSTRUCTION_MODES.get(self.mode)
             if self.guidance_scale == 1.0:
                 raise ValueError(
                     f"mode {self.mode} undoes what guidance breaks: give a guidance_scale above 1"
@@ -239,7 +244,10 @@ class EditPipeline(InversionPipeline):
             evaluations = int(inversion.trace.nfe.sum())
         elif inversion_guidance_scale is not None:
             raise ValueError("inversion_guidance_scale was chosen when the inversion was made")
-        self._check_fit(inversion, photo)
+        else:
+            self.check_inversion(
+                inversion, None if photo is None else [photo], source, **inversion_settings
+            )
         edited = self.edit(
             inversion,
             source,
@@ -301,6 +309,7 @@ class EditPipeline(InversionPipeline):
             ValueError: as ``__call__`` raises it.
         """
         settings = settings or EditSettings()
+        inversion.require(prompt=source)
         inversion = self.placed(inversion)
         before, after = self._prompts(source, target)
         control = self._control(before, after, settings)
@@ -363,17 +372,17 @@ class EditPipeline(InversionPipeline):
         Args:
             first: inverted to the last step, under ``prompt``.
             last: likewise, with the same schedule and size.
-            prompt: of all pictures; the model's own when None.
+            prompt: of all pictures; that of the inversions when None.
             pictures: how many, the two included.
             path: one of ``dehaze.inversion.interpolation.PATHS``.
 
         Raises:
+            InversionMismatchError: an inversion is of another prompt or model.
             ValueError: the path is unknown, the inversions do not match, or have no path.
         """
-        if path not in PATHS:
-            raise ValueError(f"unknown path {path!r}: there are {', '.join(PATHS)}")
-        _check_match([first, last])
-        points = PATHS[path](first.latents, last.latents, pictures)
+        connect = PATHS.get(path)
+        prompt = self._common_prompt([first, last], prompt)
+        points = connect(first.latents, last.latents, pictures)
         return self._interpolation(points, prompt, first)
 
     @torch.no_grad()
@@ -384,9 +393,19 @@ class EditPipeline(InversionPipeline):
 
         Arguments and errors as for ``interpolate``.
         """
-        _check_match(inversions)
+        prompt = self._common_prompt(inversions, prompt)
         point = centroid([inversion.latents for inversion in inversions])
         return self._interpolation([point], prompt, inversions[0])
+
+    def _common_prompt(
+        self, inversions: Sequence[InversionResult], prompt: str | None
+    ) -> str | None:
+        """The prompt that all of them were inverted under, by this model."""
+        _check_match(inversions)
+        prompt = prompt_of(inversions[0], prompt)
+        for inversion in inversions:
+            self.check_inversion(inversion, prompt=prompt)
+        return prompt
 
     def _interpolation(
         self, points: Sequence[Tensor], prompt: str | None, like: InversionResult
@@ -399,27 +418,6 @@ class EditPipeline(InversionPipeline):
             tuple(float(point.norm()) / expected for point in points),
             path_log_density(points) if len(points) > 1 else math.nan,
         )
-
-    def _check_fit(self, inversion: InversionResult, photo: Array | None) -> None:
-        """Raises ``ValueError`` where an inversion is of another model or another photo."""
-        needs = self.description
-        channels, *found = inversion.trajectory.shape[2:]
-        if channels != self.unet.config.in_channels:
-            raise ValueError(
-                f"the inversion has {channels} channels and the model "
-                f"{self.unet.config.in_channels}: it was made by another model"
-            )
-        if photo is None:
-            return
-        wanted = [
-            (side + -side % needs.size_multiple) // needs.pixels_per_latent
-            for side in self.working_size(photo)
-        ]
-        if found != wanted:
-            raise ValueError(
-                f"the inversion's latents are {tuple(found)} and the photo's {tuple(wanted)}: it "
-                "was made of another photo"
-            )
 
     def _prompts(self, source: str, target: str | None) -> tuple[TokenizedPrompt, TokenizedPrompt]:
         before, _ = self.prompt_and_span(source)

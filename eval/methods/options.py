@@ -64,9 +64,9 @@ class PipelineOptions:
 
 
 def _solver(value: str) -> str:
-    from dehaze.inversion import list_methods
+    from dehaze.inversion import SOLVERS
 
-    return _one_of(value, list_methods())
+    return _one_of(value, SOLVERS.names())
 
 
 def _recovery(value: str) -> str:

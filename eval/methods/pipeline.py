@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
+from dehaze.eval.inversion import codec_roundtrip, reconstruct
 from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOutput, to_float
 from dehaze.eval.methods.options import PipelineOptions
 from dehaze.models import ModelError
@@ -94,7 +95,7 @@ class CodecCeiling(ModelMethod):
         pipeline = load_pipeline(self.options)
         clear = to_float(source.clear)
         working = resize(clear, pipeline.working_size(clear))
-        return MethodOutput(image=pipeline.codec_roundtrip(clear), reference=working)
+        return MethodOutput(image=codec_roundtrip(pipeline, clear), reference=working)
 
 
 class InversionCeiling(ModelMethod):
@@ -109,8 +110,8 @@ class InversionCeiling(ModelMethod):
     def run(self, source: MethodInput) -> MethodOutput:
         pipeline = load_pipeline(self.options)
         _seed(source.seed)
-        working, reconstruction = pipeline.reconstruct(
-            to_float(source.hazy), **self.options.inversion()
+        working, reconstruction = reconstruct(
+            pipeline, to_float(source.hazy), **self.options.inversion()
         )
         return MethodOutput(image=reconstruction, reference=working)
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.commands import main
+from dehaze.eval.inversion import retrace
 from dehaze.pipelines.edit import EditPipeline
 
 
@@ -43,7 +44,7 @@ def test_the_pictures_lead_from_one_photo_to_the_other(
     for end, picture in ((0, pictures[0]), (3, pictures[1])):
         # Not the photo itself: four steps of a random network may be past inverting.
         inversion = pipe.invert(np.asarray(Image.open(picture)))
-        back = pipe.decode(pipe.retrace(inversion), (16, 24))
+        back = pipe.decode(retrace(pipe, inversion), (16, 24))
         assert np.abs(made[end] / 255.0 - back).max() < 0.01
     assert "log density" in done.stdout
 

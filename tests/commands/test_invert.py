@@ -41,45 +41,75 @@ def test_the_file_holds_the_inversion_that_was_asked_for(picture: Path, any_mode
     assert (loaded.table.steps, loaded.steps) == (5, 3)
     assert loaded.trace.residuals.shape[1] == 4
     assert loaded.attention
-    assert f"3 steps, {int(loaded.trace.nfe.sum())} NFE" in done.stdout
+    assert done.stdout.startswith("3 steps, of which ")
+    assert "'certificate', none measured: --check measures them" in done.stdout
+    assert "NFE" not in done.stdout
     assert int(loaded.trace.nfe.sum()) == 2 * int(loaded.trace.iterations.sum())
 
 
-def test_without_a_solver_the_best_settings_at_equal_cost_are_taken(
-    picture: Path, any_model: Path
+def test_the_default_of_a_model_without_a_fit_is_measured(
+    picture: Path, stable_diffusion_xl: Path
 ) -> None:
-    done = call(picture, any_model, "--steps", 5, "--tolerance", 1e-9)
+    steps = ("--steps", 50, "--depth", 3)
+    done = call(picture, stable_diffusion_xl, *steps, "--tolerance", 1e-2)
     assert done.exit_code == 0, done.output
-    best = InversionResult.load(picture.parent / "made" / "photo.safetensors")
-    assert best.method == "anderson"
-    # The limit, whatever became of the steps.
-    assert best.trace.residuals.shape[1] == 6
+    made = InversionResult.load(picture.parent / "made" / "photo.safetensors")
+    assert (made.settings.predictor, made.settings.criterion) == ("ife", "residual")
+    assert not made.trace.remaining.isnan().any()
+    assert made.trace.converged.all()
+    assert "3 steps, all converged to 0.01 of the latent; " in done.stdout
+    done = call(picture, stable_diffusion_xl, *steps, "--iterations", 1, "-v")
+    assert "0 converged to" in done.stdout
+    assert "the others did not: step" in done.stdout
+    assert "3 NFE" in done.stdout
+
+
+def test_the_bundled_model_takes_what_was_fitted_on_it(picture: Path) -> None:
+    done = CliRunner().invoke(
+        main, ["invert", str(picture), "-o", str(picture.parent / "a.safetensors"), "--steps", "5"]
+    )
+    assert done.exit_code == 0, done.output
+    assert "left by the rule 'reconstruction', none measured" in done.stdout
+    made = InversionResult.load(picture.parent / "a.safetensors")
+    assert made.settings.relaxation == "spectral"
+    assert not made.trace.converged.any()
+
+
+def test_a_named_solver_runs_as_published(picture: Path, any_model: Path) -> None:
     assert call(picture, any_model, "--steps", 5, "--solver", "ddim").exit_code == 0
     plain = InversionResult.load(picture.parent / "made" / "photo.safetensors")
     explicit = ("--predictor", "previous", "--relaxation", "none")
     assert call(picture, any_model, "--steps", 5, "--solver", "ddim", *explicit).exit_code == 0
     again = InversionResult.load(picture.parent / "made" / "photo.safetensors")
     assert (plain.trajectory == again.trajectory).all()
+    done = call(picture, any_model, "--steps", 2, "--solver", "ddim", "--check")
+    assert "step 1 is off by" in done.stdout
 
 
 @pytest.mark.parametrize(("solver", "nfe"), [("edict", 8), ("bdia", 4)])
 def test_exact_methods_are_named_as_such(
     picture: Path, any_model: Path, solver: str, nfe: int
 ) -> None:
-    done = call(picture, any_model, "--steps", 4, "--solver", solver)
+    done = call(picture, any_model, "--steps", 4, "--solver", solver, "-v")
     assert done.exit_code == 0, done.output
-    assert f"4 steps, {nfe} NFE, exact by construction" in done.stdout
+    assert "4 steps, which are undone exactly whatever the network does" in done.stdout
+    assert f"{nfe} NFE" in done.stdout
     loaded = InversionResult.load(picture.parent / "made" / "photo.safetensors")
-    assert loaded.method == solver
+    assert loaded.settings.solver == solver
 
 
-def test_an_adjustment_says_how_far_the_photo_moved(picture: Path, random_model: Path) -> None:
-    done = call(picture, random_model, "--steps", 4, "--adjust")
+@pytest.mark.parametrize(("name", "steps"), [("noise-denoise", 4), ("img2img", 20)])
+def test_an_adjustment_says_how_far_the_photo_moved(
+    picture: Path, random_model: Path, name: str, steps: int
+) -> None:
+    arguments = ("--steps", steps, "--adjust", name, "--adjust-repeats", 2)
+    done = call(picture, random_model, *arguments)
     assert done.exit_code == 0, done.output
     loaded = InversionResult.load(picture.parent / "made" / "photo.safetensors")
     assert loaded.adjustment is not None
-    assert 0.0 < float(loaded.adjustment[0]) < 0.5
-    assert f"the photo moved by {float(loaded.adjustment[0]):.2%} of its norm" in done.stdout
+    assert 0.0 < float(loaded.adjustment[0]) < 0.9
+    assert (loaded.settings.adjustment, loaded.settings.adjustment_repeats) == (name, 2)
+    assert f"the photo was changed by {float(loaded.adjustment[0]):.2%} first" in done.stdout
 
 
 def test_plots_are_drawn_beside_it(picture: Path, any_model: Path) -> None:
@@ -101,7 +131,7 @@ def test_plots_are_drawn_beside_it(picture: Path, any_model: Path) -> None:
     assert torch.equal(loaded.trace.nfe, loaded.trace.iterations)
 
 
-def test_a_folder_is_inverted_photo_by_photo_and_a_broken_one_is_named(
+def test_a_broken_photo_of_a_folder_is_named(
     picture: Path, any_model: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "photos"
@@ -128,6 +158,11 @@ def test_a_folder_is_inverted_photo_by_photo_and_a_broken_one_is_named(
         (("--relaxation", "yoga"), "wiener"),
         (("--mode", "magic"), "null-text"),
         (("--mode", "direct"), "--plots"),
+        (("--adjust", "magic"), "noise-denoise"),
+        (("--adjust", "img2img", "--steps", 4), "20 or more"),
+        (("--adjust-repeats", 2), "--adjust"),
+        (("--solver", "edict", "--criterion", "residual"), "--criterion has no effect"),
+        (("--solver", "ddim", "--iterations", 3), "--iterations has no effect"),
         (("--depth", 9, "--steps", 4), "1 to 4"),
         (("--word", "rain"), "rain"),
         (("--model", "no/such/model"), "no such folder"),

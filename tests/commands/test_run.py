@@ -26,7 +26,7 @@ from dehaze.batch import JOURNAL_NAME, LOCK_NAME, worker
 from dehaze.batch.journal import Journal
 from dehaze.commands import main
 from dehaze.commands import run as module
-from dehaze.inversion import list_methods
+from dehaze.inversion import SOLVERS
 from dehaze.models.choice import ModelChoice
 from dehaze.models.source import BUNDLED_FOLDER
 from dehaze.photos import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
@@ -172,7 +172,7 @@ def test_notes_are_said(invoke: Invoke) -> None:
         ([], "Missing argument 'INPUT...'"),
         (["nowhere"], "'nowhere' does not exist"),
         (["in", "--save", "attention,depth"], "'depth' is not one of attention, transmission"),
-        (["in", "--solver", "guess"], f"'guess' is not one of {', '.join(list_methods())}"),
+        (["in", "--solver", "guess"], f"'guess' is not one of {', '.join(SOLVERS.names())}"),
         (["in", "--recovery", "guess"], f"'guess' is not one of {', '.join(RECOVERIES)}"),
         (
             ["in", "--save", "transmission", "--recovery", "affine"],

@@ -1,89 +1,107 @@
-"""``dehaze.eval.convergence``: what is drawn is what the inversion did."""
+"""``dehaze.eval.convergence``: what is compared, and what it says of the model that ships."""
 
 from __future__ import annotations
 
 import io
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from dehaze.datasets import read_rgb
+from dehaze.eval import convergence
 from dehaze.eval.convergence import (
-    draw_contraction,
-    draw_reconstruction,
-    draw_residuals,
-    draw_trajectories,
-    principal_plane,
-    shown_steps,
+    CERTIFIED,
+    StepStudy,
+    draw_order,
+    solve_steps,
+    study_steps,
+    study_table,
 )
 from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.pipelines.pictures import as_pixels
 
 Array = NDArray[np.float32]
 
-
-@pytest.mark.parametrize("steps", [1, 2, 7, 50])
-@pytest.mark.parametrize("panels", [1, 4, 10])
-def test_shown_steps_reach_from_the_first_to_the_last(steps: int, panels: int) -> None:
-    shown = shown_steps(steps, panels)
-    assert len(shown) == min(steps, panels)
-    assert shown[0] == 1
-    assert set(shown) <= set(range(1, steps + 1))
-    if panels > 1:
-        assert shown[-1] == steps
+EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
-def test_paths_in_a_plane_keep_their_distances() -> None:
-    rng = np.random.default_rng(0)
-    flat = rng.normal(size=(6, 3, 2))
-    axes, _ = np.linalg.qr(rng.normal(size=(40, 2)))
-    plane, held = principal_plane(flat @ axes.T + 5.0)
-    assert held == pytest.approx(1.0)
-    assert np.abs(plane[-1, 0]).max() < 1e-9
-    np.testing.assert_allclose(
-        np.linalg.norm(plane, axis=2), np.linalg.norm(flat - flat[-1, :1], axis=2)
+@pytest.fixture(scope="module")
+def study(bundled: DehazePipeline) -> StepStudy:
+    """The default number of steps on one example."""
+    photo = read_rgb(EXAMPLES / "kodim19_haze.jpg")
+    return study_steps(
+        bundled, [as_pixels(photo.pixels)], steps=bundled.description.inversion.steps
     )
 
 
-def test_the_plane_says_how_much_it_holds() -> None:
-    paths = np.random.default_rng(0).normal(size=(20, 4, 100))
-    assert 0.02 < principal_plane(paths)[1] < 0.2
-    assert principal_plane(np.zeros((3, 2, 1)))[0].shape == (3, 2, 2)
+@pytest.fixture
+def small(pipeline: DehazePipeline, photo: Array) -> StepStudy:
+    """Of the random model."""
+    return study_steps(pipeline, [photo], steps=3)
 
 
-def test_paths_of_a_contractive_step_come_together(pipeline: DehazePipeline, photo: Array) -> None:
-    inversion = pipeline.invert(photo, num_inference_steps=4, tolerance=1e-6, max_iterations=40)
-    paths = pipeline.picard_paths(inversion, 3, starts=4, iterations=30)
-    assert paths.shape == (31, 4, *inversion.latents.shape[1:])
-    assert (paths[0, 0] == inversion.trajectory[2, 0]).all()
-    apart = (paths - paths[:, :1]).flatten(2).norm(dim=2)
-    assert (apart[0, 1:] > 1.0).all()
-    assert apart[-1].max() < 0.05 * apart[0, 1:].min()
-    solution = inversion.trajectory[3, 0]
-    assert (paths[-1] - solution).abs().max() < 0.05
+@pytest.mark.slow
+def test_the_bound_holds_for_nineteen_default_steps_in_twenty(study: StepStudy) -> None:
+    # Step 1 may not come to rest in forty iterations: nothing can be said of it then.
+    assert study.settled >= 0.8
+    for name in CERTIFIED:
+        assert study.certified[name] >= 0.95
 
 
-def test_every_picture_is_one(pipeline: DehazePipeline, photo: Array) -> None:
+@pytest.mark.slow
+def test_anderson_costs_no_more_on_the_bundled_model(
+    study: StepStudy,
+) -> None:
+    assert study.anderson_held == 1.0
+    assert study.anderson.sum() < study.picard.sum()
+
+
+@pytest.mark.slow
+def test_the_residuals_of_both_paths_fall(study: StepStudy) -> None:
+    later = (slice(None), slice(1, None))
+    for values in (study.intra, study.inter):
+        assert np.median(values[later][..., -1] / values[later][..., 0]) < 0.1
+    # Two starts are farther apart than one iterate is from the next.
+    assert np.median(study.inter / study.intra) > 1.0
+    assert sum(study.order) == pytest.approx(1.0)
+
+
+def test_the_order_counts_when_a_residual_stays_below(
+    small: StepStudy,
+) -> None:
+    intra = np.array([[[0.5, 0.001, 0.5, 0.001], [0.5, 0.001, 0.001, 0.001], [1e-3] * 4]])
+    inter = np.array([[[0.5, 0.5, 0.001, 0.001], [0.5, 0.5, 0.001, 0.001], [1e-3] * 4]])
+    made = replace(small, intra=intra, inter=inter)
+    assert made.order == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+
+
+def test_a_bound_below_the_error_is_counted_as_such(
+    pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With bounds that are made smaller the share that holds falls."""
+
+    def lowered(*arguments: object) -> object:
+        solutions, trace = solve_steps(*arguments)  # type: ignore[arg-type]
+        return solutions, replace(trace, bounds=1e-9 * torch.nan_to_num(trace.bounds, posinf=1.0))
+
+    honest = study_steps(pipeline, [photo], steps=3)
+    monkeypatch.setattr(convergence, "solve_steps", lowered)
+    broken = study_steps(pipeline, [photo], steps=3)
+    for name in CERTIFIED:
+        assert honest.certified[name] > 0.9
+        assert broken.certified[name] == 0.0
+
+
+def test_table_and_plot_show_every_number_of_steps(small: StepStudy) -> None:
     pytest.importorskip("matplotlib")
-    inversion = pipeline.invert(photo, num_inference_steps=4, criterion="inter-path")
-
-    def paths(i: int) -> NDArray[np.float64]:
-        found = pipeline.picard_paths(inversion, i, starts=3, iterations=3)
-        return found.flatten(2).double().numpy()
-
-    for data in (
-        draw_residuals(inversion.trace),
-        draw_trajectories(inversion, paths),
-        draw_contraction(inversion.trace, inversion.table.timesteps),
-        draw_reconstruction(photo, photo[::-1], 12.3),
-    ):
-        assert np.asarray(Image.open(io.BytesIO(data)).convert("L")).std() > 5
-
-
-@pytest.mark.parametrize("error", [0.3, 3e-3, 3e-5])
-def test_a_difference_is_enlarged_until_it_can_be_seen(photo: Array, error: float) -> None:
-    pytest.importorskip("matplotlib")
-    moved = photo + np.float32(error) * (np.indices(photo.shape[:2]).sum(0) % 2)[..., None]
-    drawn = np.asarray(Image.open(io.BytesIO(draw_reconstruction(photo, moved, 30.0))).convert("L"))
-    right = drawn[60:, -drawn.shape[1] // 3 :]
-    assert right[right < 250].std() > 5
+    text = study_table([small, replace(small, steps=11)], "dehaze evaluate convergence photos")
+    rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert len({row.count("|") for row in rows}) == 1
+    assert [row.split("|")[1].strip() for row in rows[2:]] == [str(small.steps), "11"]
+    assert "`dehaze evaluate convergence photos`" in text
+    assert np.asarray(Image.open(io.BytesIO(draw_order([small]))).convert("L")).std() > 5

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from dehaze.eval.baselines import BASELINES
+from dehaze.eval.inversion import codec_roundtrip
 from dehaze.eval.methods import (
     METHODS,
     MethodError,
@@ -200,7 +201,7 @@ def test_the_ceilings_compare_at_the_working_size(
     codec = parse_method("codec", options).run(SOURCE)
     assert codec.reference is not None
     np.testing.assert_array_equal(codec.reference, resize(clear, size))
-    np.testing.assert_array_equal(codec.image, pipeline.codec_roundtrip(clear))
+    np.testing.assert_array_equal(codec.image, codec_roundtrip(pipeline, clear))
     inversion = parse_method("inversion", options).run(SOURCE)
     assert inversion.reference is not None
     assert inversion.image.shape == inversion.reference.shape == (*size, 3)

@@ -1,68 +1,80 @@
+"""Prompt-aware adjustment: what the text of FPI says, and what its code does."""
+
 from __future__ import annotations
 
-from pathlib import Path
+import math
 
 import pytest
 import torch
-from diffusers import DDIMScheduler
+from schedules import FunctionNetwork, table_of
 from torch import Tensor
 
-from dehaze.inversion import DDIMTable, InversionResult, Inverter
-from dehaze.inversion.adjustment import adjusted_invert, prompt_aware_adjustment
-
-
-def table_of(steps: int) -> DDIMTable:
-    return DDIMTable.from_scheduler(DDIMScheduler(clip_sample=False), steps)
+from dehaze.inversion import ADJUSTMENTS, adjust
 
 
 def latents() -> Tensor:
     return torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 
 
-def network(z: Tensor, i: int, index: Tensor) -> Tensor:
+def output(z: Tensor, i: int, index: Tensor) -> Tensor:
     # The second sample's prompt fits its picture: its noise does not depend on the latent.
     return torch.where(index[:, None, None, None] == 0, torch.tanh(2.0 * z), 0.3)
 
 
-def test_it_is_two_steps_up_and_two_down_with_the_prompt() -> None:
-    calls: list[int] = []
-
-    def counted(z: Tensor, i: int, index: Tensor) -> Tensor:
-        calls.append(i)
-        return network(z, i, index)
-
-    adjustment = prompt_aware_adjustment(table_of(10), counted, latents())
-    assert calls == [1, 2, 2, 1]
-    assert adjustment.nfe == 4
+def network(steps: int) -> FunctionNetwork:
+    return FunctionNetwork(table_of(steps), output)
 
 
-def test_the_distance_is_that_of_each_sample() -> None:
-    adjustment = prompt_aware_adjustment(table_of(10), network, latents())
-    change = adjustment.latents - latents()
-    expected = change[0].norm() / latents()[0].norm()
-    assert float(adjustment.distance[0]) == pytest.approx(float(expected))
-    assert float(adjustment.distance[0]) > 1e-3
-    assert float(adjustment.distance[1]) < 1e-12
+def test_the_text_says_two_steps_up_and_two_down() -> None:
+    counted = network(10)
+    adjusted, _ = adjust("noise-denoise", counted, latents())
+    assert counted.calls == [1, 2, 2, 1]
+    table, everyone = counted.table, torch.arange(2)
+    z = latents()
+    for i in (1, 2):
+        A, B = table.coefficients(i)
+        z = A * z + B * output(z, i, everyone)
+    for i in (2, 1):
+        A, B = table.coefficients(i)
+        z = (z - B * output(z, i, everyone)) / A
+    torch.testing.assert_close(adjusted, z)
 
 
-def test_a_schedule_of_one_step_is_refused() -> None:
-    with pytest.raises(ValueError, match="1 to 1"):
-        prompt_aware_adjustment(table_of(1), network, latents())
+def test_the_code_is_img2img_at_strength_a_twentieth() -> None:
+    """Of 60 steps int(.05 N) = 3, from a noised picture, as diffusers' img2img."""
+    counted = network(60)
+    adjusted, _ = adjust("img2img", counted, latents())
+    assert counted.calls == [3, 2, 1]
+    table, everyone = counted.table, torch.arange(2)
+    drawn = torch.randn(3, 4, 5, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    z = math.sqrt(table.alphas[3]) * latents() + math.sqrt(1.0 - table.alphas[3]) * drawn
+    for i in (3, 2, 1):
+        before, now = (math.sqrt(table.alphas[j]) for j in (i - 1, i))
+        noise = output(z, i, everyone)
+        picture = (z - table.sigma(i) * noise) / now
+        z = before * picture + table.sigma(i - 1) * noise
+    torch.testing.assert_close(adjusted, z)
+    assert ADJUSTMENTS.get("img2img").guidance_scale == 7.5
 
 
-def test_what_is_inverted_is_the_adjusted_picture_and_the_result_says_so(tmp_path: Path) -> None:
-    inverter = Inverter(table_of(6), network, max_iterations=3, tolerance=1e-12, evaluations=2)
-    result = adjusted_invert(inverter, latents())
-    adjustment = prompt_aware_adjustment(table_of(6), network, latents())
-    assert torch.equal(result.trajectory[0], adjustment.latents)
-    assert result.adjustment is not None
-    torch.testing.assert_close(result.adjustment, adjustment.distance)
-    assert result.adjustment[0] > 1e-3
-    assert result.adjustment[1] < 1e-12
-    # 3 iterations of every step, 4 evaluations of the adjustment, each of them guided.
-    assert int(result.trace.nfe[:, 0].sum()) == 2 * (6 * 3 + 4)
-    result.save(tmp_path / "inversion.safetensors")
-    loaded = InversionResult.load(tmp_path / "inversion.safetensors").adjustment
-    assert loaded is not None
-    assert torch.equal(loaded, result.adjustment)
-    assert inverter.invert(latents()).adjustment is None
+@pytest.mark.parametrize(("name", "steps", "calls"), [("noise-denoise", 10, 4), ("img2img", 20, 1)])
+def test_it_is_repeated_as_often_as_asked(name: str, steps: int, calls: int) -> None:
+    counted = network(steps)
+    twice, _ = adjust(name, counted, latents(), repeats=2)
+    assert len(counted.calls) == 2 * calls
+    once, distance = adjust(name, network(steps), latents())
+    assert not torch.equal(once, twice)
+    change = (once - latents())[0].norm() / latents()[0].norm()
+    assert float(distance[0]) == pytest.approx(float(change))
+
+
+def test_the_text_leaves_a_picture_that_fits_its_prompt() -> None:
+    _, distance = adjust("noise-denoise", network(10), latents())
+    assert float(distance[0]) > 1e-3
+    assert float(distance[1]) < 1e-12
+
+
+@pytest.mark.parametrize(("name", "steps"), [("noise-denoise", 1), ("img2img", 19)])
+def test_a_schedule_of_too_few_steps_is_refused(name: str, steps: int) -> None:
+    with pytest.raises(ValueError, match=f"{steps}"):
+        adjust(name, network(steps), latents())

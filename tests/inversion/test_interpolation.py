@@ -141,26 +141,26 @@ def test_the_centroid_lies_between_and_is_likely() -> None:
         assert value(middle) > value(other)
 
 
-@pytest.mark.parametrize("path", list(PATHS))
+@pytest.mark.parametrize("path", PATHS.names())
 def test_ends_in_one_direction_are_a_straight_path(path: str) -> None:
     a = normal(30, 1)
-    points = PATHS[path](a, 2.0 * a, 5)
+    points = PATHS.get(path)(a, 2.0 * a, 5)
     for point in points:
         assert float(torch.cosine_similarity(point, a)) == pytest.approx(1.0)
-    assert len(PATHS[path](a, 2.0 * a, 2)) == 2
+    assert len(PATHS.get(path)(a, 2.0 * a, 2)) == 2
 
 
-@pytest.mark.parametrize("path", list(PATHS))
+@pytest.mark.parametrize("path", PATHS.names())
 def test_what_has_no_path_is_refused(path: str) -> None:
     a = normal(30, 1)
     with pytest.raises(ValueError, match="opposite directions"):
-        PATHS[path](a, -a, 4)
+        PATHS.get(path)(a, -a, 4)
     with pytest.raises(ValueError, match="shapes differ"):
-        PATHS[path](a, a[:, :20], 4)
+        PATHS.get(path)(a, a[:, :20], 4)
     with pytest.raises(ValueError, match="zeros"):
-        PATHS[path](a, 0.0 * a, 4)
+        PATHS.get(path)(a, 0.0 * a, 4)
     with pytest.raises(ValueError, match="two points or more"):
-        PATHS[path](a, 2.0 * a, 1)
+        PATHS.get(path)(a, 2.0 * a, 1)
     with pytest.raises(ValueError, match="two points or more"):
         centroid([a])
     with pytest.raises(ValueError, match="cancel"):

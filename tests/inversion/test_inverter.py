@@ -1,28 +1,32 @@
 from __future__ import annotations
 
 import math
-from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from schedules import table_of
+from schedules import FunctionNetwork, mild, table_of
 from torch import Tensor
 
 from dehaze.inversion import (
+    SOLVERS,
+    ExactSampler,
     InversionResult,
-    Inverter,
+    InversionSettings,
     denoise,
-    get_method,
-    list_methods,
+    invert,
 )
-from dehaze.inversion.implicit import StepSettings, solve_steps
 
 TABLE = table_of(10)
+MILD = FunctionNetwork(TABLE, mild)
+EXACT = InversionSettings(
+    steps=10, solver="fixed-point", predictor="previous", tolerance=1e-13, max_iterations=200
+)
 
 
-def mild_network(z: Tensor, i: int, index: Tensor) -> Tensor:
-    """Smooth, of small Lipschitz constant, different at each step."""
-    return torch.tanh(0.5 * z + 0.1 * i)
+def settings_of(solver: str = "fixed-point", **options: Any) -> InversionSettings:
+    """A solver as it was published, in 10 steps of at most 5 iterations, but for these options."""
+    return InversionSettings(steps=10, max_iterations=5).changed(solver=solver, **options)
 
 
 def latents(batch: int = 2) -> Tensor:
@@ -31,56 +35,51 @@ def latents(batch: int = 2) -> Tensor:
 
 def test_a_converged_step_solves_the_implicit_equation() -> None:
     z_0 = latents().double()
-    result = Inverter(TABLE, mild_network, tolerance=1e-13, max_iterations=200).invert(z_0)
+    result = invert(MILD, z_0, EXACT)
     everyone = torch.arange(2)
     for i in range(1, 11):
         z = result.trajectory[i]
         A, B = TABLE.coefficients(i)
-        implicit = A * result.trajectory[i - 1] + B * mild_network(z, i, everyone)
+        implicit = A * result.trajectory[i - 1] + B * mild(z, i, everyone)
         assert (implicit - z).abs().max() < 1e-11
     assert result.trace.converged.all()
-    back = denoise(result, mild_network)
+    back = denoise(result, MILD)
     assert (back - z_0).abs().max() < 1e-10
 
 
 def test_plain_ddim_inversion_does_not_come_back() -> None:
     z_0 = latents().double()
-    plain = Inverter(TABLE, mild_network, solver="ddim").invert(z_0)
-    exact = Inverter(TABLE, mild_network, tolerance=1e-13, max_iterations=200).invert(z_0)
-    lost = (denoise(plain, mild_network) - z_0).abs().max()
-    kept = (denoise(exact, mild_network) - z_0).abs().max()
+    plain = invert(MILD, z_0, settings_of("ddim"))
+    exact = invert(MILD, z_0, EXACT)
+    lost = (denoise(plain, MILD) - z_0).abs().max()
+    kept = (denoise(exact, MILD) - z_0).abs().max()
     assert lost > 1e3 * kept
 
 
-@pytest.mark.parametrize("solver", list_methods())
-def test_strength_zero_undoes_any_inversion_without_the_network(solver: str) -> None:
+@pytest.mark.parametrize("solver", SOLVERS.names())
+def test_strength_zero_undoes_any_inversion(solver: str) -> None:
     z_0 = latents()
-    result = Inverter(TABLE, mild_network, solver=solver, max_iterations=2).invert(z_0)
-
-    def never(z: Tensor, i: int, index: Tensor) -> Tensor:
-        raise AssertionError("the network ran")
-
+    result = invert(MILD, z_0, settings_of(solver, max_iterations=2))
+    never = FunctionNetwork(TABLE, mild)
     assert (denoise(result, never, strength=0.0) - z_0).abs().max() < 1e-5
+    assert not never.calls
 
 
-@pytest.mark.parametrize("name", list_methods())
-def test_every_method_says_what_it_costs_and_keeps_its_word(name: str) -> None:
-    method = get_method(name)
-    assert method.name == name
-    assert "NFE" in method.cost
-    assert method.source
-    result = Inverter(TABLE, mild_network, solver=name, max_iterations=1).invert(latents().double())
-    assert result.method == name
-    lost = float((denoise(result, mild_network) - latents().double()).abs().max())
-    assert (lost < 1e-6) == method.exact
+@pytest.mark.parametrize("name", SOLVERS.names())
+def test_every_solver_says_what_it_costs(name: str) -> None:
+    solver = SOLVERS.get(name)
+    assert "NFE" in solver.cost
+    assert solver.source
+    result = invert(MILD, latents().double(), settings_of(name, max_iterations=1))
+    assert result.settings.solver == name
+    lost = float((denoise(result, MILD) - latents().double()).abs().max())
+    assert (lost < 1e-6) == isinstance(solver, ExactSampler)
 
 
-def test_strength_is_a_line_between_the_noises_and_may_be_a_map() -> None:
+def test_strength_may_be_a_map() -> None:
     z_0 = latents()
-    result = Inverter(TABLE, mild_network, tolerance=1e-6, max_iterations=60).invert(z_0)
-
-    def target(z: Tensor, i: int, index: Tensor) -> Tensor:
-        return mild_network(z, i, index) + 0.3
+    result = invert(MILD, z_0, settings_of(tolerance=1e-6, max_iterations=60))
+    target = FunctionNetwork(TABLE, lambda z, i, index: mild(z, i, index) + 0.3)
 
     halves = torch.zeros(1, 1, 4, 5)
     halves[..., 3:] = 1.0
@@ -93,34 +92,23 @@ def test_strength_is_a_line_between_the_noises_and_may_be_a_map() -> None:
 
 
 def test_partial_inversion_stops_at_its_depth() -> None:
-    result = Inverter(TABLE, mild_network, tolerance=1e-7, max_iterations=60).invert(
-        latents(), depth=6
-    )
+    result = invert(MILD, latents(), settings_of(tolerance=1e-7, max_iterations=60, depth=6))
     assert result.trajectory.shape == (7, 2, 3, 4, 5)
     assert result.noise.shape == (6, 2, 3, 4, 5)
     assert result.trace.nfe.shape == (6, 2)
-    assert (denoise(result, mild_network) - latents()).abs().max() < 1e-4
-
-
-@pytest.mark.parametrize("depth", [0, 11])
-def test_a_depth_out_of_range_is_refused(depth: int) -> None:
-    with pytest.raises(ValueError, match="1 to 10"):
-        Inverter(TABLE, mild_network).invert(latents(), depth=depth)
+    assert (denoise(result, MILD) - latents()).abs().max() < 1e-4
 
 
 def test_half_precision_networks_leave_latents_in_single() -> None:
-    def half(z: Tensor, i: int, index: Tensor) -> Tensor:
-        return mild_network(z.half(), i, index)
-
-    result = Inverter(TABLE, half).invert(latents().half())
+    half = FunctionNetwork(TABLE, lambda z, i, index: mild(z.half(), i, index))
+    result = invert(half, latents().half(), settings_of())
     assert result.trajectory.dtype == result.noise.dtype == torch.float32
 
 
 def test_guided_evaluations_count_twice() -> None:
-    once = Inverter(TABLE, mild_network, max_iterations=3, tolerance=1e-9).invert(latents())
-    twice = Inverter(TABLE, mild_network, max_iterations=3, tolerance=1e-9, evaluations=2).invert(
-        latents()
-    )
+    settings = settings_of(max_iterations=3, tolerance=1e-9)
+    once = invert(MILD, latents(), settings)
+    twice = invert(FunctionNetwork(TABLE, mild, cost=2), latents(), settings)
     assert torch.equal(2 * once.trace.nfe, twice.trace.nfe)
 
 
@@ -128,116 +116,127 @@ def test_guided_evaluations_count_twice() -> None:
     ("settings", "cause"),
     [
         ({"solver": "newton"}, "newton"),
-        ({"tolerance": 0.0}, "tolerance"),
-        ({"max_iterations": 0}, "max_iterations"),
+        ({"predictor": "oracle"}, "oracle"),
+        ({"relaxation": "yoga"}, "yoga"),
         ({"criterion": "luck"}, "luck"),
+        ({"tolerance": 0.0}, "tolerance"),
+        ({"tolerance": math.nan}, "tolerance"),
+        ({"max_iterations": 0}, "max_iterations"),
+        ({"steps": 9}, "9 steps"),
+        ({"depth": 0}, "1 to 10"),
+        ({"depth": 11}, "1 to 10"),
+        ({"adjustment_repeats": 2}, "adjustment"),
     ],
 )
-def test_bad_settings_are_named(settings: dict[str, object], cause: str) -> None:
+def test_bad_settings_are_named(settings: dict[str, Any], cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
-        Inverter(TABLE, mild_network, **settings)  # type: ignore[arg-type]
+        invert(MILD, latents(), InversionSettings(**{"steps": 10, **settings}))
 
 
-def test_a_saved_inversion_is_the_same_when_loaded(tmp_path: Path) -> None:
-    result = Inverter(TABLE, mild_network, max_iterations=3).invert(latents())
-    result.attention["layer|cross|query|1"] = torch.randn(2, 2, 20, 8)
-    result.save(tmp_path / "inversion.safetensors")
-    loaded = InversionResult.load(tmp_path / "inversion.safetensors")
-    assert loaded.table == result.table
-    assert torch.equal(loaded.trajectory, result.trajectory)
-    assert torch.equal(loaded.noise, result.noise)
-    assert torch.equal(
-        loaded.attention["layer|cross|query|1"], result.attention["layer|cross|query|1"]
-    )
-    for name, value in vars(result.trace).items():
-        torch.testing.assert_close(getattr(loaded.trace, name), value, equal_nan=True)
-    assert (denoise(loaded, mild_network, strength=0.0) - latents()).abs().max() < 1e-5
-
-
-def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "text").write_text("no inversion")
-    with pytest.raises(ValueError, match="not a safetensors file"):
-        InversionResult.load(tmp_path / "text")
+def test_a_named_solver_runs_as_it_was_published() -> None:
+    best = InversionSettings(relaxation="spectral", criterion="reconstruction")
+    named = best.changed(solver="anderson", tolerance=None)
+    assert (named.predictor, named.relaxation, named.criterion) == (
+        "previous", "none", "intra-path"
+    )  # fmt: skip
+    assert best.changed(solver="anderson", predictor="ife").predictor == "ife"
+    assert best.changed(max_iterations=3).criterion == "reconstruction"
 
 
 def test_the_trace_names_its_worst_residual_and_is_plain_data() -> None:
-    result = Inverter(TABLE, mild_network, max_iterations=3, tolerance=1e-9).invert(latents())
+    result = invert(MILD, latents(), settings_of(max_iterations=3, tolerance=1e-9))
     last = result.trace.residuals[:, -1]
     assert result.trace.worst_residual == pytest.approx(float(last.max()))
     plain = result.trace.to_dict()
     assert plain["nfe"] == result.trace.nfe.tolist()
-    unmeasured = Inverter(TABLE, mild_network, solver="ddim").invert(latents()).trace
+    unmeasured = invert(MILD, latents(), settings_of("ddim")).trace
     assert math.isnan(unmeasured.worst_residual)
     assert unmeasured.to_dict()["residuals"][0][0] == [None, None]
 
 
 @pytest.mark.parametrize("solver", ["fixed-point", "anderson"])
 def test_a_second_path_changes_no_solution_and_is_counted(solver: str) -> None:
-    settings = {"tolerance": 1e-6, "max_iterations": 60}
-    single = Inverter(TABLE, mild_network, solver=solver, **settings).invert(latents().double())
-    paired = Inverter(
-        TABLE, mild_network, solver=solver, criterion="inter-path", **settings
-    ).invert(latents().double())
+    settings = settings_of(solver, tolerance=1e-6, max_iterations=60)
+    single = invert(MILD, latents().double(), settings)
+    paired = invert(MILD, latents().double(), settings.changed(criterion="inter-path"))
     torch.testing.assert_close(paired.trajectory, single.trajectory, rtol=1e-4, atol=1e-4)
-    assert paired.trace.converged.all()
+    assert paired.trace.stopped.all()
     assert torch.equal(paired.trace.nfe, 2 * paired.trace.iterations)
     assert single.trace.inter.isnan().all()
     # The first path starts at DDIM's guess, the second elsewhere: they come to one point.
     assert (paired.trace.inter[:, 0] > paired.trace.last_residuals).all()
 
 
-def test_a_sample_is_inverted_under_two_paths_as_it_would_be_alone() -> None:
-    settings = {"tolerance": 1e-6, "max_iterations": 60, "criterion": "inter-path"}
-    both = Inverter(TABLE, mild_network, **settings).invert(latents())
-    alone = Inverter(TABLE, mild_network, **settings).invert(latents()[1:])
+def test_two_paths_invert_a_sample_as_if_alone() -> None:
+    settings = settings_of(tolerance=1e-6, max_iterations=60, criterion="inter-path")
+    both = invert(MILD, latents(), settings)
+    alone = invert(MILD, latents()[1:], settings)
     torch.testing.assert_close(both.trajectory[:, 1:], alone.trajectory)
     assert torch.equal(both.trace.nfe[:, 1:], alone.trace.nfe)
 
 
-def test_easyinv_blends_in_its_share_of_the_steps_and_is_ddim_elsewhere() -> None:
-    plain = Inverter(TABLE, mild_network, solver="ddim").invert(latents())
-    eased = Inverter(TABLE, mild_network, solver="easyinv").invert(latents())
+def test_easyinv_blends_only_in_its_share_of_the_steps() -> None:
+    plain = invert(MILD, latents(), settings_of("ddim"))
+    eased = invert(MILD, latents(), settings_of("easyinv"))
     # N = 10: 0.5 < i < 2.5.
     everyone = torch.arange(2)
     for i in range(1, 11):
         previous = eased.trajectory[i - 1]
-        explicit = TABLE.inverse_step(previous, mild_network(previous, i, everyone), i)
+        explicit = TABLE.inverse_step(previous, mild(previous, i, everyone), i)
         expected = 0.5 * (explicit + previous) if i <= 2 else explicit
         torch.testing.assert_close(eased.trajectory[i], expected)
     assert torch.equal(eased.trace.nfe, plain.trace.nfe)
     assert not torch.equal(eased.latents, plain.latents)
 
 
-def test_later_steps_are_left_when_what_was_added_to_the_map_is_hardly_seen() -> None:
-    settings = {"tolerance": 1e-4, "max_iterations": 60}
-    strict = Inverter(TABLE, mild_network, **settings).invert(latents())
+def test_later_steps_are_left_where_little_was_added() -> None:
+    settings = settings_of(tolerance=1e-4, max_iterations=60)
+    strict = invert(MILD, latents(), settings)
     # Picard adds nothing to f(z): one evaluation a step is all it takes after the first.
-    picard = Inverter(TABLE, mild_network, criterion="reconstruction", **settings).invert(latents())
+    picard = invert(MILD, latents(), settings.changed(criterion="reconstruction"))
     assert torch.equal(picard.trace.nfe[0], strict.trace.nfe[0])
     assert (picard.trace.nfe[1:] == 1).all()
-    assert picard.trace.converged.all()
+    assert picard.trace.stopped.all()
     # A relaxed update adds something, and more than one evaluation is made where it is much.
-    settings = {"solver": "anderson", "relaxation": "spectral", "max_iterations": 60}
-    nfe = []
-    for tolerance in (1e-1, 1e-3, 1e-6):
-        relaxed = Inverter(
-            TABLE, mild_network, criterion="reconstruction", tolerance=tolerance, **settings
-        ).invert(latents())
-        nfe.append(int(relaxed.trace.nfe[1:].sum()))
+    relaxed = settings_of(
+        "anderson", relaxation="spectral", criterion="reconstruction", max_iterations=60
+    )
+    nfe = [
+        int(invert(MILD, latents(), relaxed.changed(tolerance=tolerance)).trace.nfe[1:].sum())
+        for tolerance in (1e-1, 1e-3, 1e-6)
+    ]
     assert 18 == nfe[0] < nfe[1] < nfe[2]
 
 
-def test_steps_are_solved_anew_from_where_the_inversion_was() -> None:
-    """The exact steps of a rough inversion are its own, not those of the exact inversion."""
-    rough = Inverter(TABLE, mild_network, solver="ddim").invert(latents().double())
-    settings = StepSettings(1e-13, 200, "intra-path", "previous", "none")
-    solved, trace = solve_steps(rough, mild_network, settings, solver="fixed-point")
-    assert solved.shape == rough.trajectory[1:].shape
-    assert trace.converged.all()
-    everyone = torch.arange(2)
-    for i in range(1, 11):
-        A, B = TABLE.coefficients(i)
-        noise = mild_network(solved[i - 1], i, everyone)
-        implicit = A * rough.trajectory[i - 1] + B * noise
-        assert (implicit - solved[i - 1]).abs().max() < 1e-11
-    assert (solved - rough.trajectory[1:]).abs().max() > 1e-3
+def residuals_of(result: InversionResult) -> Tensor:
+    """norm(f(z) - z) / norm(z) of the steps, (n, B), evaluated here."""
+    everyone = torch.arange(result.latents.shape[0])
+    found = []
+    for i in range(1, result.steps + 1):
+        z = result.trajectory[i]
+        mapped = TABLE.inverse_step(result.trajectory[i - 1], mild(z, i, everyone), i)
+        found.append((mapped - z).flatten(1).norm(dim=1) / z.flatten(1).norm(dim=1))
+    return torch.stack(found)
+
+
+@pytest.mark.parametrize("criterion", ["intra-path", "certificate", "reconstruction"])
+@pytest.mark.parametrize("relaxation", ["none", "spectral"])
+def test_only_what_was_evaluated_is_called_converged(criterion: str, relaxation: str) -> None:
+    settings = settings_of("anderson", criterion=criterion, relaxation=relaxation, tolerance=1e-2)
+    silent = invert(MILD, latents(), settings)
+    assert silent.trace.stopped.any()
+    assert not silent.trace.converged.any()
+    checked = invert(MILD, latents(), settings.changed(checked=True))
+    torch.testing.assert_close(checked.trajectory, silent.trajectory)
+    assert torch.equal(checked.trace.nfe, silent.trace.nfe + 1)
+    torch.testing.assert_close(checked.trace.remaining, residuals_of(checked), rtol=1e-3, atol=1e-7)
+    assert torch.equal(checked.trace.converged, checked.trace.remaining < 1e-2)
+
+
+def test_the_default_says_what_it_evaluated() -> None:
+    result = invert(MILD, latents(), InversionSettings(steps=10))
+    assert result.trace.converged.all()
+    torch.testing.assert_close(result.trace.remaining, residuals_of(result), rtol=1e-3, atol=1e-7)
+    short = invert(MILD, latents(), InversionSettings(steps=10, max_iterations=1))
+    assert not short.trace.converged.all()
+    assert torch.equal(short.trace.converged, residuals_of(short) < 1e-4)

@@ -4,15 +4,11 @@ import math
 
 import pytest
 import torch
-from schedules import table_of
+from schedules import FunctionNetwork, mild, table_of
 from torch import Tensor
 
-from dehaze.inversion import Inverter, list_predictors
-from dehaze.inversion.predictors import explicit_step, get_predictor
-
-
-def network(z: Tensor, i: int, index: Tensor) -> Tensor:
-    return torch.tanh(0.5 * z + 0.1 * i)
+from dehaze.inversion import PREDICTORS, InversionSettings, invert
+from dehaze.inversion.predictors import explicit_step
 
 
 def latents(batch: int = 2) -> Tensor:
@@ -22,9 +18,10 @@ def latents(batch: int = 2) -> Tensor:
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "noisy-end"])
 @pytest.mark.parametrize("steps", [4, 7, 10, 50])
-def test_with_the_true_error_the_explicit_step_is_the_fixed_point(steps: int, spacing: str) -> None:
+def test_the_explicit_step_with_the_true_error_is_exact(steps: int, spacing: str) -> None:
     table = table_of(steps, spacing)
-    result = Inverter(table, network, tolerance=1e-15, max_iterations=200).invert(latents())
+    settings = InversionSettings(steps=steps, tolerance=1e-15, max_iterations=60)
+    result = invert(FunctionNetwork(table, mild), latents(), settings)
     clean = result.trajectory[0]
     for i in range(2, steps + 1):
         z, previous = result.trajectory[i], result.trajectory[i - 1]
@@ -34,13 +31,13 @@ def test_with_the_true_error_the_explicit_step_is_the_fixed_point(steps: int, sp
 
 
 @pytest.mark.parametrize("predictor", ["ife", "extrapolated"])
-def test_where_the_predicted_picture_stays_the_estimate_is_the_solution(predictor: str) -> None:
+def test_the_estimate_solves_where_the_picture_stays(predictor: str) -> None:
     """eps(z, i) = (z - sqrt(a_i) x) / s_i for one x: then z_i = sqrt(a_i) x + s_i eps_1."""
     table = table_of(10)
     picture, noise = 0.8 * latents(), latents().flip(-1)
     line = [math.sqrt(table.alphas[i]) * picture + table.sigma(i) * noise for i in range(11)]
     for i in range(2, 11):
-        guess = get_predictor(predictor).predict(table, i, line[:i], [noise] * (i - 1))
+        guess = PREDICTORS.get(predictor).predict(table, i, line[:i], [noise] * (i - 1))
         assert (guess - line[i]).abs().max() < 1e-12
         assert (line[i - 1] - line[i]).abs().max() > 0.01
 
@@ -56,7 +53,7 @@ def test_a_trend_of_the_predicted_picture_is_followed() -> None:
     for i in range(1, 11):
         if i > 2:
             ife, extrapolated = (
-                get_predictor(name).predict(table, i, trajectory, noise)
+                PREDICTORS.get(name).predict(table, i, trajectory, noise)
                 for name in ("ife", "extrapolated")
             )
             solution = explicit_step(table, i, trajectory[-1], pictures[i])
@@ -70,25 +67,29 @@ def test_a_trend_of_the_predicted_picture_is_followed() -> None:
 
 
 def test_the_first_step_has_no_error_to_take() -> None:
-    guess = get_predictor("ife").predict(table_of(10), 1, [latents()], [])
+    guess = PREDICTORS.get("ife").predict(table_of(10), 1, [latents()], [])
     assert torch.equal(guess, latents())
 
 
-@pytest.mark.parametrize("predictor", list_predictors())
+@pytest.mark.parametrize("predictor", PREDICTORS.names())
 def test_a_predictor_changes_the_start_and_not_the_solution(predictor: str) -> None:
-    settings = {"tolerance": 1e-13, "max_iterations": 300}
-    plain = Inverter(table_of(10), network, **settings).invert(latents())
-    guessed = Inverter(table_of(10), network, predictor=predictor, **settings).invert(latents())
+    network = FunctionNetwork(table_of(10), mild)
+    settings = InversionSettings(steps=10, tolerance=1e-13, max_iterations=300).changed(
+        solver="fixed-point"
+    )
+    plain = invert(network, latents(), settings)
+    guessed = invert(network, latents(), settings.changed(predictor=predictor))
     torch.testing.assert_close(guessed.trajectory, plain.trajectory, rtol=1e-10, atol=1e-10)
 
 
 def test_the_estimate_saves_evaluations_on_a_fine_schedule() -> None:
-    settings = {"tolerance": 1e-4, "max_iterations": 30}
-    plain = Inverter(table_of(50), network, **settings).invert(latents())
-    guessed = Inverter(table_of(50), network, predictor="ife", **settings).invert(latents())
+    network = FunctionNetwork(table_of(50), mild)
+    settings = InversionSettings(steps=50, max_iterations=30).changed(solver="fixed-point")
+    plain = invert(network, latents(), settings)
+    guessed = invert(network, latents(), settings.changed(predictor="ife"))
     assert guessed.trace.nfe.sum() < 0.8 * plain.trace.nfe.sum()
 
 
 def test_an_unknown_predictor_is_named_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"oracle.*ife"):
-        Inverter(table_of(10), network, predictor="oracle")
+        PREDICTORS.get("oracle")

@@ -2,17 +2,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from dehaze.inversion import InversionResult, denoise
-from dehaze.inversion.reconstruction import (
-    Anchors,
-    get_reconstruction_mode,
-    list_reconstruction_modes,
-)
+from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES, Anchors
 from dehaze.network import NonFiniteError, PromptedNetwork
 from dehaze.pipelines.dehaze import DehazePipeline
 
@@ -46,7 +43,7 @@ class Case:
 
     def prepared(self, name: str, guidance_scale: float = GUIDANCE) -> Anchors:
         network = self.network(guidance_scale)
-        return get_reconstruction_mode(name).prepare(self.inversion, network)
+        return RECONSTRUCTION_MODES.get(name).prepare(self.inversion, network)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +92,7 @@ def test_direct_comes_back_exactly(case: Case) -> None:
     assert case.error(anchors, 1.5) > 100 * case.error(anchors)
 
 
-@pytest.mark.parametrize("name", list_reconstruction_modes())
+@pytest.mark.parametrize("name", RECONSTRUCTION_MODES.names())
 def test_every_mode_anchors_each_step(case: Case, name: str) -> None:
     anchors = case.prepared(name)
     steps = case.inversion.steps
@@ -111,12 +108,19 @@ def test_values_that_are_not_finite_are_an_error(case: Case) -> None:
         denoise(case.inversion, network)
 
 
-def test_only_a_ddim_trajectory_can_be_held(case: Case) -> None:
-    other = replace(case, inversion=replace(case.inversion, method="edict"))
-    with pytest.raises(ValueError, match=r"edict inverts another.*fixed-point"):
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [({"solver": "edict"}, r"edict inverts another.*fixed-point"), ({"guidance_scale": 2.0}, "1")],
+)
+def test_only_an_unguided_ddim_trajectory_can_be_held(
+    case: Case, settings: dict[str, Any], cause: str
+) -> None:
+    made = replace(case.inversion.settings, **settings)
+    other = replace(case, inversion=replace(case.inversion, settings=made))
+    with pytest.raises(ValueError, match=cause):
         other.prepared("direct")
 
 
 def test_an_unknown_mode_is_named_with_those_there_are() -> None:
     with pytest.raises(ValueError, match=r"magic.*null-text"):
-        get_reconstruction_mode("magic")
+        RECONSTRUCTION_MODES.get("magic")

@@ -14,14 +14,14 @@ def test_needs_are_derived_from_the_parts(stable_diffusion: Path) -> None:
     # One halving in the codec, one in the network; 16 latents of 2 pixels.
     assert pipe.description.size_multiple == 4
     assert pipe.description.short_side == 32
-    assert pipe.description.spacing is None
+    assert pipe.description.inversion.spacing is None
     assert pipe.default_word in pipe.default_prompt
 
 
 def test_a_models_own_description_comes_first(pipeline: DehazePipeline, tmp_path: Path) -> None:
     (tmp_path / "dehaze.json").write_text(json.dumps({"steps": 7, "word": "fog"}))
     description = describe(pipeline.unet, pipeline.vae, tmp_path)
-    assert description.steps == 7
+    assert description.inversion.steps == 7
     assert description.word == "fog"
     assert description.size_multiple == 4
 

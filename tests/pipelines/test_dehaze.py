@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dehaze.inversion import InversionResult, best_at_equal_cost
+from dehaze.eval.inversion import codec_roundtrip, reconstruct
+from dehaze.inversion import InversionResult
 from dehaze.models import ModelError
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.prompts import WordError
@@ -108,7 +109,7 @@ def test_strength_zero_returns_what_the_codec_was_given(
     result = any_pipeline(
         photo, strength=0.0, recovery="none", num_inference_steps=10, max_iterations=2
     )
-    small = any_pipeline.codec_roundtrip(photo)
+    small = codec_roundtrip(any_pipeline, photo)
     latents = any_pipeline.encode(photo)
     inversion = any_pipeline.invert(photo, num_inference_steps=10, max_iterations=2)
     back, evaluations = any_pipeline.swap_word(inversion, strength=0.0)
@@ -120,7 +121,7 @@ def test_strength_zero_returns_what_the_codec_was_given(
 
 def test_the_codec_at_the_working_size_is_lossless(pipeline: DehazePipeline) -> None:
     small = np.random.default_rng(1).random((16, 24, 3)).astype(np.float32)
-    np.testing.assert_allclose(pipeline.codec_roundtrip(small), small, atol=1e-6)
+    np.testing.assert_allclose(codec_roundtrip(pipeline, small), small, atol=1e-6)
 
 
 def test_the_swap_changes_the_photo_and_full_injection_less_so(
@@ -342,8 +343,8 @@ def test_half_precision_keeps_latents_in_single(
 def test_reconstruction_runs_the_network_on_the_way_back(
     pipeline: DehazePipeline, photo: Array
 ) -> None:
-    small, exact = pipeline.reconstruct(photo, max_iterations=30, tolerance=1e-7)
-    _, plain = pipeline.reconstruct(photo, solver="ddim")
+    small, exact = reconstruct(pipeline, photo, max_iterations=30, tolerance=1e-7)
+    _, plain = reconstruct(pipeline, photo, solver="ddim")
     assert small.shape == exact.shape == (16, 24, 3)
     assert np.abs(exact - small).max() < 5e-3
     assert np.abs(plain - small).mean() > 20 * np.abs(exact - small).mean()
@@ -360,7 +361,7 @@ def test_exact_methods_swap_the_word_along_their_own_way_back(
     swapped, evaluations = pipeline.swap_word(inversion)
     assert evaluations == {"edict": 8, "bdia": 3}[method]
     assert (swapped - inversion.trajectory[0]).abs().max() > 1e-3
-    original, back = pipeline.reconstruct(photo, num_inference_steps=4, solver=method)
+    original, back = reconstruct(pipeline, photo, num_inference_steps=4, solver=method)
     # Exact to float32's rounding, which the coupling and the network let grow.
     assert np.abs(original - back).max() < 5e-3
     assert np.isfinite(pipeline(photo, num_inference_steps=4, solver=method).image).all()
@@ -371,18 +372,20 @@ def test_a_mode_holds_a_guided_way_back(pipeline: DehazePipeline, photo: Array) 
         "num_inference_steps": 4, "tolerance": 1e-6, "max_iterations": 40, "guidance_scale": 3.0,
     }  # fmt: skip
     error = {
-        mode: float(np.abs(np.subtract(*pipeline.reconstruct(photo, mode=mode, **settings))).mean())
+        mode: float(
+            np.abs(np.subtract(*reconstruct(pipeline, photo, mode=mode, **settings))).mean()
+        )
         for mode in ("plain", "negative-prompt", "direct")
     }
     assert error["negative-prompt"] < 0.1 * error["plain"]
     assert error["direct"] < 0.1 * error["plain"]
     with pytest.raises(ValueError, match=r"magic.*null-text"):
-        pipeline.reconstruct(photo, mode="magic", **settings)
+        reconstruct(pipeline, photo, mode="magic", **settings)
 
 
 def test_an_adjusted_inversion_starts_elsewhere(pipeline: DehazePipeline, photo: Array) -> None:
     plain = pipeline.invert(photo, num_inference_steps=4)
-    adjusted = pipeline.invert(photo, num_inference_steps=4, adjusted=True)
+    adjusted = pipeline.invert(photo, num_inference_steps=4, adjustment="noise-denoise")
     change = (adjusted.trajectory[0] - plain.trajectory[0]).norm() / plain.trajectory[0].norm()
     assert plain.adjustment is None
     assert adjusted.adjustment is not None
@@ -391,13 +394,11 @@ def test_an_adjusted_inversion_starts_elsewhere(pipeline: DehazePipeline, photo:
     assert int(adjusted.trace.nfe.sum()) >= 4 + 4
 
 
-def test_the_best_settings_at_equal_cost_beat_plain_inversion(
-    bundled: DehazePipeline, photo: Array
-) -> None:
+def test_the_fitted_settings_beat_plain_inversion(bundled: DehazePipeline, photo: Array) -> None:
     def lost(**settings: Any) -> float:
-        original, back = bundled.reconstruct(photo, num_inference_steps=20, **settings)
+        original, back = reconstruct(bundled, photo, num_inference_steps=20, **settings)
         return float(np.sqrt(np.square(original - back).mean()))
 
-    best = best_at_equal_cost(20)
-    assert lost(**best) < 0.1 * lost(solver="ddim", predictor="previous", relaxation="none")
-    assert bundled.invert(photo, num_inference_steps=20, **best).trace.nfe.sum() <= 1.6 * 20
+    best = bundled.description.reconstructing(20)
+    assert lost(settings=best) < 0.1 * lost(solver="ddim")
+    assert bundled.invert(photo, settings=best).trace.nfe.sum() <= 1.6 * 20

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.attention.control import ControlError
+from dehaze.eval.inversion import retrace
 from dehaze.inversion import InversionResult
 from dehaze.pipelines.edit import EditPipeline, EditSettings
 from dehaze.prompts import WordError
@@ -95,13 +96,13 @@ def test_a_generated_picture_is_edited_without_an_inversion(pipe: EditPipeline) 
     assert torch.equal(path.trajectory, same.trajectory)
     assert not torch.equal(path.latents, pipe.generate(SOURCE, generator=seeded(4)).latents)
     # Every step of the path solves its equation, so the source prompt comes back to it.
-    torch.testing.assert_close(pipe.retrace(path, SOURCE), path.trajectory[0], atol=1e-4, rtol=0)
+    torch.testing.assert_close(retrace(pipe, path), path.trajectory[0], atol=1e-4, rtol=0)
     result = pipe(None, SOURCE, TARGET, inversion=path)
     assert result.image.shape == result.source.shape == (16, 16, 3)
     assert result.nfe == 4
     guided = pipe.generate(SOURCE, generator=seeded(3), guidance_scale=3.0)
     assert int(guided.trace.nfe.sum()) == 8
-    back = pipe.retrace(guided, SOURCE, guidance_scale=3.0)
+    back = retrace(pipe, guided, guidance_scale=3.0)
     torch.testing.assert_close(back, guided.trajectory[0], atol=1e-4, rtol=0)
 
 

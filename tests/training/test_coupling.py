@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from schedules import FunctionNetwork
 
 import training.coupling
 from dehaze.datasets.appearance import APPEARANCES
 from dehaze.datasets.synthesis import HAZE_KINDS
-from dehaze.inversion import DDIMTable, Inverter
+from dehaze.inversion import DDIMTable, InversionSettings, invert
 from dehaze.prompts import tokenize, word_span
 from training.captions import vocabulary
 from training.coupling import (
@@ -73,13 +74,13 @@ def test_the_noise_is_what_the_inversion_of_the_rendering_ends_in(networks: Netw
     examples = [training.data.Example(pair.degraded, pair.caption, False) for pair in pairs]
     with torch.no_grad():
         context = embed_captions(networks, examples)
-        exact = Inverter(
-            table,
-            lambda z, i, index: networks.unet(z, table.timestep(i), context[index]).sample,
-            solver="anderson",
-            tolerance=1e-3,
-            max_iterations=INVERSION_ITERATIONS,
-        ).invert(clean)
+        network = FunctionNetwork(
+            table, lambda z, i, index: networks.unet(z, table.timestep(i), context[index]).sample
+        )
+        settings = InversionSettings(
+            steps=INVERSION_STEPS, tolerance=1e-3, max_iterations=INVERSION_ITERATIONS
+        ).changed(solver="anderson")
+        exact = invert(network, clean, settings)
     alpha = table.alphas[-1]
     ends = alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
     # bfloat16 has eight bits: the two agree to about that.

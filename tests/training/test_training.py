@@ -162,7 +162,7 @@ def test_a_run_learns_resumes_where_it_was_and_is_exported(tmp_path: Path) -> No
     size = export(resumed, tmp_path / "model")
     assert size < 25 * 2**20
     pipe = DehazePipeline.from_pretrained(tmp_path / "model")
-    assert pipe.description.spacing == "noisy-end"
+    assert pipe.description.inversion.spacing == "noisy-end"
     shipped = list(pipe.unet.parameters())
     for weight, average in zip(shipped, resumed.average.shadow_params, strict=False):
         assert torch.equal(weight, average)
@@ -189,4 +189,4 @@ def test_one_command_trains_resumes_and_exports(tmp_path: Path) -> None:
         done = CliRunner().invoke(main, [*arguments, "--steps", steps])
         assert done.exit_code == 0, done.output
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
-    assert DehazePipeline.from_pretrained(tmp_path / "model").description.steps == 6
+    assert DehazePipeline.from_pretrained(tmp_path / "model").description.inversion.steps == 6

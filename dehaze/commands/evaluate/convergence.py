@@ -39,8 +39,8 @@ def convergence(
     """
     quiet_libraries()
     from dehaze.datasets import open_photo_folder, read_rgb
-    from dehaze.eval.inversion import import_figure
-    from dehaze.eval.steps import draw_order, study_steps, study_table
+    from dehaze.eval.convergence import draw_order, study_steps, study_table
+    from dehaze.eval.plots import import_figure
     from dehaze.photos import write_bytes
     from dehaze.pipelines.dehaze import DehazePipeline
     from dehaze.pipelines.pictures import as_pixels

@@ -76,12 +76,9 @@ def inversion(
         read_rgb,
         render_dataset,
     )
-    from dehaze.eval.inversion import (
-        evaluate_inversion,
-        import_figure,
-        parse_inversion_method,
-    )
+    from dehaze.eval.inversion import evaluate_inversion, parse_inversion_method
     from dehaze.eval.perceptual import load_perceptual_metric
+    from dehaze.eval.plots import import_figure
     from dehaze.models.choice import find_device
     from dehaze.pipelines.dehaze import DehazePipeline
     from dehaze.pipelines.pictures import as_pixels
@@ -107,7 +104,7 @@ def inversion(
             command=command_line(),
             lpips=metric,
             on_score=lambda score: click.echo(
-                f"{score.steps} steps, guidance {score.guidance_scale:g}, {score.method.family}: "
+                f"{score.settings.steps} steps, guidance {score.guidance_scale:g}, {score.family}: "
                 f"{score.psnr:.2f} dB at {score.nfe_per_step:.2f} NFE a step",
                 err=True,
             ),

@@ -1,4 +1,4 @@
-"""Half precision that overflows: one retry in single, then an error with a name."""
+"""The network under a prompt: guidance, counting, and half precision that overflows."""
 
 from __future__ import annotations
 
@@ -10,10 +10,43 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from dehaze.inversion import DDIMTable
 from dehaze.network import NonFiniteError
 from dehaze.pipelines.dehaze import DehazePipeline
 
 Array = NDArray[np.float32]
+
+
+def latents(pipeline: DehazePipeline) -> torch.Tensor:
+    channels = pipeline.unet.config.in_channels
+    return torch.randn(2, channels, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+@torch.no_grad()
+def test_guidance_mixes_the_noise_of_both_prompts(pipeline: DehazePipeline) -> None:
+    table = DDIMTable.from_scheduler(pipeline.scheduler, 4)
+    z, everyone = latents(pipeline), torch.arange(2)
+    plain = pipeline.prompted_network(table)
+    empty = pipeline.prompted_network(table, "")
+    guided = pipeline.prompted_network(table, guidance_scale=3.0)
+    with_prompt, without = plain(z, 2, everyone), empty(z, 2, everyone)
+    torch.testing.assert_close(
+        guided(z, 2, everyone), without + 3.0 * (with_prompt - without), rtol=1e-4, atol=1e-5
+    )
+    assert (plain.cost, guided.cost) == (1, 2)
+    assert (plain.evaluations, guided.evaluations) == (1, 2)
+
+
+@torch.no_grad()
+def test_each_step_may_have_its_own_unconditional_embedding(pipeline: DehazePipeline) -> None:
+    table = DDIMTable.from_scheduler(pipeline.scheduler, 4)
+    z, everyone = latents(pipeline), torch.arange(2)
+    plain = pipeline.prompted_network(table)
+    # Under the prompt itself guidance has no effect.
+    held = pipeline.prompted_network(
+        table, guidance_scale=3.0, unconditional=plain.conditional.expand(4, -1, -1, -1)
+    )
+    torch.testing.assert_close(held(z, 3, everyone), plain(z, 3, everyone), rtol=1e-4, atol=1e-5)
 
 
 @pytest.fixture
@@ -47,7 +80,7 @@ def test_an_overflow_is_evaluated_once_more_in_single_precision(
     assert "again in float32" in caplog.text
 
 
-def test_overflow_on_the_way_back_keeps_recorded_attention(
+def test_an_overflow_on_the_way_back_keeps_the_attention(
     half: DehazePipeline, photo: Array
 ) -> None:
     evaluated = overflow(half, (torch.bfloat16,))
@@ -56,7 +89,9 @@ def test_overflow_on_the_way_back_keeps_recorded_attention(
     assert np.isfinite(result.image).all()
 
 
-def test_only_the_overflowing_sample_is_evaluated_again(half: DehazePipeline, photo: Array) -> None:
+def test_only_the_sample_that_overflows_is_evaluated_again(
+    half: DehazePipeline, photo: Array
+) -> None:
     photos = [photo, photo[:, ::-1].copy()]
     untouched = half(photos, num_inference_steps=2, solver="ddim", recovery="none")
     evaluated = overflow(half, (torch.bfloat16,))

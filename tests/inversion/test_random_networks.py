@@ -1,0 +1,65 @@
+"""The default settings on networks that nothing was fitted on, in the four formats."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from original_format import save_as_one_file
+
+from dehaze.inversion import InversionResult
+from dehaze.pipelines.dehaze import DehazePipeline
+
+STEPS = 6
+
+
+def residuals(pipe: DehazePipeline, inversion: InversionResult) -> torch.Tensor:
+    """norm(f(z) - z) / norm(z) of each step, evaluated anew in float32."""
+    network = pipe.prompted_network(inversion.table)
+    index = torch.arange(1)
+    found = []
+    for i in range(1, inversion.steps + 1):
+        z = inversion.trajectory[i]
+        with torch.no_grad():
+            noise = network(z, i, index)
+        mapped = inversion.table.inverse_step(inversion.trajectory[i - 1], noise, i)
+        found.append((mapped - z).norm() / z.norm())
+    return torch.stack(found)
+
+
+@pytest.fixture(params=["folder", "single file"])
+def model(request: pytest.FixtureRequest, stable_diffusion: Path, tmp_path: Path) -> Path:
+    """A small random model in each of the formats."""
+    if request.param == "folder":
+        return stable_diffusion
+    return save_as_one_file(stable_diffusion, tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize(
+    ("steepness", "rough"), [(0.1, False), (1.0, False), (6.0, True)],
+    ids=["contractive", "hardly", "not"],
+)  # fmt: skip
+def test_the_default_holds_or_says_that_it_did_not(
+    model: Path, photo: NDArray[np.float32], steepness: float, rough: bool
+) -> None:
+    """Six long steps of a random network hardly contract; steeper ones do not at all."""
+    pipe = DehazePipeline.from_pretrained(model)
+    pipe.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        pipe.unet.conv_out.weight.mul_(steepness)
+        if rough:
+            pipe.unet.conv_in.weight.mul_(4.0)
+    inversion = pipe.invert(photo, num_inference_steps=STEPS)
+    settings, trace = inversion.settings, inversion.trace
+    assert (settings.solver, settings.predictor, settings.criterion) == (
+        "anderson", "ife", "residual"
+    )  # fmt: skip
+    found = residuals(pipe, inversion)
+    torch.testing.assert_close(trace.remaining[:, 0], found, rtol=0.05, atol=2e-6)
+    assert torch.equal(trace.converged[:, 0], trace.remaining[:, 0] < settings.tolerance)
+    assert not (trace.converged[:, 0] & (found > 1.1 * settings.tolerance)).any()
+    if steepness < 1.0:
+        assert trace.converged.all()
