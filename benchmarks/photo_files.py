@@ -84,6 +84,7 @@ def row(name: str, path: Path) -> str:
     with Image.open(path) as opened:
         opened.load()
         options = {"compression": "tiff_lzw"} if "LZW" in name else {}
+        options |= {"quality": "keep"} if name == "JPEG" else {}
         options |= {"compression": "tiff_adobe_deflate"} if "ZIP" in name else {}
         file_format = opened.format
     steps: list[Callable[[], Any]] = [
