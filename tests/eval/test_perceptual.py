@@ -71,7 +71,7 @@ def test_a_full_reference_metric_needs_ground_truth(monkeypatch: pytest.MonkeyPa
 
 def test_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)
-    with pytest.raises(PerceptualMetricError, match=r"pip install 'dehaze\[iqa\]'"):
+    with pytest.raises(PerceptualMetricError, match=r"pip install 'dehaze-diffusion\[iqa\]'"):
         load_perceptual_metric("niqe")
 
 
