@@ -28,22 +28,22 @@ class ModelDescription:
     """A model's needs and defaults.
 
     Attributes:
-        pixels_per_latent: pixels on a side of one position of the latents.
-        size_multiple: pixels; the working height and width are multiples of it.
-        short_side: pixels; the short side that the model works at.
+        pixels_per_latent: side of one position of the latents, in pixels.
+        size_multiple: the working height and width are multiples of it, in pixels.
+        short_side: short side of the picture that the model works on, in pixels.
         inversion: how photos are inverted. In ``dehaze.json`` its fields stand beside the others.
         fitted_inversion: whether ``dehaze.inversion.best_at_equal_cost`` was fitted on this model.
-        cross_replace_steps: share of the steps with the source's cross-attention maps, when a word
-            is swapped for null text.
-        self_replace_steps: likewise with its self-attention maps.
-        prompt: the prompt that a hazy photo is inverted under.
-        word: the word of it that is swapped for null text.
-        map_layers: weight of each cross-attention layer in the haze attention map; None for all
-            layers alike.
+        cross_replace_steps: share of the steps that take the source's cross-attention maps, when a
+            word is swapped for null text.
+        self_replace_steps: share of the steps that take its self-attention maps.
+        prompt: prompt that a hazy photo is inverted under.
+        word: word of the prompt that is swapped for null text.
+        map_layers: weight of each cross-attention layer in the haze attention map; None for equal
+            weights.
         vocabulary: every word that the model has learned, in lower case; None for a model that
             makes any word of pieces.
-        zero_null_text: whether the empty prompt's embedding is all zeros rather than what the text
-            encoders make of it: Stable Diffusion XL's ``force_zeros_for_empty_prompt``.
+        zero_null_text: the empty prompt's embedding is all zeros, not what the text encoders make
+            of it: Stable Diffusion XL's ``force_zeros_for_empty_prompt``.
     """
 
     pixels_per_latent: int
