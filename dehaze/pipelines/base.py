@@ -165,8 +165,9 @@ class InversionPipeline(DiffusionPipeline):
             ScheduleError: the scheduler is of another process than DDIM's.
 
         Example:
-            >>> pipe = DehazePipeline.from_pretrained("bundled")  # doctest: +SKIP
-            >>> editor = EditPipeline.from_pipe(pipe)  # doctest: +SKIP
+            >>> from dehaze import DehazePipeline, EditPipeline
+            >>> pipe = DehazePipeline.from_pretrained("bundled")
+            >>> editor = EditPipeline.from_pipe(pipe)
         """
         # Not ``pipeline.components``, which diffusers refuses to list where a part is None.
         parts = {name: getattr(pipeline, name, None) for name in _PARTS} | components
