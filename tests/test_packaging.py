@@ -1,0 +1,53 @@
+"""The packages: conda's list is pip's, and the README that PyPI shows leads somewhere."""
+
+from __future__ import annotations
+
+import re
+import runpy
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# What conda-forge calls otherwise, or numbers otherwise.
+CONDA_NAMES = {"torch": "pytorch", "opencv-python-headless": "py-opencv"}
+CONDA_BOUNDS = {"py-opencv": ">=4.13.0"}
+
+
+def declared(pattern: str, text: str) -> dict[str, str]:
+    return {name: bounds for name, bounds in re.findall(pattern, text, re.MULTILINE)}
+
+
+def test_conda_has_every_dependency_at_the_same_bounds() -> None:
+    (block,) = re.findall(
+        r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.M
+    )
+    pip = declared(r'^    "([\w.-]+)([<>=][^"]*)"', block)
+    conda = declared(r"^  - ([\w.-]+)([<>=]\S*)$", (ROOT / "environment.yml").read_text())
+    assert len(pip) > 10
+    for name, bounds in pip.items():
+        own = CONDA_NAMES.get(name, name)
+        assert conda.get(own) == CONDA_BOUNDS.get(own, bounds), own
+
+
+def test_pypi_shows_a_readme_without_relative_targets() -> None:
+    made = runpy.run_path(str(ROOT / "setup.py"))
+    shown = made["with_addresses"]((ROOT / "README.md").read_text())
+    targets = re.findall(r"\]\(([^)]+)\)", shown)
+    assert len(targets) > 5
+    assert all(target.startswith(("https://", "#")) for target in targets)
+    pictures = re.findall(r"!\[[^\]]*\]\(([^)]+)\)", shown)
+    assert pictures
+    assert all(target.startswith(made["RAW"]) for target in pictures)
+
+
+def test_every_repository_address_is_the_projects() -> None:
+    made = runpy.run_path(str(ROOT / "setup.py"))
+    text = (ROOT / "pyproject.toml").read_text()
+    addresses = re.findall(r'= "(https://[^"]+)"', text)
+    assert made["REPOSITORY"] in addresses
+    assert len({address.split("/")[2] for address in addresses}) <= 2
+
+
+def test_the_container_copies_what_is_built() -> None:
+    kept = set(re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
+    assert {"dehaze", "datasets", "eval", "pyproject.toml", "setup.py", "README.md"} <= kept
