@@ -94,13 +94,13 @@ def info(
         "scheduler": f"{type(parts.scheduler).__name__}; the steps are DDIM's",
         "scheduler_ignored": ignored_settings(parts.scheduler),
         "prediction": parts.scheduler.config.prediction_type,
-        **vars(parts.description),
+        **parts.description.settings(),
     }
     if as_json:
-        click.echo(json.dumps(facts, default=_plain))
+        click.echo(json.dumps(facts, default=dict))
         return
     for name, value in facts.items():
-        text = ", ".join(sorted(value)) if isinstance(value, frozenset) else value
+        text = ", ".join(value) if isinstance(value, list) else value
         click.echo(f"{name}: {text}")
 
 
@@ -176,10 +176,6 @@ def _wrong_answer(source: ModelSource, folder: Path) -> str | None:
     except ModelError as error:
         return str(error)
     return None
-
-
-def _plain(value: Any) -> Any:
-    return sorted(value) if isinstance(value, frozenset) else dict(value)
 
 
 def _bundled() -> Known:

@@ -59,16 +59,17 @@ class ModelDescription:
     vocabulary: frozenset[str] | None = None
     zero_null_text: bool = False
 
+    def settings(self) -> dict[str, Any]:
+        """The fields as ``dehaze.json`` holds them, those of the inversion beside the others."""
+        own = {name: getattr(self.inversion, name) for name in _INVERSION_FIELDS}
+        for name, value in vars(self).items():
+            if name != "inversion":
+                own[name] = sorted(value) if isinstance(value, frozenset) else value
+        return own
+
     def save(self, folder: Path) -> None:
         """Writes ``dehaze.json``, from which ``describe`` makes the same description again."""
-        settings = {
-            name: sorted(value) if isinstance(value, frozenset) else value
-            for name, value in vars(self).items()
-            if name != "inversion"
-        }
-        for name in _INVERSION_FIELDS:
-            settings[name] = getattr(self.inversion, name)
-        text = json.dumps(settings, indent=2, default=dict)
+        text = json.dumps(self.settings(), indent=2, default=dict)
         (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
 
     def reconstructing(self, steps: int | None = None) -> InversionSettings:

@@ -284,7 +284,8 @@ def test_a_saved_pipeline_comes_back_the_same(
     pipe = DehazePipeline.from_pretrained(any_model)
     layers = {"mid_block.attentions.0.transformer_blocks.0.attn2": 1.0}
     own = {"map_layers": layers, "vocabulary": frozenset({"a", "photo", "with", "haze"})}
-    pipe.description = replace(pipe.description, steps=3, max_iterations=2, **own)
+    inversion = replace(pipe.description.inversion, steps=3, max_iterations=2)
+    pipe.description = replace(pipe.description, inversion=inversion, **own)
     pipe.save_pretrained(tmp_path / "copy")
     again = DehazePipeline.from_pretrained(tmp_path / "copy")
     assert again.description == pipe.description
