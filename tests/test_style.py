@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 import subprocess
 import sys
@@ -31,3 +32,9 @@ def test_mypy_is_clean() -> None:
     runpy.run_path(str(ROOT / ".ci" / "layout.py"))["lay_out"](layout)
     settings = ("--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(cache))
     _run("mypy", *settings, "-p", "dehaze", "-p", "training", "-m", "cli", cwd=layout)
+
+
+def test_test_names_are_at_most_60_characters() -> None:
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        for name in re.findall(r"^ *def (test_\w+)", path.read_text(), re.MULTILINE):
+            assert len(name) <= 60, f"{path}: {name}"

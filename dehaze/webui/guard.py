@@ -15,6 +15,8 @@ from collections.abc import Iterable
 from typing import Any
 from urllib.parse import urlsplit
 
+from dehaze.errors import DehazeError
+
 Scope = dict[str, Any]
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -110,7 +112,7 @@ class Guard:
         return self._any_address or address.is_loopback
 
 
-class BodyTooLongError(Exception):
+class BodyTooLongError(DehazeError):
     """More came than its length had said, or than is accepted."""
 
 

@@ -62,7 +62,7 @@ def test_each_picture_is_nearer_to_its_own_end(
     assert distance[-1] > 0.1
 
 
-def test_photos_of_other_proportions_are_cut_and_several_have_a_centroid(
+def test_photos_are_cut_to_one_shape_and_have_a_centroid(
     pictures: list[Path], any_model: Path
 ) -> None:
     out = pictures[0].parent / "made"

@@ -159,7 +159,7 @@ def test_a_corrupt_photo_is_one_line_and_exit_code_1(invoke: Invoke) -> None:
     assert shade("out/c.png") == pytest.approx(0.375, abs=0.003)
 
 
-def test_notes_are_said(invoke: Invoke) -> None:
+def test_notes_are_printed(invoke: Invoke) -> None:
     Image.new("CMYK", (4, 4)).save("a.jpg")
     result = invoke("a.jpg")
     assert result.exit_code == 0
@@ -264,7 +264,7 @@ def test_photos_share_the_network_where_that_is_asked_for(
     assert "only with --method" in invoke("in", "--method", "dcp", "--batch-size", "2").output
 
 
-def test_what_the_help_states_without_imports_is_what_the_library_has() -> None:
+def test_help_written_without_imports_matches_the_library() -> None:
     options = {option.name: option for option in module.run.params}
     null_text = options["null_text"].type
     assert isinstance(null_text, click.Choice)
@@ -552,7 +552,7 @@ def test_other_weights_or_another_revision_are_other_settings(
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_the_job_cleanly_and_the_next_run_continues(
+def test_signal_ends_the_job_and_the_next_run_continues(
     tmp_path: Path, number: int, code: int
 ) -> None:
     """In a process of its own, as an operating system or a person would send it."""

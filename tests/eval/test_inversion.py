@@ -72,7 +72,7 @@ def test_guidance_costs_twice_and_is_undone_by_guidance(
     assert score_inversion(pipeline, [photo], solved, steps=4, guidance_scale=2.0).psnr > 60
 
 
-def test_what_a_codec_loses_bounds_every_solver(
+def test_codec_loss_bounds_every_solver(
     pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode = DehazePipeline.encode

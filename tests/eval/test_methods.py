@@ -31,7 +31,7 @@ SOURCE = MethodInput(
 )
 
 
-def test_companions_stand_beside_and_nothing_is_listed_twice() -> None:
+def test_companion_rows_are_added_once() -> None:
     assert with_companions(["dcp", "cap"], ceilings=True) == ["hazy", "dcp", "cap"]
     assert with_companions(["ours"], ceilings=True) == ["hazy", "dcp", "ours", "codec", "inversion"]
     assert with_companions(["ours"], ceilings=False) == ["hazy", "dcp", "ours"]
@@ -61,7 +61,7 @@ def test_companions_stand_beside_and_nothing_is_listed_twice() -> None:
         ("folder:mine=/nowhere", "no folder"),
     ],
 )
-def test_what_cannot_be_is_refused_with_what_could(specification: str, cause: str) -> None:
+def test_wrong_method_lists_the_right_ones(specification: str, cause: str) -> None:
     with pytest.raises(MethodError, match=cause):
         parse_method(specification)
 
@@ -231,7 +231,7 @@ def test_a_model_or_prompt_that_cannot_be_used_stops_the_run(
         parse_method("ours", options).run(SOURCE)
 
 
-def test_a_model_trained_anew_under_the_same_path_has_other_settings(
+def test_settings_tell_new_weights_under_an_old_path(
     tmp_path: Path,
 ) -> None:
     def digest() -> Any:

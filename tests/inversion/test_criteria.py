@@ -115,7 +115,7 @@ def test_a_map_that_does_not_contract_is_said_to_be_so(criterion: str) -> None:
     assert torch.isfinite(solution.bounds[1, 1])
 
 
-def test_one_evaluation_of_one_path_certifies_nothing() -> None:
+def test_certificate_needs_two_evaluations_of_one_path() -> None:
     solution = solved("fixed-point", [0.5], "certificate", tolerance=1e9, max_iterations=1)
     assert not solution.stopped.any()
     assert solution.contraction.isnan().all()

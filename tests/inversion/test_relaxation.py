@@ -124,7 +124,7 @@ def test_the_cosine_transform_is_orthonormal(size: int) -> None:
     torch.testing.assert_close(rows[0], torch.full((size,), size**-0.5, dtype=torch.float64))
 
 
-def test_each_wave_is_multiplied_by_its_own_factor_in_each_sample() -> None:
+def test_spectral_factors_apply_per_sample() -> None:
     factors = torch.rand(2, 1, 6, 8, generator=torch.Generator().manual_seed(1)).double()
     both = torch.cat([small_wave(2, 5), small_wave(0, 1)])
     expected = torch.cat(

@@ -83,7 +83,7 @@ def test_a_batch_takes_a_strength_for_each_photo(
         np.testing.assert_allclose(ours.image, own.image, atol=2e-4)
 
 
-def test_an_inversion_of_a_batch_is_edited_as_one_or_sample_by_sample(
+def test_batch_inversion_is_edited_whole_or_by_sample(
     pipeline: DehazePipeline, photos: list[Array]
 ) -> None:
     inversion = pipeline.invert(photos, solver="ddim")
@@ -131,9 +131,7 @@ def test_the_swap_changes_the_photo_and_full_injection_less_so(
     assert np.abs(swapped - any_pipeline(photo, strength=0.0).image).max() > 1e-3
 
 
-def test_a_models_own_shares_of_attention_are_taken_unless_others_are_named(
-    pipeline: DehazePipeline, photo: Array
-) -> None:
+def test_attention_shares_default_to_the_models_own(pipeline: DehazePipeline, photo: Array) -> None:
     inversion = pipeline.invert(photo)
     own = DehazePipeline.from_pipe(pipeline)
     own.description = replace(pipeline.description, cross_replace_steps=0.0, self_replace_steps=0.0)
@@ -152,7 +150,7 @@ def test_a_models_own_shares_of_attention_are_taken_unless_others_are_named(
     )
 
 
-def test_same_photo_same_result(any_pipeline: DehazePipeline, photo: Array) -> None:
+def test_result_is_deterministic(any_pipeline: DehazePipeline, photo: Array) -> None:
     np.testing.assert_array_equal(any_pipeline(photo).image, any_pipeline(photo).image)
 
 

@@ -60,7 +60,7 @@ def test_a_photo_is_edited_at_its_own_size(pipe: EditPipeline, photo: Array) -> 
     assert picture.size == (60, 40)
 
 
-def test_a_saved_inversion_is_edited_again_for_half_the_evaluations_or_fewer(
+def test_edit_of_a_saved_inversion_costs_half_at_most(
     pipe: EditPipeline, photo: Array, tmp_path: Path
 ) -> None:
     whole = pipe(photo, SOURCE, TARGET)
@@ -114,7 +114,7 @@ def test_strength_zero_is_the_source_and_costs_nothing(
     assert edited.nfe == 0
 
 
-def test_strength_from_the_fresh_source_agrees_at_one_and_costs_twice(
+def test_fresh_source_agrees_at_strength_one_and_costs_twice(
     pipe: EditPipeline, inversion: InversionResult
 ) -> None:
     fresh = pipe.edit(inversion, SOURCE, TARGET, EditSettings(fresh_source=True))
@@ -162,7 +162,7 @@ def test_blended_guidance_lies_between_its_two_scales(
 
 
 @pytest.mark.parametrize("mode", ["null-text", "negative-prompt"])
-def test_a_mode_of_embeddings_brings_guidance_nearer_to_the_source(
+def test_modes_of_embeddings_bring_guidance_nearer_to_the_source(
     pipe: EditPipeline, inversion: InversionResult, mode: str
 ) -> None:
     settings: dict[str, Any] = {

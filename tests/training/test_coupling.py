@@ -63,7 +63,7 @@ def test_some_pairs_under_the_default_prompt_are_clear_already() -> None:
     assert 0.04 < np.mean(np.array(veils) < 0.02) < 0.3
 
 
-def test_the_noise_is_what_the_inversion_of_the_rendering_ends_in(networks: Networks) -> None:
+def test_coupled_noise_is_the_renderings_inversion(networks: Networks) -> None:
     rng = np.random.default_rng(1)
     pairs = [draw_pair(PHOTOS, (32, 32), rng) for _ in range(2)]
     networks.unet.eval()
