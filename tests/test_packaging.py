@@ -14,7 +14,7 @@ CONDA_BOUNDS = {"py-opencv": ">=4.13.0"}
 
 
 def declared(pattern: str, text: str) -> dict[str, str]:
-    return {name: bounds for name, bounds in re.findall(pattern, text, re.MULTILINE)}
+    return dict(re.findall(pattern, text, re.MULTILINE))
 
 
 def test_conda_has_every_dependency_at_the_same_bounds() -> None:
