@@ -152,7 +152,7 @@ def room_depth(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     return np.asarray(depth / depth.mean(), dtype=np.float32)
 
 
-def with_overcast_sky(clear: Array, rng: np.random.Generator) -> Array:
+def with_overcast_sky(clear: Array, rng: np.random.Generator, sky: Array | None = None) -> Array:
     """The photo with its sky, where it has one, bright and nearly white.
 
     There is seldom a blue sky behind haze. Over one, all that rendered haze teaches of skies is to
@@ -161,13 +161,14 @@ def with_overcast_sky(clear: Array, rng: np.random.Generator) -> Array:
     Args:
         clear: float32 (H, W, 3) in [0, 1].
         rng: the only source of chance.
+        sky: ``sky_evidence`` of the photo, where it is known already.
     """
     height = clear.shape[0]
     colour = float(rng.uniform(0.75, 1.0)) * (1.0 + rng.normal(0.0, 0.02, 3))
     rows = np.linspace(-0.5, 0.5, height)[:, None, None]
     bright = np.clip(colour + float(rng.normal(0.03, 0.05)) * rows, 0.0, 1.0)
-    sky = sky_evidence(clear)[..., None]
-    return np.asarray((1.0 - sky) * clear + sky * bright, dtype=np.float32)
+    share = (sky_evidence(clear) if sky is None else sky)[..., None]
+    return np.asarray((1.0 - share) * clear + share * bright, dtype=np.float32)
 
 
 def transmission_of(depth: Array, density: float) -> Array:
@@ -183,6 +184,15 @@ def transmission_of(depth: Array, density: float) -> Array:
     Raises:
         ValueError: the density is outside [0, 1), or a depth is negative or not finite.
     """
+    beta = extinction_of(depth, density)
+    return np.exp(-beta * depth.astype(np.float64)).astype(np.float32)
+
+
+def extinction_of(depth: Array, density: float) -> float:
+    """beta, per unit of the depth, for which the mean of 1 - exp(-beta d) is ``density``.
+
+    Arguments and errors as ``transmission_of``.
+    """
     if not 0.0 <= density < 1.0:
         raise ValueError(f"density is {density}, outside [0, 1)")
     if not np.isfinite(depth).all() or float(depth.min()) < 0 or float(depth.max()) <= 0:
@@ -197,7 +207,7 @@ def transmission_of(depth: Array, density: float) -> Array:
             low = beta
         else:
             high = beta
-    return np.exp(-0.5 * (low + high) * scaled).astype(np.float32)
+    return 0.5 * (low + high) / float(depth.mean())
 
 
 def draw_airlight(kind: HazeKind, rng: np.random.Generator) -> Array:

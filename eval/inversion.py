@@ -43,7 +43,6 @@ from dehaze.models.needs import ModelDescription
 from dehaze.photos import write_bytes
 from dehaze.pipelines.base import prompt_of
 from dehaze.pipelines.pictures import as_pixels
-from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 
@@ -223,7 +222,7 @@ def score_inversion(
         latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
         start, size = inversion.trajectory[0], pipeline.working_size(photo)
         errors.append(float(root_mean_square(latents - start) / root_mean_square(start)))
-        back, reference = pipeline.decode(latents, size), resize(photo, size)
+        back, reference = pipeline.decode(latents, size), pipeline.reduced(photo)
         psnr.append(_psnr(back, reference))
         if lpips is not None:
             perceptual.append(lpips(255.0 * back, 255.0 * reference))
@@ -260,10 +259,7 @@ def codec_ceiling(pipeline: Any, photos: Iterable[Array]) -> float:
     """Mean PSNR in dB of photos that were only encoded and decoded; infinite if none lost a bit."""
     return float(
         np.mean(
-            [
-                _psnr(codec_roundtrip(pipeline, photo), resize(photo, pipeline.working_size(photo)))
-                for photo in photos
-            ]
+            [_psnr(codec_roundtrip(pipeline, photo), pipeline.reduced(photo)) for photo in photos]
         )
     )
 
@@ -330,8 +326,7 @@ def reconstruct(
     if mode not in (None, PLAIN):
         anchors = pipeline.anchor(inversion, mode, guidance_scale=guidance_scale)
     latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
-    size = pipeline.working_size(photo)
-    return resize(photo, size), pipeline.decode(latents, size)
+    return pipeline.reduced(photo), pipeline.decode(latents, pipeline.working_size(photo))
 
 
 @dataclass(frozen=True)

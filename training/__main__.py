@@ -12,6 +12,8 @@ import click
 
 if TYPE_CHECKING:
     from dehaze.pipelines.dehaze import DehazePipeline
+    from training.noise import GaussianNoise
+    from training.train import PoolReader, Run
 
 BUNDLED = Path(__file__).resolve().parents[1] / "dehaze" / "models" / "bundled"
 
@@ -22,10 +24,10 @@ Command = TypeVar("Command", bound=Callable[..., None])
 def of_a_run(folder: Path, steps: int) -> Callable[[Command], Command]:
     """The options of both training stages, with what is the default of one of them."""
     options = (
-        click.option("--data", type=click.Path(path_type=Path, exists=True), required=True),
+        click.option("--pool", type=click.Path(path_type=Path, exists=True), required=True),
         click.option("--run", "folder", type=click.Path(path_type=Path), default=folder),
         click.option("--steps", default=steps, show_default=True),
-        click.option("--batch-size", default=64, show_default=True),
+        click.option("--batch-size", default=32, show_default=True),
         click.option("--device", default="cpu", show_default=True),
         click.option("--seed", default=0, show_default=True),
         click.option(
@@ -51,9 +53,30 @@ def main() -> None:
 
 
 @main.command()
-@of_a_run(Path("runs/bundled"), steps=5000)
+@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--cache", type=click.Path(path_type=Path), default=Path("runs/cache/train"))
+@click.option("--pool", type=click.Path(path_type=Path), default=Path("runs/pool"))
+@click.option("--shards", default=150, show_default=True, help="To render, of 512 pairs each.")
+@click.option("--keep", default=150, show_default=True, help="The oldest beyond these go.")
+@click.option("--seed", default=0, show_default=True)
+def render(data: Path, cache: Path, pool: Path, shards: int, keep: int, seed: int) -> None:
+    """Renders training pairs over the photos under --data; beside training it renews the pool."""
+    from training.photos import build_cache
+    from training.pool import fill_pool
+
+    fill_pool(build_cache(data, cache, "train"), pool, shards, keep, seed)
+
+
+@main.command()
+@click.option(
+    "--initial",
+    type=click.Path(path_type=Path, exists=True),
+    help="A model of the same networks to start from, instead of nothing.",
+)
+@of_a_run(Path("runs/bundled"), steps=3000)
 def train(
-    data: Path,
+    initial: Path | None,
+    pool: Path,
     folder: Path,
     steps: int,
     batch_size: int,
@@ -61,17 +84,31 @@ def train(
     seed: int,
     output: Path | None,
 ) -> None:
-    """Trains on the clear photos under --data, from the run's last checkpoint if it has one."""
+    """The first stage, on a pool of pairs, from the run's last checkpoint if it has one."""
     from training.export import export
-    from training.train import Run, TrainingSettings, load_training_photos, separate_batches
+    from training.networks import load_networks
+    from training.train import PoolReader, Run, TrainingSettings, first_batches
 
     folder.mkdir(parents=True, exist_ok=True)
     settings = TrainingSettings(steps=steps, batch_size=batch_size, seed=seed)
-    run = Run(folder, settings, device)
+    run = Run(folder, settings, device, None if initial is None else load_networks(initial))
+    reader = PoolReader(pool)
+    noise_of = _closed_form(folder, run, reader)
     run.resume()
-    run.train(separate_batches(load_training_photos(data), run.networks))
+    run.train(first_batches(reader, run.networks, noise_of), noise_of.unwhitened)
     if output is not None:
         export(run, output)
+
+
+def _closed_form(folder: Path, run: Run, reader: PoolReader) -> GaussianNoise:
+    """The closed-form noise of a run, found once."""
+    from training.noise import GaussianNoise
+    from training.train import gaussian_noise
+
+    found = folder / "noise.npz"
+    if not found.exists():
+        gaussian_noise(run.networks, reader).save(found)
+    return GaussianNoise.load(found)
 
 
 @main.command()
@@ -81,19 +118,15 @@ def train(
     required=True,
     help="The model that training starts from.",
 )
-@click.option(
-    "--teacher",
-    type=click.Path(path_type=Path, exists=True),
-    help="The model that inverts the renderings, if it is another.",
-)
-@click.option("--chunks", default=40, show_default=True, help="Of 256 pairs each.")
-@of_a_run(Path("runs/coupled"), steps=1800)
+@click.option("--chunks", default=64, show_default=True, help="Of 64 inverted pairs.")
+@click.option("--renew-every", default=12, show_default=True, help="Steps from chunk to chunk.")
+@of_a_run(Path("runs/coupled"), steps=3000)
 def couple(
     initial: Path,
-    teacher: Path | None,
-    data: Path,
+    pool: Path,
     folder: Path,
     chunks: int,
+    renew_every: int,
     steps: int,
     batch_size: int,
     device: str,
@@ -101,23 +134,34 @@ def couple(
     output: Path | None,
 ) -> None:
     """The second stage: ties each rendering's noise to its clear photo; can be continued, too."""
-    from training.coupling import COUPLED, coupled_batches, load_chunks, write_chunks
+    from training.coupling import COUPLED, CoupledBatches
     from training.export import export
     from training.networks import load_networks
-    from training.train import Run, load_training_photos
+    from training.train import PoolReader, Run
 
-    photos = load_training_photos(data)
-    inverting = load_networks(teacher or initial)
-    inverting.unet.to(device)
-    inverting.text_encoder.to(device)
-    write_chunks(inverting, photos, folder / "pairs", chunks, seed)
-    networks = load_networks(initial)
+    folder.mkdir(parents=True, exist_ok=True)
     settings = replace(COUPLED, steps=steps, batch_size=batch_size, seed=seed)
-    run = Run(folder, settings, device, networks)
+    run = Run(folder, settings, device, load_networks(initial))
+    reader = PoolReader(pool)
+    noise_of = _closed_form(folder, run, reader)
     run.resume()
-    run.train(coupled_batches(load_chunks(folder / "pairs"), photos, networks))
+    run.train(CoupledBatches(run, reader, noise_of, chunks, renew_every), noise_of.unwhitened)
     if output is not None:
         export(run, output)
+
+
+@main.command()
+@click.option("--pool", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/yardstick"))
+@click.option("--steps", default=4000, show_default=True)
+@click.option("--batch-size", default=32, show_default=True)
+def yardstick(pool: Path, folder: Path, steps: int, batch_size: int) -> None:
+    """Trains the plain regressor that tells what data and features are worth."""
+    from training.train import PoolReader
+    from training.yardstick import YARDSTICK, Yardstick
+
+    settings = replace(YARDSTICK, steps=steps, batch_size=batch_size)
+    Yardstick(folder, settings).train(PoolReader(pool))
 
 
 @main.command("export")

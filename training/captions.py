@@ -11,6 +11,15 @@ from dehaze.datasets.synthesis import DENSITY_WORDS, HAZE_KINDS
 
 ADJECTIVES = {"haze": "hazy", "fog": "foggy", "mist": "misty", "smog": "smoggy", "smoke": "smoky"}
 
+# Every word, or phrase, that stands for haze in a caption.
+HAZE_WORDS = frozenset(
+    [
+        *HAZE_KINDS.names(),
+        *ADJECTIVES.values(),
+        *(f"{level} {kind}" for level in DENSITY_WORDS for kind in HAZE_KINDS.names()),
+    ]
+)
+
 # The photos have no captions of their own, so a subject is drawn at random: the network learns that
 # such words say nothing of the veil, and a user may caption a photo without changing its haze.
 SUBJECTS = [

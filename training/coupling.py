@@ -1,95 +1,85 @@
-"""Second stage: ties the noise of a hazy rendering to the clear photo that it was rendered over.
+"""Second stage: the noise of each pair is what the model itself inverts the degraded picture to.
 
-Trained on each kind of picture by itself, a diffusion model couples the two by accident: the noise
-that a hazy photo is inverted to becomes some clear photo of about the same rank among the clear
-ones, and a densely hazy region becomes a dull clear one. Here the model of the first stage inverts
-renderings, and training goes on with what it found: one noise z, the rendering I under its caption,
-the clear photo J under the same caption with the word swapped for null text,
+The first stage gives a degraded picture I, under its caption, and the clear photo J behind it,
+under the same caption with the word swapped for null text, one noise z in closed form, that of a
+Gaussian (``training.noise``). The model's own inversion finds nearly that noise, not quite, and the
+difference is a decibel and more. Here it inverts pairs of the pool with its running average, and
+learns J from what it found:
 
-    z_t = sqrt(a_t) x + s_t z,   x = I or J.
+    z_t = sqrt(a_t) x + s_t z.
 
-Either picture still is what its caption says; the paths straighten and lead from I through z to J.
-z is less than normal noise, since inversion finds too little of it in fine detail: a part of each
-batch keeps the model at home in noise drawn at random.
+Chunks of inverted pairs are renewed all the time, so the noise is always that of the present model;
+what a picture's noise should be stays the closed form, so that it does not drift. And the way back
+does not begin at the truth: its first step finds an estimate of J, and the later ones start from
+that. So do their examples here, with the velocity that leads on to J.
 
-Source: Liu, Gong and Liu, "Flow Straight and Fast", arXiv 2209.03003, section 2 (reflow); here the
-pairs of two captions share their noise.
+Sources: Liu, Gong and Liu, "Flow Straight and Fast", arXiv 2209.03003, section 2 (reflow; here the
+pairs of two captions share their noise); Ning et al., "Input Perturbation Reduces Exposure Bias in
+Diffusion Models", arXiv 2301.11706 (that sampling starts from estimates).
 """
 
 from __future__ import annotations
 
-import json
 import logging
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dehaze.inversion import DDIMTable, InversionSettings, invert
-from dehaze.prompts import without_word
+from dehaze.inversion import DDIMTable, InversionSettings
+from dehaze.inversion import invert as invert_latents
 from training.captions import Caption
-from training.data import Array, Example, Pair, draw_example, draw_pair, draw_working_size
 from training.networks import Networks
 from training.train import (
     Batch,
-    BatchSource,
+    Parts,
+    PoolReader,
+    Run,
     TrainingSettings,
+    draw_sampler_timesteps,
+    draw_seen_timesteps,
+    draw_top_timesteps,
     embed_captions,
-    latent_shape,
     latents_of,
+    taken_away,
 )
 
 logger = logging.getLogger(__name__)
 
-# Of the inversion that finds each rendering's noise: nearly the one that the pipeline makes.
+# Nearly the pipeline's own inversion, at half the evaluations: see DEFAULTS in training/export.py.
 INVERSION_STEPS = 6
-INVERSION_ITERATIONS = 3
-CHUNK_PAIRS = 256
+INVERSION_ITERATIONS = 2
+CHUNK_PAIRS = 64
 
 COUPLED = TrainingSettings(
-    steps=1800, learning_rate=5e-4, warmup=50, decay=0.6, ema_decay=0.995, checkpoint_every=100
+    steps=3000, learning_rate=1e-3, warmup=50, decay=0.9, checkpoint_every=100
 )
 
 
 @dataclass(frozen=True)
 class Chunk:
-    """Pairs of one working size with their noise.
+    """Pairs of one working size with the noise that the model inverted them to.
 
     Attributes:
-        degraded: float16 (n, h, w, 3) in [0, 1], what the captions say.
-        clear: float16 (n, h, w, 3) in [0, 1], the photos behind them.
-        noise: float16 (n, C, h', w'), z of each pair, at the codec's size.
+        degraded: float32 (n, C, h, w), latents of what the captions say.
+        clear: float32 (n, C, h, w), latents of the photos behind them.
+        noise: float32 (n, C, h, w), z of each pair.
+        estimate: float32 (n, C, h, w), what the first step of the way back finds.
         captions: of ``degraded``.
+        targets: of ``clear``, and whether the word is swapped for null text.
     """
 
-    degraded: NDArray[np.float16]
-    clear: NDArray[np.float16]
-    noise: NDArray[np.float16]
+    degraded: Tensor
+    clear: Tensor
+    noise: Tensor
+    estimate: Tensor
     captions: list[Caption]
-
-    def save(self, path: Path) -> None:
-        """Writes the chunk, whole or not at all."""
-        captions = json.dumps([asdict(caption) for caption in self.captions])
-        partial = path.with_suffix(".part")
-        with partial.open("wb") as stream:
-            np.savez(
-                stream,
-                degraded=self.degraded,
-                clear=self.clear,
-                noise=self.noise,
-                captions=np.array(captions),
-            )
-        partial.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> Chunk:
-        with np.load(path) as stored:
-            captions = [Caption(**fields) for fields in json.loads(str(stored["captions"]))]
-            return cls(stored["degraded"], stored["clear"], stored["noise"], captions)
+    targets: list[tuple[Caption, bool]]
 
 
 @dataclass(frozen=True)
@@ -107,95 +97,160 @@ class _CaptionedNetwork:
 
 
 @torch.no_grad()
-def invert_pairs(networks: Networks, pairs: list[Pair]) -> Tensor:
-    """The noise (B, C, h, w) that each degraded picture is inverted to under its caption."""
-    pictures = [Example(pair.degraded, pair.caption, swapped=False) for pair in pairs]
-    clean = latents_of(networks, [example.picture for example in pictures])
+def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tensor:
+    """The noise (B, C, h, w) that pictures are inverted to under their captions."""
     table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
     with torch.autocast(networks.unet.device.type, dtype=torch.bfloat16):
-        network = _CaptionedNetwork(networks.unet, table, embed_captions(networks, pictures))
+        context = embed_captions(networks, [(caption, False) for caption in captions])
         settings = InversionSettings(
             steps=INVERSION_STEPS, tolerance=1e-3, max_iterations=INVERSION_ITERATIONS
-        ).changed(solver="anderson")
-        last = invert(network, clean, settings).latents
+        ).changed(solver="fixed-point", predictor="ife")
+        network = _CaptionedNetwork(networks.unet, table, context)
+        last = invert_latents(network, latents, settings).latents
     # z_N = sqrt(a_N) x + s_N z, solved for z.
     alpha = table.alphas[-1]
-    return (last - alpha**0.5 * clean) / (1.0 - alpha) ** 0.5
+    return (last - alpha**0.5 * latents) / (1.0 - alpha) ** 0.5
 
 
-def write_chunks(
-    networks: Networks, photos: list[Array], folder: Path, count: int, seed: int = 0
-) -> None:
-    """Writes the chunks, of ``count``, that the folder lacks; each depends on the seed alone."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-        path = folder / f"{number:04d}.npz"
-        if path.exists():
-            continue
-        rng = np.random.default_rng((seed, number))
-        size = draw_working_size(rng)
-        pairs = [draw_pair(photos, size, rng) for _ in range(CHUNK_PAIRS)]
-        noise = torch.cat(
-            [invert_pairs(networks, pairs[at : at + 64]) for at in range(0, len(pairs), 64)]
-        )
-        Chunk(
-            np.stack([pair.degraded for pair in pairs]).astype(np.float16),
-            np.stack([pair.clear for pair in pairs]).astype(np.float16),
-            noise.cpu().numpy().astype(np.float16),
-            [pair.caption for pair in pairs],
-        ).save(path)
-        logger.info("chunk %d of %d", number + 1, count)
+@torch.no_grad()
+def denoise(
+    networks: Networks,
+    latents: Tensor,
+    noise: Tensor,
+    targets: list[tuple[Caption, bool]],
+    steps: int = INVERSION_STEPS,
+) -> Tensor:
+    """z_0 as the way back from sqrt(a_N) latents + s_N noise finds it under the targets' captions.
+
+    Args:
+        steps: how many of the steps to take; then the estimate of z_0 as it is there.
+    """
+    table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
+    alpha = table.alphas[-1]
+    values = alpha**0.5 * latents + (1.0 - alpha) ** 0.5 * noise
+    estimate = values
+    with torch.autocast(networks.unet.device.type, dtype=torch.bfloat16):
+        context = embed_captions(networks, targets)
+        for i in range(table.steps, table.steps - steps, -1):
+            velocity = networks.unet(values, table.timestep(i), context).sample.float()
+            root = table.alphas[i] ** 0.5
+            estimate = root * values - table.sigma(i) * velocity
+            found = table.predicted_noise(velocity, values, i)
+            values = table.denoise_step(values, found, i)
+    return estimate if steps < table.steps else values
 
 
-def load_chunks(folder: Path) -> list[Chunk]:
-    """All chunks of a folder, in the order of their numbers."""
-    return [Chunk.load(path) for path in sorted(folder.glob("*.npz"))]
+@contextmanager
+def averaged(run: Run) -> Iterator[Networks]:
+    """The run's networks with their running average, as long as the context lasts."""
+    run.average.store(run.parameters)
+    run.average.copy_to(run.parameters)
+    try:
+        yield run.networks
+    finally:
+        run.average.restore(run.parameters)
 
 
-def draw_sampler_timesteps(count: int, train_timesteps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,) as densely as the noisy-end spacing places its steps."""
-    u = torch.rand(count, generator=generator)
-    return ((1.0 - (1.0 - u) ** 1.7) * train_timesteps).long().clamp(max=train_timesteps - 1)
+def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:
+    """Inverts pairs of the pool with the run's running average."""
+    shard = reader.draw(rng)
+    pairs = min(CHUNK_PAIRS, len(shard.captions))
+    rows = np.sort(rng.choice(len(shard.captions), pairs, replace=False))
+    captions = [shard.captions[row] for row in rows]
+    targets = [taken_away(caption, rng) for caption in captions]
+    with averaged(run) as networks:
+        degraded = latents_of(networks, shard.degraded[rows])
+        noise = invert(networks, degraded, captions)
+        estimate = denoise(networks, degraded, noise, targets, steps=1)
+    clear = latents_of(run.networks, shard.clear[rows])
+    return Chunk(degraded, clear, noise, estimate, captions, targets)
 
 
-def coupled_batches(chunks: list[Chunk], photos: list[Array], networks: Networks) -> BatchSource:
-    """The second stage's batches: four fifths are of pairs that share their noise.
+# Of 64 examples of the second stage.
+CLEAR_AT_THE_TOP = 22
+CLEAR_ON_THE_WAY = 12
+FIRST_STAGE_CLEAR = 10
+DEGRADED = 12
+CLEAR_CAPTIONS = 2
 
-    Of 64 examples 36 are the clear photos of pairs, the harder part to learn, and 16 what they were
-    degraded to. A clear photo stands under its pair's caption with the word swapped for null text,
-    one time in four under the caption without the word: the pipeline's two readings. The last 12
-    are of the first stage's kind, with noise of their own.
+
+class CoupledBatches:
+    """The second stage's batches, from chunks that are renewed as training goes on.
+
+    Of 64 examples 22 are clear photos at the noisy end with the noise that the model found, 12 such
+    photos on the way back, from the estimate that the model has by then; and, of as many pictures
+    as the pool holds, in the first stage's way, 10 clear photos at the noisy end, 12 degraded
+    pictures, 2 clear ones under clear captions, 6 of any kind with normal noise of their own.
+
+    Args:
+        run: whose running average inverts.
+        reader: of the pool.
+        noise_of: the closed form.
+        chunks: how many are kept; the oldest goes when a new one comes.
+        every: steps from one new chunk to the next.
     """
 
-    def draw(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
-        chunk = chunks[int(rng.integers(len(chunks)))]
-        drawn = rng.integers(len(chunk.captions), size=count * 9 // 16)
-        examples: list[Example] = []
-        noise: list[Tensor] = []
-        for position, index in enumerate(drawn):
-            caption = chunk.captions[index]
-            swapped = bool(rng.random() < 0.75)
-            target = caption if swapped else without_its_word(caption)
-            pair = [Example(chunk.clear[index].astype(np.float32), target, swapped)]
-            if position < count // 4:
-                pair.append(Example(chunk.degraded[index].astype(np.float32), caption, False))
-            examples += pair
-            noise += [torch.from_numpy(chunk.noise[index].astype(np.float32))] * len(pair)
-        size = chunk.clear.shape[1:3]
-        alone = count - len(examples)
-        examples += [draw_example(photos, size, rng) for _ in range(alone)]
-        shape = latent_shape(networks, alone, size)
-        own = torch.randn(shape, generator=generator)
-        return Batch(
-            examples,
-            torch.cat([torch.stack(noise), own]),
-            draw_sampler_timesteps(count, 1000, generator),
+    def __init__(
+        self,
+        run: Run,
+        reader: PoolReader,
+        noise_of: Callable[[Tensor], Tensor],
+        chunks: int,
+        every: int,
+    ) -> None:
+        self.run, self.reader, self.noise_of, self.every = run, reader, noise_of, every
+        self.most = chunks
+        self.chunks: deque[Chunk] = deque(maxlen=chunks)
+        self._drawn = 0
+
+    def __call__(self, count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
+        while len(self.chunks) < max(1, self.most // 4):
+            self.chunks.append(make_chunk(self.run, self.reader, rng))
+        # Until there are all of them, twice as often.
+        every = self.every if len(self.chunks) == self.most else max(1, self.every // 2)
+        if self._drawn % every == 0:
+            self.chunks.append(make_chunk(self.run, self.reader, rng))
+        self._drawn += 1
+        chunk = self.chunks[int(rng.integers(len(self.chunks)))]
+        return self._batch(chunk, count, rng, generator)
+
+    def _batch(
+        self, chunk: Chunk, count: int, rng: np.random.Generator, generator: torch.Generator
+    ) -> Batch:
+        top, way, first, degraded, captions = (
+            count * share // 64
+            for share in (
+                CLEAR_AT_THE_TOP,
+                CLEAR_ON_THE_WAY,
+                FIRST_STAGE_CLEAR,
+                DEGRADED,
+                CLEAR_CAPTIONS,
+            )
         )
-
-    return draw
-
-
-def without_its_word(caption: Caption) -> Caption:
-    """The caption without the word it names."""
-    assert caption.word is not None
-    return Caption(without_word(caption.text, caption.word))
+        own = top + way
+        rows = rng.integers(len(chunk.captions), size=own)
+        start = chunk.clear[rows]
+        start[top:] = chunk.estimate[rows[top:]]
+        shard = self.reader.draw_of(rng, chunk.clear.shape)
+        parts = Parts(shard, self.run.networks, rng, self.noise_of)
+        parts.add_clear(first, generator)
+        parts.add_inverted(degraded, captions)
+        parts.add_alone(count - own - parts.count, generator)
+        timesteps = draw_sampler_timesteps(count, 1000, generator)
+        timesteps[:top] = draw_top_timesteps(top, generator)
+        # Nearer to the picture an estimate's error would be all that is seen.
+        timesteps[top:own].clamp_(min=150)
+        timesteps[own : own + first] = draw_top_timesteps(first, generator)
+        rest = parts.batch(timesteps[own:], 0)
+        rest.seen[rest.inverted] = draw_seen_timesteps(rest.timesteps[rest.inverted], generator)
+        inverted = slice(own + parts.inverted.start, own + parts.inverted.stop)
+        return Batch(
+            torch.cat([start, rest.start]),
+            torch.cat([chunk.clear[rows], rest.target]),
+            torch.cat([chunk.noise[rows], rest.noise]),
+            timesteps,
+            [*(chunk.targets[row] for row in rows), *rest.captions],
+            top,
+            inverted,
+            torch.cat([timesteps[:own], rest.seen]),
+        )

@@ -1,10 +1,12 @@
-"""Training pairs of picture and caption: clear photos, haze rendered over them, words swapped."""
+"""Training pairs: haze, or another appearance, rendered over a clear photo, under its caption.
+
+Everything is rendered at the size that cells are found at, where the darkest and the brightest
+pixels are made; depth and density, which are smooth, at a quarter of it.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -13,23 +15,32 @@ from numpy.typing import NDArray
 from dehaze.datasets.appearance import render_appearance
 from dehaze.datasets.synthesis import (
     HAZE_KINDS,
+    RenderedHaze,
+    draw_airlight,
+    extinction_of,
     pseudo_depth,
-    render_haze,
     room_depth,
+    sky_evidence,
+    smooth_noise,
+    transmission_of,
     with_overcast_sky,
 )
-from training.captions import Caption, appearance_caption, clear_caption, hazy_caption
+from training.captions import Caption, appearance_caption, hazy_caption
+from training.photos import Entry, PhotoCache
 
 Array = NDArray[np.float32]
+Bytes = NDArray[np.uint8]
 
-# Kept in memory at this short side: large enough for crops, small enough for any machine.
-CACHE_SHORT_SIDE = 160
-# Working sizes (height, width) of a batch: the aspect ratios that cameras make.
-WORKING_SIZES = ((32, 48), (48, 32), (32, 44), (32, 32), (32, 56))
-WORKING_SIZE_WEIGHTS = (0.45, 0.15, 0.2, 0.1, 0.1)
+CELL_SIZE = 6
+# Working sizes (height, width) of a batch in cells: what photos of usual shapes are padded to.
+WORKING_SIZES = ((32, 48), (48, 32), (32, 40), (40, 32), (32, 32), (32, 56))
+WORKING_SIZE_WEIGHTS = (0.42, 0.1, 0.2, 0.08, 0.1, 0.1)
+# A photo of 4 : 3 is 43 cells wide; the pipeline mirrors what is missing to 48.
+MIRRORED_SHARE = 0.4
+FOUR_TO_THREE = 43
 
 # Of the pairs; the others are haze.
-APPEARANCE_SHARE = 0.15
+APPEARANCE_SHARE = 0.14
 # Colours that are gone and edges that are blurred can hardly be had back at this size.
 APPEARANCE_WEIGHTS = {
     "night": 0.21,
@@ -42,173 +53,308 @@ APPEARANCE_WEIGHTS = {
 
 
 @dataclass(frozen=True)
-class Example:
-    """A picture, its caption, and whether the haze word of the caption is swapped for null text."""
-
-    picture: Array
-    caption: Caption
-    swapped: bool
-
-
-@dataclass(frozen=True)
 class Pair:
-    """A degraded picture, its caption, and the clear photo behind it."""
+    """A degraded picture, its caption, and the clear photo behind it: (H, W, 3) in [0, 1] each."""
 
     degraded: Array
     clear: Array
     caption: Caption
 
 
-def list_photos(data: Path) -> list[Path]:
-    """The photos to train on: BSDS500's train split and SUN-Hays 80.
+@dataclass(frozen=True)
+class Scene:
+    """A clear photo and how far away things are in it.
 
-    BSDS500's validation photos are kept for choosing, its test photos for judging.
-
-    Raises:
-        FileNotFoundError: the folder does not hold them.
+    Attributes:
+        clear: float32 (H, W, 3) in [0, 1].
+        depth: float32 (H, W), or None where it has to be made up.
+        metres: what a depth of 1 means, 0 where that is unknown.
+        indoor: whether it is a room.
     """
-    split = data / "bsds500" / "train.txt"
-    if not split.is_file():
-        raise FileNotFoundError(f"{split} is missing: --data wants bsds500/ and sun_hays80/ in it")
-    photos = [data / "bsds500" / line for line in split.read_text().split()]
-    photos += sorted((data / "sun_hays80").glob("*.*"))
-    return photos
+
+    clear: Array
+    depth: Array | None
+    metres: float
+    indoor: bool
 
 
-def load_photos(paths: Iterable[Path], short_side: int = CACHE_SHORT_SIDE) -> list[Array]:
-    """Reads photos as float32 (H, W, 3) RGB in [0, 1], reduced to ``short_side``."""
-    photos = []
-    for path in paths:
-        stored = cv2.imread(str(path), cv2.IMREAD_COLOR)
-        if stored is None:
-            raise ValueError(f"{path} is not a photo that can be read")
-        scale = short_side / min(stored.shape[:2])
-        size = (round(stored.shape[1] * scale), round(stored.shape[0] * scale))
-        reduced = cv2.resize(stored, size, interpolation=cv2.INTER_AREA)
-        photos.append(np.ascontiguousarray(reduced[..., ::-1], dtype=np.float32) / 255.0)
-    return photos
+def find_cells(picture: Array) -> Array:
+    """The cells, float32 (h, w, 9) in [0, 1], of a picture (H, W, 3): as ``CellsCodec`` finds them.
+
+    OpenCV is ten times faster at it than torch on one core.
+    """
+    side = CELL_SIZE
+    size = (picture.shape[1] // side, picture.shape[0] // side)
+    window = np.ones((side, side), np.uint8)
+    found = [cv2.resize(picture, size, interpolation=cv2.INTER_AREA)]
+    for reduced in (cv2.erode, cv2.dilate):
+        whole = reduced(picture, window, anchor=(side // 2, side // 2))
+        found.append(whole[side // 2 :: side, side // 2 :: side])
+    return np.concatenate(found, axis=2)
 
 
 def draw_working_size(rng: np.random.Generator) -> tuple[int, int]:
-    """One of the working sizes (height, width)."""
+    """One of the working sizes (height, width), in cells."""
     return WORKING_SIZES[int(rng.choice(len(WORKING_SIZES), p=WORKING_SIZE_WEIGHTS))]
 
 
-def draw_clear(photos: list[Array], size: tuple[int, int], rng: np.random.Generator) -> Array:
-    """A random crop of a random photo at ``size``, sometimes mirrored, its colours varied."""
-    photo = photos[int(rng.integers(len(photos)))]
-    height, width = photo.shape[:2]
-    largest = min(height / size[0], width / size[1])
-    scale = largest * float(np.sqrt(rng.uniform(0.3, 1.0)))
-    crop_height, crop_width = int(scale * size[0]), int(scale * size[1])
-    top = int(rng.integers(height - crop_height + 1))
-    left = int(rng.integers(width - crop_width + 1))
-    crop = photo[top : top + crop_height, left : left + crop_width]
-    if rng.random() < 0.5:
-        crop = crop[:, ::-1]
-    clear = cv2.resize(crop, size[::-1], interpolation=cv2.INTER_AREA)
-    return vary_colours(clear, rng)
-
-
-def with_contrast(clear: Array, factor: float) -> Array:
-    """The photo's differences from its mean times ``factor``, clipped to [0, 1]."""
-    middle = float(clear.mean())
-    return np.clip(middle + factor * (clear - middle), 0.0, 1.0).astype(np.float32)
-
-
-def vary_colours(clear: Array, rng: np.random.Generator) -> Array:
-    """Varies exposure, gamma, contrast, saturation and white balance as cameras and editors do.
-
-    Half of the photos gain up to 60 % of contrast: BSDS500's are scans of slides, duller than what
-    a camera makes of a clear day, and a model that knows only them leaves a rest of the veil.
-    """
-    if rng.random() < 0.5:
-        clear = with_contrast(clear, float(rng.uniform(1.0, 1.6)))
-    grey = clear.mean(axis=2, keepdims=True)
-    varied = grey + float(rng.uniform(0.75, 1.25)) * (clear - grey)
-    varied = np.clip(varied, 0.0, 1.0) ** float(np.exp(rng.normal(0.0, 0.12)))
-    balance = np.exp(rng.normal(0.0, 0.03, 3)) * float(np.exp(rng.normal(0.0, 0.08)))
-    return np.clip(varied * balance, 0.0, 1.0).astype(np.float32)
-
-
-def draw_example(photos: list[Array], size: tuple[int, int], rng: np.random.Generator) -> Example:
-    """One training example.
-
-    Half are hazy under a caption that says so; three in ten are clear under such a caption with the
-    haze word swapped for null text, which is what the swap asks the network for; the rest are
-    clear under a clear caption, or anything under the empty one.
-    """
-    clear = draw_clear(photos, size, rng)
-    chance = float(rng.random())
-    if chance < 0.3:
-        return Example(clear, hazy_caption(rng), swapped=True)
-    if chance < 0.45:
-        return Example(clear, clear_caption(rng), swapped=False)
-    caption = hazy_caption(rng)
-    density = None
-    if caption.density is not None:
-        density = float(rng.uniform(*caption.density))
-    hazy = render_haze(clear, rng, kind=caption.kind or "haze", density=density).hazy
-    noise = rng.normal(0.0, float(rng.uniform(0.0, 0.006)), hazy.shape)
-    picture = np.clip(hazy + noise, 0.0, 1.0).astype(np.float32)
-    if chance > 0.96:
-        return Example(picture, Caption(""), swapped=False)
-    return Example(picture, caption, swapped=False)
-
-
-def draw_pair(photos: list[Array], size: tuple[int, int], rng: np.random.Generator) -> Pair:
-    """Haze of any kind, or another appearance, over any photo, under a caption that names it."""
-    if rng.random() < APPEARANCE_SHARE:
-        degraded, clear, caption = _draw_appearance(photos, size, rng)
-    else:
-        degraded, clear, caption = _draw_haze(photos, size, rng)
-    noise = rng.normal(0.0, float(rng.uniform(0.0, 0.006)), degraded.shape)
-    noisy = np.clip(degraded + noise, 0.0, 1.0).astype(np.float32)
-    return Pair(noisy, np.clip(clear, 0.0, 1.0).astype(np.float32), caption)
-
-
-def _draw_haze(
-    photos: list[Array], size: tuple[int, int], rng: np.random.Generator
+def draw_pair_of_cells(
+    cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator
 ) -> tuple[Array, Array, Caption]:
-    """Half the captions are the pipeline's default one, under which a user's photo comes without a
-    word on its density: one in eight of these is clear already.
-    """
-    clear = draw_clear(photos, size, rng)
-    if rng.random() < 0.6:
-        clear = with_overcast_sky(clear, rng)
-    kinds = HAZE_KINDS.names()
-    density: float | None = None
-    if rng.random() < 0.5:
-        caption = Caption("a photo with haze", "haze", "haze")
-        kind = "haze" if rng.random() < 0.5 else kinds[int(rng.integers(len(kinds)))]
-        clear_already = rng.random() < 0.125
-        density = float(rng.uniform(0.0, 0.04) if clear_already else rng.uniform(0.04, 0.92))
-    else:
-        caption = hazy_caption(rng)
-        kind = caption.kind or "haze"
-        if caption.density is not None:
-            density = float(rng.uniform(*caption.density))
-    depth = pseudo_depth(clear, rng)
-    if rng.random() < 0.3:
-        # Things stand before the walls: what a photo's colours say of depth stays in a part.
-        depth = room_depth(clear.shape[:2], rng) * depth ** float(rng.uniform(0.0, 0.6))
-    hazy = render_haze(clear, rng, kind=kind, density=density, depth=depth).hazy
-    if rng.random() < 0.15:
-        # Dusk, shade, a coloured light: less light on the scene is less light on its air.
-        light = float(rng.uniform(0.3, 0.9)) * np.exp(rng.normal(0.0, 0.06, 3)).astype(np.float32)
-        hazy, clear = hazy * light, clear * light
-    return hazy, clear, caption
-
-
-def _draw_appearance(
-    photos: list[Array], size: tuple[int, int], rng: np.random.Generator
-) -> tuple[Array, Array, Caption]:
-    """Rendered at four times the size: flakes and streaks are smaller than a working pixel."""
-    word = str(rng.choice(list(APPEARANCE_WEIGHTS), p=list(APPEARANCE_WEIGHTS.values())))
-    large = draw_clear(photos, (4 * size[0], 4 * size[1]), rng)
-    rendered = render_appearance(large, word, rng)
+    """The cells (h, w, 9) of a degraded picture and of the clear one, and the caption."""
+    height, width = size
+    drawn = size
+    if size == (32, 48) and rng.random() < MIRRORED_SHARE:
+        drawn = (height, FOUR_TO_THREE)
+    pair = draw_pair(cache, (drawn[0] * CELL_SIZE, drawn[1] * CELL_SIZE), rng)
+    missing = ((0, 0), (0, width - drawn[1]), (0, 0))
     degraded, clear = (
-        cv2.resize(picture, size[::-1], interpolation=cv2.INTER_AREA)
-        for picture in (rendered.picture, rendered.clear)
+        np.pad(find_cells(picture), missing, mode="symmetric")
+        for picture in (pair.degraded, pair.clear)
     )
-    return degraded, clear, appearance_caption(word, rng)
+    return degraded, clear, pair.caption
+
+
+def draw_pair(cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator) -> Pair:
+    """Haze of any kind, or another appearance, over any photo, under a caption that names it.
+
+    Args:
+        size: (height, width) in pixels.
+    """
+    scene = draw_scene(cache, size, rng)
+    if rng.random() < APPEARANCE_SHARE:
+        word = str(rng.choice(list(APPEARANCE_WEIGHTS), p=list(APPEARANCE_WEIGHTS.values())))
+        rendered = render_appearance(scene.clear, word, rng)
+        return Pair(as_stored(rendered.picture, rng), scene.clear, appearance_caption(word, rng))
+    haze, caption = _draw_haze(scene, rng)
+    return Pair(as_stored(haze.hazy, rng), haze.clear, caption)
+
+
+def draw_scene(
+    cache: PhotoCache,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    weights: NDArray[np.float64] | None = None,
+) -> Scene:
+    """A random crop of a random photo, its sharpness and colours varied.
+
+    Args:
+        cache: of the photos.
+        size: (height, width) in pixels.
+        rng: the only source of chance.
+        weights: how often each photo is drawn, of sum 1; as its source says when None.
+    """
+    likely = cache.weights if weights is None else weights
+    index = int(np.searchsorted(np.cumsum(likely), rng.random()))
+    index = min(index, len(cache) - 1)
+    entry: Entry = cache.entries[index]
+    photo, depth = cache.photo(index), cache.depth(index)
+    largest = min(entry.height / size[0], entry.width / size[1])
+    scale = largest * float(np.sqrt(rng.uniform(0.45, 1.0)))
+    crop_height, crop_width = int(scale * size[0]), int(scale * size[1])
+    top = int(rng.integers(entry.height - crop_height + 1))
+    left = int(rng.integers(entry.width - crop_width + 1))
+    window = (slice(top, top + crop_height), slice(left, left + crop_width))
+    mirrored = slice(None, None, -1 if rng.random() < 0.5 else 1)
+    method = (
+        cv2.INTER_AREA if scale > 1.0 else (cv2.INTER_LINEAR, cv2.INTER_CUBIC)[int(rng.integers(2))]
+    )
+    clear = cv2.resize(photo[window][:, mirrored], size[::-1], interpolation=method)
+    clear = vary_colours(vary_sharpness(clear, rng), rng, entry.indoor)
+    if depth is not None:
+        depth = cv2.resize(depth[window][:, mirrored], size[::-1], interpolation=cv2.INTER_LINEAR)
+    return Scene(clear, depth, entry.metres, entry.indoor)
+
+
+def vary_sharpness(photo: Bytes, rng: np.random.Generator) -> Bytes:
+    """Blurs two photos in five and sharpens one in five, as lenses, resizing and cameras do."""
+    chance = float(rng.random())
+    if chance < 0.4:
+        return np.asarray(cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.4, 1.4))))
+    if chance < 0.6:
+        soft = cv2.GaussianBlur(photo, (0, 0), float(rng.uniform(0.7, 1.3)))
+        amount = float(rng.uniform(0.3, 1.5))
+        return np.asarray(cv2.addWeighted(photo, 1.0 + amount, soft, -amount, 0.0))
+    return photo
+
+
+def vary_colours(photo: Bytes, rng: np.random.Generator, indoor: bool = False) -> Array:
+    """Varies range, exposure, contrast, saturation and white balance as cameras and editors do.
+
+    Every second photo is stretched to the full range, as what a camera makes of a clear day is.
+
+    Args:
+        photo: uint8 (H, W, 3).
+        rng: the only source of chance.
+        indoor: rooms are dark more often.
+
+    Returns:
+        float32 (H, W, 3) in [0, 1].
+    """
+    sampled = photo[::4, ::4]
+    chance = float(rng.random())
+    slope, intercept = 1.0, 0.0
+    if chance < 0.5:
+        low, high = np.quantile(sampled, (rng.uniform(0.0, 0.02), rng.uniform(0.97, 1.0)))
+        slope = 255.0 / max(float(high - low), 25.0)
+        intercept = -slope * float(low)
+    elif chance < 0.7:
+        slope = float(rng.uniform(1.0, 1.6))
+        intercept = (1.0 - slope) * float(sampled.mean())
+    saturation = float(rng.uniform(0.75, 1.25))
+    matrix = np.full((3, 4), (1.0 - saturation) * slope / 3.0)
+    matrix[:, :3] += saturation * slope * np.eye(3)
+    matrix[:, 3] = intercept
+    varied = cv2.transform(photo, matrix)
+    gamma = float(np.exp(rng.normal(0.0, 0.15)))
+    if rng.random() < (0.25 if indoor else 0.1):
+        gamma *= float(rng.uniform(1.0, 2.0))
+    balance = np.exp(rng.normal(0.0, 0.03, 3)) * float(np.exp(rng.normal(0.0, 0.08)))
+    if rng.random() < 0.15:
+        # Lamps and evening sun.
+        balance = balance * (1.0, float(rng.uniform(0.75, 0.97)), float(rng.uniform(0.45, 0.9)))
+    levels = np.linspace(0.0, 1.0, 256)[:, None] ** gamma * balance
+    table = np.clip(levels, 0.0, 1.0).astype(np.float32)[:, None]
+    return np.asarray(cv2.LUT(varied, table))
+
+
+PLAIN = Caption("a photo with haze", "haze", "haze")
+"""The pipeline's default prompt: a user's photo comes without a word on its density."""
+
+
+def _draw_haze(scene: Scene, rng: np.random.Generator) -> tuple[RenderedHaze, Caption]:
+    """Haze under the plain prompt, one time in two, or under one that says more of it."""
+    kinds = HAZE_KINDS.names()
+    if rng.random() < 0.5:
+        kind = "haze" if rng.random() < 0.6 else kinds[int(rng.integers(len(kinds)))]
+        return render_over(scene, PLAIN, kind, draw_plain_density(rng), rng), PLAIN
+    caption = hazy_caption(rng)
+    kind = caption.kind or "haze"
+    density = float(rng.uniform(*(caption.density or HAZE_KINDS.get(kind).density)))
+    return render_over(scene, caption, kind, density, rng), caption
+
+
+def draw_plain_density(rng: np.random.Generator) -> float:
+    """A mean of 1 - t under the plain prompt: one photo in eight is clear already."""
+    clear_already = rng.random() < 0.125
+    return float(rng.uniform(0.0, 0.04) if clear_already else rng.uniform(0.04, 0.92))
+
+
+def render_over(
+    scene: Scene, caption: Caption, kind: str, density: float, rng: np.random.Generator
+) -> RenderedHaze:
+    """Haze over a scene, whose lamps, sky and light vary.
+
+    Args:
+        scene: what lies behind it.
+        caption: what is said of the density holds.
+        kind: a name of ``HAZE_KINDS``.
+        density: mean of 1 - t; where the caption says nothing of it and the depth is in metres, one
+            haze in two is as dense as its extinction per metre makes it.
+        rng: the only source of chance.
+    """
+    clear = scene.clear
+    if scene.indoor and rng.random() < 0.1:
+        clear = _with_lamps(clear, rng)
+    size = clear.shape[:2]
+    quarter = _quarter(clear)
+    if not scene.indoor and rng.random() < 0.45:
+        sky = cv2.resize(sky_evidence(quarter), size[::-1], interpolation=cv2.INTER_LINEAR)
+        clear = with_overcast_sky(clear, rng, sky)
+    transmission = _draw_transmission(scene, quarter, kind, caption, density, rng)
+    airlight = _draw_airlight(kind, scene.indoor, rng)
+    hazy = _scatter(clear, transmission, airlight)
+    if rng.random() < 0.16:
+        # Dusk, shade, a coloured light: less light on the scene is less light on its air.
+        least = 0.12 if rng.random() < 0.25 else 0.35
+        tint = np.exp(rng.normal(0.0, 0.07, 3)).astype(np.float32)
+        light = np.float32(rng.uniform(least, 0.95)) * tint
+        hazy, clear, airlight = hazy * light, clear * light, np.minimum(airlight * light, 1.0)
+    clear = np.clip(clear, 0.0, 1.0).astype(np.float32)
+    return RenderedHaze(hazy, clear, transmission, airlight)
+
+
+def _draw_transmission(
+    scene: Scene,
+    quarter: Array,
+    kind: str,
+    caption: Caption,
+    density: float,
+    rng: np.random.Generator,
+) -> Array:
+    size = scene.clear.shape[:2]
+    small_size = (quarter.shape[0], quarter.shape[1])
+    patches = np.ones(small_size, dtype=np.float32)
+    if rng.random() < HAZE_KINDS.get(kind).patchiness:
+        noise = smooth_noise(small_size, int(rng.integers(2, 5)), rng)
+        patches = np.exp(float(rng.uniform(0.2, 0.7)) * noise)
+    if scene.depth is None:
+        depth = pseudo_depth(quarter, rng)
+        if rng.random() < (0.6 if scene.indoor else 0.15):
+            # Things stand before the walls: what colours say of depth stays in a part.
+            depth = room_depth(small_size, rng) * depth ** float(rng.uniform(0.0, 0.6))
+        small = transmission_of(np.asarray(depth * patches, dtype=np.float32), density)
+        enlarged = cv2.resize(small, size[::-1], interpolation=cv2.INTER_LINEAR)
+        return np.asarray(enlarged, dtype=np.float32)
+    beta = extinction_of(np.asarray(_quarter(scene.depth) * patches, dtype=np.float32), density)
+    if scene.metres and caption.density is None and density > 0.04 and rng.random() < 0.5:
+        # Per metre: a room's air is seen through a few metres of it.
+        beta = scene.metres * float(np.exp(rng.uniform(np.log(0.25), np.log(2.2))))
+    patched = cv2.resize(patches, size[::-1], interpolation=cv2.INTER_LINEAR)
+    return np.exp(-beta * scene.depth * patched).astype(np.float32)
+
+
+def _draw_airlight(kind: str, indoor: bool, rng: np.random.Generator) -> Array:
+    """A of the kind; in rooms mostly grey; one in fourteen the colour of dust."""
+    chance = float(rng.random())
+    if chance < 0.07:
+        dust = (1.0, float(rng.uniform(0.6, 0.92)), float(rng.uniform(0.25, 0.75)))
+        return np.asarray(float(rng.uniform(0.5, 0.95)) * np.array(dust), dtype=np.float32)
+    if indoor and chance < 0.65:
+        grey = float(rng.uniform(0.7, 1.0)) * (1.0 + rng.normal(0.0, 0.01, 3))
+        return np.clip(grey, 0.0, 1.0).astype(np.float32)
+    return draw_airlight(HAZE_KINDS.get(kind), rng)
+
+
+def _with_lamps(clear: Array, rng: np.random.Generator) -> Array:
+    """Lamps, or a window, burnt to white."""
+    height, width = clear.shape[:2]
+    light = np.zeros((height, width), dtype=np.float32)
+    for _ in range(int(rng.integers(1, 4))):
+        high, wide = (int(rng.uniform(0.03, 0.3) * height) for _ in range(2))
+        top, left = int(rng.integers(height - high)), int(rng.integers(width - wide))
+        light[top : top + high, left : left + wide] = 1.0
+    soft = cv2.GaussianBlur(light, (0, 0), float(rng.uniform(0.5, 5.0)))[..., None]
+    return np.asarray(clear + (1.0 - clear) * soft, dtype=np.float32)
+
+
+def _scatter(clear: Array, transmission: Array, airlight: Array) -> Array:
+    """``dehaze.physics.scatter``, three times as fast: I = A + (J - A) t."""
+    colour = tuple(float(channel) for channel in airlight)
+    veiled = cv2.subtract(clear, (*colour, 0.0))
+    veiled *= cv2.merge([transmission] * 3)
+    return np.asarray(cv2.add(veiled, (*colour, 0.0)))
+
+
+def as_stored(picture: Array, rng: np.random.Generator) -> Array:
+    """The picture as a camera's file holds it: noise, JPEG three times in ten, eight bits."""
+    levels = picture * np.float32(255)
+    if rng.random() < 0.7:
+        start = int(rng.integers(len(_NOISE) - picture.size))
+        noise = _NOISE[start : start + picture.size].reshape(picture.shape)
+        levels += np.float32(255.0 * rng.uniform(0.0, 0.012)) * noise
+    stored = cv2.convertScaleAbs(np.maximum(levels, 0.0, out=levels))
+    if rng.random() < 0.3:
+        quality = [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(60, 96))]
+        _, encoded = cv2.imencode(".jpg", stored, quality)
+        stored = cv2.imdecode(encoded, cv2.IMREAD_COLOR)
+    return np.asarray(stored * np.float32(1.0 / 255.0))
+
+
+def _quarter(values: Array) -> Array:
+    size = (max(1, values.shape[1] // 4), max(1, values.shape[0] // 4))
+    return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+# Drawn once: a picture's noise is a stretch of it. Drawing it anew takes a fifth of a rendering.
+_NOISE = np.random.default_rng(0).standard_normal(2**20, dtype=np.float32)

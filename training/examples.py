@@ -10,7 +10,7 @@ import numpy as np
 from dehaze.datasets.synthesis import render_haze
 from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.pipelines.dehaze import DehazePipeline
-from training.data import load_photos
+from training.photos import load_photos
 
 # Photo, kind of haze, mean of 1 - t, seed.
 EXAMPLES = (

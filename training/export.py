@@ -24,12 +24,13 @@ DEFAULTS: dict[str, Any] = {
     "criterion": "intra-path",
     "max_iterations": 4,
     "tolerance": 1e-3,
-    "fitted_inversion": True,
+    # docs/inversion.md fitted them on the networks before these.
+    "fitted_inversion": False,
     # The network was taught the swap itself; the source's attention only holds it back.
     "cross_replace_steps": 0.0,
     "self_replace_steps": 0.0,
     # The layer whose map of the haze word ranks 1 - t best; the others disagree with each other.
-    "map_layers": {"up_blocks.1.attentions.1.transformer_blocks.0.attn2": 1.0},
+    "map_layers": {"up_blocks.2.attentions.1.transformer_blocks.0.attn2": 1.0},
 }
 SIZE_LIMIT = 25 * 2**20
 

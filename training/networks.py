@@ -14,9 +14,10 @@ from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from dehaze.models.codec import PixelUnshuffleCodec
+from dehaze.models.codec import CellsCodec
 from dehaze.models.load import load_parts
 from dehaze.models.source import ModelSource
+from training.data import CELL_SIZE
 
 PROMPT_LENGTH = 32
 BEGIN, END = "<|startoftext|>", "<|endoftext|>"
@@ -133,19 +134,22 @@ def build_networks(tokenizer: Any) -> Networks:
             pad_token_id=tokenizer.pad_token_id,
         )
     )
-    codec = PixelUnshuffleCodec(patch_size=2)
-    channels = 3 * 2**2
+    codec = CellsCodec(cell_size=CELL_SIZE, patch_size=2)
+    channels = 9 * 2**2
     unet = UNet2DConditionModel(
         sample_size=16,
         in_channels=channels,
         out_channels=channels,
-        block_out_channels=(64, 128),
+        block_out_channels=(48, 96, 128),
         layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DCrossAttn",
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        # Attention at the latents' own size is what costs: one block, whose haze map is exported.
+        transformer_layers_per_block=[[1], [1], [1]],
+        reverse_transformer_layers_per_block=[[1, 1], [1, 1], [0, 1]],
         cross_attention_dim=128,
-        attention_head_dim=(2, 4),
+        attention_head_dim=(2, 3, 4),
         norm_num_groups=16,
     )
     scheduler = DDIMScheduler(

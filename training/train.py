@@ -9,18 +9,22 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from diffusers.models.attention_processor import AttnProcessor
 from diffusers.training_utils import EMAModel
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn import functional as F
 
-from dehaze.prompts import swap_for_null_text, tokenize, word_span
-from training.captions import vocabulary
-from training.data import Array, Example, draw_example, draw_working_size, list_photos, load_photos
+from dehaze.prompts import swap_for_null_text, tokenize, without_word, word_span
+from training.captions import Caption, clear_caption, vocabulary
 from training.networks import Networks, build_networks, build_tokenizer
+from training.noise import GaussianNoise
+from training.pool import Shard, shard_paths
+
+Array = NDArray[Any]
 
 logger = logging.getLogger(__name__)
 
@@ -40,11 +44,11 @@ class TrainingSettings:
         seed: of the weights and of every example.
     """
 
-    steps: int = 5000
-    batch_size: int = 64
+    steps: int = 3000
+    batch_size: int = 32
     learning_rate: float = 1e-3
-    warmup: int = 200
-    decay: float = 0.3
+    warmup: int = 150
+    decay: float = 0.0
     ema_decay: float = 0.998
     checkpoint_every: int = 250
     seed: int = 0
@@ -57,90 +61,337 @@ class TrainingSettings:
         return self.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * min(1.0, fall)))
 
 
-def draw_timesteps(count: int, train_timesteps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,) drawn towards the noisy end, where the veil is decided.
+class HasCodec(Protocol):
+    """Whatever has a codec of cells."""
 
-    The logit of t / T is normal with mean .6 and deviation 1.2.
-    """
-    logits = 0.6 + 1.2 * torch.randn(count, generator=generator)
-    return (torch.sigmoid(logits) * train_timesteps).long().clamp(max=train_timesteps - 1)
+    vae: Any
 
 
-def embed_captions(networks: Networks, examples: list[Example]) -> Tensor:
+def embed_captions(networks: Networks, captions: list[tuple[Caption, bool]]) -> Tensor:
     """Text embeddings (B, L, D), the haze word's rows swapped for null text where asked for."""
-    prompts = [tokenize(networks.tokenizer, example.caption.text) for example in examples]
-    empty = tokenize(networks.tokenizer, "")
-    ids = torch.stack([*(prompt.ids for prompt in prompts), empty.ids])
+    texts = list(dict.fromkeys([*(caption.text for caption, _ in captions), ""]))
+    prompts = {text: tokenize(networks.tokenizer, text) for text in texts}
+    ids = torch.stack([prompt.ids for prompt in prompts.values()])
     rows = networks.text_encoder(ids.to(networks.text_encoder.device)).last_hidden_state
-    embeddings = list(rows[:-1])
-    for index, (example, prompt) in enumerate(zip(examples, prompts, strict=True)):
-        if example.swapped and example.caption.word is not None:
-            span = word_span(prompt, example.caption.word)
-            embeddings[index] = swap_for_null_text(embeddings[index], rows[-1], span)
+    embedded = dict(zip(texts, rows, strict=True))
+    embeddings = []
+    for caption, swapped in captions:
+        embedding = embedded[caption.text]
+        if swapped and caption.word is not None:
+            span = word_span(prompts[caption.text], caption.word)
+            embedding = swap_for_null_text(embedding, embedded[""], span)
+        embeddings.append(embedding)
     return torch.stack(embeddings)
 
 
-def latents_of(networks: Networks, pictures: list[Array]) -> Tensor:
-    """z_0, float32 (B, C, h', w'), of pictures (h, w, 3) in [0, 1]."""
-    images = torch.from_numpy(np.stack(pictures)).to(networks.unet.device).permute(0, 3, 1, 2)
-    encoded = networks.vae.encode(images * 2.0 - 1.0).latent_dist.mode()
-    return torch.as_tensor(encoded * networks.vae.config.scaling_factor)
+def latents_of(networks: HasCodec, cells: Array) -> Tensor:
+    """z_0, float32 (B, C, h', w'), of cells (B, h, w, 9) in [0, 1]."""
+    images = torch.from_numpy(cells.astype(np.float32)).permute(0, 3, 1, 2)
+    latents = networks.vae.unshuffle(images * 2.0 - 1.0)
+    return torch.as_tensor(latents * networks.vae.config.scaling_factor)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from.
+    """What one step learns from: from z_t = sqrt(a_t) start + s_t noise to target.
 
     Attributes:
-        examples: B pictures of one size with their captions.
-        noise: (B, C, h, w), standard normal, at the codec's size.
+        start: (B, C, h, w), the latents that were noised: the target, or an estimate of it.
+        target: (B, C, h, w), the latents that the network should find.
+        noise: (B, C, h, w).
         timesteps: int64 (B,).
+        captions: of each example, and whether its haze word is swapped for null text.
+        clear: the first so many examples start from pure noise and tell what dehazing is worth.
+        inverted: the examples whose noise is to be found from the picture.
+        seen: int64 (B,), the timesteps that z_t is of; those of the inverted examples are what an
+            inversion step begins with, before ``timesteps``.
     """
 
-    examples: list[Example]
+    start: Tensor
+    target: Tensor
     noise: Tensor
     timesteps: Tensor
+    captions: list[tuple[Caption, bool]]
+    clear: int
+    inverted: slice
+    seen: Tensor
 
 
 BatchSource = Callable[[int, np.random.Generator, torch.Generator], Batch]
-"""(number of examples, generators of that step) -> batch; the generators are its only chance."""
+"""(number of examples, generators of that step) -> batch."""
 
 
-def separate_batches(photos: list[Array], networks: Networks) -> BatchSource:
-    """The first stage's batches: each picture by itself, with noise of its own."""
+class PoolReader:
+    """Draws from the shards of a pool, which may be renewed meanwhile."""
+
+    def __init__(self, pool: Path) -> None:
+        self.pool = pool
+        self._shards: dict[str, Shard] = {}
+
+    def draw_of(self, rng: np.random.Generator, latents: tuple[int, ...]) -> Shard:
+        """One of the shards whose latents have a height and width like these."""
+        while True:
+            shard = self.draw(rng)
+            height, width = shard.clear.shape[1:3]
+            if height * latents[-1] == width * latents[-2]:
+                return shard
+
+    def draw(self, rng: np.random.Generator) -> Shard:
+        """One of the shards.
+
+        Raises:
+            FileNotFoundError: the pool is empty.
+        """
+        paths = shard_paths(self.pool)
+        if not paths:
+            raise FileNotFoundError(f"{self.pool} holds no shards: run `python -m training render`")
+        path = paths[int(rng.integers(len(paths)))]
+        if path.name not in self._shards:
+            present = {each.name for each in paths}
+            self._shards = {name: s for name, s in self._shards.items() if name in present}
+            self._shards[path.name] = Shard.load(path)
+        return self._shards[path.name]
+
+
+def gaussian_noise(networks: Networks, reader: PoolReader, seed: int = 0) -> GaussianNoise:
+    """The closed-form noise of what the pool holds."""
+    rng = np.random.default_rng(seed)
+    latents = []
+    for _ in range(12):
+        shard = reader.draw(rng)
+        for cells in (shard.degraded, shard.clear):
+            rows = latents_of(networks, cells[:256])
+            latents.append(rows.permute(0, 2, 3, 1).reshape(-1, rows.shape[1]))
+    # The sizes differ: one long row of positions.
+    return GaussianNoise.of(torch.cat(latents).T[None, :, None])
+
+
+# Of an inversion, in the latents' units: .01 of the range of a photo's values.
+INVERSION_ERROR = 0.04
+
+# Of 64 examples of the first stage.
+CLEAR_AT_THE_TOP = 28
+CLEAR_ON_THE_WAY = 10
+DEGRADED = 14
+CLEAR_CAPTIONS = 4
+
+
+def first_batches(
+    reader: PoolReader, networks: Networks, noise_of: Callable[[Tensor], Tensor]
+) -> BatchSource:
+    """The first stage's batches.
+
+    Of 64 examples 28 are clear photos, under their pair's caption with the word swapped for null
+    text (one time in four: without the word), with the noise of the degraded picture and nothing
+    else: at the noisy end a step of the model is a regression, and all that the way back begins
+    with. 10 are such photos on the way, from what the network's first step finds; 14 degraded
+    pictures under their captions, 4 clear photos under clear captions, and 8 of all these kinds
+    with normal noise of their own.
+    """
 
     def draw(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
-        size = draw_working_size(rng)
-        examples = [draw_example(photos, size, rng) for _ in range(count)]
-        return Batch(
-            examples,
-            torch.randn(latent_shape(networks, count, size), generator=generator),
-            draw_timesteps(count, 1000, generator),
+        shard = reader.draw(rng)
+        parts = Parts(shard, networks, rng, noise_of)
+        top, way = (count * share // 64 for share in (CLEAR_AT_THE_TOP, CLEAR_ON_THE_WAY))
+        parts.add_clear(top, generator)
+        parts.add_clear(way, generator)
+        parts.add_inverted(count * DEGRADED // 64, count * CLEAR_CAPTIONS // 64)
+        parts.add_alone(count - parts.count, generator)
+        timesteps = draw_sampler_timesteps(count, 1000, generator)
+        timesteps[:top] = draw_top_timesteps(top, generator)
+        # Nearer to the picture an estimate's error would be all that is seen.
+        timesteps[top : top + way].clamp_(min=150)
+        batch = parts.batch(timesteps, top)
+        batch.seen[batch.inverted] = draw_seen_timesteps(timesteps[batch.inverted], generator)
+        on_the_way = slice(top, top + way)
+        batch.start[on_the_way] = first_estimates(
+            networks, batch.noise[on_the_way], batch.captions[on_the_way]
         )
+        return batch
 
     return draw
 
 
-def latent_shape(networks: Networks, count: int, size: tuple[int, int]) -> tuple[int, ...]:
-    """Shape of the latents of ``count`` pictures of ``size``."""
-    patch = networks.vae.config.patch_size
-    return (count, networks.unet.config.in_channels, size[0] // patch, size[1] // patch)
+@torch.no_grad()
+def first_estimates(
+    networks: Networks, noise: Tensor, captions: list[tuple[Caption, bool]]
+) -> Tensor:
+    """What the first step of the way back finds, (B, C, h, w), from noise alone."""
+    if not captions:
+        return noise
+    device = networks.unet.device
+    with torch.autocast(device.type, dtype=torch.bfloat16):
+        context = embed_captions(networks, captions)
+        velocity = networks.unet(noise.to(device), 990, context).sample
+    return -velocity.float().cpu()
 
 
-def loss_of(networks: Networks, batch: Batch) -> Tensor:
-    """Mean squared error of the predicted velocity v = sqrt(a) eps - sqrt(1 - a) z_0.
+class Parts:
+    """A batch on its way, put together from the pairs of a shard."""
+
+    def __init__(
+        self,
+        shard: Shard,
+        networks: Networks,
+        rng: np.random.Generator,
+        noise_of: Callable[[Tensor], Tensor] = torch.zeros_like,
+    ) -> None:
+        self.shard, self.networks, self.noise_of, self.rng = shard, networks, noise_of, rng
+        self.targets: list[Tensor] = []
+        self.noises: list[Tensor] = []
+        self.captions: list[tuple[Caption, bool]] = []
+        self.inverted = slice(0, 0)
+
+    @property
+    def count(self) -> int:
+        """How many examples there are so far."""
+        return len(self.captions)
+
+    def _latents(self, cells: NDArray[np.float16], rows: NDArray[np.int64]) -> Tensor:
+        # One more than is asked for: torch unshuffles no pictures at all to another shape.
+        padded = np.append(rows, 0)
+        return latents_of(self.networks, cells[padded])[: len(rows)]
+
+    def _rows(self, count: int) -> NDArray[np.int64]:
+        return np.sort(self.rng.integers(len(self.shard.captions), size=count))
+
+    def add_clear(self, count: int, generator: torch.Generator) -> None:
+        """Clear photos with the noise of what they were degraded to, the word taken away.
+
+        The noise is that of a picture a little off, as an inversion finds it.
+        """
+        rows = self._rows(count)
+        degraded = self._latents(self.shard.degraded, rows)
+        degraded += INVERSION_ERROR * torch.randn(degraded.shape, generator=generator)
+        self.targets.append(self._latents(self.shard.clear, rows))
+        self.noises.append(self.noise_of(degraded))
+        self.captions += [taken_away(self.shard.captions[row], self.rng) for row in rows]
+
+    def add_inverted(self, degraded: int, clear: int) -> None:
+        """Degraded pictures and clear photos under captions that say so, with their own noise."""
+        begin = self.count
+        self.add_degraded(degraded)
+        self.add_clear_captions(clear)
+        self.inverted = slice(begin, self.count)
+
+    def add_degraded(self, count: int) -> None:
+        """Degraded pictures under their captions, with their noise."""
+        rows = self._rows(count)
+        latents = self._latents(self.shard.degraded, rows)
+        self.targets.append(latents)
+        self.noises.append(self.noise_of(latents))
+        self.captions += [(self.shard.captions[row], False) for row in rows]
+
+    def add_clear_captions(self, count: int) -> None:
+        """Clear photos under clear captions, with their own noise."""
+        latents = self._latents(self.shard.clear, self._rows(count))
+        self.targets.append(latents)
+        self.noises.append(self.noise_of(latents))
+        self.captions += [(clear_caption(self.rng), False) for _ in range(count)]
+
+    def add_alone(self, count: int, generator: torch.Generator) -> None:
+        """Pictures of every kind with normal noise: the model's home beside its pairs."""
+        rows = self._rows(count)
+        latents = self._latents(self.shard.clear, rows)
+        degraded = self._latents(self.shard.degraded, rows)
+        for position, row in enumerate(rows):
+            chance = float(self.rng.random())
+            caption = self.shard.captions[row]
+            if chance < 0.5:
+                latents[position] = degraded[position]
+                self.captions.append((caption if chance < 0.46 else Caption(""), False))
+            elif chance < 0.8:
+                self.captions.append(taken_away(caption, self.rng))
+            else:
+                self.captions.append((clear_caption(self.rng), False))
+        self.targets.append(latents)
+        self.noises.append(torch.randn(latents.shape, generator=generator))
+
+    def batch(self, timesteps: Tensor, clear: int) -> Batch:
+        targets = torch.cat(self.targets)
+        return Batch(
+            targets.clone(),
+            targets,
+            torch.cat(self.noises),
+            timesteps,
+            self.captions,
+            clear,
+            self.inverted,
+            timesteps.clone(),
+        )
+
+
+def taken_away(caption: Caption, rng: np.random.Generator) -> tuple[Caption, bool]:
+    """The pipeline's two readings: the word swapped for null text, or left out of the caption."""
+    if rng.random() < 0.75:
+        return caption, True
+    assert caption.word is not None
+    return Caption(without_word(caption.text, caption.word)), False
+
+
+def draw_sampler_timesteps(count: int, train_timesteps: int, generator: torch.Generator) -> Tensor:
+    """Timesteps (count,) as densely as the noisy-end spacing places its steps."""
+    u = torch.rand(count, generator=generator)
+    return ((1.0 - (1.0 - u) ** 1.7) * train_timesteps).long().clamp(max=train_timesteps - 1)
+
+
+def draw_seen_timesteps(timesteps: Tensor, generator: torch.Generator) -> Tensor:
+    """Timesteps (B,) of what an inversion step sees on its way to ``timesteps``.
+
+    A step is implicit: its iterations begin at z of the step before, and on a path where a picture
+    and its noise belong together the network would know nothing of what lies between. Every second
+    example sees its own timestep, the others one that is up to a step of six before.
+    """
+    share = 1.0 - (1.0 - timesteps / 1000.0).clamp(min=0.0) ** (1.0 / 1.7)
+    before = (share - 1.0 / 6.0).clamp(min=0.0)
+    earliest = 1000.0 * (1.0 - (1.0 - before) ** 1.7)
+    back = torch.rand(timesteps.shape, generator=generator)
+    back = back * (torch.rand(timesteps.shape, generator=generator) < 0.5)
+    return (timesteps - back * (timesteps - earliest)).round().long().clamp(min=0)
+
+
+def draw_top_timesteps(count: int, generator: torch.Generator) -> Tensor:
+    """Timesteps (count,) of the way back's first step: mostly the sampler's, some around it."""
+    around = torch.randint(930, 1000, (count,), generator=generator)
+    return torch.where(torch.rand(count, generator=generator) < 0.7, 990, around)
+
+
+def losses_of(
+    networks: Networks, batch: Batch, unwhitened: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
+    """Squared error (B,) of the predicted velocity.
+
+    Whitening makes a tenth of a deviation the same error in every direction, but the directions in
+    which photos differ most are what a picture is known by again. So where a picture's noise is to
+    be found, an error of the noise counts as what it is in the latents: with a share of a_t, since
+    the velocity is the noise at a_t = 1 and the picture at a_t = 0.
+
+    The velocity is the one that leads from z_t to the target, v = (sqrt(a) z_t - target) / s; where
+    the target itself was noised that is the usual sqrt(a) eps - s z_0.
 
     Source: Salimans and Ho, "Progressive Distillation", arXiv 2202.00512, appendix D.
     """
     device = networks.unet.device
-    clean = latents_of(networks, [example.picture for example in batch.examples])
-    noise, timesteps = batch.noise.to(device), batch.timesteps.to(device)
-    noisy = networks.scheduler.add_noise(clean, noise, timesteps)
-    velocity = networks.scheduler.get_velocity(clean, noise, timesteps)
+    start, target, noise, timesteps, seen = (
+        tensor.to(device)
+        for tensor in (batch.start, batch.target, batch.noise, batch.timesteps, batch.seen)
+    )
+    alphas = networks.scheduler.alphas_cumprod.to(device)[:, None, None, None]
+    alpha, present = alphas[timesteps], alphas[seen]
+    root, sigma = alpha.sqrt(), (1.0 - alpha).sqrt()
+    noisy = present.sqrt() * start + (1.0 - present).sqrt() * noise
+    velocity = root * noise - sigma * target + alpha / sigma * (start - target)
     with torch.autocast(device.type, dtype=torch.bfloat16):
-        context = embed_captions(networks, batch.examples)
+        context = embed_captions(networks, batch.captions)
         predicted = networks.unet(noisy, timesteps, context).sample
-    return F.mse_loss(predicted.float(), velocity)
+    errors = predicted.float() - velocity
+    losses = errors.square().mean((1, 2, 3))
+    if unwhitened is not None:
+        share = alpha[batch.inverted].flatten()
+        known = unwhitened(errors[batch.inverted]).square().mean((1, 2, 3))
+        losses = losses.clone()
+        losses[batch.inverted] = share * known + (1.0 - share) * losses[batch.inverted]
+    return losses
 
 
 class Run:
@@ -212,11 +463,18 @@ class Run:
         self.average.copy_to(self.parameters)
         return self.networks
 
-    def train(self, source: BatchSource) -> None:
-        """Trains up to the settings' number of steps; safe to stop at any moment."""
+    def train(
+        self, source: BatchSource, unwhitened: Callable[[Tensor], Tensor] | None = None
+    ) -> None:
+        """Trains up to the settings' number of steps; safe to stop at any moment.
+
+        Args:
+            source: of the batches.
+            unwhitened: as for ``losses_of``.
+        """
         settings = self.settings
         log = (self.folder / "log.jsonl").open("a")
-        losses: list[float] = []
+        losses: list[tuple[float, float]] = []
         started = time.perf_counter() - self.seconds
         while self.step < settings.steps:
             # Each step has a generator of its own, so that a resumed run sees the same examples.
@@ -225,29 +483,31 @@ class Run:
             batch = source(settings.batch_size, rng, generator)
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate_at(self.step)
-            loss = loss_of(self.networks, batch)
+            errors = losses_of(self.networks, batch, unwhitened)
+            loss = errors.mean()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
             self.optimizer.step()
             self.average.step(self.parameters)
             self.step += 1
-            losses.append(float(loss.detach()))
+            losses.append((float(loss.detach()), float(errors[: batch.clear].detach().mean())))
             if self.step % 50 == 0:
                 self.seconds = time.perf_counter() - started
+                mean, clear = np.mean(losses[-50:], axis=0)
+                # Latents are 4 p - 2 of values p in [0, 1].
                 row = {
                     "step": self.step,
-                    "loss": float(np.mean(losses[-50:])),
+                    "loss": float(mean),
+                    "clear_db": float(10.0 * np.log10(16.0 / clear)),
                     "seconds": round(self.seconds, 1),
                 }
                 log.write(json.dumps(row) + "\n")
                 log.flush()
-                logger.info("step %(step)d loss %(loss).4f after %(seconds).0f s", row)
+                logger.info(
+                    "step %(step)d loss %(loss).4f clear %(clear_db).2f dB after %(seconds).0f s",
+                    row,
+                )
             if self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
                 self.save()
         log.close()
-
-
-def load_training_photos(data: Path) -> list[Array]:
-    """The training photos at their cached size."""
-    return load_photos(list_photos(data))

@@ -13,7 +13,7 @@ from dehaze.eval.haze_maps import compare_airlights, compare_transmissions, dens
 from dehaze.eval.inversion import reconstruct
 from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.pipelines.dehaze import DehazePipeline
-from training.data import Array, load_photos, with_contrast
+from training.photos import Array, load_photos
 
 # Each photo's haze is drawn from a generator of its own, so that any two runs see the same haze.
 _SEED = 20_000
@@ -69,6 +69,12 @@ def validation_haze(data: Path, count: int, *, densities: bool = False) -> list[
         render_haze(photo, np.random.default_rng(_SEED + position), density=density)
         for position, (photo, density) in enumerate(zip(photos, asked, strict=True))
     ]
+
+
+def with_contrast(clear: Array, factor: float) -> Array:
+    """The photo's differences from its mean times ``factor``, clipped to [0, 1]."""
+    middle = float(clear.mean())
+    return np.clip(middle + factor * (clear - middle), 0.0, 1.0).astype(np.float32)
 
 
 def _varied(photo: Array, position: int) -> Array:

@@ -301,7 +301,6 @@ class _Job:
             draw_trajectories,
         )
         from dehaze.inversion.reconstruction import PLAIN
-        from dehaze.recovery.guided_filter import resize
 
         pipeline = self.pipeline
         followed = pipeline.invert(
@@ -318,8 +317,8 @@ class _Job:
         if self.mode not in (None, PLAIN):
             anchors = pipeline.anchor(inversion, self.mode, guidance_scale=self.guidance_scale)
         latents = retrace(pipeline, inversion, guidance_scale=self.guidance_scale, anchors=anchors)
-        size = pipeline.working_size(pixels)
-        original, back = resize(pixels, size), pipeline.decode(latents, size)
+        original = pipeline.reduced(pixels)
+        back = pipeline.decode(latents, pipeline.working_size(pixels))
         psnr = psnr_rgb(255.0 * back.astype("float64"), 255.0 * original.astype("float64"))
 
         def paths_of_step(i: int) -> NDArray[Any]:

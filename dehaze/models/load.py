@@ -23,7 +23,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 
 from dehaze.inversion.schedule import check_scheduler, check_scheduler_class
 from dehaze.models import ModelError
-from dehaze.models.codec import PixelUnshuffleCodec
+from dehaze.models.codec import CellsCodec, PixelUnshuffleCodec
 from dehaze.models.needs import ModelDescription, describe
 from dehaze.models.single_file import SingleFile
 from dehaze.models.source import (
@@ -38,7 +38,11 @@ from dehaze.models.weights import Weights, fill, read_weights
 
 _CLASSES = {
     "unet": {"UNet2DConditionModel": UNet2DConditionModel},
-    "vae": {"AutoencoderKL": AutoencoderKL, "PixelUnshuffleCodec": PixelUnshuffleCodec},
+    "vae": {
+        "AutoencoderKL": AutoencoderKL,
+        "CellsCodec": CellsCodec,
+        "PixelUnshuffleCodec": PixelUnshuffleCodec,
+    },
     "text_encoder": {"CLIPTextModel": CLIPTextModel},
     "text_encoder_2": {"CLIPTextModelWithProjection": CLIPTextModelWithProjection},
 }

@@ -373,11 +373,22 @@ class InversionPipeline(DiffusionPipeline):
             anchors = RECONSTRUCTION_MODES.get(mode).prepare(inversion, network)
         return replace(anchors, attention=session.record)
 
-    def working_size(self, photo: Array) -> tuple[int, int]:
-        """(height, width) at which the model sees a photo: its own short side, the same shape.
+    def reduced(self, photo: Array) -> Array:
+        """The photo at the working size, float32 (h, w, 3): what ``decode`` is compared with."""
+        size = self.working_size(photo)
+        return resize(resize(photo, self._times_cell(size)), size)
 
-        A strip is made smaller still, so that its long side stays within ``_LONGEST`` short sides:
-        the network's time and memory grow with the square of what it sees.
+    def _times_cell(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size in pixels that the codec reads to make a picture of ``size``."""
+        cell = int(getattr(self.vae.config, "cell_size", 1))
+        return size[0] * cell, size[1] * cell
+
+    def working_size(self, photo: Array) -> tuple[int, int]:
+        """(height, width) of a photo as the model's pictures show it: the model's short side.
+
+        The pictures of a codec of cells are of cells, of several pixels each. A strip is made
+        smaller still, so that its long side stays within ``_LONGEST`` short sides: the network's
+        time and memory grow with the square of what it sees.
         """
         height, width = photo.shape[:2]
         short = self.description.short_side
@@ -488,8 +499,8 @@ class InversionPipeline(DiffusionPipeline):
 
         The codec's own scaling and shift are applied, and its posterior's mode is taken.
         """
-        small = resize(photo, self.working_size(photo))
-        beyond = np.subtract(self.padded_size(photo), small.shape[:2])
+        small = resize(photo, self._times_cell(self.working_size(photo)))
+        beyond = np.subtract(self._times_cell(self.padded_size(photo)), small.shape[:2])
         padded = np.pad(small, ((0, beyond[0]), (0, beyond[1]), (0, 0)), mode="symmetric")
         image = torch.from_numpy(np.ascontiguousarray(padded)).permute(2, 0, 1)[None] * 2.0 - 1.0
         image = image.to(self._execution_device, self.vae.dtype)
@@ -707,9 +718,16 @@ class InversionPipeline(DiffusionPipeline):
             embedding = torch.zeros_like(embedding)
         return embedding.to(self.unet.dtype)
 
-    @torch.no_grad()
     def decode(self, latents: Tensor, size: tuple[int, int]) -> Array:
         """The picture of latents (1, C, h, w), cropped to ``size``: float32 (h, w, 3) in [0, 1]."""
+        return np.ascontiguousarray(self.decode_all(latents, size)[..., :3])
+
+    @torch.no_grad()
+    def decode_all(self, latents: Tensor, size: tuple[int, int]) -> Array:
+        """As ``decode``, with all that the codec knows of each pixel: float32 (h, w, 3 or 9).
+
+        ``CellsCodec`` knows means, darkest and brightest values; an autoencoder the picture alone.
+        """
         scaled = latents / float(self.vae.config.scaling_factor) + self._shift
         image = self.vae.decode(scaled.to(self.vae.dtype)).sample.float()
         pixels = image[0, :, : size[0], : size[1]].permute(1, 2, 0).cpu().numpy() * 0.5 + 0.5

@@ -259,7 +259,7 @@ class DehazePipeline(InversionPipeline):
             own = inversion.sample(b)
             size = self.working_size(photo)
             hazy, clear = (
-                self.decode(latent, size) for latent in (own.trajectory[0], latents[b : b + 1])
+                self.decode_all(latent, size) for latent in (own.trajectory[0], latents[b : b + 1])
             )
             recovered = RECOVERIES[recovery](photo, hazy, clear, float(np.mean(strengths[b])))
             scene = keep_exposure(recovered.image, photo, exposure)

@@ -69,8 +69,9 @@ def recover_by_physics(photo: Array, hazy: Array, clear: Array, strength: float 
 
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
-        hazy: I_low, float32 (h, w, 3) in [0, 1], the photo as the model saw it.
-        clear: J_low, float32 (h, w, 3) in [0, 1], the model's result.
+        hazy: I_low, float32 (h, w, 3 k) in [0, 1], the photo as the model saw it: RGB, and
+            where k is 3 the darkest and the brightest pixels of each cell.
+        clear: J_low, likewise, the model's result.
         strength: at which the model's result was asked for; of no effect here.
     """
     airlight, slopes, intercepts = _transmission_map(_proxy(photo), hazy, clear)
@@ -247,7 +248,8 @@ def recover_by_resizing(photo: Array, hazy: Array, clear: Array, strength: float
 
     Arguments as ``recover_by_physics``.
     """
-    image = cv2.resize(clear, photo.shape[1::-1], interpolation=cv2.INTER_CUBIC)
+    picture = np.ascontiguousarray(clear[..., :3])
+    image = cv2.resize(picture, photo.shape[1::-1], interpolation=cv2.INTER_CUBIC)
     return Recovery(np.clip(image, 0.0, 1.0).astype(np.float32))
 
 

@@ -77,9 +77,12 @@ def fit_scattering(hazy: Array, clear: Array) -> tuple[Array, Array]:
     A is drawn a little towards the mean of the photo's brightest pixels: an airlight off that
     colour would tint whatever is nearly as bright, the sky above all.
 
+    Where a model knows more of each pixel than its mean (the darkest and the brightest of a cell),
+    all of it obeys the same t and A.
+
     Args:
-        hazy: I, float32 (H, W, 3) in [0, 1].
-        clear: J, float32 (H, W, 3) in [0, 1].
+        hazy: I, float32 (H, W, 3 k) in [0, 1]: RGB, k times.
+        clear: J, likewise.
 
     Returns:
         t, float32 (H, W) in [``TRANSMISSION_MINIMUM``, 1], and A, float32 (3,) in [0, 1].
@@ -89,20 +92,24 @@ def fit_scattering(hazy: Array, clear: Array) -> tuple[Array, Array]:
     """
     if hazy.shape != clear.shape:
         raise ValueError(f"the hazy picture is {hazy.shape} and the clear one {clear.shape}")
-    brightness = hazy.mean(2)
+    rgb = hazy[..., :3]
+    times = hazy.shape[2] // 3
+    brightness = rgb.mean(2)
     brightest = brightness >= np.quantile(brightness, 1.0 - _BRIGHTEST)
-    bright = hazy[brightest].mean(0, dtype=np.float64)
+    bright = rgb[brightest].mean(0, dtype=np.float64)
     pull = _AIRLIGHT_PULL * brightness.size
     airlight = bright
     for _ in range(_ALTERNATIONS):
-        from_airlight = clear - airlight
-        numerator = box_mean(((hazy - airlight) * from_airlight).sum(2), _FIT_RADIUS)
+        repeated = np.tile(airlight, times)
+        from_airlight = clear - repeated
+        numerator = box_mean(((hazy - repeated) * from_airlight).sum(2), _FIT_RADIUS)
         denominator = box_mean((from_airlight**2).sum(2), _FIT_RADIUS)
         # The small constant draws t to 1 where the scene has the airlight's own colour.
         transmission = np.clip((numerator + 1e-3) / (denominator + 1e-3), TRANSMISSION_MINIMUM, 1.0)
         veil = (1.0 - transmission)[..., None]
         explained = (veil * (hazy - transmission[..., None] * clear)).sum((0, 1))
-        weight = float((veil**2).sum())
+        explained = explained.reshape(times, 3).sum(0)
+        weight = float((veil**2).sum()) * times
         airlight = np.clip((explained + pull * bright) / (weight + pull), 0.0, 1.0)
     return transmission.astype(np.float32), airlight.astype(np.float32)
 

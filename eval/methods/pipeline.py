@@ -12,7 +12,6 @@ from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOut
 from dehaze.eval.methods.options import PipelineOptions
 from dehaze.models import ModelError
 from dehaze.models.choice import ModelChoice
-from dehaze.recovery.guided_filter import resize
 
 
 class ModelMethod(Method):
@@ -94,8 +93,9 @@ class CodecCeiling(ModelMethod):
             raise ValueError("the codec ceiling needs a ground truth")
         pipeline = load_pipeline(self.options)
         clear = to_float(source.clear)
-        working = resize(clear, pipeline.working_size(clear))
-        return MethodOutput(image=codec_roundtrip(pipeline, clear), reference=working)
+        return MethodOutput(
+            image=codec_roundtrip(pipeline, clear), reference=pipeline.reduced(clear)
+        )
 
 
 class InversionCeiling(ModelMethod):

@@ -8,27 +8,22 @@ import torch
 from schedules import FunctionNetwork
 
 import training.coupling
-from dehaze.datasets.appearance import APPEARANCES
-from dehaze.datasets.synthesis import HAZE_KINDS
-from dehaze.inversion import DDIMTable, InversionSettings, invert
-from dehaze.prompts import tokenize, word_span
-from training.captions import vocabulary
+from dehaze.inversion import DDIMTable, InversionSettings
+from dehaze.inversion import invert as invert_latents
+from training.captions import Caption, vocabulary
 from training.coupling import (
     INVERSION_ITERATIONS,
     INVERSION_STEPS,
-    Chunk,
-    coupled_batches,
-    draw_sampler_timesteps,
-    invert_pairs,
-    load_chunks,
-    without_its_word,
-    write_chunks,
+    CoupledBatches,
+    averaged,
+    denoise,
+    invert,
+    make_chunk,
 )
-from training.data import draw_pair
-from training.networks import Networks, build_networks, build_tokenizer, load_networks
-from training.train import embed_captions, latents_of
+from training.networks import Networks, build_networks, build_tokenizer
+from training.train import PoolReader, Run, TrainingSettings, embed_captions
 
-PHOTOS = [np.random.default_rng(k).random((160, 240, 3)).astype(np.float32) for k in range(3)]
+CAPTION = Caption("a photo with haze", "haze", "haze")
 
 
 @pytest.fixture(scope="module")
@@ -37,120 +32,100 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
     return build_networks(build_tokenizer(vocabulary(), tmp_path_factory.mktemp("tokenizer")))
 
 
-def test_pairs_are_captioned_in_the_models_words(networks: Networks) -> None:
-    rng = np.random.default_rng(0)
-    seen: set[str] = set()
-    for _ in range(200):
-        pair = draw_pair(PHOTOS, (32, 48), rng)
-        assert pair.degraded.shape == pair.clear.shape == (32, 48, 3)
-        assert pair.degraded.dtype == pair.clear.dtype == np.float32
-        assert 0 <= pair.degraded.min() <= pair.degraded.max() <= 1
-        prompt = tokenize(networks.tokenizer, pair.caption.text)
-        # One token a word: nothing is spelled in bytes.
-        assert prompt.count == len(pair.caption.text.split()) + 2
-        assert pair.caption.word is not None
-        assert word_span(prompt, pair.caption.word)
-        seen.add(pair.caption.word)
-        assert pair.caption.word not in without_its_word(pair.caption).text
-    assert seen >= {*HAZE_KINDS.names(), *APPEARANCES.names()}
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "run", TrainingSettings(), "cpu")
 
 
-def test_some_pairs_under_the_default_prompt_are_clear_already() -> None:
-    rng = np.random.default_rng(0)
-    pairs = [draw_pair(PHOTOS, (32, 48), rng) for _ in range(300)]
-    plain = [pair for pair in pairs if pair.caption.text == "a photo with haze"]
-    veils = [float(np.abs(pair.degraded - pair.clear).mean()) for pair in plain]
-    assert 0.04 < np.mean(np.array(veils) < 0.02) < 0.3
+@pytest.fixture(autouse=True)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training.coupling, "CHUNK_PAIRS", 4)
 
 
-def test_coupled_noise_is_the_renderings_inversion(networks: Networks) -> None:
-    rng = np.random.default_rng(1)
-    pairs = [draw_pair(PHOTOS, (32, 32), rng) for _ in range(2)]
+def test_the_noise_is_what_the_inversion_ends_in(networks: Networks) -> None:
     networks.unet.eval()
-    noise = invert_pairs(networks, pairs)
-    assert noise.shape == (2, 12, 16, 16)
-    clean = latents_of(networks, [pair.degraded for pair in pairs])
+    latents = torch.randn(2, 36, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = invert(networks, latents, [CAPTION] * 2)
     table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
-    examples = [training.data.Example(pair.degraded, pair.caption, False) for pair in pairs]
     with torch.no_grad():
-        context = embed_captions(networks, examples)
+        context = embed_captions(networks, [(CAPTION, False)] * 2)
         network = FunctionNetwork(
             table, lambda z, i, index: networks.unet(z, table.timestep(i), context[index]).sample
         )
         settings = InversionSettings(
             steps=INVERSION_STEPS, tolerance=1e-3, max_iterations=INVERSION_ITERATIONS
-        ).changed(solver="anderson")
-        exact = invert(network, clean, settings)
+        ).changed(solver="fixed-point", predictor="ife")
+        exact = invert_latents(network, latents, settings)
     alpha = table.alphas[-1]
-    ends = alpha**0.5 * clean + (1 - alpha) ** 0.5 * noise
+    ends = alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
     # bfloat16 has eight bits: the two agree to about that.
-    torch.testing.assert_close(ends, exact.latents, atol=0.1, rtol=0.05)
+    assert (ends - exact.latents).square().mean().sqrt() < 0.05
 
 
-def test_chunks_are_written_once_and_read_back(
-    networks: Networks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(training.coupling, "CHUNK_PAIRS", 3)
-    write_chunks(networks, PHOTOS, tmp_path, 1, seed=5)
-    (first,) = load_chunks(tmp_path)
-    written = (tmp_path / "0000.npz").stat().st_mtime_ns
-    write_chunks(networks, PHOTOS, tmp_path, 2, seed=5)
-    assert (tmp_path / "0000.npz").stat().st_mtime_ns == written
-    chunks = load_chunks(tmp_path)
-    assert len(chunks) == 2
-    assert np.array_equal(chunks[0].noise, first.noise)
-    assert chunks[0].captions == first.captions
-    assert len(first.captions) == len(first.clear) == len(first.degraded) == len(first.noise) == 3
-    assert not np.array_equal(chunks[0].clear[0][0, 0], chunks[1].clear[0][0, 0])
+def test_the_way_back_under_the_same_caption_returns(networks: Networks) -> None:
+    networks.unet.eval()
+    latents = torch.randn(2, 36, 16, 16, generator=torch.Generator().manual_seed(0))
+    noise = invert(networks, latents, [CAPTION] * 2)
+    back = denoise(networks, latents, noise, [(CAPTION, False)] * 2)
+    assert (back - latents).square().mean().sqrt() < 0.2
+    first = denoise(networks, latents, noise, [(CAPTION, False)] * 2, steps=1)
+    assert not torch.allclose(first, back, atol=0.1)
 
 
-def test_both_pictures_of_a_pair_share_their_noise(networks: Networks) -> None:
-    rng = np.random.default_rng(2)
-    pairs = [draw_pair(PHOTOS, (32, 48), rng) for _ in range(5)]
-    chunk = Chunk(
-        np.stack([pair.degraded for pair in pairs]).astype(np.float16),
-        np.stack([pair.clear for pair in pairs]).astype(np.float16),
-        rng.standard_normal((5, 12, 16, 24)).astype(np.float16),
-        [pair.caption for pair in pairs],
-    )
-    generator = torch.Generator().manual_seed(0)
-    batch = coupled_batches([chunk], PHOTOS, networks)(64, rng, generator)
-    assert batch.noise.shape == (64, 12, 16, 24)
-    assert len(batch.examples) == len(batch.timesteps) == 64
-    swapped = 0
-    for position in range(36):
-        at = 2 * position if position < 16 else position + 16
-        clear, noise = batch.examples[at], batch.noise[at]
-        index = next(
-            k for k in range(5) if np.array_equal(chunk.clear[k], clear.picture.astype("f2"))
+def test_the_average_is_lent_and_given_back(run: Run) -> None:
+    with torch.no_grad():
+        for parameter in run.parameters:
+            parameter.add_(1.0)
+    before = [parameter.detach().clone() for parameter in run.parameters]
+    with averaged(run):
+        for parameter, shadow in zip(run.parameters, run.average.shadow_params, strict=True):
+            assert torch.equal(parameter, shadow)
+    assert all(torch.equal(a, b) for a, b in zip(run.parameters, before, strict=True))
+
+
+def test_a_batch_shares_noise_and_starts_from_estimates(run: Run, pool: Path) -> None:
+    batches = CoupledBatches(run, PoolReader(pool), lambda z: 0.5 * z, chunks=2, every=100)
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    batch = batches(32, rng, generator)
+    assert len(batch.target) == len(batch.captions) == len(batch.timesteps) == 32
+    (chunk,) = [
+        each for each in batches.chunks if any(torch.equal(batch.target[0], j) for j in each.clear)
+    ]
+
+    def is_pair(position: int, start: torch.Tensor) -> bool:
+        return any(
+            torch.equal(batch.target[position], chunk.clear[k])
+            and torch.equal(batch.noise[position], chunk.noise[k])
+            and torch.equal(batch.start[position], start[k])
+            and batch.captions[position] == chunk.targets[k]
+            for k in range(len(chunk.captions))
         )
-        assert torch.equal(noise, torch.from_numpy(chunk.noise[index]).float())
-        caption = chunk.captions[index]
-        assert clear.caption == (caption if clear.swapped else without_its_word(caption))
-        swapped += clear.swapped
-        if position < 16:
-            degraded = batch.examples[at + 1]
-            assert torch.equal(batch.noise[at + 1], noise)
-            assert np.array_equal(chunk.degraded[index], degraded.picture.astype(np.float16))
-            assert degraded.caption == caption
-            assert not degraded.swapped
-    assert 18 <= swapped <= 34
-    # The rest is the first stage's: noise of its own.
-    assert batch.noise[52:].std() == pytest.approx(1.0, abs=0.05)
+
+    assert batch.clear == 11
+    assert all(is_pair(position, chunk.clear) for position in range(11))
+    assert all(is_pair(position, chunk.estimate) for position in range(11, 17))
+    assert int(batch.timesteps[11:17].min()) >= 150
+    # What is to be inverted goes to the closed form's noise.
+    assert torch.equal(batch.noise[batch.inverted], 0.5 * batch.target[batch.inverted])
+    assert batch.inverted == slice(22, 29)
+    assert batch.noise[29:].std() == pytest.approx(1.0, abs=0.05)
 
 
-def test_timesteps_are_as_dense_as_the_spacing_places_them(networks: Networks) -> None:
-    drawn = draw_sampler_timesteps(20_000, 1000, torch.Generator().manual_seed(0))
-    assert drawn.min() >= 0
-    assert drawn.max() <= 999
-    taus = DDIMTable.from_scheduler(networks.scheduler, 10, "noisy-end").timesteps
-    # The spacing stops at 99 %, where a step can still be undone.
-    shares = [float((drawn <= tau / 0.99).float().mean()) for tau in taus[:-1]]
-    np.testing.assert_allclose(shares, np.arange(1, 10) / 10, atol=0.02)
+def test_chunks_are_renewed(run: Run, pool: Path) -> None:
+    batches = CoupledBatches(run, PoolReader(pool), lambda z: z, chunks=2, every=2)
+    rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
+    seen = []
+    for _ in range(5):
+        batches(16, rng, generator)
+        seen.append([id(chunk) for chunk in batches.chunks])
+    assert len(seen[-1]) == 2
+    assert seen[1] == seen[2] or seen[2] == seen[3]
+    assert seen[4][-1] not in seen[0]
 
 
-def test_an_export_names_no_folder_of_the_machine(networks: Networks, tmp_path: Path) -> None:
-    networks.save(tmp_path / "first")
-    load_networks(tmp_path / "first").save(tmp_path / "second")
-    for config in (tmp_path / "second").rglob("*.json"):
-        assert str(tmp_path) not in config.read_text()
+def test_a_chunk_holds_the_runs_own_inversion(run: Run, pool: Path) -> None:
+    chunk = make_chunk(run, PoolReader(pool), np.random.default_rng(0))
+    again = invert(run.networks, chunk.degraded, chunk.captions)
+    torch.testing.assert_close(chunk.noise, again, atol=1e-4, rtol=1e-4)
+    for caption, (target, swapped) in zip(chunk.captions, chunk.targets, strict=True):
+        assert target == caption if swapped else caption.word not in target.text.split()

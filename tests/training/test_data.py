@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dehaze.datasets.appearance import APPEARANCES
+from dehaze.datasets.synthesis import DENSITY_WORDS, HAZE_KINDS
+from dehaze.models.codec import cells_of
+from training.captions import HAZE_WORDS
+from training.data import CELL_SIZE, draw_pair, draw_pair_of_cells, find_cells
+from training.photos import PhotoCache
+
+SIZE = (96, 144)
+
+
+def test_cells_are_the_codecs() -> None:
+    picture = np.random.default_rng(0).random((24, 36, 3), dtype=np.float32)
+    expected = cells_of(torch.from_numpy(picture).permute(2, 0, 1)[None], CELL_SIZE)[0]
+    np.testing.assert_allclose(find_cells(picture), expected.permute(1, 2, 0), atol=1e-6)
+
+
+def test_pairs_of_every_kind_are_drawn(photo_cache: PhotoCache) -> None:
+    rng = np.random.default_rng(0)
+    words: set[str | None] = set()
+    for _ in range(300):
+        pair = draw_pair(photo_cache, SIZE, rng)
+        for picture in (pair.degraded, pair.clear):
+            assert picture.shape == (*SIZE, 3)
+            assert picture.dtype == np.float32
+            assert 0.0 <= picture.min() <= picture.max() <= 1.0
+        words.add(pair.caption.word)
+    assert words >= {*HAZE_KINDS.names()}
+    assert len(words & {*APPEARANCES.names()}) >= 5
+    assert words <= {*HAZE_WORDS, *APPEARANCES.names()}
+
+
+def test_some_pairs_under_the_plain_prompt_are_clear(photo_cache: PhotoCache) -> None:
+    rng = np.random.default_rng(0)
+    pairs = [draw_pair(photo_cache, SIZE, rng) for _ in range(300)]
+    plain = [pair for pair in pairs if pair.caption.text == "a photo with haze"]
+    differences = np.array([np.abs(pair.degraded - pair.clear).mean() for pair in plain])
+    assert 0.04 < float((differences < 0.02).mean()) < 0.4
+
+
+def test_a_density_word_names_the_density(photo_cache: PhotoCache) -> None:
+    rng = np.random.default_rng(1)
+    kept: dict[str, list[float]] = {word: [] for word in DENSITY_WORDS}
+    for _ in range(700):
+        pair = draw_pair(photo_cache, SIZE, rng)
+        for word in DENSITY_WORDS:
+            if word in pair.caption.text.split():
+                kept[word].append(float(pair.degraded.std() / max(pair.clear.std(), 1e-3)))
+    # A veil takes contrast away.
+    means = [np.mean(kept[word]) for word in ("faint", "light", "moderate", "heavy", "dense")]
+    assert means == sorted(means, reverse=True)
+
+
+@pytest.mark.parametrize("size", [(32, 48), (48, 32), (32, 40)])
+def test_cells_fill_the_working_size(photo_cache: PhotoCache, size: tuple[int, int]) -> None:
+    rng = np.random.default_rng(0)
+    for _ in range(6):
+        degraded, clear, _ = draw_pair_of_cells(photo_cache, size, rng)
+        assert degraded.shape == clear.shape == (*size, 9)
+        # A JPEG's darkest is no brighter than its mean, whatever is padded.
+        assert (degraded[..., 3:6] <= degraded[..., :3] + 1e-6).all()
+        assert (degraded[..., 6:] >= degraded[..., :3] - 1e-6).all()

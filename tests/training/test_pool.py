@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from training.photos import PhotoCache
+from training.pool import Shard, fill_pool, shard_paths, write_shard
+from training.train import PoolReader
+
+
+def test_a_shard_follows_from_seed_and_number(photo_cache: PhotoCache, tmp_path: Path) -> None:
+    one = Shard.load(write_shard(photo_cache, tmp_path / "one", 3, seed=5, pairs=4))
+    other = Shard.load(write_shard(photo_cache, tmp_path / "other", 3, seed=5, pairs=4))
+    np.testing.assert_array_equal(one.degraded, other.degraded)
+    assert one.captions == other.captions
+    assert one.clear.shape == one.degraded.shape
+    assert one.clear.shape[0] == len(one.captions) == 4
+    next_one = Shard.load(write_shard(photo_cache, tmp_path / "one", 4, seed=5, pairs=4))
+    assert next_one.captions != one.captions
+
+
+def test_the_oldest_shards_make_room(photo_cache: PhotoCache, tmp_path: Path) -> None:
+    fill_pool(photo_cache, tmp_path, 3, 2, pairs=2)
+    assert [path.name for path in shard_paths(tmp_path)] == ["000001", "000002"]
+    fill_pool(photo_cache, tmp_path, 1, 2, pairs=2)
+    assert [path.name for path in shard_paths(tmp_path)] == ["000002", "000003"]
+
+
+def test_a_reader_follows_a_pool_that_is_renewed(photo_cache: PhotoCache, tmp_path: Path) -> None:
+    fill_pool(photo_cache, tmp_path, 1, 1, pairs=2)
+    reader, rng = PoolReader(tmp_path), np.random.default_rng(0)
+    first = reader.draw(rng)
+    fill_pool(photo_cache, tmp_path, 1, 1, pairs=2)
+    assert reader.draw(rng).captions != first.captions
+
+
+def test_an_empty_pool_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="training render"):
+        PoolReader(tmp_path).draw(np.random.default_rng(0))
