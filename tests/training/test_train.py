@@ -189,7 +189,7 @@ def test_a_run_learns_resumes_where_it_was_and_is_exported(
     size = export(resumed, tmp_path / "model")
     assert size < 25 * 2**20
     pipe = DehazePipeline.from_pretrained(tmp_path / "model")
-    assert pipe.description.spacing == "noisy-end"
+    assert pipe.description.inversion.spacing == "noisy-end"
     pipe.set_progress_bar_config(disable=True)
     photo = np.random.default_rng(0).random((60, 80, 3), dtype=np.float32)
     assert pipe.working_size(photo) == (32, 43)
@@ -227,7 +227,7 @@ def test_one_command_trains_resumes_and_exports(pool: Path, tmp_path: Path) -> N
         done = CliRunner().invoke(main, [*arguments, "--steps", steps])
         assert done.exit_code == 0, done.output
     assert torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)["step"] == 2
-    assert DehazePipeline.from_pretrained(tmp_path / "model").description.steps == 6
+    assert DehazePipeline.from_pretrained(tmp_path / "model").description.inversion.steps == 6
     first = (tmp_path / "model" / "unet" / "config.json").read_text()
     coupled = CliRunner().invoke(
         main,
