@@ -25,7 +25,11 @@ PAGES = {
     "benchmarks/README.md": "benchmarks.md",
     "examples/README.md": "examples/index.md",
 }
-FILES = ["CITATION.cff", *(f"examples/{path.name}" for path in (ROOT / "examples").glob("*.jpg"))]
+FILES = ["CITATION.cff"] + [
+    f"examples/{path.name}"
+    for path in (ROOT / "examples").iterdir()
+    if path.suffix in (".jpg", ".ipynb")
+]
 # The rooms that the API reference shows, and their folders; commands are described by --help.
 ROOMS = {
     f"dehaze.{path.stem}": path
