@@ -62,7 +62,10 @@ def _prefix_text_weights(file: Path) -> None:
     ones save them without it.
     """
     inside = "text_model."
-    weights = {inside + name.removeprefix(inside): value for name, value in load_file(file).items()}
+    # Clones: what is loaded may be a view of the file, which is written anew here.
+    weights = {
+        inside + name.removeprefix(inside): value.clone() for name, value in load_file(file).items()
+    }
     save_file(weights, file, metadata={"format": "pt"})
 
 

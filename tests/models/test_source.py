@@ -100,7 +100,7 @@ def test_the_variant_is_what_is_read(model: Path) -> None:
 
 def test_weights_in_several_files_are_read(model: Path) -> None:
     whole = model / "unet" / f"{NAME}.safetensors"
-    weights = load_file(whole)
+    weights = {name: value.clone() for name, value in load_file(whole).items()}
     names = sorted(weights)
     shards = {f"{NAME}-0000{n + 1}-of-00002.safetensors": names[n::2] for n in range(2)}
     for shard, held in shards.items():
@@ -132,7 +132,10 @@ def test_old_names_of_a_codecs_attention_are_read(stable_diffusion: Path, tmp_pa
 def test_both_names_of_a_text_encoders_weights_are_read(model: Path, inside: str) -> None:
     """transformers 5.6 dropped a level of them; random weights came of it, and no word."""
     file = model / "text_encoder" / "model.safetensors"
-    weights = {name.removeprefix("text_model."): value for name, value in load_file(file).items()}
+    # Clones: what is loaded may be a view of the file, which is written anew here.
+    weights = {
+        name.removeprefix("text_model."): value.clone() for name, value in load_file(file).items()
+    }
     save_file({inside + name: value for name, value in weights.items()}, file)
     loaded = load_parts(ModelSource(model)).text_encoder.state_dict()
     assert {name.removeprefix("text_model.") for name in loaded} == set(weights)
