@@ -68,8 +68,8 @@ def test_every_option_reaches_the_edit(picture: Path, any_model: Path) -> None:
 def test_words_are_weighed_without_a_target(picture: Path, any_model: Path) -> None:
     settings = (*SOURCE, "--model", any_model, "--recovery", "none", "--cross-replace", 1)
     files = [picture.parent / f"{name}.png" for name in ("same", "weighed")]
-    assert call(picture, *settings, "-o", files[0]).exit_code == 0
-    assert call(picture, *settings, "-o", files[1], "--word-weight", "haze=-5").exit_code == 0
+    for file, weight in zip(files, ("haze=1", "haze=-5"), strict=True):
+        assert call(picture, *settings, "-o", file, "--word-weight", weight).exit_code == 0
     same, weighed = map(pixels, files)
     assert np.abs(same.astype(int) - weighed).max() >= 1
 

@@ -38,20 +38,16 @@ def model(request: pytest.FixtureRequest, stable_diffusion: Path, tmp_path: Path
     return save_as_one_file(stable_diffusion, tmp_path / "model.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("steepness", "rough"), [(0.1, False), (1.0, False), (6.0, True)],
-    ids=["contractive", "hardly", "not"],
-)  # fmt: skip
+@pytest.mark.parametrize("sensitivity", [0.02, 1.0, 4.0], ids=["contractive", "hardly", "not"])
 def test_the_default_holds_or_says_that_it_did_not(
-    model: Path, photo: NDArray[np.float32], steepness: float, rough: bool
+    model: Path, photo: NDArray[np.float32], sensitivity: float
 ) -> None:
-    """Six long steps of a random network hardly contract; steeper ones do not at all."""
+    """Six long steps of a random network hardly contract; with a damped input they do."""
     pipe = DehazePipeline.from_pretrained(model)
     pipe.set_progress_bar_config(disable=True)
     with torch.no_grad():
-        pipe.unet.conv_out.weight.mul_(steepness)
-        if rough:
-            pipe.unet.conv_in.weight.mul_(4.0)
+        # The normalisation behind it undoes a factor of the output, not one beside a bias.
+        pipe.unet.conv_in.weight.mul_(sensitivity)
     inversion = pipe.invert(photo, num_inference_steps=STEPS)
     settings, trace = inversion.settings, inversion.trace
     assert (settings.solver, settings.predictor, settings.criterion) == (
@@ -61,5 +57,5 @@ def test_the_default_holds_or_says_that_it_did_not(
     torch.testing.assert_close(trace.remaining[:, 0], found, rtol=0.05, atol=2e-6)
     assert torch.equal(trace.converged[:, 0], trace.remaining[:, 0] < settings.tolerance)
     assert not (trace.converged[:, 0] & (found > 1.1 * settings.tolerance)).any()
-    if steepness < 1.0:
+    if sensitivity < 1.0:
         assert trace.converged.all()

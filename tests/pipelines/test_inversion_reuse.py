@@ -93,7 +93,7 @@ def test_an_edit_refuses_another_source(
         pipe(other_photo, PROMPT, "a photo", inversion=inversion)
     with pytest.raises(InversionMismatchError, match="prompt"):
         pipe.interpolate(inversion, inversion, "a house with haze", pictures=3)
-    made = pipe.generate(PROMPT, seed=1)
+    made = pipe.generate(PROMPT, generator=torch.Generator().manual_seed(1))
     with pytest.raises(InversionMismatchError, match="photo"):
         pipe(photo[:16, :16], PROMPT, "a photo", inversion=made)
 
