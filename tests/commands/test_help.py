@@ -129,7 +129,7 @@ def test_from_a_checkout_a_missing_dependency_is_one_line() -> None:
         ("a.jpg", "dehaze run a.jpg"),
         ("folder", "dehaze run folder"),
         ("rnu", "did you mean run?"),
-        ("zzz", "there are run, edit,"),
+        ("zzz", "there are run, "),
     ],
 )
 def test_what_is_no_command_has_a_hint(
