@@ -89,6 +89,7 @@ def _adjustments() -> Iterable[str]:
 )
 @option(
     "--predictor",
+    effect=options.used_by_solver("predictor"),
     type=RegistryChoice(_predictors),
     metavar="NAME",
     heading=RESEARCH,
@@ -96,6 +97,7 @@ def _adjustments() -> Iterable[str]:
 )
 @option(
     "--relaxation",
+    effect=options.used_by_solver("relaxation"),
     type=RegistryChoice(_relaxations),
     metavar="NAME",
     heading=RESEARCH,
@@ -103,6 +105,7 @@ def _adjustments() -> Iterable[str]:
 )
 @option(
     "--criterion",
+    effect=options.used_by_solver("criterion"),
     type=RegistryChoice(_criteria),
     metavar="NAME",
     heading=RESEARCH,
@@ -119,15 +122,20 @@ def _adjustments() -> Iterable[str]:
 @option(
     "--iterations",
     "max_iterations",
+    effect=options.used_by_solver("max_iterations"),
     type=click.IntRange(min=1),
     metavar="N",
     heading=RESEARCH,
     help="The solver's limit a step.",
 )
-@options.tolerance(help="How exactly a step is solved, relative to the latent.")
+@options.tolerance(
+    effect=options.used_by_solver("tolerance"),
+    help="How exactly a step is solved, relative to the latent.",
+)
 @option(
     "--check",
     "checked",
+    effect=options.used_by_solver("checked"),
     is_flag=True,
     heading=RESEARCH,
     help="Measure how exactly each step was solved, for one network evaluation more a step.",
@@ -236,22 +244,12 @@ def _settings(
     description: ModelDescription, steps: int | None, guidance_scale: float, chosen: dict[str, Any]
 ) -> InversionSettings:
     """What was given; of the rest, what a named solver was published with, or the model's best."""
-    from dehaze.inversion.solvers import idle_settings
-
     given = {name: value for name, value in chosen.items() if value not in (None, False)}
-    if "solver" in given:
-        base = description.inversion.changed(steps=steps)
-        for name in idle_settings(given["solver"]):
-            if name in given:
-                flag = _FLAGS.get(name, name)
-                raise click.UsageError(f"--{flag} has no effect with --solver {given['solver']}.")
-    else:
-        base = description.reconstructing(steps)
+    named = "solver" in given
+    base = (
+        description.inversion.changed(steps=steps) if named else description.reconstructing(steps)
+    )
     return base.changed(guidance_scale=guidance_scale, **given)
-
-
-# Options that have another name in Python.
-_FLAGS = {"max_iterations": "iterations", "checked": "check"}
 
 
 @dataclass(frozen=True)

@@ -103,13 +103,15 @@ def _recoveries() -> Iterable[str]:
     return RECOVERIES
 
 
-def _iterates(given: Values) -> bool:
-    from dehaze.inversion.solvers import idle_settings
+def used_by_solver(setting: str) -> Effect:
+    """Where the solver, if one is named, uses this field of ``InversionSettings``."""
 
-    return given["solver"] is None or "tolerance" not in idle_settings(given["solver"])
+    def holds(given: Values) -> bool:
+        from dehaze.inversion.solvers import idle_settings
 
+        return given["solver"] is None or setting not in idle_settings(given["solver"])
 
-ITERATING = Effect(_iterates, "with a --solver that iterates")
+    return Effect(holds, "with a --solver that uses it")
 
 
 def output_folder(written: str, default: str) -> Decorator:

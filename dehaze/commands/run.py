@@ -226,7 +226,7 @@ class _Task:
 @options.solver(effect=BY_MODEL)
 @options.steps("num_inference_steps", effect=BY_MODEL)
 @options.tolerance(
-    effect=(BY_MODEL, options.ITERATING),
+    effect=(BY_MODEL, options.used_by_solver("tolerance")),
 )
 @options.recovery(default="calibrated", effect=BY_MODEL)
 @options.as_json()

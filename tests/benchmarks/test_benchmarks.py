@@ -42,7 +42,7 @@ def test_the_command_survives_its_kills() -> None:
 
 
 def test_cost_is_measured_photo_by_photo() -> None:
-    said = run("folder_job.py", "length", "--counts", "1,3", "--engine", "dcp")
+    said = run("folder_job.py", "length", "--counts", "1,3", "--method", "dcp")
     rows = [line.split(" | ") for line in said.splitlines() if line[2:3].isdigit()]
     assert [row[0] for row in rows] == ["| 1", "| 3"]
     assert all(float(row[4]) > 0 for row in rows)

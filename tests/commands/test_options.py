@@ -84,8 +84,11 @@ IDLE = [
             ("--criterion", "intra-path"),
             ("--iterations", "2"),
             ("--tolerance", "0.1"),
+            ("--check",),
         )
     ),
+    (INVERT, ("--solver", "ddim"), ("--iterations", "2")),
+    (INVERT, (), ("--adjust-repeats", "2")),
     *(
         (FOLDER, ("--method", "dcp"), chosen)
         for chosen in (

@@ -80,6 +80,7 @@ def test_the_order_counts_when_a_residual_stays_below(
     assert made.order == pytest.approx((1 / 3, 1 / 3, 1 / 3))
 
 
+@pytest.mark.slow
 def test_a_bound_below_the_error_is_counted_as_such(
     pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:

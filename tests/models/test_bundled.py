@@ -47,6 +47,7 @@ def test_picard_reconstructs_where_plain_inversion_does_not(bundled: DehazePipel
     check_reconstruction(bundled, [read(path) for path in EXAMPLES])
 
 
+@pytest.mark.slow
 def test_picard_reconstructs_real_hazy_photos(bundled: DehazePipeline, data_folder: Path) -> None:
     paths = sorted((data_folder / "real_hazy").glob("*.*g"))[::24]
     assert len(paths) > 3
@@ -75,6 +76,7 @@ def test_the_examples_lose_their_veil(bundled: DehazePipeline, path: Path) -> No
     assert result.transmission.mean() < 0.95
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("subset", "floor"), [("outdoor", (23.5, 0.93)), ("indoor", (20.2, 0.87))])
 def test_sots_development_pairs_come_out_clearer(
     bundled: DehazePipeline, data_folder: Path, subset: str, floor: tuple[float, float]

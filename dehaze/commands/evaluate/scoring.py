@@ -141,7 +141,7 @@ _OPTIONS = (
     options.strength(effect=WITH_OURS),
     options.solver(effect=WITH_MODEL),
     options.steps(effect=WITH_MODEL),
-    options.tolerance(effect=(WITH_MODEL, options.ITERATING)),
+    options.tolerance(effect=(WITH_MODEL, options.used_by_solver("tolerance"))),
     options.recovery(default="calibrated", effect=WITH_OURS),
     option(
         "--resume/--overwrite",
