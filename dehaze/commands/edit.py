@@ -12,7 +12,8 @@ from dehaze import ranges
 from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Command, Effect, option, with_any, without
 from dehaze.commands.options import Number, RegistryChoice
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.reporting import CommandError, Verbosity, quiet_libraries, verbosity
+from dehaze.commands.reporting import result as say
 
 if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
@@ -253,7 +254,7 @@ def edit(
 
     from dehaze.inversion import InversionResult
     from dehaze.network import NonFiniteError
-    from dehaze.photos import PhotoError, read_photo
+    from dehaze.photos import PhotoError, check_name, read_photo
     from dehaze.pipelines.edit import EditPipeline, EditSettings
 
     try:
@@ -264,6 +265,8 @@ def edit(
             **settings,
         )
         photo = None if image is None else read_photo(image)
+        if photo is not None and output is not None:
+            check_name(output, photo)
         path = None if inversion is None else InversionResult.load(inversion)
         pipe = model.load(EditPipeline)
         pipe.check_prompts(source, target, chosen)
@@ -295,13 +298,15 @@ def edit(
     except (NonFiniteError, OSError, PhotoError, ValueError) as error:
         raise CommandError(str(error)) from error
     made = 0 if generate is None or path is None else int(path.trace.nfe.sum())
-    parts = [f"{result.nfe + made} NFE"]
+    parts = [f"edited: {destination}"]
     if result.scores:
         scores = ", ".join(f"{score:.2f}" for score in result.scores)
         parts.append(f"best {max(result.scores):.2f} of {scores}")
     if result.mask is not None:
         parts.append(f"{100 * result.mask.mean():.0f} % let through")
-    click.echo(f"{'; '.join(parts)}; {destination}")
+    if verbosity() == Verbosity.VERBOSE:
+        parts.append(f"{result.nfe + made} network evaluations")
+    say("; ".join(parts))
 
 
 def _name(image: Path | None, inversion: Path | None, generate: int | None) -> str:

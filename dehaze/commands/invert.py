@@ -338,7 +338,7 @@ def in_words(inversion: InversionResult) -> str:
     if inversion.adjustment is not None:
         parts.append(f"the photo was changed by {float(inversion.adjustment[0]):.2%} first")
     if verbosity() == Verbosity.VERBOSE:
-        parts.append(f"{int(trace.nfe.sum())} NFE")
+        parts.append(f"{int(trace.nfe.sum())} network evaluations")
         stubborn = [str(i + 1) for i, q in enumerate(trace.contraction[:, 0].tolist()) if q >= 1.0]
         if stubborn:
             parts.append(f"not contractive at step {', '.join(stubborn)}")

@@ -8,7 +8,7 @@ from dehaze.photos.atomic import discard_unfinished, write_bytes
 from dehaze.photos.kinds import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 from dehaze.photos.photo import Encoding, FloatArray, Photo, PhotoError, printable
 from dehaze.photos.read import MAX_MEGAPIXELS, PhotoFile, open_photo, read_photo
-from dehaze.photos.write import write_photo
+from dehaze.photos.write import check_name, write_photo
 
 __all__ = [
     "MAX_MEGAPIXELS",
@@ -19,6 +19,7 @@ __all__ = [
     "Photo",
     "PhotoError",
     "PhotoFile",
+    "check_name",
     "discard_unfinished",
     "open_photo",
     "printable",

@@ -85,6 +85,11 @@ def format_of(path: Path) -> str:
         ) from None
 
 
+def suffixes_of(file_format: str) -> list[str]:
+    """The suffixes that name a format."""
+    return sorted(suffix for suffix, named in _FORMAT_OF_SUFFIX.items() if named == file_format)
+
+
 def note_on_name(path: Path, file_format: str) -> tuple[str, ...]:
     """A note if a file's suffix names another format than its content has."""
     expected = _FORMAT_OF_SUFFIX.get(path.suffix.lower())

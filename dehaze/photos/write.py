@@ -10,12 +10,31 @@ import numpy as np
 
 from dehaze.photos.atomic import write_bytes
 from dehaze.photos.formats import FORMATS
-from dehaze.photos.kinds import format_of
+from dehaze.photos.kinds import format_of, suffixes_of
 from dehaze.photos.photo import Encoding, FloatArray, Photo, PhotoError, Samples
 
 _ROWS = 64
 # Rec. 601, section 2.5.1.
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+
+
+def check_name(path: Path, like: Photo) -> None:
+    """Check, before any work, that a file's suffix names the format that will be written to it.
+
+    Args:
+        path: the file that a result goes to.
+        like: the photo whose format the result keeps.
+
+    Raises:
+        PhotoError: the suffix names another format, or none.
+    """
+    named, written = format_of(path), like.encoding.format
+    if named != written:
+        raise PhotoError(
+            path,
+            f"names {named}, and the result is {written} as its photo is",
+            f"end the name in {', '.join(suffixes_of(written))}",
+        )
 
 
 def write_photo(

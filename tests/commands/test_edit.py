@@ -45,6 +45,23 @@ def test_a_photo_is_edited_under_its_own_name(
     assert "edited/photo.png" in done.stdout
 
 
+def test_a_result_is_not_named_as_another_format(picture: Path, any_model: Path) -> None:
+    """A photo's format is kept, so PNG in a file named .jpg would be wrong without a word."""
+    out = picture.parent / "out.jpg"
+    done = call(picture, *SOURCE, *TARGET, "--model", any_model, "-o", out)
+    assert done.exit_code == 2
+    assert f"{out}: names JPEG, and the result is PNG as its photo is" in done.stderr
+    assert "end the name in .png" in done.stderr
+    assert not out.exists()
+
+
+def test_what_was_edited_is_said_without_its_cost(picture: Path, any_model: Path) -> None:
+    out = picture.parent / "out.png"
+    plain = call(picture, *SOURCE, *TARGET, "--model", any_model, "-o", out)
+    assert plain.stdout == f"edited: {out}\n"
+    assert call(picture, *SOURCE, *TARGET, "--model", any_model, "-o", out, "-q").stdout == ""
+
+
 def test_every_option_reaches_the_edit(picture: Path, any_model: Path) -> None:
     out = picture.parent / "out.png"
     done = call(
@@ -93,22 +110,22 @@ def test_a_saved_inversion_is_edited_twice_for_a_step_each(picture: Path, any_mo
     assert call(picture, *SOURCE, *TARGET, "--model", any_model, "-o", whole).exit_code == 0
     settings = (*SOURCE, "--model", any_model, "--inversion", saved)
     again = picture.parent / "again.png"
-    done = call(picture, *settings, *TARGET, "-o", again)
-    assert done.stdout.startswith("4 NFE")
+    done = call(picture, *settings, *TARGET, "-o", again, "-v")
+    assert "4 network evaluations" in done.stdout
     np.testing.assert_array_equal(pixels(again), pixels(whole))
     # Without the photo, at the size of the model.
     alone = picture.parent / "alone.png"
-    other = call(*settings, "--target", "a street with rain", "-o", alone)
-    assert other.stdout.startswith("4 NFE")
+    other = call(*settings, "--target", "a street with rain", "-o", alone, "-v")
+    assert "4 network evaluations" in other.stdout
     assert pixels(alone).shape == (16, 24, 3)
     assert pixels(picture.parent / "alone.source.png").shape == (16, 24, 3)
 
 
 def test_a_generated_picture_is_edited(tmp_path: Path, any_model: Path) -> None:
     out = tmp_path / "made.png"
-    done = call("--generate", 7, *SOURCE, *TARGET, "--model", any_model, "-o", out)
+    done = call("--generate", 7, *SOURCE, *TARGET, "--model", any_model, "-o", out, "-v")
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("8 NFE")
+    assert "8 network evaluations" in done.stdout
     assert not np.array_equal(pixels(out), pixels(tmp_path / "made.source.png"))
 
 

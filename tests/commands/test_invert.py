@@ -43,7 +43,7 @@ def test_the_file_holds_the_inversion_that_was_asked_for(picture: Path, any_mode
     assert loaded.attention
     assert done.stdout.startswith("3 steps, of which ")
     assert "'certificate', none measured: --check measures them" in done.stdout
-    assert "NFE" not in done.stdout
+    assert "evaluations" not in done.stdout
     assert int(loaded.trace.nfe.sum()) == 2 * int(loaded.trace.iterations.sum())
 
 
@@ -61,7 +61,7 @@ def test_the_default_of_a_model_without_a_fit_is_measured(
     done = call(picture, stable_diffusion_xl, *steps, "--iterations", 1, "-v")
     assert "0 converged to" in done.stdout
     assert "the others did not: step" in done.stdout
-    assert "3 NFE" in done.stdout
+    assert "3 network evaluations" in done.stdout
 
 
 def test_the_bundled_model_takes_what_was_fitted_on_it(picture: Path) -> None:
@@ -93,7 +93,7 @@ def test_exact_methods_are_named_as_such(
     done = call(picture, any_model, "--steps", 4, "--solver", solver, "-v")
     assert done.exit_code == 0, done.output
     assert "4 steps, which are undone exactly whatever the network does" in done.stdout
-    assert f"{nfe} NFE" in done.stdout
+    assert f"{nfe} network evaluations" in done.stdout
     loaded = InversionResult.load(picture.parent / "made" / "photo.safetensors")
     assert loaded.settings.solver == solver
 

@@ -62,9 +62,10 @@ def test_every_command_runs(stable_diffusion: Path, picture: Path) -> None:
 
     edited = out / "edited.png"
     done = call(
-        "edit", picture, *prompts, "--inversion", saved, "--model", stable_diffusion, "-o", edited
-    )
-    assert done.stdout.startswith("2 NFE")
+        "edit", picture, *prompts, "--inversion", saved, "--model", stable_diffusion,
+        "-o", edited, "-v",
+    )  # fmt: skip
+    assert "2 network evaluations" in done.stdout
     assert not np.array_equal(pixels(edited), pixels(picture))
     options = ("--guidance", 3, "--mode", "direct", "--blend", "street")
     call("edit", picture, *prompts, *options, *settings, "-o", edited, "--recovery", "none")
