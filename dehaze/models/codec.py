@@ -62,6 +62,11 @@ class PixelUnshuffleCodec(ModelMixin, ConfigMixin):
         return CodecDecoding(F.pixel_shuffle(latent, self._patch_size))
 
     @property
+    def latent_channels(self) -> int:
+        """Channels of the latents of an RGB picture: 3 p^2."""
+        return 3 * self._patch_size**2
+
+    @property
     def _patch_size(self) -> int:
         config: Any = self.config
         return int(config.patch_size)
@@ -102,6 +107,11 @@ class CellsCodec(ModelMixin, ConfigMixin):
     def unshuffle(self, cells: Tensor) -> Tensor:
         """The latents of cells, (B, 9, H, W) -> (B, 9 p^2, H / p, W / p)."""
         return F.pixel_unshuffle(cells, self._side("patch_size"))
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of the latents: 9 p^2."""
+        return 9 * self._side("patch_size") ** 2
 
     def _side(self, name: str) -> int:
         config: Any = self.config

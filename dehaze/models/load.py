@@ -317,7 +317,8 @@ def _check_fit(folder: Path, networks: Mapping[str, Any]) -> None:
         _demand(path, setting, unet.get(setting), None)
     # A guidance that is distilled into the network, as in latent consistency models.
     _demand(path, "time_cond_proj_dim", unet.get("time_cond_proj_dim"), None)
-    latents = vae.get("latent_channels", unet["in_channels"])
+    # An autoencoder's configuration states its channels; those of a codec follow from its patches.
+    latents = vae.get("latent_channels") or networks["vae"].latent_channels
     _demand(path, "in_channels", unet["in_channels"], latents)
     _demand(path, "out_channels", unet["out_channels"], latents)
     encoders = [networks[part].config for part in ("text_encoder", "text_encoder_2")

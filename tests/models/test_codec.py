@@ -17,6 +17,7 @@ def test_pixel_unshuffle_round_trip_is_exact(patch_size: int) -> None:
     image = torch.rand(2, 3, 16, 24) * 2 - 1
     latents = codec.encode(image).latent_dist.mode()
     assert latents.shape == (2, 3 * patch_size**2, 16 // patch_size, 24 // patch_size)
+    assert codec.latent_channels == latents.shape[1]
     assert torch.equal(codec.decode(latents).sample, image)
 
 
@@ -54,6 +55,7 @@ def test_cells_are_means_darkest_and_brightest() -> None:
     cells = CellsCodec(cell_size=6, patch_size=2)
     latents = cells.encode(image).latent_dist.mode()
     assert latents.shape == (2, 36, 1, 2)
+    assert cells.latent_channels == 36
     decoded = cells.decode(latents).sample
     assert decoded.shape == (2, 9, 2, 4)
     corner = image[:, :, 6:, :6].flatten(2)

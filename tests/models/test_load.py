@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load_file
 
 from dehaze.models import ModelError
+from dehaze.models.codec import CellsCodec, PixelUnshuffleCodec
 from dehaze.models.load import ModelParts
 from dehaze.models.load import load_parts as load
 from dehaze.models.source import BUNDLED_FOLDER, ModelSource
@@ -96,6 +97,21 @@ def test_another_codec_is_refused_by_name(random_model: Path, tmp_path: Path) ->
     model = copy_of(random_model, tmp_path)
     (model / "vae" / "config.json").write_text(json.dumps({"_class_name": "AutoencoderTiny"}))
     with pytest.raises(ModelError, match="AutoencoderTiny"):
+        load_parts(model)
+
+
+@pytest.mark.parametrize(
+    ("codec", "channels"), [(PixelUnshuffleCodec(patch_size=4), 48), (CellsCodec(), 36)]
+)
+def test_a_codec_of_other_latents_is_refused(
+    random_model: Path, tmp_path: Path, codec: Any, channels: int
+) -> None:
+    model = copy_of(random_model, tmp_path)
+    codec.save_pretrained(model / "vae")
+    index = json.loads((model / "model_index.json").read_text())
+    index["vae"] = ["dehaze.models.codec", type(codec).__name__]
+    (model / "model_index.json").write_text(json.dumps(index))
+    with pytest.raises(ModelError, match=f"in_channels=12, and only {channels} can be used"):
         load_parts(model)
 
 
