@@ -10,7 +10,7 @@ import click
 
 from dehaze.commands import options
 from dehaze.commands.command import Command
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.reporting import CommandError, quiet_libraries, result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -90,7 +90,7 @@ def attention(
     except (NonFiniteError, OSError, PhotoError, ValueError) as error:
         raise CommandError(str(error)) from error
     heat = maps[chosen]
-    click.echo(
+    result(
         f"{chosen}: mean probability {heat.mean():.4f}, {heat.min():.4f} to {heat.max():.4f}; "
         f"{', '.join(str(output / name) for name in files)}"
     )

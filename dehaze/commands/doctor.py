@@ -14,7 +14,7 @@ import click
 from dehaze import __version__
 from dehaze.commands import options
 from dehaze.commands.command import Command
-from dehaze.commands.reporting import quiet_libraries
+from dehaze.commands.reporting import Verbosity, problem, quiet_libraries, result, verbosity
 
 # Distribution and module of everything the main job imports.
 REQUIRED = {
@@ -72,17 +72,19 @@ def doctor(context: click.Context, /, as_json: bool) -> None:
     works = all(check.works for check in checks if check.required)
     if as_json:
         for check in checks:
-            click.echo(json.dumps(asdict(check)))
+            result(json.dumps(asdict(check)))
         context.exit(0 if works else 1)
-    click.echo(f"dehaze {__version__}, Python {platform.python_version()}, {platform.platform()}")
+    result(f"dehaze {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for check in checks:
         state = "ok" if check.works else "BROKEN" if check.required else "absent"
+        # With -q as well: it is what went wrong.
         line = f"{state:7} {check.name}: {check.detail}"
-        click.echo(line if check.works or not check.cure else f"{line}; {check.cure}")
+        say = problem if state == "BROKEN" and verbosity() is Verbosity.QUIET else result
+        say(line if check.works or not check.cure else f"{line}; {check.cure}")
     if works:
-        click.echo("dehaze run can work here.")
+        result("dehaze run can work here.")
     else:
-        click.echo("dehaze run cannot work here: see BROKEN above.")
+        result("dehaze run cannot work here: see BROKEN above.")
         context.exit(1)
 
 

@@ -11,7 +11,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option, without
 from dehaze.commands.options import RegistryChoice
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.reporting import CommandError, quiet_libraries, result
 
 if TYPE_CHECKING:
     import numpy as np
@@ -103,7 +103,7 @@ def interpolate(
         raise CommandError(str(error)) from error
     norms = ", ".join(f"{norm:.2f}" for norm in made.norms)
     density = "" if centroid else f"; log density along the path {made.log_density:.0f}"
-    click.echo(f"{len(made.pictures)} pictures, norms {norms} of the likely one{density}; {output}")
+    result(f"{len(made.pictures)} pictures, norms {norms} of the likely one{density}; {output}")
 
 
 def _cut(photo: NDArray[np.float32], like: tuple[int, int]) -> NDArray[np.float32]:

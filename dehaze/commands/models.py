@@ -11,7 +11,7 @@ import click
 
 from dehaze.commands import options
 from dehaze.commands.command import Group
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.reporting import CommandError, problem, quiet_libraries, result
 
 if TYPE_CHECKING:
     from dehaze.models.source import ModelSource
@@ -55,10 +55,10 @@ def list_models(as_json: bool) -> None:
     """List the models that can be used without a download: the bundled one, and the hub's cache."""
     for known in (_bundled(), *_cached()):
         if as_json:
-            click.echo(json.dumps(asdict(known)))
+            result(json.dumps(asdict(known)))
         else:
             revision = f" at {known.revision}" if known.revision else ""
-            click.echo(f"{known.model}{revision}: {known.megabytes:.1f} MB in {known.folder}")
+            result(f"{known.model}{revision}: {known.megabytes:.1f} MB in {known.folder}")
 
 
 @models.command()
@@ -97,11 +97,11 @@ def info(
         **parts.description.settings(),
     }
     if as_json:
-        click.echo(json.dumps(facts, default=dict))
+        result(json.dumps(facts, default=dict))
         return
     for name, value in facts.items():
         text = ", ".join(value) if isinstance(value, list) else value
-        click.echo(f"{name}: {text}")
+        result(f"{name}: {text}")
 
 
 @models.command()
@@ -146,22 +146,22 @@ def verify(
     fault = _wrong_answer(source, folder) if known and not wrong else None
     if as_json:
         for file in checked:
-            click.echo(json.dumps(asdict(file)))
+            result(json.dumps(asdict(file)))
         if fault is not None:
-            click.echo(json.dumps({"name": "known answer", "state": "changed"}))
+            result(json.dumps({"name": "known answer", "state": "changed"}))
     else:
         for file in wrong:
-            click.echo(f"{file.state}: {folder / file.name}", err=True)
+            problem(f"{file.state}: {folder / file.name}")
         answer = ", its known answer is given" if known and not (wrong or fault) else ""
         whole = f"{len(checked) - len(wrong)} of {len(checked)} files are whole"
-        click.echo(f"{whole}{answer}; in {folder}")
+        result(f"{whole}{answer}; in {folder}")
     if fault is not None:
-        click.echo(f"dehaze: {fault}", err=True)
+        problem(fault)
     elif any(file.state in ("changed", "missing") for file in wrong) and not as_json:
         cure = "install dehaze" if model == "bundled" else "get the model"
-        click.echo(f"dehaze: {model} is damaged: {cure} again", err=True)
+        problem(f"{model} is damaged: {cure} again")
     elif wrong and not as_json:
-        click.echo(f"dehaze: {model} has files that no hash is published for", err=True)
+        problem(f"{model} has files that no hash is published for")
     context.exit(1 if wrong or fault is not None else 0)
 
 

@@ -10,8 +10,6 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from dehaze.commands.reporting import Verbosity, note, problem, result, verbosity
 
 if TYPE_CHECKING:
@@ -120,7 +118,7 @@ class JsonLines:
         )
 
     def _emit(self, event: str, **values: Any) -> None:
-        click.echo(json.dumps({"event": event, **values}))
+        result(json.dumps({"event": event, **values}))
 
 
 def left(plan: Plan, summary: Summary) -> int:

@@ -57,6 +57,11 @@ def test_the_maps_of_a_phrase(picture: Path, any_model: Path) -> None:
     assert "dense haze: mean probability" in done.stdout
 
 
+def test_quiet_says_nothing(picture: Path, any_model: Path) -> None:
+    done = call(picture, "--model", any_model, "--steps", 3, "-q")
+    assert (done.exit_code, done.output) == (0, "")
+
+
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [

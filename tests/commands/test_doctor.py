@@ -80,6 +80,10 @@ def test_a_missing_package_is_named_with_its_cure(monkeypatch: pytest.MonkeyPatc
     assert result.exit_code == 1
     assert 'BROKEN  fog-tools: is not installed; pip install "fog-tools"\n' in result.output
     assert "cannot work here" in result.output
+    quiet = CliRunner().invoke(main, ["doctor", "-q"])
+    assert (quiet.exit_code, quiet.stdout) == (1, "")
+    line = 'dehaze: BROKEN  fog-tools: is not installed; pip install "fog-tools"\n'
+    assert quiet.stderr == line
 
 
 @pytest.mark.usefixtures("_loadable_model")

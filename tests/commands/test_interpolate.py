@@ -49,6 +49,12 @@ def test_the_pictures_lead_from_one_photo_to_the_other(
     assert "log density" in done.stdout
 
 
+def test_quiet_says_nothing(pictures: list[Path], any_model: Path) -> None:
+    out = pictures[0].parent / "made"
+    done = call(*pictures[:2], "-n", 2, "--model", any_model, "-o", out, "-q")
+    assert (done.exit_code, done.output) == (0, "")
+
+
 @pytest.mark.parametrize("path", ["nao", "slerp"])
 def test_each_picture_is_nearer_to_its_own_end(
     pictures: list[Path], random_model: Path, path: str

@@ -78,6 +78,7 @@ def test_verify_tells_whole_from_damaged_by_its_exit_code(tmp_path: Path) -> Non
     whole = models("verify", str(tmp_path))
     assert (whole.exit_code, whole.stderr) == (0, "")
     assert whole.stdout == f"2 of 2 files are whole; in {tmp_path}\n"
+    assert models("verify", str(tmp_path), "-q").output == ""
 
     (tmp_path / "weights.safetensors").write_bytes(b"wejghts")
     changed = models("verify", str(tmp_path))

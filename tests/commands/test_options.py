@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
+import dehaze.commands
 from dehaze.commands import COMMANDS, main
 from dehaze.commands.command import HEADINGS, Command, Effect, Option, option, with_any, without
 from dehaze.commands.options import Number
@@ -186,6 +188,15 @@ def test_every_command_has_the_same_shape(name: str) -> None:
         assert isinstance(parameter, (Option, click.Argument)), parameter
         assert not isinstance(parameter, Option) or parameter.help, parameter.name
     assert "NFE" not in done.stdout
+
+
+def test_commands_speak_through_reporting_alone() -> None:
+    """What is printed past ``dehaze.commands.reporting`` is printed with -q as well."""
+    folder = Path(dehaze.commands.__file__).parent
+    for path in set(folder.rglob("*.py")) - {folder / "reporting.py"}:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Call):
+                assert ast.unparse(node.func) not in ("click.echo", "print"), (path, node.lineno)
 
 
 @pytest.mark.parametrize("value", ["-1", "50", "nan", "inf", "-inf", "2.01", "a lot"])

@@ -10,7 +10,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import Names, command_line
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
@@ -71,12 +71,10 @@ def appearance(
             seed=seed,
             recovery=recovery,
             command=command_line(),
-            on_photo=lambda word, number: click.echo(
-                f"{word}: photo {number + 1} of {len(samples)}", err=True
-            ),
+            on_photo=lambda word, number: note(f"{word}: photo {number + 1} of {len(samples)}"),
         )
-        click.echo(table.markdown())
+        result(table.markdown())
         written = table.write(output)
     except DehazeError as error:
         raise CommandError(str(error)) from error
-    click.echo(f"Written: {', '.join(map(str, written))}", err=True)
+    note(f"written: {', '.join(map(str, written))}")

@@ -10,7 +10,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import Numbers, command_line
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
@@ -53,10 +53,10 @@ def convergence(
         pipeline = model.load(DehazePipeline)
         studies = [study_steps(pipeline, photos, steps=count) for count in steps]
         text = study_table(studies, command_line())
-        click.echo(text)
+        result(text)
         output.mkdir(parents=True, exist_ok=True)
         write_bytes(output / "convergence.md", text.encode())
         write_bytes(output / "convergence.png", draw_order(studies))
     except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
-    click.echo(f"Written: {output / 'convergence.md'}, {output / 'convergence.png'}", err=True)
+    note(f"written: {output / 'convergence.md'}, {output / 'convergence.png'}")

@@ -11,7 +11,7 @@ from dehaze.commands import options
 from dehaze.commands.command import Command, option, with_any
 from dehaze.commands.evaluate.parameters import Numbers, command_line, haze_kinds
 from dehaze.commands.options import RegistryChoice
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
@@ -103,14 +103,13 @@ def inversion(
             guidance_scales=guidance,
             command=command_line(),
             lpips=metric,
-            on_score=lambda score: click.echo(
+            on_score=lambda score: note(
                 f"{score.settings.steps} steps, guidance {score.guidance_scale:g}, {score.family}: "
-                f"{score.psnr:.2f} dB at {score.nfe_per_step:.2f} NFE a step",
-                err=True,
+                f"{score.psnr:.2f} dB at {score.nfe_per_step:.2f} NFE a step"
             ),
         )
-        click.echo(table.markdown())
+        result(table.markdown())
         written = table.write(output)
     except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
-    click.echo(f"Written: {', '.join(map(str, written))}", err=True)
+    note(f"written: {', '.join(map(str, written))}")

@@ -12,7 +12,7 @@ from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Command, option, without
 from dehaze.commands.evaluate.parameters import command_line
 from dehaze.commands.options import RegistryChoice
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
@@ -130,15 +130,15 @@ def pie_bench(
             metrics,
             method=method,
             command=command_line(),
-            on_edit=lambda key: click.echo(key, err=True),
+            on_edit=note,
         )
-        click.echo(table.markdown())
+        result(table.markdown())
         written = table.write(output)
     except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
     for line in table.failures:
-        click.echo(f"dehaze: failed: {line}", err=True)
-    click.echo(f"Written: {', '.join(map(str, written))}", err=True)
+        problem(f"failed: {line}")
+    note(f"written: {', '.join(map(str, written))}")
     context.exit(1 if table.failures else 0)
 
 

@@ -12,7 +12,7 @@ from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Effect, Values, option
 from dehaze.commands.evaluate.parameters import Names, Size, command_line
 from dehaze.commands.options import RegistryChoice
-from dehaze.commands.reporting import CommandError, quiet_libraries
+from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
@@ -217,17 +217,17 @@ def score_methods(
     except DehazeError as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
-        click.echo("dehaze: interrupted; the same command continues from here", err=True)
+        problem("interrupted; the same command continues from here")
         return INTERRUPTED
     write_results(runner, evaluation)
     write_report(output / REPORT_NAME, report_of_evaluation(runner, evaluation))
-    click.echo(markdown_table(runner, evaluation))
+    result(markdown_table(runner, evaluation))
     if not paired and not perceptual:
-        click.echo(f"dehaze: {UNSCORED}", err=True)
+        note(UNSCORED)
     for line in evaluation.failures:
-        click.echo(f"dehaze: failed: {line}", err=True)
+        problem(f"failed: {line}")
     written = [*result_files(output), output / REPORT_NAME]
-    click.echo(f"Written: {', '.join(map(str, written))}", err=True)
+    note(f"written: {', '.join(map(str, written))}")
     return 1 if evaluation.failures else 0
 
 
