@@ -29,10 +29,12 @@ class Effect:
     Attributes:
         holds: whether it has one beside these values.
         where: the same in words, after "only": "with --executor ray".
+        of_input: ``holds`` reads what the input holds as well, see ``refuse_idle_options``.
     """
 
     holds: Callable[[Values], bool]
     where: str
+    of_input: bool = False
 
 
 def with_value(parameter: str, *values: str) -> Effect:
@@ -90,6 +92,31 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, cls=Option, **attributes)
 
 
+def refuse_idle_options(context: click.Context, found: Values | None = None) -> None:
+    """Refuse the first option that was given and does nothing.
+
+    Args:
+        context: of the command.
+        found: what its input holds, by names of the command's own; None before it was opened. An
+            effect with ``of_input`` is checked only after, all others only before.
+
+    Raises:
+        click.UsageError: names the option and where it has an effect.
+    """
+    for parameter in context.command.params:
+        if not isinstance(parameter, Option) or parameter.name is None:
+            continue
+        if context.get_parameter_source(parameter.name) is ParameterSource.DEFAULT:
+            continue
+        for effect in parameter.effects:
+            if effect.of_input is (found is None):
+                continue
+            if not effect.holds({**context.params, **(found or {})}):
+                raise click.UsageError(
+                    f"{parameter.flag} has an effect only {effect.where}; leave it out.", context
+                )
+
+
 def _verbosity_options() -> list[click.Parameter]:
     return [
         Option(
@@ -121,20 +148,8 @@ class Command(click.Command):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         rest = super().parse_args(ctx, args)
         if not ctx.resilient_parsing:
-            self._refuse_idle_options(ctx)
+            refuse_idle_options(ctx)
         return rest
-
-    def _refuse_idle_options(self, ctx: click.Context) -> None:
-        for parameter in self.params:
-            if not isinstance(parameter, Option) or parameter.name is None:
-                continue
-            if ctx.get_parameter_source(parameter.name) is ParameterSource.DEFAULT:
-                continue
-            for effect in parameter.effects:
-                if not effect.holds(ctx.params):
-                    raise click.UsageError(
-                        f"{parameter.flag} has an effect only {effect.where}; leave it out.", ctx
-                    )
 
     def invoke(self, ctx: click.Context) -> Any:
         quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")

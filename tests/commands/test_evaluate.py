@@ -226,3 +226,19 @@ def test_without_truth_there_is_a_report_and_no_score(root: Path) -> None:
     assert done.exit_code == 0, done.output
     assert "there is no ground truth, so nothing is scored" in done.stderr
     assert '"layers":["hazy","cap","dcp"]' in (out / "report.html").read_text()
+
+
+def test_the_inversion_ceiling_is_compared_without_truth(root: Path) -> None:
+    hazy = root / "SOTS/indoor/hazy"
+    chosen = ("--method", "inversion", "--steps", 1, "--psnr", "y601", "--crop-border", 2)
+    done = call("folder", hazy, "-o", root.parent / "out", "--limit", 1, *chosen)
+    assert done.exit_code == 0, done.output
+    assert "PSNR y601" in done.stdout
+
+
+def test_an_option_without_effect_leaves_no_folder(root: Path) -> None:
+    out = root.parent / "out"
+    done = call("folder", root / "SOTS/indoor/hazy", "-o", out, "--method", "dcp", "--ssim", "y")
+    assert done.exit_code == 2
+    assert "--ssim has an effect only with ground truth or --method inversion" in done.stderr
+    assert not out.exists()

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
@@ -14,6 +15,7 @@ import dehaze.commands
 from dehaze.commands import COMMANDS, main
 from dehaze.commands.command import HEADINGS, Command, Effect, Option, option, with_any, without
 from dehaze.commands.options import Number
+from dehaze.photos import write_photo
 from dehaze.ranges import STRENGTH, Range
 
 RUN = ("run", "in")
@@ -106,6 +108,19 @@ IDLE = [
         )
     ),
     (FOLDER, (), ("--seed", "2")),
+    (FOLDER, ("--oracle",), ("--strength", "0.5")),
+    # Without ground truth, which the folder must be opened to know.
+    *(
+        (FOLDER, (), chosen)
+        for chosen in (
+            ("--ssim", "y"),
+            ("--psnr", "yiq"),
+            ("--float",),
+            ("--crop-border", "2"),
+            ("--oracle",),
+            ("--ceilings",),
+        )
+    ),
     (RECONSTRUCT, (), ("--seed", "2")),
     *(
         (PIE_BENCH, (), chosen)
@@ -124,6 +139,7 @@ IDLE = [
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
+    write_photo(tmp_path / "in/photo.png", np.zeros((8, 8, 3), np.float32))
     return tmp_path
 
 

@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import RESEARCH, Effect, Values, option
+from dehaze.commands.command import (
+    RESEARCH,
+    Effect,
+    Values,
+    option,
+    refuse_idle_options,
+    without,
+)
 from dehaze.commands.evaluate.parameters import Names, Size, command_line
 from dehaze.commands.options import RegistryChoice
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
@@ -53,6 +60,20 @@ def _runs_model(given: Values) -> bool:
 WITH_MODEL = Effect(_runs_model, "with --method ours, codec or inversion")
 WITH_OURS = Effect(lambda given: "ours" in _rows(given), "with --method ours")
 
+
+def _compares(given: Values) -> bool:
+    """Whether a picture is compared with another; the inversion ceiling has its own reference."""
+    return given["any_paired"] or "inversion" in _rows(given)
+
+
+WITH_REFERENCE = Effect(_compares, "with ground truth or --method inversion", of_input=True)
+WITH_SCORES = Effect(
+    lambda given: _compares(given) or bool(given["perceptual"]),
+    "with ground truth, --method inversion or --perceptual",
+    of_input=True,
+)
+WITH_TRUTH = Effect(lambda given: given["paired"], "with ground truth", of_input=True)
+
 _OPTIONS = (
     options.output_folder("table, scores and pictures", "evaluation"),
     option(
@@ -70,7 +91,7 @@ _OPTIONS = (
     ),
     option(
         "--ceilings/--no-ceilings",
-        effect=WITH_OURS,
+        effect=(WITH_OURS, WITH_TRUTH),
         default=True,
         show_default=True,
         heading=RESEARCH,
@@ -79,6 +100,7 @@ _OPTIONS = (
     options.limit(help="At most so many pictures of each data set, evenly spread."),
     option(
         "--ssim",
+        effect=WITH_REFERENCE,
         type=RegistryChoice(_ssim_variants),
         default="wang",
         show_default=True,
@@ -88,6 +110,7 @@ _OPTIONS = (
     ),
     option(
         "--psnr",
+        effect=WITH_REFERENCE,
         type=RegistryChoice(_psnr_variants),
         default="rgb",
         show_default=True,
@@ -98,12 +121,14 @@ _OPTIONS = (
     option(
         "--float",
         "unrounded",
+        effect=WITH_SCORES,
         is_flag=True,
         heading=RESEARCH,
         help="Score the float output, not the saved PNG.",
     ),
     option(
         "--crop-border",
+        effect=WITH_REFERENCE,
         type=click.IntRange(min=0),
         default=0,
         show_default=True,
@@ -118,6 +143,7 @@ _OPTIONS = (
     ),
     option(
         "--oracle",
+        effect=WITH_TRUTH,
         is_flag=True,
         heading=RESEARCH,
         help="Let the ground truth choose each picture's best candidate; labelled ORACLE.",
@@ -138,7 +164,8 @@ _OPTIONS = (
     ),
     options.prompt(effect=WITH_MODEL),
     options.word(effect=WITH_MODEL),
-    options.strength(effect=WITH_OURS),
+    # The oracle tries strengths of its own.
+    options.strength(effect=(WITH_OURS, without("oracle"))),
     options.solver(effect=WITH_MODEL),
     options.steps(effect=WITH_MODEL),
     options.tolerance(effect=(WITH_MODEL, options.used_by_solver("tolerance"))),
@@ -187,8 +214,14 @@ def score_methods(
         The exit code: 0 where all was scored, 1 where something failed, 130 after Ctrl-C.
 
     Raises:
+        click.UsageError: an option has no effect on these sets.
         CommandError: the run cannot start.
     """
+    pairings = [part.dataset.paired for part in sets]
+    paired = all(pairings)
+    refuse_idle_options(
+        click.get_current_context(), {"paired": paired, "any_paired": any(pairings)}
+    )
     quiet_libraries()
     from dehaze.commands.evaluate.reporting import report_of_evaluation
     from dehaze.eval.methods import PipelineOptions
@@ -199,7 +232,6 @@ def score_methods(
     from dehaze.report import REPORT_NAME, write_report
 
     protocol = BenchProtocol(psnr, ssim, unrounded, crop_border, resize, oracle, perceptual)
-    paired = all(part.dataset.paired for part in sets)
     try:
         runner = Runner(
             sets=sets,
