@@ -29,6 +29,7 @@ REQUIRED = {
     "scikit-image": "skimage",
     "pillow": "PIL",
     "tifffile": "tifffile",
+    "imagecodecs": "imagecodecs",
     "filelock": "filelock",
     "click": "click",
     "tqdm": "tqdm",
@@ -37,6 +38,7 @@ REQUIRED = {
 EXTRAS = {
     "iqa": ("pyiqa", "learned quality metrics in dehaze evaluate"),
     "ray": ("ray", "dehaze run --executor ray"),
+    "ui": ("fastapi", "dehaze ui and dehaze serve"),
     "plots": ("matplotlib", "the plots of dehaze invert and dehaze evaluate inversion"),
 }
 

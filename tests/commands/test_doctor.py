@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from importlib import metadata
 from pathlib import Path
 
@@ -41,6 +42,13 @@ def test_sound_installation_passes() -> None:
     assert result.exit_code == 0
     assert "BROKEN" not in result.output
     assert result.output.endswith("dehaze run can work here.\n")
+
+
+def test_every_dependency_of_the_package_is_looked_at() -> None:
+    needed = [
+        line for line in metadata.requires("dehaze-diffusion") or [] if "extra ==" not in line
+    ]
+    assert {re.split(r"[<>=]", line)[0] for line in needed} == set(module.REQUIRED)
 
 
 @pytest.mark.usefixtures("_loadable_model")
