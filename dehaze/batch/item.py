@@ -169,6 +169,14 @@ def open_item(item: Item, admit: Callable[[Item], None] | None = None) -> None:
         item.photo = file.decode()
 
 
+def kind_of(item: Item, worker: Worker) -> Any:
+    """What an opened item must share with others to be processed with them; None if it fails."""
+    kind = None
+    with _step(item):
+        kind = worker.kind(item.decoded())
+    return kind
+
+
 def process_items(items: Sequence[Item], worker: Worker) -> None:
     """Make the results of opened items of one kind."""
     started = time.perf_counter()

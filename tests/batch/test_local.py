@@ -211,6 +211,23 @@ def test_a_batch_is_as_large_as_the_room_allows(
     assert [len(batch) for batch in worker.batches] == {1: [1] * 7, 2: [2, 2, 2, 1]}[largest]
 
 
+def test_a_photo_whose_kind_cannot_be_told_fails_alone(tmp_path: Path) -> None:
+    class Worker(BatchWorker):
+        def kind(self, photo: Photo) -> tuple[int, int]:
+            if photo.pixels.mean() == pytest.approx(0.1, abs=0.003):
+                raise ValueError("no working size")
+            return super().kind(photo)
+
+    made = items_in(tmp_path, 4)
+    worker = Worker()
+    reports: dict[str, Item] = {}
+    LocalExecutor(worker).run(made, lambda report: reports.update({report.source.name: report}))
+    assert worker.batches == [[0, 2, 3]]
+    assert sorted(reports) == [f"{index}.png" for index in range(4)]
+    assert "ValueError: no working size" in str(reports["1.png"].error)
+    assert [made[index].status for index in (0, 2, 3)] == ["done"] * 3
+
+
 def test_what_fails_in_a_batch_fails_alone(tmp_path: Path) -> None:
     class Worker(BatchWorker):
         def process(self, items: Sequence[Item]) -> None:
