@@ -12,9 +12,9 @@ from functools import cached_property
 
 EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY = 0x8769, 0x8825, 0xA005
 
-# Bytes of one value, by the type's number. 16, 17 and 18 are those of BigTIFF.
+# Bytes of one value, by the type's number. 16, 17 and 18 are BigTIFF's, 129 (UTF-8) is EXIF 3.0's.
 _BYTES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4}
-_BYTES |= {16: 8, 17: 8, 18: 8}
+_BYTES |= {16: 8, 17: 8, 18: 8, 129: 1}
 SHORT, LONG, RATIONAL, LONG8 = 3, 4, 5, 16
 # The letters by which struct names the types that hold whole numbers.
 _INTEGERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 13: "I", 16: "Q", 17: "q", 18: "Q"}
@@ -51,7 +51,8 @@ class Directory:
     Attributes:
         start: where it begins.
         end: where it ends, the pointer to the next directory included.
-        entries: its tags, in their order.
+        entries: its tags that can be read, in their order.
+        unread: numbers of the other tags: of an unknown type, or their values outside of the data.
         pointer: where the pointer to the next directory lies, or None if the data end before.
         following: where the next directory begins, 0 after the last one.
     """
@@ -59,6 +60,7 @@ class Directory:
     start: int
     end: int
     entries: tuple[Entry, ...]
+    unread: tuple[int, ...]
     pointer: int | None
     following: int
 
@@ -97,11 +99,14 @@ class Structure:
             return None
         count = self._unpack(counter, start)
         whole = min(count, (len(self.data) - first) // size)
-        entries = tuple(
-            entry
-            for index in range(whole)
-            if (entry := self._entry(first + index * size)) is not None
-        )
+        entries: list[Entry] = []
+        unread: list[int] = []
+        for place in range(first, first + whole * size, size):
+            entry = self._entry(place)
+            if entry is None:
+                unread.append(self._unpack("H", place))
+            else:
+                entries.append(entry)
         pointer: int | None = first + count * size
         end = first + whole * size
         following = 0
@@ -110,7 +115,7 @@ class Structure:
         else:
             following = self._unpack(offset, pointer)
             end = pointer + struct.calcsize(offset)
-        return Directory(start, end, entries, pointer, following)
+        return Directory(start, end, tuple(entries), tuple(unread), pointer, following)
 
     def _entry(self, place: int) -> Entry | None:
         letter, inline = ("Q", 8) if self.big else ("I", 4)

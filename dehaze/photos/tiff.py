@@ -357,6 +357,10 @@ def open_tiff(data: bytes) -> TiffSource:
         notes.append(f"only the first of its {len(full)} pictures is kept")
     if _LAYERS in tags:
         notes.append("its Photoshop layers are left out, the flattened picture is kept")
+    unread = sorted({*directory.unread} - {*_LAYOUT, _LAYERS, *tags})
+    if unread:
+        named = ", ".join(map(str, unread))
+        notes.append(f"its tags that are damaged or of an unknown type are left out ({named})")
     kept_extras = 0 if photometric in (_PALETTE, _CMYK, _YCBCR) else 1
     if len(extras) > kept_extras:
         notes.append(f"{len(extras) - kept_extras} of its channels beside the colours are left out")

@@ -320,6 +320,12 @@ CASES = {
             np.testing.assert_equal(result.find(MAKER_NOTE), source.find(MAKER_NOTE)),
         ),
     ),
+    "TIFF: tags of an unknown type, tags whose values lie outside of the file": Case(
+        tuple(
+            labelled_tiff(samples(), ALL, orientation=1, others=[tag])
+            for tag in ((50000, 99, 4, b"lost"), (50000, 7, 10**6, b"outside"))
+        )
+    ),
     "TIFF: XMP, IPTC, Photoshop resources, colour profile": Case(
         (labelled_tiff(samples(), ALL, orientation=1, others=[(34377, 7, 40, PHOTOSHOP[:40])]),),
         shares(XMP, IPTC, PHOTOSHOP[:40], PROFILE),

@@ -533,6 +533,26 @@ def test_tiff_pages_previews_and_layers(tmp_path: Path) -> None:
         assert len(file.pages) == 1
 
 
+def test_tiff_tags_of_an_unknown_type_are_noted(tmp_path: Path) -> None:
+    unknown = [(50000, 99, 4, b"lost"), (50001, 200, 40, bytes(40))]
+    data = labelled_tiff(samples_of(), Labels(), orientation=1, others=unknown)
+    result, photo = there_and_back(tmp_path, data)
+    assert photo.notes == (
+        "its tags that are damaged or of an unknown type are left out (50000, 50001)",
+    )
+    assert not {50000, 50001} & tiff_tags(result).first.keys()
+
+
+def test_tiff_texts_in_utf8_are_kept(tmp_path: Path) -> None:
+    # Type 129 of EXIF 3.0: a byte each.
+    artist = (0x013B, 129, len(TEXT), TEXT)
+    data = labelled_tiff(samples_of(), Labels(), orientation=1, others=[artist])
+    result, photo = there_and_back(tmp_path, data)
+    assert photo.notes == ()
+    assert struct.pack("<HHI", 0x013B, 129, len(TEXT)) in result
+    assert result.count(TEXT) == data.count(TEXT)
+
+
 def test_a_tiff_does_not_grow_by_being_read_and_written(tmp_path: Path) -> None:
     random = np.random.default_rng(0)
     samples = random.integers(0, 65536, (300, 400, 3)).astype(np.uint16)
