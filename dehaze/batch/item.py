@@ -156,7 +156,7 @@ def open_item(item: Item, admit: Callable[[Item], None] | None = None) -> None:
         item: the item.
         admit: called once the photo's size is known, before it is decoded; it may wait.
     """
-    with _step(item):
+    with step_of(item):
         _refuse_escape(item)
         _refuse_full_disk(item)
         file = open_photo(item.source, max_megapixels=item.max_megapixels)
@@ -167,14 +167,6 @@ def open_item(item: Item, admit: Callable[[Item], None] | None = None) -> None:
             item.seconds -= time.perf_counter() - before
         item.sha256 = hashlib.sha256(file.data).hexdigest()
         item.photo = file.decode()
-
-
-def kind_of(item: Item, worker: Worker) -> Any:
-    """What an opened item must share with others to be processed with them; None if it fails."""
-    kind = None
-    with _step(item):
-        kind = worker.kind(item.decoded())
-    return kind
 
 
 def process_items(items: Sequence[Item], worker: Worker) -> None:
@@ -192,7 +184,7 @@ def process_items(items: Sequence[Item], worker: Worker) -> None:
 
 def save_item(item: Item, worker: Worker) -> None:
     """Write an item's result."""
-    with _step(item):
+    with step_of(item):
         item.output.parent.mkdir(parents=True, exist_ok=True)
         # Once more: a link may have come since the photo was opened.
         _refuse_escape(item)
@@ -217,7 +209,7 @@ def write_result(item: Item, pixels: Array, *, strength: float = 1.0) -> None:
 
 
 @contextmanager
-def _step(item: Item) -> Iterator[None]:
+def step_of(item: Item) -> Iterator[None]:
     """Time a step of an item, and let an error fail the item alone."""
     started = time.perf_counter()
     try:

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 
-from dehaze.batch.item import Item, Worker, kind_of, open_item, process_items, save_item
+from dehaze.batch.item import Item, Worker, open_item, process_items, save_item, step_of
 
 # Megapixels decoded at a time; a larger photo waits until it is the only one. A megapixel takes
 # 12 MB as float32 RGB.
@@ -94,8 +94,9 @@ class _Gathered:
     def __bool__(self) -> bool:
         return bool(self._kinds)
 
-    def add(self, item: Item, kind: Hashable) -> list[Item]:
+    def add(self, item: Item) -> list[Item]:
         """Take one more: a batch that is due with it, or nothing."""
+        kind = self._worker.kind(item.decoded())
         alike = self._kinds.setdefault(kind, [])
         alike.append(item)
         if len(alike) >= self._worker.batch_size:
@@ -184,9 +185,9 @@ class _Run:
         self._reading.popleft()
         self._read_on()
         if item.error is None:
-            kind = kind_of(item, self._worker)
-        if item.error is None:
-            return self._gathered.add(item, kind)
+            # A photo whose kind cannot be told fails alone.
+            with step_of(item):
+                return self._gathered.add(item)
         self._end(item)
         return []
 
