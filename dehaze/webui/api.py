@@ -6,7 +6,6 @@ import asyncio
 import base64
 import json
 import time
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
@@ -15,7 +14,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
 
 from dehaze import __version__, ranges
-from dehaze.webui.dehazing import Dehazed, Settings, dehaze_file, png
+from dehaze.webui.dehazing import Dehazed, Settings, png
 from dehaze.webui.service import Service
 
 Strength = Annotated[
@@ -154,20 +153,8 @@ def add_api(app: FastAPI, service: Service) -> None:
 
 async def _dehaze(service: Service, request: Request, settings: Settings) -> Dehazed:
     source = await service.receive(request)
-    target = service.workspace.new_file()
     try:
-        return await service.run(
-            lambda pipeline: dehaze_file(
-                pipeline,
-                source,
-                target,
-                settings,
-                max_megapixels=service.limits.max_megapixels,
-            )
-        )
-    except BaseException:
-        target.unlink(missing_ok=True)
-        raise
+        return await service.dehaze(source, settings)
     finally:
         source.unlink(missing_ok=True)
 
@@ -176,7 +163,7 @@ def _answer(done: Dehazed, started: float) -> Answer:
     result = done.result
     transmission, airlight = result.transmission, result.airlight
     return Answer(
-        image=_base64(Path(done.path).read_bytes()),
+        image=_base64(done.path.read_bytes()),
         media_type=done.media_type,
         attention=_base64(png(result.attention_normalised())),
         transmission=None if transmission is None else _base64(png(transmission)),

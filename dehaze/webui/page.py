@@ -20,7 +20,7 @@ from dehaze.batch import PlanError, plan
 from dehaze.photos import PHOTO_SUFFIXES, PhotoError
 from dehaze.report import asset
 from dehaze.webui.api import Exposure, Strength, Word
-from dehaze.webui.dehazing import Dehazed, Preview, Settings, dehaze_file, open_preview
+from dehaze.webui.dehazing import Dehazed, Preview, Settings, open_preview
 from dehaze.webui.engine import Urgency
 from dehaze.webui.export import Export, Exports
 from dehaze.webui.service import Service
@@ -111,9 +111,7 @@ def add_page(app: FastAPI, service: Service, *, model_word: str) -> None:
 
     def preview_of(held: Held) -> Preview:
         limit = service.limits.max_megapixels
-        return service.previews.get(
-            held.key, lambda: open_preview(held.path, max_megapixels=limit)[0]
-        )
+        return service.previews.get(held.key, lambda: open_preview(held.path, max_megapixels=limit))
 
     @router.post("/tabs")
     async def open_tab() -> Tab:
@@ -191,20 +189,7 @@ def add_page(app: FastAPI, service: Service, *, model_word: str) -> None:
         return Response(seen.picture, media_type="image/jpeg", headers=_PRIVATE | headers)
 
     async def dehaze(held: Held, settings: Settings) -> Dehazed:
-        target = service.workspace.new_file(held.name)
-        try:
-            return await service.run(
-                lambda pipeline: dehaze_file(
-                    pipeline,
-                    held.path,
-                    target,
-                    settings,
-                    max_megapixels=service.limits.max_megapixels,
-                )
-            )
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
+        return await service.dehaze(held.path, settings, held.name)
 
     @router.get("/tabs/{tab}/photos/{key}/file")
     async def download(
@@ -226,11 +211,7 @@ def add_page(app: FastAPI, service: Service, *, model_word: str) -> None:
     @router.post("/tabs/{tab}/exports")
     async def plan_export(tab: str, wish: ExportWish) -> dict[str, str]:
         photos = [
-            (
-                service.workspace.get(tab, photo.key),
-                Settings(photo.strength, photo.exposure, photo.word or None),
-            )
-            for photo in wish.photos
+            (service.workspace.get(tab, photo.key), photo.settings()) for photo in wish.photos
         ]
         return {"key": exports.add(tab, Export(photos))}
 

@@ -18,7 +18,7 @@ from starlette.exceptions import HTTPException
 from dehaze.errors import DehazeError
 from dehaze.photos import PhotoError
 from dehaze.pipelines.dehaze import DehazePipeline
-from dehaze.webui.dehazing import Previews, SettingsError
+from dehaze.webui.dehazing import Dehazed, Previews, Settings, SettingsError, dehaze_file
 from dehaze.webui.engine import BusyError, ClosedError, Engine, Urgency
 from dehaze.webui.guard import BodyTooLongError, too_long
 from dehaze.webui.workspace import FullError, UnknownError, Workspace
@@ -79,6 +79,30 @@ class Service:
         except asyncio.CancelledError:
             if future.cancelled() and not _is_leaving():
                 raise ClosedError("the server is being stopped; try again later") from None
+            raise
+
+    async def dehaze(self, source: Path, settings: Settings, name: str = "") -> Dehazed:
+        """A photo's file without its haze; whoever asked for it deletes it.
+
+        Args:
+            source: the photo.
+            settings: how it is dehazed.
+            name: what the photo is called, whose suffix the file gets.
+
+        Raises:
+            BusyError, ClosedError: as ``Engine.submit``.
+            SettingsError, PhotoError: as ``dehaze_file``.
+        """
+        target = self.workspace.new_file(name)
+        limit = self.limits.max_megapixels
+        try:
+            return await self.run(
+                lambda pipeline: dehaze_file(
+                    pipeline, source, target, settings, max_megapixels=limit
+                )
+            )
+        except BaseException:
+            target.unlink(missing_ok=True)
             raise
 
     async def receive(self, request: Request, name: str = "") -> Path:
