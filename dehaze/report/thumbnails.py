@@ -24,6 +24,13 @@ def shrunk(pixels: NDArray[Any], side: int = THUMBNAIL_SIDE) -> NDArray[Any]:
     return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA))
 
 
+def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Values in [0, 1] as levels of 0 to 255; uint8 stays as it is."""
+    if values.dtype == np.uint8:
+        return values
+    return np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
 def thumbnail(pixels: NDArray[Any], side: int = THUMBNAIL_SIDE) -> bytes:
     """A picture at a long side of at most ``side`` pixels, as WebP.
 
@@ -39,9 +46,7 @@ def thumbnail(pixels: NDArray[Any], side: int = THUMBNAIL_SIDE) -> bytes:
         >>> Image.open(io.BytesIO(picture)).size
         (480, 160)
     """
-    small = shrunk(pixels, side)
-    if small.dtype != np.uint8:
-        small = np.rint(np.clip(small, 0.0, 1.0) * 255.0).astype(np.uint8)
+    small = eight_bits(shrunk(pixels, side))
     buffer = io.BytesIO()
     Image.fromarray(small).convert("RGB").save(buffer, "WEBP", quality=_QUALITY, method=4)
     return buffer.getvalue()
@@ -49,5 +54,5 @@ def thumbnail(pixels: NDArray[Any], side: int = THUMBNAIL_SIDE) -> bytes:
 
 def false_colours(values: NDArray[np.float32]) -> NDArray[np.uint8]:
     """A map in [0, 1] in the colours of "inferno": (H, W) becomes (H, W, 3) uint8 RGB."""
-    levels = np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+    levels = eight_bits(values)
     return np.ascontiguousarray(cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1])

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -19,11 +18,11 @@ from dehaze import ranges
 from dehaze.batch import Item
 from dehaze.batch.worker import DiffusionWork, DiffusionWorker
 from dehaze.errors import DehazeError
-from dehaze.photos import Photo, open_photo
+from dehaze.photos import open_photo
 from dehaze.pipelines.dehaze import DehazePipeline, DehazeResult
 from dehaze.prompts import WordError, check_vocabulary
 from dehaze.recovery.exposure import keep_exposure
-from dehaze.report import false_colours
+from dehaze.report.thumbnails import eight_bits, false_colours, shrunk
 
 if TYPE_CHECKING:
     from dehaze.inversion import InversionResult
@@ -222,20 +221,15 @@ class Preview:
         return result
 
 
-def open_preview(source: Path, *, max_megapixels: float) -> tuple[Preview, Photo]:
+def open_preview(source: Path, *, max_megapixels: float) -> Preview:
     """Read a photo for the page.
 
     Raises:
         PhotoError: it cannot be read.
     """
-    photo = open_photo(source, max_megapixels=max_megapixels).decode()
-    scale = min(1.0, PREVIEW_SIDE / max(photo.size))
-    size = tuple(max(1, round(side * scale)) for side in photo.size)
-    pixels = photo.pixels
-    if scale < 1.0:
-        # An area mean may exceed 1 by the last bit.
-        pixels = np.minimum(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), np.float32(1))
-    return Preview(pixels), photo
+    pixels = open_photo(source, max_megapixels=max_megapixels).decode().pixels
+    # An area mean may exceed 1 by the last bit.
+    return Preview(np.minimum(shrunk(pixels, PREVIEW_SIDE), np.float32(1)))
 
 
 @dataclass
@@ -275,7 +269,7 @@ class Previews:
 def png(values: NDArray[Any]) -> bytes:
     """A map (H, W) or a picture (H, W, 3) in [0, 1] as an 8-bit PNG file."""
     buffer = io.BytesIO()
-    Image.fromarray(_levels(values)).save(buffer, "PNG", compress_level=3)
+    Image.fromarray(eight_bits(values)).save(buffer, "PNG", compress_level=3)
     return buffer.getvalue()
 
 
@@ -289,15 +283,9 @@ def _layer_of(result: DehazeResult, layer: str) -> NDArray[Any]:
     return np.asarray(result.image)
 
 
-def _levels(values: NDArray[Any]) -> NDArray[np.uint8]:
-    if values.dtype == np.uint8:
-        return values
-    return np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
-
-
 def _jpeg(values: NDArray[Any]) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(_levels(values)).save(buffer, "JPEG", quality=90, subsampling=0)
+    Image.fromarray(eight_bits(values)).save(buffer, "JPEG", quality=90, subsampling=0)
     return buffer.getvalue()
 
 
