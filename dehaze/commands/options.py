@@ -198,6 +198,15 @@ seed = _shared(
     show_default=True,
     heading=RESEARCH,
 )
+max_megapixels = _shared(
+    "--max-megapixels",
+    type=Number(ranges.MEGAPIXELS),
+    metavar="NUMBER",
+    default=200.0,
+    show_default=True,
+    heading=MACHINE,
+    help="Refuse larger photos, so that a forged header cannot fill the memory.",
+)
 limit = _shared(
     "--limit",
     type=click.IntRange(min=1),

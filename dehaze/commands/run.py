@@ -182,15 +182,7 @@ class _Task:
     help="How many photos of one size go through the network together; auto is 1 on the CPU, where "
     "more is faster and changes the last bits of a result, and 4 on an accelerator.",
 )
-@option(
-    "--max-megapixels",
-    type=Number(ranges.MEGAPIXELS),
-    metavar="NUMBER",
-    default=200.0,
-    show_default=True,
-    heading=MACHINE,
-    help="Refuse larger photos, so that a forged header cannot fill the memory.",
-)
+@options.max_megapixels()
 @option(
     "--executor",
     type=click.Choice(EXECUTORS),

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from dehaze import ranges
 from dehaze.commands import options
 from dehaze.commands.command import MACHINE, option
+from dehaze.commands.options import Number
 from dehaze.commands.reporting import CommandError, quiet_libraries, result
 
 if TYPE_CHECKING:
@@ -45,20 +47,13 @@ def serving_options(port: int) -> options.Decorator:
         ),
         option(
             "--max-upload",
-            type=click.FloatRange(min=0, min_open=True),
+            type=Number(ranges.MEGABYTES),
             metavar="MB",
             default=200.0,
             show_default=True,
             help="Refuse larger files.",
         ),
-        option(
-            "--max-megapixels",
-            type=click.FloatRange(min=0, min_open=True),
-            metavar="N",
-            default=200.0,
-            show_default=True,
-            help="Refuse larger photos.",
-        ),
+        options.max_megapixels(),
         option(
             "--threads",
             type=click.IntRange(1, 64),

@@ -16,7 +16,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from dehaze.errors import DehazeError
-from dehaze.photos import PhotoError
+from dehaze.photos import MAX_MEGAPIXELS, PhotoError
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.webui.dehazing import Dehazed, Previews, Settings, SettingsError, dehaze_file
 from dehaze.webui.engine import BusyError, ClosedError, Engine, Urgency
@@ -40,7 +40,7 @@ class Limits:
     """
 
     max_bytes: int = 200_000_000
-    max_megapixels: float = 200.0
+    max_megapixels: float = MAX_MEGAPIXELS
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,15 @@ def test_commands_speak_through_reporting_alone() -> None:
                 assert ast.unparse(node.func) not in ("click.echo", "print"), (path, node.lineno)
 
 
+@pytest.mark.parametrize("value", ["0", "nan", "inf"])
+@pytest.mark.parametrize("limit", ["--max-upload", "--max-megapixels"])
+@pytest.mark.parametrize("command", ["ui", "serve"])
+def test_a_server_refuses_a_limit_out_of_range(command: str, limit: str, value: str) -> None:
+    done = CliRunner().invoke(main, [command, limit, value])
+    assert done.exit_code == 2
+    assert f"{limit}': {value} is out of range: it must be above 0." in done.stderr
+
+
 @pytest.mark.parametrize("value", ["-1", "50", "nan", "inf", "-inf", "2.01", "a lot"])
 @pytest.mark.parametrize("command", [RUN, EDIT, FOLDER])
 @pytest.mark.usefixtures("folder")
