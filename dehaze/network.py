@@ -29,6 +29,11 @@ class NonFiniteError(DehazeError, ArithmeticError):
     """The network returned a value that is not finite."""
 
 
+def is_guided(guidance_scale: float | Tensor) -> bool:
+    """Whether the unconditional prediction counts: classifier-free guidance is not 1 everywhere."""
+    return not bool((torch.as_tensor(guidance_scale) == 1.0).all())
+
+
 class PromptedNetwork:
     """A model's noise prediction under one prompt, with classifier-free guidance.
 
@@ -76,7 +81,7 @@ class PromptedNetwork:
         self.conditional = conditional
         self.unconditional = unconditional
         self.guidance_scale = guidance_scale
-        self.cost = 1 if bool((torch.as_tensor(guidance_scale) == 1.0).all()) else 2
+        self.cost = 2 if is_guided(guidance_scale) else 1
         self.evaluations = 0
         self._unet = unet
         self._turn = _turns.setdefault(unet, threading.RLock())

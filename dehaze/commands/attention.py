@@ -124,7 +124,7 @@ def _grid(
     from dehaze.attention.sheets import sheet
 
     _, span = pipe.prompt_and_span(prompt, word)
-    maps = grid_maps(inversion.attention, span, _latent_size(inversion))
+    maps = grid_maps(inversion.attention, span, inversion.latent_size)
     steps = list(range(inversion.steps, 0, -1))
     shown = sorted(set(np.linspace(0, len(steps) - 1, min(len(steps), _SHOWN_STEPS)).astype(int)))
     height, width = photo.shape[:2]
@@ -136,11 +136,6 @@ def _grid(
         )
         names.append([f"{steps[column]} {_short(layer)}" for column in shown])
     return np.stack(list(maps.values())), sheet(rows, names, tile_height=96)
-
-
-def _latent_size(inversion: InversionResult) -> tuple[int, int]:
-    height, width = inversion.latents.shape[-2:]
-    return int(height), int(width)
 
 
 def _small(picture: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -277,6 +277,12 @@ class InversionResult:
         return self.trajectory[-1]
 
     @property
+    def latent_size(self) -> tuple[int, int]:
+        """(H, W) of the latents."""
+        height, width = self.trajectory.shape[-2:]
+        return int(height), int(width)
+
+    @property
     def steps(self) -> int:
         """n, the number of steps that were inverted."""
         return self.noise.shape[0]

@@ -43,7 +43,7 @@ from dehaze.models.hashes import weights_fingerprint
 from dehaze.models.load import load_parts
 from dehaze.models.needs import ModelDescription, describe
 from dehaze.models.source import BUNDLED, ModelSource
-from dehaze.network import PromptedNetwork
+from dehaze.network import PromptedNetwork, is_guided
 from dehaze.pipelines.pictures import as_photos, as_pixels
 from dehaze.prompts import TokenizedPrompt, WordError, check_vocabulary, tokenize, word_span
 from dehaze.recovery.guided_filter import resize
@@ -364,7 +364,7 @@ class InversionPipeline(DiffusionPipeline):
         """
         prompt = prompt_of(inversion, prompt)
         self.check_inversion(inversion)
-        tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
+        tokens = self.tokens_of(prompt)
         session = AttentionSession(batch=inversion.latents.shape[0], recording=True)
         network = self._network(
             inversion.table, self._embed(tokens), session=session, guidance_scale=guidance_scale
@@ -408,9 +408,9 @@ class InversionPipeline(DiffusionPipeline):
 
     def latent_pixels(self, inversion: InversionResult) -> tuple[int, int]:
         """(height, width) in pixels that an inversion's latents stand for, padding included."""
-        height, width = inversion.latents.shape[-2:]
+        height, width = inversion.latent_size
         scale = self.description.pixels_per_latent
-        return int(height) * scale, int(width) * scale
+        return height * scale, width * scale
 
     @torch.no_grad()
     def generate(
@@ -458,7 +458,7 @@ class InversionPipeline(DiffusionPipeline):
             self._execution_device,
         )
         made = self.denoise_from(noise, prompt, table, guidance_scale=guidance_scale)
-        tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
+        tokens = self.tokens_of(prompt)
         return replace(made, settings=settings.generated(), origin=self._origin((), tokens))
 
     @torch.no_grad()
@@ -480,7 +480,7 @@ class InversionPipeline(DiffusionPipeline):
             WordError: the prompt is too long.
             NonFiniteError: the network returned values that are not finite.
         """
-        tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
+        tokens = self.tokens_of(prompt)
         session = AttentionSession(recording=recording, batch=latents.shape[0])
         with controlled_attention(self.unet, session):
             result = generate(
@@ -538,12 +538,11 @@ class InversionPipeline(DiffusionPipeline):
         tokens, span = self.prompt_and_span(prompt, word)
         if not span:
             raise WordError(f"name a word of the prompt {tokens.text!r}")
-        latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
         heat = word_map(
             inversion.attention,
             span,
-            latent_size,
-            layers=_either(layers, self.description.map_layers),
+            inversion.latent_size,
+            layers=self.description.map_layers if layers is None else layers,
             steps=steps,
         )
         height, width = self.working_size(photo)
@@ -651,7 +650,7 @@ class InversionPipeline(DiffusionPipeline):
         Raises:
             WordError: the prompt is too long.
         """
-        tokens, _ = InversionPipeline.prompt_and_span(self, prompt)
+        tokens = self.tokens_of(prompt)
         return self._network(
             table,
             self._embed(tokens),
@@ -670,7 +669,7 @@ class InversionPipeline(DiffusionPipeline):
         unconditional: Tensor | None = None,
     ) -> PromptedNetwork:
         """The network under an embedding; ``unconditional`` is (n, 1, L, D), a row for a step."""
-        guided = _evaluations(guidance_scale) == 2
+        guided = is_guided(guidance_scale)
         return PromptedNetwork(
             self.unet,
             table,
@@ -684,6 +683,16 @@ class InversionPipeline(DiffusionPipeline):
             controlled=controlled,
         )
 
+    def tokens_of(self, prompt: str | None = None) -> TokenizedPrompt:
+        """A prompt as tokens; the model's own when None.
+
+        Raises:
+            WordError: the prompt is too long, or the model never learned one of its words.
+        """
+        text = self.default_prompt if prompt is None else prompt
+        check_vocabulary(text, self.description.vocabulary)
+        return tokenize(self.tokenizer, text)
+
     def prompt_and_span(
         self, prompt: str | None = None, word: str | None = None
     ) -> tuple[TokenizedPrompt, tuple[int, ...]]:
@@ -693,9 +702,7 @@ class InversionPipeline(DiffusionPipeline):
             WordError: the word is not in the prompt, the prompt is too long, or the model never
                 learned one of its words.
         """
-        text = self.default_prompt if prompt is None else prompt
-        check_vocabulary(text, self.description.vocabulary)
-        tokens = tokenize(self.tokenizer, text)
+        tokens = self.tokens_of(prompt)
         return tokens, () if word is None else word_span(tokens, word)
 
     @torch.no_grad()
@@ -752,8 +759,8 @@ class InversionPipeline(DiffusionPipeline):
         weights = np.asarray(strength, dtype=np.float32)
         if weights.shape != photo.shape[:2]:
             raise ValueError(f"strength is {weights.shape} and the photo {photo.shape[:2]}")
-        latent_size = (int(inversion.latents.shape[-2]), int(inversion.latents.shape[-1]))
-        return torch.from_numpy(resize(weights, latent_size))[None, None].to(inversion.latents)
+        small = resize(weights, inversion.latent_size)
+        return torch.from_numpy(small)[None, None].to(inversion.latents)
 
 
 def check_strength(strength: float | Array) -> None:
@@ -800,13 +807,3 @@ def _returned(outputs: Any, latents: Tensor) -> Tensor:
             f"they must be {tuple(latents.shape)}"
         )
     return changed.to(latents)
-
-
-def _either(given: Any, default: Any) -> Any:
-    """What was given, zero included, or else the model's default."""
-    return default if given is None else given
-
-
-def _evaluations(guidance_scale: float | Tensor) -> int:
-    """Network evaluations a call: without guidance the unconditional pass is never run."""
-    return 1 if bool((torch.as_tensor(guidance_scale) == 1.0).all()) else 2

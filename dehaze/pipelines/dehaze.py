@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
@@ -35,9 +35,6 @@ from dehaze.prompts import (
 )
 from dehaze.recovery.exposure import keep_exposure
 from dehaze.recovery.recover import RECOVERIES
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
 
 Array = NDArray[np.float32]
 
@@ -354,10 +351,10 @@ class DehazePipeline(InversionPipeline):
             WordError: the word is not in the prompt, the prompt is too long, or the model never
                 learned one of its words.
         """
-        tokens, _ = super().prompt_and_span(prompt)
+        tokens = self.tokens_of(prompt)
         if word is None and self.default_word not in tokens.text.lower():
             raise WordError(
-                f"the prompt {prompt!r} has no word {self.default_word!r}: name the word to "
+                f"the prompt {tokens.text!r} has no word {self.default_word!r}: name the word to "
                 "remove as well"
             )
         return tokens, word_span(tokens, self.default_word if word is None else word)

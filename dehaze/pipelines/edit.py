@@ -420,9 +420,7 @@ class EditPipeline(InversionPipeline):
         )
 
     def _prompts(self, source: str, target: str | None) -> tuple[TokenizedPrompt, TokenizedPrompt]:
-        before, _ = self.prompt_and_span(source)
-        after, _ = self.prompt_and_span(source if target is None else target)
-        return before, after
+        return self.tokens_of(source), self.tokens_of(source if target is None else target)
 
     def _control(
         self, before: TokenizedPrompt, after: TokenizedPrompt, settings: EditSettings
@@ -448,10 +446,9 @@ class EditPipeline(InversionPipeline):
         spans = [
             _either_spans(before, after, words) for words in (settings.blend, settings.exclude)
         ]
-        height, width = inversion.latents.shape[-2:]
         return LocalBlend(
             inversion.attention,
-            (int(height), int(width)),
+            inversion.latent_size,
             inversion.steps,
             *spans[0],
             *spans[1],
@@ -476,12 +473,8 @@ class EditPipeline(InversionPipeline):
 
     def _focus_map(self, inversion: InversionResult, span: Sequence[int]) -> Tensor:
         """(1, 1, h, w) in [0, 1]: where the source attends to the span, stretched."""
-        height, width = inversion.latents.shape[-2:]
         heat = word_map(
-            inversion.attention,
-            span,
-            (int(height), int(width)),
-            layers=self.description.map_layers,
+            inversion.attention, span, inversion.latent_size, layers=self.description.map_layers
         )[:, None]
         low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
         return (heat - low) / (high - low).clamp(min=1e-12)

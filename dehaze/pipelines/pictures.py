@@ -35,11 +35,6 @@ def as_photos(image: Any) -> tuple[list[Array], bool]:
     return [as_pixels(photo) for photo in photos], several
 
 
-def as_list(given: Any) -> list[Any]:
-    """What was given, as a list of one unless it is a list."""
-    return given if isinstance(given, list) else [given]
-
-
 def as_pixels(image: Any) -> Array:
     """A photo as float32 (H, W, 3) RGB in [0, 1].
 
