@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import re
 import runpy
+import sys
+from importlib.metadata import packages_distributions
 from pathlib import Path
+
+from test_architecture import imports_of, modules
 
 ROOT = Path(__file__).resolve().parents[1]
 
 # What conda-forge calls otherwise, or numbers otherwise.
 CONDA_NAMES = {"torch": "pytorch", "opencv-python-headless": "py-opencv"}
 CONDA_BOUNDS = {"py-opencv": ">=4.13.0"}
+
+
+# FastAPI is made of the first two. The third has no extra: a message says how to install it.
+UNDECLARED = {"starlette", "pydantic", "lpips"}
 
 
 def declared(pattern: str, text: str) -> dict[str, str]:
@@ -51,3 +59,16 @@ def test_every_repository_address_is_the_projects() -> None:
 def test_the_container_copies_what_is_built() -> None:
     kept = set(re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.MULTILINE))
     assert {"dehaze", "datasets", "eval", "pyproject.toml", "setup.py", "README.md"} <= kept
+
+
+def test_every_import_is_declared() -> None:
+    """A package that only happens to be installed may be gone, or of any version, elsewhere."""
+    names = re.findall(r'^    "([\w.-]+)[<>=]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    names += re.findall(r'[\[ ]"([\w.-]+)(?:\[\w+\])?>=', (ROOT / "pyproject.toml").read_text())
+    owners = packages_distributions()
+    for _, path in modules():
+        for imported in imports_of(path):
+            top = imported.partition(".")[0]
+            if top in sys.stdlib_module_names or top == "dehaze" or top in UNDECLARED:
+                continue
+            assert {top, *owners.get(top, ())} & set(names), f"{path} imports {top}"
