@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from dehaze.photos.photo import Decoded, Samples, UnreadableError
-from dehaze.photos.pillow import opened, samples_of
+from dehaze.photos.pillow import opened, samples_in
 
 _FILE_HEADER = 14
 # Lengths of the headers, by which they are told apart.
@@ -87,9 +87,7 @@ class BmpSource:
 
     def decode(self) -> Decoded:
         """The samples; see ``Source``."""
-        with opened(self.data, "BMP") as image:
-            image.load()
-            return Decoded(samples_of(image), self.container, self.notes)
+        return Decoded(samples_in(self.data, "BMP"), self.container, self.notes)
 
 
 def open_bmp(data: bytes) -> BmpSource:

@@ -33,6 +33,13 @@ def opened(data: bytes, file_format: str) -> Iterator[Image.Image]:
         yield image
 
 
+def samples_in(data: bytes, file_format: str) -> Samples:
+    """The samples that data of a format hold, as ``samples_of`` gives them."""
+    with opened(data, file_format) as image:
+        image.load()
+        return samples_of(image)
+
+
 def samples_of(image: Image.Image) -> Samples:
     """An image's samples as (H, W, C): grey or RGB, and alpha where it has any."""
     modes = {"1": "L", "P": "RGB", "YCbCr": "RGB", "PA": "RGBA"}

@@ -12,7 +12,7 @@ import numpy as np
 
 from dehaze.photos.exif import orientation_of, upright_exif
 from dehaze.photos.photo import Decoded, Samples, UnreadableError
-from dehaze.photos.pillow import checked_samples, opened, samples_of
+from dehaze.photos.pillow import checked_samples, samples_in
 from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -110,9 +110,7 @@ class PngSource:
 
     def decode(self) -> Decoded:
         """The samples; see ``Source``."""
-        with opened(self.bare, "PNG") as image:
-            image.load()
-            samples = samples_of(image)
+        samples = samples_in(self.bare, "PNG")
         if self.bits == 16:
             # Pillow spreads grey with alpha over four channels.
             seen = samples[..., [0, 3]] if self.colour_type == 4 else samples

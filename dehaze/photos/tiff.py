@@ -31,7 +31,7 @@ from dehaze.photos.ifd import (
     directory_bytes,
 )
 from dehaze.photos.photo import Decoded, Samples, UnreadableError
-from dehaze.photos.pillow import checked_samples, cmyk_to_srgb, opened, samples_of
+from dehaze.photos.pillow import checked_samples, cmyk_to_srgb, opened, samples_in, samples_of
 from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
 _CURE = "save it as a TIFF or PNG of 8 or 16 bits, grey or RGB"
@@ -255,16 +255,13 @@ class TiffSource:
         if self.planes > 1:
             # It takes planes for pixels, but not where each is a picture of its own.
             for plane in range(samples.shape[2]):
-                with opened(self._bare(grey | {_PLANAR: 1}, plane), "TIFF") as image:
-                    image.load()
-                    checked_samples(samples[..., plane : plane + 1], samples_of(image))
+                seen = samples_in(self._bare(grey | {_PLANAR: 1}, plane), "TIFF")
+                checked_samples(samples[..., plane : plane + 1], seen)
         elif samples.shape[2] in (1, 3, 4):
             # Asked for plain alpha, it does not divide; asked for black at 0, it inverts nothing.
             plain: dict[int, int | None] = {_EXTRA_SAMPLES: _UNASSOCIATED} if self.extras else {}
             plain |= grey if samples.shape[2] == 1 else {}
-            with opened(self._bare(plain), "TIFF") as image:
-                image.load()
-                checked_samples(samples, samples_of(image))
+            checked_samples(samples, samples_in(self._bare(plain), "TIFF"))
 
     def _bare(
         self, instead: Mapping[int, int | None] | None = None, plane: int | None = None

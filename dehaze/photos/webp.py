@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from dehaze.photos.exif import orientation_of, upright_exif
 from dehaze.photos.photo import Decoded, Samples, UnreadableError
-from dehaze.photos.pillow import opened, samples_of, saved
+from dehaze.photos.pillow import opened, samples_in, saved
 from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
 _PIXELS = {b"VP8 ", b"VP8L", b"ALPH"}
@@ -88,9 +88,7 @@ class WebpSource:
 
     def decode(self) -> Decoded:
         """The samples; see ``Source``."""
-        with opened(self.data, "WEBP") as image:
-            image.load()
-            return Decoded(samples_of(image), self.container, self.notes)
+        return Decoded(samples_in(self.data, "WEBP"), self.container, self.notes)
 
 
 def open_webp(data: bytes) -> WebpSource:
