@@ -45,8 +45,6 @@ class PixelUnshuffleCodec(ModelMixin, ConfigMixin):
             own factor is; 2 brings photographs in [-1, 1] to about unit variance.
     """
 
-    config_name = "config.json"
-
     @register_to_config
     def __init__(self, patch_size: int = 2, scaling_factor: float = 2.0) -> None:
         super().__init__()
@@ -86,8 +84,6 @@ class CellsCodec(ModelMixin, ConfigMixin):
         patch_size: p, the side of a patch of cells that is moved into the latents' channels.
         scaling_factor: as in ``PixelUnshuffleCodec``.
     """
-
-    config_name = "config.json"
 
     @register_to_config
     def __init__(

@@ -32,7 +32,6 @@ class BmpContainer:
     density: bytes = _NO_DENSITY
     colours: bytes = b""
     profile: bytes = b""
-    orientation: int = 1
 
     def encode(self, samples: Samples) -> bytes:
         """A BMP of 8-bit samples: grey, RGB or RGBA."""

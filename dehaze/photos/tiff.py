@@ -64,7 +64,7 @@ _CODECS |= {33004: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC", 34892: "lossy
 _CODECS |= {34933: "PNG", 34934: "JPEG XR", 22610: "JPEG XR", 50001: "WebP", 50002: "JPEG XL"}
 _CODECS |= {52546: "JPEG XL", 34924: "EER", 65000: "EER", 65001: "EER", 34713: "Nikon NEF"}
 _CODECS |= {32767: "Sony ARW", 32769: "packed raw", 32770: "Samsung SRW", 32867: "Kodak"}
-_CODECS |= {262: "Kodak", 65535: "Pentax PEF", 50000: "Zstandard", 34925: "LZMA"}
+_CODECS |= {262: "Kodak", 65535: "Pentax PEF"}
 
 _ASSOCIATED, _UNASSOCIATED = 1, 2
 # Bytes of samples in a strip: small, so that little room is lost where one does not fit.
