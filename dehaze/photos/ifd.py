@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -156,15 +157,13 @@ class Structure:
         return next(iter(self.integers(directory.tags.get(tag))), default)
 
 
-def put_integer(data: bytearray, order: str, entry: Entry, value: int) -> bool:
-    """Write a tag's whole number in place; False if its type has no room for it."""
-    if entry.count != 1 or entry.kind not in _INTEGERS:
-        return False
-    try:
+def put_integer(data: bytearray, order: str, entry: Entry, value: int) -> None:
+    """Write the first of a tag's whole numbers in place, where its type has room for it."""
+    if entry.count < 1 or entry.kind not in _INTEGERS:
+        return
+    # A size may be too large for its type: it stays as it was.
+    with suppress(struct.error):
         struct.pack_into(order + _INTEGERS[entry.kind], data, entry.start, value)
-    except struct.error:
-        return False
-    return True
 
 
 @dataclass(frozen=True)

@@ -303,6 +303,17 @@ def test_a_bmp_keeps_its_profile(tmp_path: Path) -> None:
     assert result == data
 
 
+def test_an_orientation_of_two_numbers_is_applied_once(tmp_path: Path) -> None:
+    def block(stated: int) -> bytes:
+        tree = Tree()
+        return tree.finished(tree.directory([tree.tag(0x0112, SHORT, stated, 0)]))
+
+    for write in (jpeg_file, png_file, webp_file):
+        result, photo = there_and_back(tmp_path, write(samples_of(), Labels(exif=block(6))))
+        assert photo.size == (HEIGHT, WIDTH)
+        assert block(1) in result
+
+
 def test_exif_longer_than_a_segment_is_kept(tmp_path: Path) -> None:
     tree = Tree()
     entries = [(0x927C, 7, 90_000, bytes(90_000)), tree.tag(0x0112, SHORT, 3)]
