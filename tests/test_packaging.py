@@ -72,3 +72,12 @@ def test_every_import_is_declared() -> None:
             if top in sys.stdlib_module_names or top == "dehaze" or top in UNDECLARED:
                 continue
             assert {top, *owners.get(top, ())} & set(names), f"{path} imports {top}"
+
+
+def test_compose_waits_until_the_server_has_stopped() -> None:
+    server = (ROOT / "dehaze/webui/server.py").read_text()
+    (grace,) = re.findall(r"^GRACE_SECONDS = (\d+)$", server, re.MULTILINE)
+    (wait,) = re.findall(
+        r"^  stop_grace_period: (\d+)s$", (ROOT / "compose.yaml").read_text(), re.M
+    )
+    assert int(wait) > int(grace)
