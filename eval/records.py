@@ -113,6 +113,11 @@ class Evaluation:
     unusable: tuple[str, ...]
 
     @property
+    def metrics(self) -> list[str]:
+        """The metrics of the table, in the order of their first row."""
+        return list(dict.fromkeys(name for row in self.rows for name in row.statistics))
+
+    @property
     def failures(self) -> list[str]:
         """One line for everything that failed."""
         failed = [

@@ -96,12 +96,7 @@ class Runner:
                         progress.update()
         return Evaluation(
             rows=tuple(
-                row_of(
-                    part.name,
-                    method,
-                    records,
-                    is_oracle=self.protocol.oracle and method.has_candidates,
-                )
+                row_of(part.name, method, records, is_oracle=self.scorer.is_oracle(method))
                 for part in self.sets
                 for method in self.methods
             ),

@@ -8,7 +8,7 @@ from dehaze.eval.published import published_for
 from dehaze.eval.records import Evaluation, Row, versions
 from dehaze.eval.runner import Runner
 
-COLUMNS = {
+_COLUMNS = {
     "psnr": ("PSNR (dB)", 2),
     "ssim": ("SSIM", 4),
     "ciede2000": ("CIEDE2000", 2),
@@ -19,7 +19,11 @@ COLUMNS = {
     "airlight_mae": ("A, mean abs. error", 3),
     "airlight_angle": ("A, angle (degrees)", 1),
 }
-"""Heading and number of digits of every metric that has its own; others get four digits."""
+
+
+def column_of(metric: str) -> tuple[str, int]:
+    """Heading and number of digits of a metric: its own name and four where it has none."""
+    return _COLUMNS.get(metric, (metric, 4))
 
 
 def markdown_table(runner: Runner, evaluation: Evaluation) -> str:
@@ -27,9 +31,9 @@ def markdown_table(runner: Runner, evaluation: Evaluation) -> str:
 
     Nothing in it depends on when or how often the run was interrupted.
     """
-    metrics = list(dict.fromkeys(name for row in evaluation.rows for name in row.statistics))
+    metrics = evaluation.metrics
     headings = ["subset", "method", "images", "failed"]
-    headings += [COLUMNS.get(name, (name, 4))[0] for name in metrics]
+    headings += [column_of(name)[0] for name in metrics]
     lines = [
         f"**{runner.protocol.label}**",
         "",
@@ -59,7 +63,7 @@ def _row_label(row: Row) -> str:
 
 def _statistic_cell(row: Row, name: str) -> str:
     found = row.statistics.get(name)
-    digits = COLUMNS.get(name, (name, 4))[1]
+    digits = column_of(name)[1]
     identical = f" ({row.identical} infinite)" if name == "psnr" and row.identical else ""
     if found is None or found.mean is None or found.deviation is None:
         return "infinite" if identical else "-"

@@ -9,7 +9,7 @@ from dehaze.eval.methods import Method
 from dehaze.eval.records import Evaluation, Record, Row
 from dehaze.eval.runner import EvaluationSet, Runner
 from dehaze.eval.sheet import fitted, focus_of, output_picture
-from dehaze.eval.tables import COLUMNS
+from dehaze.eval.tables import column_of
 from dehaze.report import Column, Entry, Layer, Report, thumbnail
 
 TRUTH = "ground truth"
@@ -50,7 +50,7 @@ def _columns(shown: Iterable[Method], evaluation: Evaluation) -> tuple[Column, .
     columns = []
     for method in shown:
         for metric in metrics:
-            heading, digits = COLUMNS.get(metric, (metric, 4))
+            heading, digits = column_of(metric)
             columns.append(Column(_key(method.name, metric), f"{method.name} {heading}", digits))
     return tuple(columns)
 
@@ -113,10 +113,10 @@ def _settings(runner: Runner) -> dict[str, str]:
 
 
 def _table(evaluation: Evaluation) -> tuple[tuple[str, ...], ...]:
-    metrics = list(dict.fromkeys(name for row in evaluation.rows for name in row.statistics))
+    metrics = evaluation.metrics
     headings = ("subset", "method", "images", "failed")
     return (
-        (*headings, *(COLUMNS.get(name, (name, 4))[0] for name in metrics)),
+        (*headings, *(column_of(name)[0] for name in metrics)),
         *(
             (
                 row.subset,
@@ -134,4 +134,4 @@ def _mean(row: Row, name: str) -> str:
     found = row.statistics.get(name)
     if found is None or found.mean is None:
         return "-"
-    return f"{found.mean:.{COLUMNS.get(name, (name, 4))[1]}f}"
+    return f"{found.mean:.{column_of(name)[1]}f}"
