@@ -100,7 +100,7 @@ def _solvers() -> Iterable[str]:
 def _recoveries() -> Iterable[str]:
     from dehaze.recovery.recover import RECOVERIES
 
-    return RECOVERIES
+    return RECOVERIES.names()
 
 
 def used_by_solver(setting: str) -> Effect:

@@ -205,8 +205,7 @@ class DehazePipeline(InversionPipeline):
                 the photos cannot be one batch, or are not as many as the inversion has samples.
             NonFiniteError: the network returned values that are not finite.
         """
-        if recovery not in RECOVERIES:
-            raise ValueError(f"unknown recovery {recovery!r}: there are {', '.join(RECOVERIES)}")
+        recover = RECOVERIES.get(recovery)
         ranges.EXPOSURE.check(exposure)
         output = OUTPUT_TYPES.get(output_type)
         if null_text not in NULL_TEXTS:
@@ -258,7 +257,7 @@ class DehazePipeline(InversionPipeline):
             hazy, clear = (
                 self.decode_all(latent, size) for latent in (own.trajectory[0], latents[b : b + 1])
             )
-            recovered = RECOVERIES[recovery](photo, hazy, clear, float(np.mean(strengths[b])))
+            recovered = recover(photo, hazy, clear, float(np.mean(strengths[b])))
             scene = keep_exposure(recovered.image, photo, exposure)
             results.append(
                 DehazeResult(

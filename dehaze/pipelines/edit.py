@@ -224,8 +224,7 @@ class EditPipeline(InversionPipeline):
         if recovery is not None and image is None:
             raise ValueError("recovery is of a photo's own size, and there is no photo")
         recovery = "affine" if recovery is None else recovery
-        if recovery not in RECOVERIES:
-            raise ValueError(f"unknown recovery {recovery!r}: there are {', '.join(RECOVERIES)}")
+        recover = RECOVERIES.get(recovery)
         output = OUTPUT_TYPES.get(output_type)
         photo = None if image is None else as_pixels(image)
         self.check_prompts(source, target, settings)
@@ -261,7 +260,7 @@ class EditPipeline(InversionPipeline):
         before, after = (
             self.decode(latents, size) for latents in (inversion.trajectory[0], edited.latents)
         )
-        result = after if photo is None else RECOVERIES[recovery](photo, before, after, 1.0).image
+        result = after if photo is None else recover(photo, before, after, 1.0).image
         return EditResult(
             image=output(result),
             source=before,

@@ -29,6 +29,7 @@ from dehaze.recovery.scattering import (
     recover_scene,
 )
 from dehaze.recovery.sky import sky_protection
+from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
 
@@ -253,13 +254,11 @@ def recover_by_resizing(photo: Array, hazy: Array, clear: Array, strength: float
     return Recovery(np.clip(image, 0.0, 1.0).astype(np.float32))
 
 
-RECOVERIES: dict[str, Callable[[Array, Array, Array, float], Recovery]] = {
-    "calibrated": recover_calibrated,
-    "physics": recover_by_physics,
-    "affine": recover_by_affine,
-    "none": recover_by_resizing,
-}
-
+RECOVERIES = Registry[Callable[[Array, Array, Array, float], Recovery]]("recovery")
+RECOVERIES.register("calibrated", recover_calibrated)
+RECOVERIES.register("physics", recover_by_physics)
+RECOVERIES.register("affine", recover_by_affine)
+RECOVERIES.register("none", recover_by_resizing)
 
 WITH_TRANSMISSION = ("calibrated", "physics")
 """The recoveries that estimate t and A."""

@@ -70,7 +70,7 @@ def _solver(value: str) -> str:
 
 
 def _recovery(value: str) -> str:
-    return _one_of(value, RECOVERIES)
+    return _one_of(value, RECOVERIES.names())
 
 
 def _spacing(value: str) -> str:

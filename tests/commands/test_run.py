@@ -173,7 +173,7 @@ def test_notes_are_printed(invoke: Invoke) -> None:
         (["nowhere"], "'nowhere' does not exist"),
         (["in", "--save", "attention,depth"], "'depth' is not one of attention, transmission"),
         (["in", "--solver", "guess"], f"'guess' is not one of {', '.join(SOLVERS.names())}"),
-        (["in", "--recovery", "guess"], f"'guess' is not one of {', '.join(RECOVERIES)}"),
+        (["in", "--recovery", "guess"], f"'guess' is not one of {', '.join(RECOVERIES.names())}"),
         (
             ["in", "--save", "transmission", "--recovery", "affine"],
             "only with --recovery cal",
@@ -270,7 +270,7 @@ def test_help_written_without_imports_matches_the_library() -> None:
     assert isinstance(null_text, click.Choice)
     assert tuple(null_text.choices) == tuple(NULL_TEXTS)
     assert options["max_megapixels"].default == MAX_MEGAPIXELS
-    assert options["recovery"].default in RECOVERIES
+    assert options["recovery"].default in RECOVERIES.names()
     assert worker.BATCH_ON_CPU == 1
     assert f"and {worker.BATCH_ON_ACCELERATOR} on an accel" in str(options["batch_size"].help)
 

@@ -231,12 +231,12 @@ def error(one: Array, other: Array) -> float:
     return float(np.sqrt(((one - other) ** 2).mean()))
 
 
-@pytest.mark.parametrize("name", list(RECOVERIES))
+@pytest.mark.parametrize("name", RECOVERIES.names())
 def test_recoveries_keep_the_size_and_range_of_the_photo(name: str) -> None:
     clear = scene(97, 143)
     hazy = scatter(clear, veil(97, 143), AIRLIGHT)
     low = (resize(hazy, (32, 47)), resize(clear, (32, 47)))
-    recovery = RECOVERIES[name](hazy, *low, 1.0)
+    recovery = RECOVERIES.get(name)(hazy, *low, 1.0)
     assert recovery.image.shape == clear.shape
     assert recovery.image.dtype == np.float32
     assert recovery.image.min() >= 0
@@ -248,7 +248,7 @@ def test_physics_brings_back_detail_that_enlarging_cannot() -> None:
     clear = scene(192, 288)
     hazy = scatter(clear, veil(192, 288), AIRLIGHT)
     low = (resize(hazy, (32, 48)), resize(clear, (32, 48)))
-    physics, enlarged = (RECOVERIES[name](hazy, *low, 1.0) for name in ("physics", "none"))
+    physics, enlarged = (RECOVERIES.get(name)(hazy, *low, 1.0) for name in ("physics", "none"))
     assert error(physics.image, clear) < 0.35 * error(enlarged.image, clear)
     assert physics.transmission is not None
     assert np.abs(physics.transmission - veil(192, 288)).mean() < 0.05
@@ -261,11 +261,11 @@ def test_physics_brings_back_detail_that_enlarging_cannot() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 40), (3, 2), (500, 9)])
-@pytest.mark.parametrize("name", list(RECOVERIES))
+@pytest.mark.parametrize("name", RECOVERIES.names())
 def test_recoveries_take_photos_of_any_shape(name: str, size: tuple[int, int]) -> None:
     photo = np.random.default_rng(0).random((*size, 3)).astype(np.float32)
     low = np.full((16, 20, 3), 0.5, np.float32)
-    recovery = RECOVERIES[name](photo, low, low, 1.0)
+    recovery = RECOVERIES.get(name)(photo, low, low, 1.0)
     assert recovery.image.shape == photo.shape
     assert np.isfinite(recovery.image).all()
 
