@@ -11,7 +11,7 @@ import io
 import json
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -78,9 +78,8 @@ class InversionMethod:
         if self.name == BEST:
             base = description.reconstructing(steps)
         else:
-            base = description.inversion.changed(
-                steps=steps, solver=self.name, max_iterations=5, tolerance=1e-6
-            )
+            named = description.inversion.changed(steps=steps, solver=self.name)
+            base = replace(named, max_iterations=5, tolerance=1e-6)
         return base.changed(guidance_scale=g, **self.options)
 
 
@@ -125,7 +124,7 @@ def parse_inversion_method(text: str) -> InversionMethod:
     _require_names(text, {"solver": name} | chosen)
     mode = chosen.pop("mode", "")
     try:
-        InversionSettings().changed(**chosen)
+        InversionSettings().changed(solver=None if name == BEST else name, **chosen)
     except ValueError as error:
         raise InversionEvaluationError(f"{text!r}: {error}") from error
     return InversionMethod(name, InversionOptions(**chosen), mode)  # type: ignore[typeddict-item]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -17,6 +18,11 @@ from training.photos import Array, load_photos
 
 # Each photo's haze is drawn from a generator of its own, so that any two runs see the same haze.
 _SEED = 20_000
+# Solvers of the reconstructions, and their limits.
+_RECONSTRUCTING: dict[str, dict[str, Any]] = {
+    "fixed-point": {"max_iterations": 5, "tolerance": 1e-3},
+    "ddim": {},
+}
 
 
 @dataclass(frozen=True)
@@ -99,14 +105,12 @@ def validate(pipeline: DehazePipeline, rendered: list[RenderedHaze], steps: int 
                     haze.hazy,
                     num_inference_steps=steps,
                     spacing="leading",
-                    predictor="previous",
                     solver=solver,
-                    max_iterations=5,
-                    tolerance=1e-3,
+                    **limits,
                 ),
                 data_range=1.0,
             )
-            for solver in ("fixed-point", "ddim")
+            for solver, limits in _RECONSTRUCTING.items()
         ]
         rows.append(
             [

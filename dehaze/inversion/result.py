@@ -17,6 +17,7 @@ from typing_extensions import TypedDict, Unpack
 from dehaze import ranges
 from dehaze.errors import DehazeError
 from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.solvers import idle_settings
 
 _FORMAT = "dehaze-inversion-3"
 _OLDER_FORMATS = ("dehaze-inversion-1", "dehaze-inversion-2")
@@ -142,12 +143,21 @@ class InversionSettings:
 
         A solver that is named runs as it was published: from z_{i-1}, with its own updates, and
         with the criterion ``intra-path``, unless these are named too.
+
+        Raises:
+            ValueError: there is no such solver, a value is out of range, or the solver does not use
+                a setting that is given.
         """
         given: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, **options}
         given = {name: value for name, value in given.items() if value is not None}
-        if "solver" in given:
-            given = PUBLISHED | given
-        return replace(self, **given)
+        published = PUBLISHED if "solver" in given else {}
+        changed = replace(self, **(published | given))
+        for name in idle_settings(changed.solver):
+            if name in given:
+                raise ValueError(
+                    f"{name} has no effect with the solver {changed.solver!r}: leave it out"
+                )
+        return changed
 
     def generated(self) -> InversionSettings:
         """Those of a picture that was made from noise on this schedule: nothing was solved."""

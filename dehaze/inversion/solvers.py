@@ -18,11 +18,11 @@ from torch import Tensor
 
 from dehaze.inversion.criteria import Criterion, Evaluation, measure
 from dehaze.inversion.relaxation import Lengthening
-from dehaze.inversion.result import InversionResult, NoiseNetwork
 from dehaze.registry import Registry
 
 if TYPE_CHECKING:
     from dehaze.inversion.denoising import WayBack
+    from dehaze.inversion.result import InversionResult, NoiseNetwork
 
 
 @dataclass(frozen=True)

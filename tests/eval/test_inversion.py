@@ -268,6 +268,8 @@ def test_a_method_is_read_with_its_settings() -> None:
         ("ddim:iterations=many", "no number"),
         ("ddim:iterations=0", "at least 1"),
         ("ddim:tolerance=0", "tolerance is 0"),
+        ("ddim:iterations=3", "no effect with the solver 'ddim'"),
+        ("edict:predictor=ife", "no effect with the solver 'edict'"),
     ],
 )
 def test_a_wrong_method_is_named(text: str, cause: str) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -59,7 +60,7 @@ def test_plain_ddim_inversion_does_not_come_back() -> None:
 @pytest.mark.parametrize("solver", SOLVERS.names())
 def test_strength_zero_undoes_any_inversion(solver: str) -> None:
     z_0 = latents()
-    result = invert(MILD, z_0, settings_of(solver, max_iterations=2))
+    result = invert(MILD, z_0, replace(settings_of(solver), max_iterations=2))
     never = FunctionNetwork(TABLE, mild)
     assert (denoise(result, never, strength=0.0) - z_0).abs().max() < 1e-5
     assert not never.calls
@@ -70,7 +71,7 @@ def test_every_solver_says_what_it_costs(name: str) -> None:
     solver = SOLVERS.get(name)
     assert "NFE" in solver.cost
     assert solver.source
-    result = invert(MILD, latents().double(), settings_of(name, max_iterations=1))
+    result = invert(MILD, latents().double(), replace(settings_of(name), max_iterations=1))
     assert result.settings.solver == name
     lost = float((denoise(result, MILD) - latents().double()).abs().max())
     assert (lost < 1e-6) == isinstance(solver, ExactSampler)
@@ -131,6 +132,24 @@ def test_guided_evaluations_count_twice() -> None:
 def test_bad_settings_are_named(settings: dict[str, Any], cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
         invert(MILD, latents(), InversionSettings(**{"steps": 10, **settings}))
+
+
+@pytest.mark.parametrize(
+    ("own", "given"),
+    [
+        ("anderson", {"solver": "edict", "tolerance": 1e-3}),
+        ("anderson", {"solver": "bdia", "predictor": "ife"}),
+        ("edict", {"checked": True}),
+        ("anderson", {"solver": "ddim", "max_iterations": 3}),
+        ("easyinv", {"criterion": "residual"}),
+    ],
+)
+def test_a_setting_without_effect_is_refused(own: str, given: dict[str, Any]) -> None:
+    # What a model or a caller chose for other solvers is no fault.
+    settings = InversionSettings(steps=10, solver=own, tolerance=1e-3, max_iterations=3)
+    assert settings.changed(solver=given.get("solver"), depth=2).depth == 2
+    with pytest.raises(ValueError, match=f"{list(given)[-1]} has no effect with the solver"):
+        settings.changed(**given)
 
 
 def test_a_named_solver_runs_as_it_was_published() -> None:
