@@ -130,22 +130,15 @@ def draw_pair(cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator
     return Pair(as_stored(haze.hazy, rng), haze.clear, caption)
 
 
-def draw_scene(
-    cache: PhotoCache,
-    size: tuple[int, int],
-    rng: np.random.Generator,
-    weights: NDArray[np.float64] | None = None,
-) -> Scene:
+def draw_scene(cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator) -> Scene:
     """A random crop of a random photo, its sharpness and colours varied.
 
     Args:
         cache: of the photos.
         size: (height, width) in pixels.
         rng: the only source of chance.
-        weights: how often each photo is drawn, of sum 1; as its source says when None.
     """
-    likely = cache.weights if weights is None else weights
-    index = int(np.searchsorted(np.cumsum(likely), rng.random()))
+    index = int(np.searchsorted(np.cumsum(cache.weights), rng.random()))
     index = min(index, len(cache) - 1)
     entry: Entry = cache.entries[index]
     photo, depth = cache.photo(index), cache.depth(index)
@@ -329,7 +322,7 @@ def _with_lamps(clear: Array, rng: np.random.Generator) -> Array:
 
 
 def _scatter(clear: Array, transmission: Array, airlight: Array) -> Array:
-    """``dehaze.physics.scatter``, three times as fast: I = A + (J - A) t."""
+    """``dehaze.recovery.scattering.scatter``, three times as fast: I = A + (J - A) t."""
     colour = tuple(float(channel) for channel in airlight)
     veiled = cv2.subtract(clear, (*colour, 0.0))
     veiled *= cv2.merge([transmission] * 3)
