@@ -1,8 +1,7 @@
 """A plain regressor from hazy cells to clear ones: what data and features are worth by themselves.
 
 It learns from the same pool as the bundled model and is about as large, but knows neither noise nor
-captions, and so sees pairs of haze alone. A model whose inversion and swap are in order comes
-within .3 dB of it. It measures; it does not ship.
+captions, and so sees pairs of haze alone. It measures; it does not ship.
 """
 
 from __future__ import annotations
