@@ -33,6 +33,7 @@ REQUIRED = {
     "filelock": "filelock",
     "click": "click",
     "tqdm": "tqdm",
+    "typing_extensions": "typing_extensions",
 }
 # Extra of the package, its module, and what it is for.
 EXTRAS = {
