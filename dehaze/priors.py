@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dehaze.recovery.density import minimum_filter
 from dehaze.recovery.guided_filter import guided_filter
 from dehaze.recovery.scattering import recover_scene
 from dehaze.registry import Registry
@@ -76,12 +77,6 @@ def thinning(hazy: Array) -> int:
 
 def _grey(picture: Array) -> Array:
     return np.asarray(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY), dtype=np.float32)
-
-
-def minimum_filter(values: Array, size: int) -> Array:
-    """The smallest value within size x size pixels, (H, W) float32."""
-    # OpenCV's erosion takes what lies outside as infinite: windows are cut off at the border.
-    return np.asarray(cv2.erode(values, np.ones((size, size), np.uint8)), dtype=np.float32)
 
 
 def recover(hazy: Array, estimate: HazeEstimate, t_min: float) -> Array:

@@ -16,10 +16,10 @@ from dehaze.priors import (
     HazeEstimate,
     checked,
     dark_channel,
-    minimum_filter,
     recover,
     thinning,
 )
+from dehaze.recovery.density import minimum_filter
 from dehaze.recovery.guided_filter import guided_filter
 from dehaze.registry import Registry
 

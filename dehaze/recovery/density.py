@@ -48,7 +48,7 @@ def darkest_pixels(photo: Array, airlight: Array) -> Array:
     """
     # A channel without airlight says nothing of the veil.
     relative = (photo / np.maximum(airlight, 0.05)).min(2)
-    return _least(relative, _side(_WINDOW, relative))
+    return minimum_filter(relative, _side(_WINDOW, relative))
 
 
 def region_ratio(veil: Array, darkest: Array) -> Array:
@@ -66,17 +66,19 @@ def region_ratio(veil: Array, darkest: Array) -> Array:
     """
     side = _side(_REGION, veil)
     ratio = np.asarray(darkest / np.maximum(veil, _THIN), dtype=np.float32)
-    least = _least(ratio, side)
+    least = minimum_filter(ratio, side)
     return np.clip(cv2.blur(least, (side, side)), *_REGION_BOUNDS)
 
 
 def _side(reach: float, values: Array) -> int:
-    """Of the window that reaches so far, a share of the short side, around its middle."""
+    """Odd side length, in pixels, of a window whose half-width is this share of the short side."""
     return 2 * round(reach * min(values.shape)) + 1
 
 
-def _least(values: Array, side: int) -> Array:
-    return np.asarray(cv2.erode(values, np.ones((side, side), np.uint8)))
+def minimum_filter(values: Array, side: int) -> Array:
+    """The smallest value within side x side pixels, float32 (H, W)."""
+    # OpenCV's erosion takes what lies outside as infinite: windows are cut off at the border.
+    return np.asarray(cv2.erode(values, np.ones((side, side), np.uint8)), dtype=np.float32)
 
 
 def weigh_veil(

@@ -12,7 +12,7 @@ Array = NDArray[np.float32]
 # 1 / t amplifies noise and compression blocks as it amplifies detail: below this they win.
 TRANSMISSION_MINIMUM = 0.12
 
-# One t is fitted to windows that reach so many pixels of the model's around their middle.
+# Half-width, in pixels of the model's picture, of the windows that one t is fitted to.
 _FIT_RADIUS = 2
 _ALTERNATIONS = 12
 
