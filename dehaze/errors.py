@@ -14,3 +14,12 @@ class DehazeError(Exception):
         >>> issubclass(UnknownNameError, DehazeError), issubclass(UnknownNameError, ValueError)
         (True, True)
     """
+
+
+def one_line(error: BaseException) -> str:
+    """The message of any error as one line, or its class's name where it has none.
+
+    >>> one_line(OSError("no such\n  file")), one_line(MemoryError())
+    ('no such file', 'MemoryError')
+    """
+    return " ".join(str(error).split()) or type(error).__name__

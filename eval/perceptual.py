@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.errors import DehazeError
+from dehaze.errors import DehazeError, one_line
 
 if TYPE_CHECKING:
     import torch
@@ -118,12 +118,12 @@ def load_perceptual_metric(name: str, device: str = "cpu") -> PerceptualMetric:
     except (urllib.error.URLError, OSError) as error:
         raise PerceptualMetricError(
             f"the weights of {name} are neither in pyiqa's cache nor could they be downloaded "
-            f"({_one_line(error)}); run this once with a network, copy the cache ($TORCH_HOME/hub) "
+            f"({one_line(error)}); run this once with a network, copy the cache ($TORCH_HOME/hub) "
             f"of a machine that has them, or choose one of {', '.join(WITHOUT_WEIGHTS)}"
         ) from error
     except ImportError as error:
         raise PerceptualMetricError(
-            f"{name} needs a package that is missing ({_one_line(error)}); {INSTALL}"
+            f"{name} needs a package that is missing ({one_line(error)}); {INSTALL}"
         ) from error
     return PerceptualMetric(
         name=name,
@@ -145,21 +145,17 @@ def _import_pyiqa() -> Any:
                 "PolyForm-Noncommercial, excludes commercial use)"
             ) from error
         raise PerceptualMetricError(
-            f"pyiqa does not import ({_one_line(error)}); install it with what it needs: {INSTALL}"
+            f"pyiqa does not import ({one_line(error)}); install it with what it needs: {INSTALL}"
         ) from error
     except (RuntimeError, AttributeError) as error:
         # A torchvision built for another torch registers operators that this torch cannot load.
         if "torchvision" in str(error):
             raise PerceptualMetricError(
-                f"torchvision does not fit torch {torch.__version__} ({_one_line(error)}); install "
+                f"torchvision does not fit torch {torch.__version__} ({one_line(error)}); install "
                 "both from one package index and of matching versions: pip install "
                 "--force-reinstall torch torchvision (a CPU torch needs the CPU torchvision)"
             ) from error
         raise PerceptualMetricError(
-            f"pyiqa does not import ({_one_line(error)}); reinstall it: {INSTALL}"
+            f"pyiqa does not import ({one_line(error)}); reinstall it: {INSTALL}"
         ) from error
     return pyiqa
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())

@@ -21,7 +21,7 @@ import cv2
 from tqdm import tqdm
 
 from dehaze.datasets import Dataset, LoadedSample, Sample, read_rgb
-from dehaze.errors import DehazeError
+from dehaze.errors import DehazeError, one_line
 from dehaze.eval.methods import Method, MethodInput
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.protocol import BenchProtocol
@@ -191,7 +191,7 @@ class Runner:
                     try:
                         loaded = self.scorer.fit(sample.load())
                     except _IMAGE_ERRORS as caught:
-                        error = _one_line(caught)
+                        error = one_line(caught)
                 record = self._new_record(part, sample, method, inputs, loaded, error)
             yield record
 
@@ -249,7 +249,7 @@ class Runner:
                     notes=notes,
                 )
             except _IMAGE_ERRORS as caught:
-                record = Record(**identity, error=_one_line(caught), notes=notes)
+                record = Record(**identity, error=one_line(caught), notes=notes)
         if record.error is not None:
             logger.info("%s/%s, %s: %s", part.name, sample.name, method.name, record.error)
         path = self._record_path(part.name, method, sample.name)
@@ -303,7 +303,3 @@ def _read_json(path: Path) -> Any:
 
 def _to_json(content: Any) -> bytes:
     return (json.dumps(content, indent=1, allow_nan=False) + "\n").encode()
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -15,6 +15,7 @@ from dehaze import __version__
 from dehaze.commands import options
 from dehaze.commands.command import Command
 from dehaze.commands.reporting import Verbosity, problem, quiet_libraries, result, verbosity
+from dehaze.errors import one_line
 
 # Distribution and module of everything the main job imports.
 REQUIRED = {
@@ -179,8 +180,7 @@ def _bundled_model() -> Check:
         parts = load_parts(source.ModelSource())
         answers = check_known_answer(source.BUNDLED_FOLDER, parts)
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        reason = " ".join(str(error).split())
-        return Check("bundled model", False, f"cannot be used ({reason})", cure)
+        return Check("bundled model", False, f"cannot be used ({one_line(error)})", cure)
     if not answers:
         return Check("bundled model", False, "its known answer is missing", cure)
     return Check("bundled model", True, f"{megabytes:.1f} MB, gives its known answer")
