@@ -19,7 +19,7 @@ class DehazeError(Exception):
 def one_line(error: BaseException) -> str:
     """The message of any error as one line, or its class's name where it has none.
 
-    >>> one_line(OSError("no such\n  file")), one_line(MemoryError())
+    >>> one_line(OSError("no such   file")), one_line(MemoryError())
     ('no such file', 'MemoryError')
     """
     return " ".join(str(error).split()) or type(error).__name__

@@ -655,10 +655,10 @@ def test_what_should_be_looked_at_is_said(invoke: Invoke, pipeline: FakePipeline
 def test_a_fault_of_the_program_is_one_line_unless_verbose(
     invoke: Invoke, pipeline: FakePipeline, verbose: bool
 ) -> None:
-    def broken(pixels: FloatArray) -> tuple[int, ...]:
+    def broken(prompt: str | None, word: str | None) -> None:
         raise TypeError("of the program's own")
 
-    pipeline.padded_size = broken  # type: ignore[method-assign]
+    pipeline.check_prompt = broken  # type: ignore[method-assign]
     photo_at("a.png")
     done = invoke("a.png", *(["-v"] if verbose else []))
     assert done.exit_code == 1
