@@ -11,12 +11,12 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
-
-import torch
-from torch import nn
+from typing import TYPE_CHECKING, Literal
 
 from dehaze.errors import DehazeError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 MANIFEST = "SHA256SUMS"
 # What a loader reads. dehaze.json is left out: it holds settings that are edited by hand.
@@ -102,6 +102,8 @@ def weights_fingerprint(modules: Sequence[nn.Module]) -> str:
     Args:
         modules: the networks, in a fixed order.
     """
+    import torch
+
     content = hashlib.sha256()
     for module in modules:
         for name, value in module.state_dict().items():

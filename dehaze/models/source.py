@@ -19,8 +19,6 @@ from huggingface_hub.errors import (
 
 from dehaze.models import ModelError
 from dehaze.models.hashes import fingerprint
-from dehaze.models.single_file import usual_layout
-from dehaze.models.weights import read_shapes
 
 BUNDLED = "bundled"
 BUNDLED_FOLDER = Path(__file__).resolve().parent / "bundled"
@@ -118,6 +116,10 @@ def find_layout(source: ModelSource, file: Path) -> Path:
     Raises:
         ModelError: there is none, or the file is no Stable Diffusion; the message says what to do.
     """
+    # Here, so that where a model lies is said without loading a network library.
+    from dehaze.models.single_file import usual_layout
+    from dehaze.models.weights import read_shapes
+
     shapes = read_shapes(file)
     beside = file.with_suffix("")
     if (beside / INDEX).is_file():
