@@ -194,12 +194,10 @@ class Adjustment:
     Attributes:
         move: from a network under the prompt, z_0 and a seed to another z_0.
         source: where it was published.
-        guidance_scale: g of the network; None for that of the inversion.
     """
 
     move: Callable[[NoiseNetwork, Tensor, int], Tensor]
     source: str
-    guidance_scale: float | None = None
 
 
 _NOISING_STEPS = 2
@@ -233,15 +231,16 @@ _IMG2IMG_STRENGTH = 0.05
 
 
 def image_to_image(network: NoiseNetwork, latents: Tensor, seed: int) -> Tensor:
-    """Image-to-image at strength .05: random noise, then DDIM under the prompt and guidance.
+    """Image-to-image at strength .05: random noise, then DDIM under the prompt.
 
     Of N steps int(.05 N) are run, from sqrt(a_i) z_0 + s_i n, as diffusers' img2img does. The
-    published code decodes and encodes the picture around it; here it stays in latents.
+    published code takes N = 50, the inversion's guidance, and a z_0 drawn from the encoder's
+    posterior; here z_0 is the posterior's mode, as everywhere.
 
     Raises:
         ValueError: the schedule has so few steps that none would be run.
 
-    Source: the published code of FPI, arXiv 2312.12540; SDEdit, arXiv 2108.01073.
+    Source: main.py in the published code of FPI, arXiv 2312.12540; SDEdit, arXiv 2108.01073.
     """
     table = network.table
     last = int(table.steps * _IMG2IMG_STRENGTH)
@@ -257,13 +256,12 @@ def image_to_image(network: NoiseNetwork, latents: Tensor, seed: int) -> Tensor:
     return z
 
 
-# 7.5 is the default of diffusers' img2img pipeline, which the published code leaves.
 ADJUSTMENTS: Registry[Adjustment] = Registry("adjustment")
 ADJUSTMENTS.register(
     "noise-denoise", Adjustment(noise_and_denoise, "the text of FPI, arXiv 2312.12540, section 3.3")
 )
 ADJUSTMENTS.register(
-    "img2img", Adjustment(image_to_image, "the code of FPI, arXiv 2312.12540", guidance_scale=7.5)
+    "img2img", Adjustment(image_to_image, "the code of FPI, arXiv 2312.12540, main.py")
 )
 
 
@@ -277,7 +275,7 @@ def adjust(
 
     Args:
         name: of a registered adjustment.
-        network: under the prompt, at the adjustment's guidance.
+        network: under the prompt, at the inversion's guidance.
         latents: z_0, float (B, C, H, W).
         repeats: how often.
 

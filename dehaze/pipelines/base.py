@@ -22,7 +22,6 @@ from dehaze import ranges
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.inversion import (
-    ADJUSTMENTS,
     CRITERIA,
     DDIMTable,
     InversionMismatchError,
@@ -247,14 +246,7 @@ class InversionPipeline(DiffusionPipeline):
         table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
         context, distance, prepared = self._embed(source), None, 0
         if settings.adjustment is not None:
-            guidance_scale = ADJUSTMENTS.get(settings.adjustment).guidance_scale
-            adjusting = self._network(
-                table,
-                context,
-                guidance_scale=settings.guidance_scale
-                if guidance_scale is None
-                else guidance_scale,
-            )
+            adjusting = self._network(table, context, guidance_scale=settings.guidance_scale)
             latents, distance = adjust(
                 settings.adjustment, adjusting, latents, repeats=settings.adjustment_repeats
             )

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
 from schedules import FunctionNetwork, table_of
 from torch import Tensor
 
-from dehaze.inversion import ADJUSTMENTS, adjust
+from dehaze.inversion import adjust
+from dehaze.pipelines.dehaze import DehazePipeline
 
 
 def latents() -> Tensor:
@@ -54,7 +58,34 @@ def test_the_code_is_img2img_at_strength_a_twentieth() -> None:
         picture = (z - table.sigma(i) * noise) / now
         z = before * picture + table.sigma(i - 1) * noise
     torch.testing.assert_close(adjusted, z)
-    assert ADJUSTMENTS.get("img2img").guidance_scale == 7.5
+
+
+@pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
+def test_img2img_is_that_of_diffusers(stable_diffusion_1: Path, guidance_scale: float) -> None:
+    """FPI's main.py: diffusers' img2img at strength .05, of 50 steps, at the inversion's guidance."""
+    pipeline = DehazePipeline.from_pretrained(stable_diffusion_1)
+    photo = np.random.default_rng(0).random((16, 24, 3), dtype=np.float32)
+    settings = {"num_inference_steps": 50, "guidance_scale": guidance_scale, "solver": "ddim"}
+    plain = pipeline.invert(photo, "a photo with haze", depth=1, **settings)
+    adjusted = pipeline.invert(
+        photo, "a photo with haze", depth=1, adjustment="img2img", **settings
+    )
+    published = StableDiffusionImg2ImgPipeline.from_pretrained(
+        stable_diffusion_1, safety_checker=None, feature_extractor=None
+    )
+    published.scheduler = DDIMScheduler.from_config(published.scheduler.config, clip_sample=False)
+    expected = published(
+        "a photo with haze",
+        plain.trajectory[0],
+        strength=0.05,
+        guidance_scale=guidance_scale,
+        generator=torch.Generator().manual_seed(0),
+        output_type="latent",
+    ).images
+    torch.testing.assert_close(adjusted.trajectory[0], expected, rtol=1e-4, atol=1e-4)
+    assert not torch.allclose(plain.trajectory[0], expected, atol=1e-2)
+    # Two steps of the adjustment and one of the inversion, each of one evaluation or two.
+    assert int(adjusted.trace.nfe.sum()) == 3 * (1 if guidance_scale == 1.0 else 2)
 
 
 @pytest.mark.parametrize(("name", "steps", "calls"), [("noise-denoise", 10, 4), ("img2img", 20, 1)])
