@@ -13,8 +13,8 @@ from PIL import Image, ImageCms
 
 from dehaze.photos.photo import Samples, UnreadableError
 
-# Of the rows and columns of a 16-bit photo, the share that a second decoder is asked about.
-_EVERY = 5
+# Of the rows and columns of a 16-bit photo, each fifth is held against a second decoder.
+EVERY = 5
 
 # Pillow's own limit is one global number; it is lifted while a header is read, and only there.
 _limit = threading.Lock()
@@ -75,8 +75,13 @@ def saved(samples: Samples, file_format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def checked_samples(samples: Samples, seen: Samples) -> Samples:
-    """16-bit samples, once Pillow, which sees eight of their bits, agrees about some of them.
+def some(samples: Samples) -> Samples:
+    """Those samples of a photo that two decoders are compared by."""
+    return samples[::EVERY, ::EVERY]
+
+
+def check_samples(samples: Samples, seen: Samples) -> None:
+    """Check that Pillow, which may see eight of their bits, agrees about 16-bit samples.
 
     Args:
         samples: (H, W, C) uint16 by the decoder of all bits.
@@ -86,12 +91,10 @@ def checked_samples(samples: Samples, seen: Samples) -> Samples:
         UnreadableError: the decoders disagree.
     """
     shared = min(samples.shape[2], seen.shape[2])
-    ours, theirs = samples[::_EVERY, ::_EVERY, :shared], seen[::_EVERY, ::_EVERY, :shared]
-    if samples.shape[:2] == seen.shape[:2]:
-        if theirs.dtype == np.uint8:
-            ours = ours >> 8
-        if np.array_equal(ours, theirs):
-            return samples
-    raise UnreadableError(
-        "is decoded in two ways by two decoders", "save it anew, without compression"
-    )
+    ours, theirs = samples[..., :shared], seen[..., :shared]
+    if theirs.dtype == np.uint8:
+        ours = ours >> 8
+    if not np.array_equal(ours, theirs):
+        raise UnreadableError(
+            "is decoded in two ways by two decoders", "save it anew, without compression"
+        )

@@ -12,7 +12,7 @@ import numpy as np
 
 from dehaze.photos.exif import orientation_of, upright_exif
 from dehaze.photos.photo import Decoded, Samples, UnreadableError
-from dehaze.photos.pillow import checked_samples, samples_in
+from dehaze.photos.pillow import check_samples, samples_in, some
 from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -114,7 +114,8 @@ class PngSource:
         if self.bits == 16:
             # Pillow spreads grey with alpha over four channels.
             seen = samples[..., [0, 3]] if self.colour_type == 4 else samples
-            samples = checked_samples(np.atleast_3d(imagecodecs.png_decode(self.bare)), seen)
+            samples = np.atleast_3d(imagecodecs.png_decode(self.bare))
+            check_samples(some(samples), some(seen))
         if self.transparency is not None and self.colour_type in (0, 2):
             samples = _with_colour_key(samples, self.transparency, self.bits)
         container = replace(

@@ -31,7 +31,15 @@ from dehaze.photos.ifd import (
     directory_bytes,
 )
 from dehaze.photos.photo import Decoded, Samples, UnreadableError
-from dehaze.photos.pillow import checked_samples, cmyk_to_srgb, opened, samples_in, samples_of
+from dehaze.photos.pillow import (
+    EVERY,
+    check_samples,
+    cmyk_to_srgb,
+    opened,
+    samples_in,
+    samples_of,
+    some,
+)
 from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
 _CURE = "save it as a TIFF or PNG of 8 or 16 bits, grey or RGB"
@@ -46,7 +54,7 @@ _LAYOUT = frozenset(
     {*range(254, 267), 273, *range(277, 282), 284, *range(288, 294), 317, *range(320, 348)}
     | {*range(512, 522), *range(529, 533)}
 )
-# Tags that lead to a directory of metadata.
+# Tags that lead to a directory of metadata, beside those of the types below.
 _LEADING = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY, 400)
 _DIRECTORY_KINDS = (13, 18)
 
@@ -246,22 +254,29 @@ class TiffSource:
         return cmyk_to_srgb(image, None if profile is None else self.structure.value(profile))
 
     def _cross_check(self, samples: Samples) -> None:
-        """Compare with Pillow, which reads the upper eight bits of most kinds.
+        """Compare with Pillow, which is told that all samples of a row are of one grey channel.
 
         Raises:
             UnreadableError: it reads something else.
         """
-        grey = {_PHOTOMETRIC: _BLACK_IS_ZERO, _CHANNELS: 1, _BITS: 16, _EXTRA_SAMPLES: None}
+        grey: dict[int, int | None] = {_PHOTOMETRIC: _BLACK_IS_ZERO, _CHANNELS: 1, _BITS: 16}
+        grey[_EXTRA_SAMPLES] = None
         if self.planes > 1:
             # It takes planes for pixels, but not where each is a picture of its own.
-            for plane in range(samples.shape[2]):
+            for plane in range(self.planes):
                 seen = samples_in(self._bare(grey | {_PLANAR: 1}, plane), "TIFF")
-                checked_samples(samples[..., plane : plane + 1], seen)
-        elif samples.shape[2] in (1, 3, 4):
-            # Asked for plain alpha, it does not divide; asked for black at 0, it inverts nothing.
-            plain: dict[int, int | None] = {_EXTRA_SAMPLES: _UNASSOCIATED} if self.extras else {}
-            plain |= grey if samples.shape[2] == 1 else {}
-            checked_samples(samples, samples_in(self._bare(plain), "TIFF"))
+                check_samples(some(samples[..., plane : plane + 1]), some(seen))
+            return
+        integer, channels = self.structure.integer, samples.shape[2]
+        tile_width = integer(self.directory, _TILE_WIDTH)
+        wide = {_WIDTH: self.width * channels, _PREDICTOR: 1}
+        if tile_width:
+            wide[_TILE_WIDTH] = tile_width * channels
+        seen = samples_in(self._bare(grey | wide), "TIFF").reshape(samples.shape)
+        rows = samples[::EVERY]
+        if integer(self.directory, _PREDICTOR, 1) == 2:
+            rows = _differences(rows, tile_width or self.width)
+        check_samples(rows[:, ::EVERY], some(seen))
 
     def _bare(
         self, instead: Mapping[int, int | None] | None = None, plane: int | None = None
@@ -283,7 +298,7 @@ class TiffSource:
             if number is None:
                 values.pop(tag, None)
             else:
-                values[tag] = Value(SHORT, 1, struct.pack(f"{order}H", number))
+                values[tag] = Value(LONG, 1, struct.pack(f"{order}I", number))
         first = len(data) + len(data) % 2
         return b"".join(
             [
@@ -358,6 +373,19 @@ def open_tiff(data: bytes) -> TiffSource:
     if unread:
         named = ", ".join(map(str, unread))
         notes.append(f"its tags that are damaged or of an unknown type are left out ({named})")
+    below = sorted(
+        {
+            tag
+            for entry in directory.entries
+            for each in _directories(structure, entry, set())
+            for tag in each.unread
+        }
+    )
+    if below:
+        named = ", ".join(map(str, below))
+        notes.append(
+            f"values of its EXIF tags that are damaged or of an unknown type are left out ({named})"
+        )
     kept_extras = 0 if photometric in (_PALETTE, _CMYK, _YCBCR) else 1
     if len(extras) > kept_extras:
         notes.append(f"{len(extras) - kept_extras} of its channels beside the colours are left out")
@@ -466,11 +494,12 @@ def _container(
     for entry in directory.entries:
         if entry.tag in left_out or entry.tag in values:
             continue
-        if entry.tag in _LEADING or entry.kind in _DIRECTORY_KINDS:
-            below = list(_spans(structure, entry, set()))
+        if _leads(entry):
+            below = list(_directories(structure, entry, set()))
             if not below:
                 continue
-            spans += below
+            for each in below:
+                spans += _spans(each)
         values[entry.tag] = Value(entry.kind, entry.count, structure.value(entry))
     orientation = structure.integer(directory, ORIENTATION)
     if ORIENTATION not in values and _XMP in values:
@@ -486,19 +515,29 @@ def _container(
     )
 
 
-def _spans(structure: Structure, leading: Entry, seen: set[int]) -> Iterator[tuple[int, int]]:
-    """Where the directories that a tag leads to lie, and all of their values."""
-    for start in structure.integers(leading):
+def _leads(entry: Entry) -> bool:
+    """Whether a tag leads to a directory of metadata."""
+    return entry.tag in _LEADING or entry.kind in _DIRECTORY_KINDS
+
+
+def _directories(structure: Structure, leading: Entry, seen: set[int]) -> Iterator[Directory]:
+    """The directories that a tag leads to, and those that hang on them."""
+    for start in structure.integers(leading) if _leads(leading) else ():
         directory = None if start in seen else structure.directory(start)
         if directory is None:
             continue
         seen.add(start)
-        yield directory.start, directory.end
+        yield directory
         for entry in directory.entries:
-            if not directory.start <= entry.start < directory.end:
-                yield entry.start, entry.end
-            if entry.tag in _LEADING or entry.kind in _DIRECTORY_KINDS:
-                yield from _spans(structure, entry, seen)
+            yield from _directories(structure, entry, seen)
+
+
+def _spans(directory: Directory) -> Iterator[tuple[int, int]]:
+    """Where a directory lies, and all of its values."""
+    yield directory.start, directory.end
+    for entry in directory.entries:
+        if not directory.start <= entry.start < directory.end:
+            yield entry.start, entry.end
 
 
 def _pieces(
@@ -527,10 +566,7 @@ def _strips(samples: Samples, rows: int, compression: int, order: str) -> Iterat
     for top in range(0, len(samples), rows):
         strip = samples[top : top + rows]
         if compression != _NONE:
-            # Each sample less its left neighbour (predictor 2).
-            differences = strip.copy()
-            differences[:, 1:] -= strip[:, :-1]
-            strip = differences
+            strip = _differences(strip, strip.shape[1])
         data = strip.astype(stored, copy=False).tobytes()
         if compression == _DEFLATE:
             yield bytes(imagecodecs.deflate_encode(data, _LIBDEFLATE_LEVEL))
@@ -538,6 +574,14 @@ def _strips(samples: Samples, rows: int, compression: int, order: str) -> Iterat
             yield bytes(imagecodecs.lzw_encode(data))
         else:
             yield data
+
+
+def _differences(samples: Samples, width: int) -> Samples:
+    """Each sample less that of the pixel to its left, in strips or tiles of this width."""
+    differences = samples.copy()
+    differences[:, 1:] -= samples[:, :-1]
+    differences[:, ::width] = samples[:, ::width]
+    return differences
 
 
 def _placed(data: bytearray, gaps: list[tuple[int, int]], strip: bytes) -> int:
