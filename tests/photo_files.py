@@ -82,8 +82,8 @@ class Tree:
         self.data[: len(header)] = header
         return bytes(self.data)
 
-    def details(self, width: int, height: int) -> list[Tag]:
-        """Pointers to directories of EXIF, GPS and Interoperability."""
+    def details(self, width: int, height: int, more: Sequence[Tag] = ()) -> list[Tag]:
+        """Pointers to directories of EXIF, with more tags in it, GPS and Interoperability."""
         interoperability = self.directory([(1, ASCII, 4, b"R98\0"), (2, UNDEFINED, 4, b"0100")])
         exif = self.directory(
             [
@@ -93,6 +93,7 @@ class Tree:
                 self.tag(0xA002, LONG, width),
                 self.tag(0xA003, LONG, height),
                 self.tag(0xA005, LONG, interoperability),
+                *more,
             ]
         )
         gps = self.directory(
@@ -254,7 +255,7 @@ def tiff_file(
         stored,
         photometric=kind.photometric or ("minisblack" if channels < 3 else "rgb"),
         planarconfig=None if channels == 1 else "separate" if kind.planar else "contig",
-        extrasamples=[kind.extra] if channels in (2, 4) else None,
+        extrasamples=None if channels in (1, 3) else [kind.extra, 0, 0][: 1 + max(0, channels - 4)],
         compression=kind.compression,
         predictor=kind.compression in ("lzw", "deflate", "zstd"),
         tile=kind.tile,
@@ -276,8 +277,19 @@ def labelled_tiff(
     order: str = "<",
     big: bool = False,
     others: Sequence[Tag] = (),
+    details: Sequence[Tag] = (),
 ) -> bytes:
-    """An uncompressed TIFF whose further directories lie behind its pixels."""
+    """An uncompressed TIFF whose further directories lie behind its pixels.
+
+    Args:
+        samples: (H, W, C).
+        labels: the metadata; its EXIF is not used.
+        orientation: that it states.
+        order: of the bytes.
+        big: BigTIFF.
+        others: more tags of its first directory.
+        details: more tags of its EXIF directory.
+    """
     height, width, channels = samples.shape
     tree = Tree(order, big=big)
     stored = samples.astype(samples.dtype.newbyteorder(order)).tobytes()
@@ -299,7 +311,7 @@ def labelled_tiff(
         *([tree.tag(338, SHORT, 2)] if channels in (2, 4) else []),
         *([(700, 1, len(labels.xmp), labels.xmp)] if labels.xmp is not None else []),
         *([(34675, UNDEFINED, len(PROFILE), labels.profile)] if labels.profile else []),
-        *tree.details(width, height),
+        *tree.details(width, height, details),
         *others,
     ]
     return tree.finished(tree.directory(tags))

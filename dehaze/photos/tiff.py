@@ -384,7 +384,7 @@ def open_tiff(data: bytes) -> TiffSource:
     if below:
         named = ", ".join(map(str, below))
         notes.append(
-            f"values of its EXIF tags that are damaged or of an unknown type are left out ({named})"
+            f"its EXIF tags that are damaged or of an unknown type may lose their values ({named})"
         )
     kept_extras = 0 if photometric in (_PALETTE, _CMYK, _YCBCR) else 1
     if len(extras) > kept_extras:

@@ -12,7 +12,7 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from photo_files import LONG, SHORT, TiffKind, Tree, png_by_hand, tiff_file
+from photo_files import LONG, SHORT, Labels, TiffKind, Tree, png_by_hand, png_file, tiff_file
 from PIL import Image
 
 from dehaze.photos import Photo, PhotoError, read_photo, write_photo
@@ -214,21 +214,39 @@ def test_palettes_with_transparency(tmp_path: Path, bits: int) -> None:
     np.testing.assert_array_equal(stored(photo)[0], [[10, 20, 30, 128], [200, 100, 50, 255]])
 
 
-@pytest.mark.parametrize("decoder", ["tiff", "png"])
-def test_a_decoder_that_is_wrong_is_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, decoder: str
+@pytest.mark.parametrize("tile", [None, (16, 16)])
+@pytest.mark.parametrize("compression", [None, "lzw", "zstd"])
+@pytest.mark.parametrize("planar", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 5])
+def test_a_tiff_decoder_that_is_wrong_is_found(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    channels: int,
+    planar: bool,
+    compression: str | None,
+    tile: tuple[int, int] | None,
 ) -> None:
-    samples = noise(3, 16)
-    if decoder == "tiff":
-        data = tiff_file(samples, TiffKind(planar=True))
-        decode = tifffile.TiffPage.asarray
-        monkeypatch.setattr(
-            tifffile.TiffPage, "asarray", lambda *args, **kwargs: decode(*args, **kwargs)[::-1]
-        )
-    else:
-        data = imagecodecs.png_encode(samples)
-        wrong = samples[..., ::-1]
-        monkeypatch.setattr(imagecodecs, "png_decode", lambda data: wrong)
+    samples = noise(channels, 16)
+    data = tiff_file(samples, TiffKind(planar=planar, compression=compression, tile=tile))
+    np.testing.assert_array_equal(stored(read(tmp_path, data)), samples[..., :4])
+    decode = tifffile.TiffPage.asarray
+
+    def wrong(*arguments: Any, **options: Any) -> np.ndarray:
+        return decode(*arguments, **options) ^ 0x0100
+
+    monkeypatch.setattr(tifffile.TiffPage, "asarray", wrong)
+    with pytest.raises(PhotoError, match="decoded in two ways"):
+        read(tmp_path, data)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_png_decoder_that_is_wrong_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    samples = noise(channels, 16)
+    data = png_file(samples, Labels())
+    np.testing.assert_array_equal(stored(read(tmp_path, data)), samples)
+    monkeypatch.setattr(imagecodecs, "png_decode", lambda data: samples.squeeze() ^ 0x0100)
     with pytest.raises(PhotoError, match="decoded in two ways"):
         read(tmp_path, data)
 

@@ -554,6 +554,24 @@ def test_tiff_tags_of_an_unknown_type_are_noted(tmp_path: Path) -> None:
     assert not {50000, 50001} & tiff_tags(result).first.keys()
 
 
+@pytest.mark.parametrize("big", [False, True])
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize(("kind", "count"), [(99, 40), (7, 10**6)])
+def test_lost_values_of_exif_tags_are_noted(
+    tmp_path: Path, kind: int, count: int, order: str, big: bool
+) -> None:
+    """How long a value of an unknown type is cannot be known: it may lie anywhere."""
+    lost = (0xC4A5, kind, count, bytes(range(40)))
+    data = labelled_tiff(
+        samples_of(), Labels(), orientation=1, order=order, big=big, details=[lost]
+    )
+    result, photo = there_and_back(tmp_path, data)
+    assert photo.notes == (
+        "its EXIF tags that are damaged or of an unknown type may lose their values (50341)",
+    )
+    assert result.find(MAKER_NOTE) == data.find(MAKER_NOTE) > 0
+
+
 def test_tiff_texts_in_utf8_are_kept(tmp_path: Path) -> None:
     # Type 129 of EXIF 3.0: a byte each.
     artist = (0x013B, 129, len(TEXT), TEXT)
