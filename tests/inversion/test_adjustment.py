@@ -62,7 +62,7 @@ def test_the_code_is_img2img_at_strength_a_twentieth() -> None:
 
 @pytest.mark.parametrize("guidance_scale", [1.0, 2.0])
 def test_img2img_is_that_of_diffusers(stable_diffusion_1: Path, guidance_scale: float) -> None:
-    """FPI's main.py: diffusers' img2img at strength .05, of 50 steps, at the inversion's guidance."""
+    """FPI's main.py: diffusers' img2img, strength .05, 50 steps, at the inversion's guidance."""
     pipeline = DehazePipeline.from_pretrained(stable_diffusion_1)
     photo = np.random.default_rng(0).random((16, 24, 3), dtype=np.float32)
     settings = {"num_inference_steps": 50, "guidance_scale": guidance_scale, "solver": "ddim"}
