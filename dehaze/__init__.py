@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from dehaze.photos import Photo, PhotoError, read_photo, write_photo
     from dehaze.pipelines.dehaze import DehazePipeline, DehazeResult
     from dehaze.pipelines.edit import EditPipeline, EditResult, EditSettings
+    from dehaze.pipelines.interpolate import InterpolatePipeline, InterpolationResult
     from dehaze.prompts import WordError
 
 __version__ = "0.2.0"
@@ -28,6 +29,8 @@ __all__ = [
     "EditPipeline",
     "EditResult",
     "EditSettings",
+    "InterpolatePipeline",
+    "InterpolationResult",
     "InversionResult",
     "ModelError",
     "NonFiniteError",
@@ -46,6 +49,8 @@ _HOME = {
     "EditPipeline": "dehaze.pipelines.edit",
     "EditResult": "dehaze.pipelines.edit",
     "EditSettings": "dehaze.pipelines.edit",
+    "InterpolatePipeline": "dehaze.pipelines.interpolate",
+    "InterpolationResult": "dehaze.pipelines.interpolate",
     "InversionResult": "dehaze.inversion",
     "ModelError": "dehaze.models",
     "NonFiniteError": "dehaze.network",

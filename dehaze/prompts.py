@@ -83,6 +83,27 @@ def word_span(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
     return _positions(prompt, found)
 
 
+def either_span(
+    before: TokenizedPrompt, after: TokenizedPrompt, word: str
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where a word stands in the source and in the target; it may be missing in one of them.
+
+    Raises:
+        WordError: it is in neither.
+    """
+    spans: list[tuple[int, ...]] = []
+    errors: list[WordError] = []
+    for prompt in (before, after):
+        try:
+            spans.append(word_span(prompt, word))
+        except WordError as error:
+            spans.append(())
+            errors.append(error)
+    if len(errors) == 2:
+        raise errors[0]
+    return spans[0], spans[1]
+
+
 def prompt_words(prompt: TokenizedPrompt) -> list[tuple[str, tuple[int, ...]]]:
     """Every word of the prompt, as it stands between spaces, with its token positions."""
     return [

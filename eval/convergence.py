@@ -19,7 +19,6 @@ from dehaze.eval.plots import as_png, import_figure
 from dehaze.inversion import InversionResult, InversionSettings, InversionTrace
 from dehaze.inversion.criteria import root_mean_square
 from dehaze.inversion.inverter import StepMap, noised, solve_step, trace_of
-from dehaze.pipelines.base import prompt_of
 
 Array = NDArray[np.float32]
 
@@ -171,7 +170,7 @@ def solve_steps(
     """
     network = pipeline.prompted_network(
         inversion.table,
-        prompt_of(inversion, None),
+        inversion.own_prompt(),
         guidance_scale=inversion.settings.guidance_scale,
     )
     solutions = [
@@ -208,7 +207,7 @@ def picard_paths(
     """
     network = pipeline.prompted_network(
         inversion.table,
-        prompt_of(inversion, None),
+        inversion.own_prompt(),
         guidance_scale=inversion.settings.guidance_scale,
     )
     clean, previous = inversion.trajectory[0], inversion.trajectory[i - 1]

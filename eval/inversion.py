@@ -41,7 +41,6 @@ from dehaze.inversion.denoising import unrevised
 from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES, Anchors
 from dehaze.models.needs import ModelDescription
 from dehaze.photos import write_bytes
-from dehaze.pipelines.base import prompt_of
 from dehaze.pipelines.pictures import as_pixels
 
 Array = NDArray[np.float32]
@@ -219,9 +218,9 @@ def score_inversion(
         if method.mode not in ("", PLAIN):
             anchors = pipeline.anchor(inversion, method.mode, guidance_scale=guidance_scale)
         latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
-        start, size = inversion.trajectory[0], pipeline.working_size(photo)
+        start, size = inversion.trajectory[0], pipeline.codec.working_size(photo)
         errors.append(float(root_mean_square(latents - start) / root_mean_square(start)))
-        back, reference = pipeline.decode(latents, size), pipeline.reduced(photo)
+        back, reference = pipeline.codec.decode(latents, size), pipeline.codec.reduced(photo)
         psnr.append(_psnr(back, reference))
         if lpips is not None:
             perceptual.append(lpips(255.0 * back, 255.0 * reference))
@@ -251,14 +250,19 @@ def codec_roundtrip(pipeline: Any, image: Any) -> Array:
     """The photo at the working size, encoded and decoded: float32 (h, w, 3) in [0, 1]."""
     photo = as_pixels(image)
     with torch.no_grad():
-        return pipeline.decode(pipeline.encode(photo), pipeline.working_size(photo))
+        return pipeline.codec.decode(
+            pipeline.codec.encode(photo), pipeline.codec.working_size(photo)
+        )
 
 
 def codec_ceiling(pipeline: Any, photos: Iterable[Array]) -> float:
     """Mean PSNR in dB of photos that were only encoded and decoded; infinite if none lost a bit."""
     return float(
         np.mean(
-            [_psnr(codec_roundtrip(pipeline, photo), pipeline.reduced(photo)) for photo in photos]
+            [
+                _psnr(codec_roundtrip(pipeline, photo), pipeline.codec.reduced(photo))
+                for photo in photos
+            ]
         )
     )
 
@@ -287,7 +291,7 @@ def retrace(
     """
     network = pipeline.prompted_network(
         inversion.table,
-        prompt_of(inversion, None),
+        inversion.own_prompt(),
         guidance_scale=guidance_scale,
         unconditional=None if anchors is None else anchors.unconditional,
     )
@@ -325,7 +329,9 @@ def reconstruct(
     if mode not in (None, PLAIN):
         anchors = pipeline.anchor(inversion, mode, guidance_scale=guidance_scale)
     latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
-    return pipeline.reduced(photo), pipeline.decode(latents, pipeline.working_size(photo))
+    return pipeline.codec.reduced(photo), pipeline.codec.decode(
+        latents, pipeline.codec.working_size(photo)
+    )
 
 
 @dataclass(frozen=True)

@@ -86,7 +86,7 @@ class DiffusionWorker:
 
     def kind(self, photo: Photo) -> tuple[int, int]:
         """Photos that the model sees at one size can share its evaluations."""
-        return self._pipe.padded_size(photo.pixels)
+        return self._pipe.codec.padded_size(photo.pixels)
 
     def process(self, items: Sequence[Item]) -> None:
         """Dehaze photos of one kind together.

@@ -76,13 +76,13 @@ def interpolate(
     from dehaze.attention.sheets import sheet
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_photo
-    from dehaze.pipelines.edit import EditPipeline
+    from dehaze.pipelines.interpolate import InterpolatePipeline
 
     try:
         photos = [read_photo(image).pixels for image in images]
-        pipe = model.load(EditPipeline)
+        pipe = model.load(InterpolatePipeline)
         text = pipe.default_prompt if prompt is None else prompt
-        pipe.check_prompts(text)
+        pipe.tokens_of(text)
         inversions = [
             pipe.invert(_cut(photo, photos[0].shape[:2]), text, num_inference_steps=steps)
             for photo in photos
@@ -92,7 +92,7 @@ def interpolate(
             files = {"centroid.png": made.pictures[0]}
         else:
             first, last = inversions
-            made = pipe.interpolate(first, last, text, pictures=pictures, path=path)
+            made = pipe(first, last, text, pictures=pictures, path=path)
             files = {f"{path}-{i:02d}.png": picture for i, picture in enumerate(made.pictures)}
             names = [f"{norm:.2f}" for norm in made.norms]
             files[f"{path}.png"] = sheet([made.pictures], [names])

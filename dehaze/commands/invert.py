@@ -315,8 +315,8 @@ class _Job:
         if self.mode not in (None, PLAIN):
             anchors = pipeline.anchor(inversion, self.mode, guidance_scale=self.guidance_scale)
         latents = retrace(pipeline, inversion, guidance_scale=self.guidance_scale, anchors=anchors)
-        original = pipeline.reduced(pixels)
-        back = pipeline.decode(latents, pipeline.working_size(pixels))
+        original = pipeline.codec.reduced(pixels)
+        back = pipeline.codec.decode(latents, pipeline.codec.working_size(pixels))
         psnr = psnr_rgb(255.0 * back.astype("float64"), 255.0 * original.astype("float64"))
 
         def paths_of_step(i: int) -> NDArray[Any]:

@@ -338,6 +338,15 @@ class InversionResult:
             if value is not None and made[name] != value:
                 raise InversionMismatchError(_mismatch(name, made[name], value))
 
+    def own_prompt(self, named: str | None = None) -> str | None:
+        """The prompt that it was made under; ``named`` where it does not know its origin.
+
+        Raises:
+            InversionMismatchError: another one is named.
+        """
+        self.require(prompt=named)
+        return named if self.origin is None else self.origin.prompt
+
     def save(self, path: str | Path) -> None:
         """Writes everything to one safetensors file."""
         Path(path).write_bytes(self.to_bytes())

@@ -1,9 +1,7 @@
-"""What every pipeline here shares: a model's parts, the way to its latents and back, inversion."""
+"""What every pipeline here shares: a model's parts, its prompts, inversion and the way back."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,12 +11,10 @@ import cv2
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline
-from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
-from dehaze import ranges
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.inversion import (
@@ -31,9 +27,9 @@ from dehaze.inversion import (
     Origin,
     adjust,
     denoise,
-    generate,
     invert,
 )
+from dehaze.inversion.denoising import unrevised
 from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES, Anchors
 from dehaze.inversion.schedule import check_scheduler
 from dehaze.models import ModelError
@@ -43,26 +39,17 @@ from dehaze.models.load import load_parts
 from dehaze.models.needs import ModelDescription, describe
 from dehaze.models.source import BUNDLED, ModelSource
 from dehaze.network import PromptedNetwork, is_guided
-from dehaze.pipelines.pictures import as_photos, as_pixels
+from dehaze.pipelines.callback import StepCallback, StepEnd
+from dehaze.pipelines.latents import PhotoCodec
+from dehaze.pipelines.pictures import as_photos, as_pixels, photo_hash
 from dehaze.prompts import TokenizedPrompt, WordError, check_vocabulary, tokenize, word_span
 from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
-StepCallback = Callable[[Any, int, int, dict[str, Tensor]], Any]
-"""diffusers' own: ``callback(pipeline, step, timestep, {"latents": latents})``.
-
-It returns a dict, whose ``latents``, of the same shape, are denoised further; or None.
-"""
-
 Pipeline = TypeVar("Pipeline", bound="InversionPipeline")
 
 _NEEDED_PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
 _PARTS = (*_NEEDED_PARTS, "text_encoder_2", "tokenizer_2")
-
-logger = logging.getLogger(__name__)
-
-# Short sides that the long side of a working picture has at most.
-_LONGEST = 8
 
 
 class InversionPipeline(DiffusionPipeline):
@@ -193,6 +180,11 @@ class InversionPipeline(DiffusionPipeline):
         """The prompt that is used when none is given."""
         return self.description.prompt
 
+    @property
+    def codec(self) -> PhotoCodec:
+        """Photos to latents, and back to pictures, on the pipeline's device."""
+        return PhotoCodec(self.vae, self.description, self._execution_device)
+
     @torch.no_grad()
     def invert(
         self,
@@ -209,8 +201,8 @@ class InversionPipeline(DiffusionPipeline):
 
         Args:
             image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB;
-                or a list of photos of one ``padded_size``: the samples of the result, in this
-                order. See ``InversionResult.sample``.
+                or a list of photos of one ``codec.padded_size``: the samples of the result, in
+                this order. See ``InversionResult.sample``.
             prompt: what the photo shows; the model's own when None.
             word: a word that the prompt must hold.
             settings: how; the model's own when None.
@@ -242,7 +234,7 @@ class InversionPipeline(DiffusionPipeline):
         self, photos: Sequence[Array], source: TokenizedPrompt, settings: InversionSettings
     ) -> InversionResult:
         """The inversion of photos, without the hashes of where it is from."""
-        latents = self._encode_batch(photos)
+        latents = self.codec.encode_batch(photos)
         table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
         context, distance, prepared = self._embed(source), None, 0
         if settings.adjustment is not None:
@@ -306,19 +298,18 @@ class InversionPipeline(DiffusionPipeline):
         Raises:
             InversionMismatchError: something differs; the message names it.
         """
-        channels, *found = inversion.trajectory.shape[2:]
+        channels, found = inversion.trajectory.shape[2], inversion.latent_size
         if channels != self.unet.config.in_channels:
             raise InversionMismatchError(
                 f"the inversion has {channels} channels and the model "
                 f"{self.unet.config.in_channels}: it was made by another model"
             )
         for photo in photos or ():
-            scale = self.description.pixels_per_latent
-            wanted = [side // scale for side in self.padded_size(photo)]
+            wanted = self.codec.latent_size(photo)
             if found != wanted:
                 raise InversionMismatchError(
-                    f"the inversion's latents are {tuple(found)} and the photo's {tuple(wanted)}: "
-                    "it was made of another photo"
+                    f"the inversion's latents are {found} and the photo's {wanted}: it was made "
+                    "of another photo"
                 )
         known = inversion.origin is not None
         inversion.require(
@@ -354,7 +345,7 @@ class InversionPipeline(DiffusionPipeline):
             ValueError: there is no such mode, or the inversion is not along DDIM's trajectory.
             NonFiniteError: the network returned values that are not finite.
         """
-        prompt = prompt_of(inversion, prompt)
+        prompt = inversion.own_prompt(prompt)
         self.check_inversion(inversion)
         tokens = self.tokens_of(prompt)
         session = AttentionSession(batch=inversion.latents.shape[0], recording=True)
@@ -364,147 +355,6 @@ class InversionPipeline(DiffusionPipeline):
         with controlled_attention(self.unet, session):
             anchors = RECONSTRUCTION_MODES.get(mode).prepare(inversion, network)
         return replace(anchors, attention=session.record)
-
-    def reduced(self, photo: Array) -> Array:
-        """The photo at the working size, float32 (h, w, 3): what ``decode`` is compared with."""
-        size = self.working_size(photo)
-        return resize(resize(photo, self._times_cell(size)), size)
-
-    def _times_cell(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size in pixels that the codec reads to make a picture of ``size``."""
-        cell = int(getattr(self.vae.config, "cell_size", 1))
-        return size[0] * cell, size[1] * cell
-
-    def working_size(self, photo: Array) -> tuple[int, int]:
-        """(height, width) of a photo as the model's pictures show it: the model's short side.
-
-        The pictures of a codec of cells are of cells, of several pixels each. A strip is made
-        smaller still, so that its long side stays within ``_LONGEST`` short sides: the network's
-        time and memory grow with the square of what it sees.
-        """
-        height, width = photo.shape[:2]
-        short = self.description.short_side
-        scale, least = short / min(height, width), short
-        if max(height, width) > _LONGEST * min(height, width):
-            scale, least = _LONGEST * short / max(height, width), 1
-        return max(least, round(height * scale)), max(least, round(width * scale))
-
-    def padded_size(self, photo: Array) -> tuple[int, int]:
-        """(height, width) of a photo as it is encoded: photos that share it can share a batch.
-
-        A strip is mirrored up to the model's short side, any photo up to its size multiple.
-        """
-        multiple, short = self.description.size_multiple, self.description.short_side
-        height, width = (max(side, short) for side in self.working_size(photo))
-        return height + -height % multiple, width + -width % multiple
-
-    def latent_pixels(self, inversion: InversionResult) -> tuple[int, int]:
-        """(height, width) in pixels that an inversion's latents stand for, padding included."""
-        height, width = inversion.latent_size
-        scale = self.description.pixels_per_latent
-        return height * scale, width * scale
-
-    @torch.no_grad()
-    def generate(
-        self,
-        prompt: str,
-        *,
-        generator: torch.Generator | None = None,
-        size: tuple[int, int] | None = None,
-        num_inference_steps: int | None = None,
-        spacing: str | None = None,
-        guidance_scale: float = 1.0,
-    ) -> InversionResult:
-        """Makes a picture from noise and keeps its path: an inversion without error, to be edited.
-
-        Args:
-            prompt: what it shall show.
-            generator: of the noise; PyTorch's own when None. One of the CPU draws the same on every
-                device.
-            size: (height, width) in pixels, multiples of the model's size multiple; the model's
-                own short side, square, when None.
-            num_inference_steps: N, DDIM steps.
-            spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
-            guidance_scale: classifier-free guidance g.
-
-        Raises:
-            WordError: the prompt is too long.
-            ValueError: a setting is out of range.
-            NonFiniteError: the network returned values that are not finite.
-        """
-        needs = self.description
-        ranges.GUIDANCE_SCALE.check(guidance_scale)
-        height, width = size or (needs.short_side, needs.short_side)
-        if height % needs.size_multiple or width % needs.size_multiple or min(height, width) < 1:
-            raise ValueError(
-                f"size is {(height, width)}: this model needs multiples of {needs.size_multiple}"
-            )
-        settings = needs.inversion.changed(
-            steps=num_inference_steps, spacing=spacing, guidance_scale=guidance_scale
-        )
-        table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
-        scale = needs.pixels_per_latent
-        noise = randn_tensor(
-            (1, int(self.unet.config.in_channels), height // scale, width // scale),
-            generator,
-            self._execution_device,
-        )
-        made = self.denoise_from(noise, prompt, table, guidance_scale=guidance_scale)
-        tokens = self.tokens_of(prompt)
-        return replace(made, settings=settings.generated(), origin=self._origin((), tokens))
-
-    @torch.no_grad()
-    def denoise_from(
-        self,
-        latents: Tensor,
-        prompt: str | None,
-        table: DDIMTable,
-        *,
-        guidance_scale: float = 1.0,
-        recording: bool = True,
-    ) -> InversionResult:
-        """Denoises any latents z_N, (B, C, h, w), under a prompt, and keeps the path.
-
-        Args:
-            recording: keep the attention as well, which an edit needs and nothing else.
-
-        Raises:
-            WordError: the prompt is too long.
-            NonFiniteError: the network returned values that are not finite.
-        """
-        tokens = self.tokens_of(prompt)
-        session = AttentionSession(recording=recording, batch=latents.shape[0])
-        with controlled_attention(self.unet, session):
-            result = generate(
-                self._network(
-                    table, self._embed(tokens), session=session, guidance_scale=guidance_scale
-                ),
-                latents.to(self._execution_device),
-                InversionSettings(steps=table.steps, guidance_scale=guidance_scale).generated(),
-            )
-        result.attention.update(session.record)
-        return result
-
-    @torch.no_grad()
-    def encode(self, photo: Array) -> Tensor:
-        """z_0 of a photo, float32 (1, C, h, w): resized, mirrored up to the size multiple, encoded.
-
-        The codec's own scaling and shift are applied, and its posterior's mode is taken.
-        """
-        small = resize(photo, self._times_cell(self.working_size(photo)))
-        beyond = np.subtract(self._times_cell(self.padded_size(photo)), small.shape[:2])
-        padded = np.pad(small, ((0, beyond[0]), (0, beyond[1]), (0, 0)), mode="symmetric")
-        image = torch.from_numpy(np.ascontiguousarray(padded)).permute(2, 0, 1)[None] * 2.0 - 1.0
-        image = image.to(self._execution_device, self.vae.dtype)
-        latents = self.vae.encode(image).latent_dist.mode().float()
-        return (latents - self._shift) * float(self.vae.config.scaling_factor)
-
-    def _encode_batch(self, photos: Sequence[Array]) -> Tensor:
-        """z_0 of photos, (B, C, h, w); the codec, which knows larger sizes, sees one at a time."""
-        sizes = sorted({self.padded_size(photo) for photo in photos})
-        if len(sizes) != 1:
-            raise ValueError(f"the photos of a batch are of one padded size, not of {sizes}")
-        return torch.cat([self.encode(photo) for photo in photos])
 
     def word_attention(
         self,
@@ -526,7 +376,7 @@ class InversionPipeline(DiffusionPipeline):
             InversionMismatchError: the inversion is of another prompt.
         """
         photo = as_pixels(image)
-        prompt = prompt_of(inversion, prompt)
+        prompt = inversion.own_prompt(prompt)
         tokens, span = self.prompt_and_span(prompt, word)
         if not span:
             raise WordError(f"name a word of the prompt {tokens.text!r}")
@@ -537,8 +387,8 @@ class InversionPipeline(DiffusionPipeline):
             layers=self.description.map_layers if layers is None else layers,
             steps=steps,
         )
-        height, width = self.working_size(photo)
-        cropped = resize(heat[0].cpu().numpy(), self.padded_size(photo))[:height, :width]
+        height, width = self.codec.working_size(photo)
+        cropped = resize(heat[0].cpu().numpy(), self.codec.padded_size(photo))[:height, :width]
         return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
     def placed(self, inversion: InversionResult) -> InversionResult:
@@ -563,7 +413,7 @@ class InversionPipeline(DiffusionPipeline):
         guidance_scale: float | Tensor = 1.0,
         unconditional: Tensor | None = None,
         source: Tensor | None = None,
-        revise: Callable[[int, Tensor, Tensor], Tensor] = lambda i, latents, noise: latents,
+        revise: Callable[[int, Tensor, Tensor], Tensor] = unrevised,
         callback_on_step_end: StepCallback | None = None,
     ) -> tuple[Tensor, int]:
         """Denoises an inversion under another prompt, held to the source by attention control.
@@ -606,19 +456,12 @@ class InversionPipeline(DiffusionPipeline):
             controlled_attention(self.unet, session),
             self.progress_bar(total=inversion.steps) as bar,
         ):
-
-            def after_step(i: int, latents: Tensor, noise: Tensor) -> Tensor:
-                bar.update()
-                latents = revise(i, latents, noise)
-                if callback_on_step_end is None:
-                    return latents
-                step, timestep = inversion.steps - i, table.timestep(i)
-                return _returned(
-                    callback_on_step_end(self, step, timestep, {"latents": latents}), latents
-                )
-
             latents = denoise(
-                inversion, network, source_network=own, strength=strength, revise=after_step
+                inversion,
+                network,
+                source_network=own,
+                strength=strength,
+                revise=StepEnd(self, inversion, bar, revise, callback_on_step_end),
             )
         return latents, network.evaluations + (0 if own is None else own.evaluations)
 
@@ -716,86 +559,3 @@ class InversionPipeline(DiffusionPipeline):
         if self.description.zero_null_text and not prompt.text:
             embedding = torch.zeros_like(embedding)
         return embedding.to(self.unet.dtype)
-
-    def decode(self, latents: Tensor, size: tuple[int, int]) -> Array:
-        """The picture of latents (1, C, h, w), cropped to ``size``: float32 (h, w, 3) in [0, 1]."""
-        return np.ascontiguousarray(self.decode_all(latents, size)[..., :3])
-
-    @torch.no_grad()
-    def decode_all(self, latents: Tensor, size: tuple[int, int]) -> Array:
-        """As ``decode``, with all that the codec knows of each pixel: float32 (h, w, 3 or 9).
-
-        ``CellsCodec`` knows means, darkest and brightest values; an autoencoder the picture alone.
-        """
-        scaled = latents / float(self.vae.config.scaling_factor) + self._shift
-        image = self.vae.decode(scaled.to(self.vae.dtype)).sample.float()
-        pixels = image[0, :, : size[0], : size[1]].permute(1, 2, 0).cpu().numpy() * 0.5 + 0.5
-        return np.clip(pixels, 0.0, 1.0).astype(np.float32)
-
-    @property
-    def _shift(self) -> float:
-        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
-
-    def latent_strength(
-        self, strength: float | Array, photo: Array, inversion: InversionResult
-    ) -> float | Tensor:
-        """A strength as the latents take it: one number, or a photo's map at their size.
-
-        Raises:
-            ValueError: the map is not of the photo's size, or a number is outside of
-                ``dehaze.ranges.STRENGTH``.
-        """
-        check_strength(strength)
-        if np.ndim(strength) == 0:
-            return float(strength)
-        weights = np.asarray(strength, dtype=np.float32)
-        if weights.shape != photo.shape[:2]:
-            raise ValueError(f"strength is {weights.shape} and the photo {photo.shape[:2]}")
-        small = resize(weights, inversion.latent_size)
-        return torch.from_numpy(small)[None, None].to(inversion.latents)
-
-
-def check_strength(strength: float | Array) -> None:
-    """Raises ``RangeError`` where a strength, or any of a map of them, is out of range."""
-    weights = np.asarray(strength, dtype=np.float64)
-    for extreme in (weights.min(initial=0.0), weights.max(initial=0.0)):
-        ranges.STRENGTH.check(float(extreme))
-
-
-def prompt_of(inversion: InversionResult, prompt: str | None) -> str | None:
-    """The prompt of an inversion: the one that is named, which must be its own, or its own.
-
-    Raises:
-        InversionMismatchError: another one is named.
-    """
-    inversion.require(prompt=prompt)
-    return prompt if inversion.origin is None else inversion.origin.prompt
-
-
-def photo_hash(photo: Array) -> str:
-    """SHA-256 of a photo's size and pixels, float32 (H, W, 3)."""
-    content = hashlib.sha256(str(photo.shape).encode())
-    content.update(np.ascontiguousarray(photo).tobytes())
-    return content.hexdigest()
-
-
-def _returned(outputs: Any, latents: Tensor) -> Tensor:
-    """The latents that a callback returned, or those that it got.
-
-    Raises:
-        ValueError: it returned something else.
-    """
-    if outputs is None:
-        return latents
-    if not isinstance(outputs, Mapping) or set(outputs) - {"latents"}:
-        raise ValueError(
-            f"callback_on_step_end returned {outputs!r:.80}: it returns None or "
-            '{"latents": latents}'
-        )
-    changed = outputs.get("latents", latents)
-    if not isinstance(changed, Tensor) or changed.shape != latents.shape:
-        raise ValueError(
-            f"callback_on_step_end returned latents of {getattr(changed, 'shape', changed)}: "
-            f"they must be {tuple(latents.shape)}"
-        )
-    return changed.to(latents)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
@@ -18,13 +17,10 @@ from dehaze.attention.control import AttentionControl, refine_mapper
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession
 from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
-from dehaze.pipelines.base import (
-    InversionPipeline,
-    StepCallback,
-    check_strength,
-    prompt_of,
-)
+from dehaze.pipelines.base import InversionPipeline
+from dehaze.pipelines.callback import StepCallback
 from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_photos
+from dehaze.pipelines.strength import check_strength, latent_strengths
 from dehaze.prompts import (
     TokenizedPrompt,
     WordError,
@@ -171,8 +167,8 @@ class DehazePipeline(InversionPipeline):
         Args:
             image: the photo, RGB: PIL, turned upright by its EXIF orientation; an array (H, W, 3),
                 uint8 in [0, 255] or float in [0, 1]; or a float tensor (3, H, W) in [0, 1]. Or a
-                list of photos of one ``padded_size``, or a tensor (B, 3, H, W), which gives a list
-                of results: those of each photo alone to within rounding, not to the last bit.
+                list of photos of one ``codec.padded_size``, or a tensor (B, 3, H, W), which gives a
+                list of results: those of each photo alone to within rounding, not to the last bit.
             prompt: what the photo shows, with the haze word in it.
             word: the word (or phrase) of the prompt to swap for null text.
             inversion: what ``invert`` returned for this photo and prompt, to try several settings
@@ -239,13 +235,13 @@ class DehazePipeline(InversionPipeline):
                 guidance_scale=guidance_scale,
                 **options,
             )
-            prompt = prompt_of(inversion, prompt)
+            prompt = inversion.own_prompt(prompt)
         latents, swapping = self.swap_word(
             inversion,
             prompt,
             word,
             null_text=null_text,
-            strength=self._latent_strengths(strengths, photos, inversion),
+            strength=latent_strengths(strengths, photos, inversion),
             guidance_scale=inversion.settings.guidance_scale,
             control=control,
             callback_on_step_end=callback_on_step_end,
@@ -253,9 +249,10 @@ class DehazePipeline(InversionPipeline):
         results = []
         for b, photo in enumerate(photos):
             own = inversion.sample(b)
-            size = self.working_size(photo)
+            size = self.codec.working_size(photo)
             hazy, clear = (
-                self.decode_all(latent, size) for latent in (own.trajectory[0], latents[b : b + 1])
+                self.codec.decode_all(latent, size)
+                for latent in (own.trajectory[0], latents[b : b + 1])
             )
             recovered = recover(photo, hazy, clear, float(np.mean(strengths[b])))
             scene = keep_exposure(recovered.image, photo, exposure)
@@ -281,23 +278,6 @@ class DehazePipeline(InversionPipeline):
             self.description.self_replace_steps if self_ is None else self_,
         )
 
-    def _latent_strengths(
-        self,
-        strengths: Sequence[float | Array],
-        photos: Sequence[Array],
-        inversion: InversionResult,
-    ) -> float | Tensor:
-        """The strength of each photo as the latents take them: one number where all are alike."""
-        weights = [
-            self.latent_strength(strength, photo, inversion)
-            for strength, photo in zip(strengths, photos, strict=True)
-        ]
-        numbers = [weight for weight in weights if not isinstance(weight, Tensor)]
-        if numbers == weights[:1] * len(weights):
-            return numbers[0]
-        whole = inversion.latents[:1, :1]
-        return torch.cat([torch.as_tensor(weight).to(whole).expand_as(whole) for weight in weights])
-
     @torch.no_grad()
     def swap_word(
         self,
@@ -321,7 +301,7 @@ class DehazePipeline(InversionPipeline):
             z_0, float32 (B, C, h, w), and the number of network evaluations.
         """
         control = control or self._control()
-        prompt = prompt_of(inversion, prompt)
+        prompt = inversion.own_prompt(prompt)
         source, span = self.prompt_and_span(prompt, word)
         if null_text == "embedding":
             null = self._embed(tokenize(self.tokenizer, ""))

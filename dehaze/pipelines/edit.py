@@ -5,35 +5,34 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal, overload
 
 import numpy as np
 import torch
+from diffusers.utils.torch_utils import randn_tensor
 from numpy.typing import NDArray
 from torch import Tensor
+from typing_extensions import Unpack
 
 from dehaze import ranges
 from dehaze.attention.blending import LocalBlend
 from dehaze.attention.control import AttentionControl, prompt_to_prompt
 from dehaze.attention.maps import word_map
-from dehaze.attention.processors import AttentionSession
-from dehaze.inversion import InversionResult, InversionTrace
-from dehaze.inversion.interpolation import PATHS, centroid, path_log_density
+from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.inversion import (
+    DDIMTable,
+    InversionOptions,
+    InversionResult,
+    InversionTrace,
+    generate,
+)
 from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES, Anchors
 from dehaze.inversion.stochastic import localisation, stochastic_step
-from dehaze.pipelines.base import (
-    InversionPipeline,
-    StepCallback,
-    check_strength,
-    prompt_of,
-)
-from dehaze.pipelines.pictures import OUTPUT_TYPES, as_pixels
-from dehaze.prompts import (
-    TokenizedPrompt,
-    WordError,
-    changed_words,
-    word_span,
-)
+from dehaze.pipelines.base import InversionPipeline
+from dehaze.pipelines.callback import StepCallback
+from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_pixels
+from dehaze.pipelines.strength import check_strength, latent_strength
+from dehaze.prompts import TokenizedPrompt, WordError, changed_words, either_span, word_span
 from dehaze.recovery.recover import RECOVERIES
 
 Array = NDArray[np.float32]
@@ -151,20 +150,16 @@ class EditResult:
     nfe: int
 
 
-@dataclass(frozen=True)
-class Interpolation:
-    """Pictures between others.
+class EditOptions(InversionOptions, total=False):
+    """The keyword arguments of ``EditPipeline``'s call, as type checkers see them."""
 
-    Attributes:
-        pictures: float32 (h, w, 3) RGB in [0, 1] each, at the latents' full size.
-        norms: of their z_N, relative to sqrt(d), the likely one.
-        log_density: of the path, see ``dehaze.inversion.interpolation.path_log_density``; NaN for a
-            single picture.
-    """
-
-    pictures: tuple[Array, ...]
-    norms: tuple[float, ...]
-    log_density: float
+    inversion: InversionResult | None
+    recovery: str | None
+    generator: torch.Generator | None
+    output_type: str
+    callback_on_step_end: StepCallback | None
+    num_inference_steps: int | None
+    inversion_guidance_scale: float | None
 
 
 class EditPipeline(InversionPipeline):
@@ -179,6 +174,30 @@ class EditPipeline(InversionPipeline):
         ...             settings=EditSettings(word_weights={"haze": -1}))
     """
 
+    @overload
+    def __call__(
+        self,
+        image: Photo | None,
+        source: str,
+        target: str | None = None,
+        settings: EditSettings | None = None,
+        *,
+        return_dict: Literal[True] = True,
+        **options: Unpack[EditOptions],
+    ) -> EditResult: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Photo | None,
+        source: str,
+        target: str | None = None,
+        settings: EditSettings | None = None,
+        *,
+        return_dict: Literal[False],
+        **options: Unpack[EditOptions],
+    ) -> tuple[Any]: ...
+
     @torch.no_grad()
     def __call__(
         self,
@@ -191,10 +210,12 @@ class EditPipeline(InversionPipeline):
         recovery: str | None = None,
         generator: torch.Generator | None = None,
         output_type: str = "np",
+        return_dict: bool = True,
         callback_on_step_end: StepCallback | None = None,
+        num_inference_steps: int | None = None,
         inversion_guidance_scale: float | None = None,
-        **inversion_settings: Any,
-    ) -> EditResult:
+        **options: Unpack[InversionOptions],
+    ) -> EditResult | tuple[Any]:
         """Edits one picture.
 
         Args:
@@ -210,10 +231,13 @@ class EditPipeline(InversionPipeline):
             generator: of the noise that ``eta`` adds; PyTorch's own when None. One of the CPU draws
                 the same on every device.
             output_type: ``np``, ``pil`` or ``pt``, see ``EditResult.image``.
+            return_dict: with False, a tuple of the image alone.
             callback_on_step_end: called after each denoising step, as in diffusers.
+            num_inference_steps: N, DDIM steps; the model's own when None.
             inversion_guidance_scale: classifier-free guidance of the inversion, where there is none
                 yet; 1 when None. FPI's published code inverts with the guidance of the edit.
-            inversion_settings: of ``invert``, likewise.
+            options: of the inversion, see ``invert``. Where the inversion is given, it is refused
+                if it was made with others.
 
         Raises:
             WordError: a prompt is too long, or lacks a word that a setting names.
@@ -235,17 +259,22 @@ class EditPipeline(InversionPipeline):
             inversion = self.invert(
                 photo,
                 source,
+                num_inference_steps=num_inference_steps,
                 guidance_scale=1.0
                 if inversion_guidance_scale is None
                 else inversion_guidance_scale,
-                **inversion_settings,
+                **options,
             )
             evaluations = int(inversion.trace.nfe.sum())
         elif inversion_guidance_scale is not None:
             raise ValueError("inversion_guidance_scale was chosen when the inversion was made")
         else:
             self.check_inversion(
-                inversion, None if photo is None else [photo], source, **inversion_settings
+                inversion,
+                None if photo is None else [photo],
+                source,
+                num_inference_steps=num_inference_steps,
+                **options,
             )
         edited = self.edit(
             inversion,
@@ -256,13 +285,18 @@ class EditPipeline(InversionPipeline):
             generator=generator,
             callback_on_step_end=callback_on_step_end,
         )
-        size = self.latent_pixels(inversion) if photo is None else self.working_size(photo)
-        before, after = (
-            self.decode(latents, size) for latents in (inversion.trajectory[0], edited.latents)
+        codec = self.codec
+        size = (
+            codec.pixels_of(inversion.latent_size) if photo is None else codec.working_size(photo)
         )
-        result = after if photo is None else recover(photo, before, after, 1.0).image
+        before, after = (
+            codec.decode(latents, size) for latents in (inversion.trajectory[0], edited.latents)
+        )
+        result = output(after if photo is None else recover(photo, before, after, 1.0).image)
+        if not return_dict:
+            return (result,)
         return EditResult(
-            image=output(result),
+            image=result,
             source=before,
             mask=None if edited.mask is None else edited.mask[0, 0].cpu().numpy(),
             scores=edited.scores,
@@ -277,7 +311,7 @@ class EditPipeline(InversionPipeline):
         settings = settings or EditSettings()
         before, after = self._prompts(source, target)
         for word in (*settings.blend, *settings.exclude):
-            _either_span(before, after, word)
+            either_span(before, after, word)
         if settings.guidance_outside is not None or settings.samples > 1:
             self._focus(before, after, settings)
         self._control(before, after, settings)
@@ -312,13 +346,7 @@ class EditPipeline(InversionPipeline):
         inversion = self.placed(inversion)
         before, after = self._prompts(source, target)
         control = self._control(before, after, settings)
-        strength: float | Tensor
-        if np.ndim(settings.strength) == 0:
-            strength = float(np.asarray(settings.strength))
-        elif photo is None:
-            raise ValueError("a strength map needs the photo that it is a map of")
-        else:
-            strength = self.latent_strength(settings.strength, photo, inversion)
+        strength = latent_strength(settings.strength, photo, inversion)
         guidance: float | Tensor = settings.guidance_scale
         focus = None
         if settings.guidance_outside is not None or settings.samples > 1:
@@ -357,66 +385,58 @@ class EditPipeline(InversionPipeline):
         return EditedLatents(latents, mask, scores, evaluations)
 
     @torch.no_grad()
-    def interpolate(
+    def generate(
         self,
-        first: InversionResult,
-        last: InversionResult,
-        prompt: str | None = None,
+        prompt: str,
         *,
-        pictures: int = 8,
-        path: str = "nao",
-    ) -> Interpolation:
-        """Pictures between two inverted ones, denoised from points between their latents.
+        generator: torch.Generator | None = None,
+        size: tuple[int, int] | None = None,
+        num_inference_steps: int | None = None,
+        spacing: str | None = None,
+        guidance_scale: float = 1.0,
+    ) -> InversionResult:
+        """Makes a picture from noise and keeps its path: an inversion without error, to be edited.
 
         Args:
-            first: inverted to the last step, under ``prompt``.
-            last: likewise, with the same schedule and size.
-            prompt: of all pictures; that of the inversions when None.
-            pictures: how many, the two included.
-            path: one of ``dehaze.inversion.interpolation.PATHS``.
+            prompt: what it shall show.
+            generator: of the noise; PyTorch's own when None. One of the CPU draws the same on every
+                device.
+            size: (height, width) in pixels, multiples of the model's size multiple; the model's
+                own short side, square, when None.
+            num_inference_steps: N, DDIM steps.
+            spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
+            guidance_scale: classifier-free guidance g.
 
         Raises:
-            InversionMismatchError: an inversion is of another prompt or model.
-            ValueError: the path is unknown, the inversions do not match, or have no path.
+            WordError: the prompt is too long.
+            ValueError: a setting is out of range.
+            NonFiniteError: the network returned values that are not finite.
         """
-        connect = PATHS.get(path)
-        prompt = self._common_prompt([first, last], prompt)
-        points = connect(first.latents, last.latents, pictures)
-        return self._interpolation(points, prompt, first)
-
-    @torch.no_grad()
-    def centre(
-        self, inversions: Sequence[InversionResult], prompt: str | None = None
-    ) -> Interpolation:
-        """The picture in the middle of several inverted ones, see ``centroid``.
-
-        Arguments and errors as for ``interpolate``.
-        """
-        prompt = self._common_prompt(inversions, prompt)
-        point = centroid([inversion.latents for inversion in inversions])
-        return self._interpolation([point], prompt, inversions[0])
-
-    def _common_prompt(
-        self, inversions: Sequence[InversionResult], prompt: str | None
-    ) -> str | None:
-        """The prompt that all of them were inverted under, by this model."""
-        _check_match(inversions)
-        prompt = prompt_of(inversions[0], prompt)
-        for inversion in inversions:
-            self.check_inversion(inversion, prompt=prompt)
-        return prompt
-
-    def _interpolation(
-        self, points: Sequence[Tensor], prompt: str | None, like: InversionResult
-    ) -> Interpolation:
-        made = self.denoise_from(torch.cat(list(points)), prompt, like.table, recording=False)
-        size = self.latent_pixels(like)
-        expected = math.sqrt(points[0].numel())
-        return Interpolation(
-            tuple(self.decode(latents[None], size) for latents in made.trajectory[0]),
-            tuple(float(point.norm()) / expected for point in points),
-            path_log_density(points) if len(points) > 1 else math.nan,
+        needs = self.description
+        ranges.GUIDANCE_SCALE.check(guidance_scale)
+        height, width = size or (needs.short_side, needs.short_side)
+        if height % needs.size_multiple or width % needs.size_multiple or min(height, width) < 1:
+            raise ValueError(
+                f"size is {(height, width)}: this model needs multiples of {needs.size_multiple}"
+            )
+        settings = needs.inversion.changed(
+            steps=num_inference_steps, spacing=spacing, guidance_scale=guidance_scale
         )
+        table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
+        scale = needs.pixels_per_latent
+        noise = randn_tensor(
+            (1, int(self.unet.config.in_channels), height // scale, width // scale),
+            generator,
+            self._execution_device,
+        )
+        tokens = self.tokens_of(prompt)
+        session = AttentionSession(recording=True)
+        network = self._network(
+            table, self._embed(tokens), session=session, guidance_scale=guidance_scale
+        )
+        with controlled_attention(self.unet, session):
+            made = generate(network, noise, settings.generated())
+        return replace(made, attention=session.record, origin=self._origin((), tokens))
 
     def _prompts(self, source: str, target: str | None) -> tuple[TokenizedPrompt, TokenizedPrompt]:
         return self.tokens_of(source), self.tokens_of(source if target is None else target)
@@ -442,15 +462,12 @@ class EditPipeline(InversionPipeline):
     ) -> LocalBlend | None:
         if not settings.blend:
             return None
-        spans = [
-            _either_spans(before, after, words) for words in (settings.blend, settings.exclude)
-        ]
         return LocalBlend(
             inversion.attention,
             inversion.latent_size,
             inversion.steps,
-            *spans[0],
-            *spans[1],
+            *_either_spans(before, after, settings.blend),
+            *_either_spans(before, after, settings.exclude),
             threshold=settings.blend_threshold,
         )
 
@@ -488,21 +505,6 @@ class EditPipeline(InversionPipeline):
         )
 
 
-def _check_match(inversions: Sequence[InversionResult]) -> None:
-    """Raises ``ValueError`` where inversions cannot be mixed."""
-    first = inversions[0]
-    for other in inversions:
-        if other.latents.shape != first.latents.shape or other.table != first.table:
-            raise ValueError(
-                "the inversions differ in size or schedule: invert photos of one shape alike"
-            )
-        if other.steps != other.table.steps:
-            raise ValueError(
-                f"only {other.steps} of {other.table.steps} steps were inverted: a picture's noise "
-                "is reached at the last one"
-            )
-
-
 def _revision(
     inversion: InversionResult,
     settings: EditSettings,
@@ -521,26 +523,10 @@ def _revision(
     return revise
 
 
-def _either_span(
-    before: TokenizedPrompt, after: TokenizedPrompt, word: str
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where a word stands in the source and in the target; it may be missing in one of them."""
-    spans: list[tuple[int, ...]] = []
-    errors: list[WordError] = []
-    for prompt in (before, after):
-        try:
-            spans.append(word_span(prompt, word))
-        except WordError as error:
-            spans.append(())
-            errors.append(error)
-    if len(errors) == 2:
-        raise errors[0]
-    return spans[0], spans[1]
-
-
 def _either_spans(
     before: TokenizedPrompt, after: TokenizedPrompt, words: Sequence[str]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    pairs = [_either_span(before, after, word) for word in words]
+    """Where any of these words stand in the source, and in the target."""
+    pairs = [either_span(before, after, word) for word in words]
     source = tuple(position for span, _ in pairs for position in span)
     return source, tuple(position for _, span in pairs for position in span)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -67,6 +68,13 @@ def as_pixels(image: Any) -> Array:
     if pixels.min() < 0.0 or pixels.max() > 1.0:
         raise ValueError(f"a float photo is in [0, 1], not [{pixels.min():g}, {pixels.max():g}]")
     return np.ascontiguousarray(pixels, dtype=np.float32)
+
+
+def photo_hash(photo: Array) -> str:
+    """SHA-256 of a photo's size and pixels, float32 (H, W, 3)."""
+    content = hashlib.sha256(str(photo.shape).encode())
+    content.update(np.ascontiguousarray(photo).tobytes())
+    return content.hexdigest()
 
 
 def _as_pil(pixels: Array) -> Image.Image:

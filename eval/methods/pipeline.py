@@ -94,7 +94,7 @@ class CodecCeiling(ModelMethod):
         pipeline = load_pipeline(self.options)
         clear = to_float(source.clear)
         return MethodOutput(
-            image=codec_roundtrip(pipeline, clear), reference=pipeline.reduced(clear)
+            image=codec_roundtrip(pipeline, clear), reference=pipeline.codec.reduced(clear)
         )
 
 

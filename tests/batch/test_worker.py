@@ -21,6 +21,7 @@ from dehaze.models.choice import ModelChoice
 from dehaze.network import NonFiniteError
 from dehaze.photos import FloatArray, Photo
 from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.pipelines.latents import PhotoCodec
 from dehaze.priors import PRIORS
 
 
@@ -259,7 +260,7 @@ def test_batch_too_large_is_halved_for_good(
 
 def test_a_photo_that_fits_nowhere_fails_alone_out_of_its_batch(worker: DiffusionWorker) -> None:
     items = several(4)
-    large = worker._pipe.encode(items[2].decoded().pixels)
+    large = worker._pipe.codec.encode(items[2].decoded().pixels)
 
     def refused(latents: torch.Tensor) -> None:
         if any(torch.equal(latent, large[0]) for latent in latents):
@@ -272,22 +273,22 @@ def test_a_photo_that_fits_nowhere_fails_alone_out_of_its_batch(worker: Diffusio
 
 
 def test_overflow_of_one_sample_leaves_its_batch_alone(
-    random_model: Path,
+    random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = ModelChoice(str(random_model), device="cpu", dtype="bfloat16")
     worker = DiffusionWork(QUICK, model, batch_size=4).start()
     before = [several(3)[index] for index in (0, 2)]
     worker.process(before)
-    encode = worker._pipe.encode
+    encode = PhotoCodec.encode
     items = several(3)
     large = items[1].decoded().pixels
 
-    def overflows(pixels: FloatArray) -> torch.Tensor:
-        latents = encode(pixels)
+    def overflows(codec: PhotoCodec, pixels: FloatArray) -> torch.Tensor:
+        latents = encode(codec, pixels)
         lacks_range = pixels is large and worker._pipe.unet.dtype == torch.bfloat16
         return latents.fill_(torch.inf) if lacks_range else latents
 
-    worker._pipe.encode = overflows
+    monkeypatch.setattr(PhotoCodec, "encode", overflows)
     worker.process(items)
     assert items[1].notes == ("done in float32: its values overflowed in half precision",)
     for ours, own in ((items[0], before[0]), (items[2], before[1])):

@@ -12,7 +12,7 @@ from PIL import Image
 
 from dehaze.commands import main
 from dehaze.eval.inversion import retrace
-from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.interpolate import InterpolatePipeline
 
 
 @pytest.fixture
@@ -39,12 +39,12 @@ def test_the_pictures_lead_from_one_photo_to_the_other(
     assert sorted(out.iterdir()) == sorted([*files, out / f"{path}.png"])
     made = [np.asarray(Image.open(file), np.float64) for file in files]
     assert made[0].shape == (16, 24, 3)
-    pipe = EditPipeline.from_pretrained(any_model)
+    pipe = InterpolatePipeline.from_pretrained(any_model)
     pipe.set_progress_bar_config(disable=True)
     for end, picture in ((0, pictures[0]), (3, pictures[1])):
         # Not the photo itself: four steps of a random network may be past inverting.
         inversion = pipe.invert(np.asarray(Image.open(picture)))
-        back = pipe.decode(retrace(pipe, inversion), (16, 24))
+        back = pipe.codec.decode(retrace(pipe, inversion), (16, 24))
         assert np.abs(made[end] / 255.0 - back).max() < 0.01
     assert "log density" in done.stdout
 
@@ -53,19 +53,6 @@ def test_quiet_says_nothing(pictures: list[Path], any_model: Path) -> None:
     out = pictures[0].parent / "made"
     done = call(*pictures[:2], "-n", 2, "--model", any_model, "-o", out, "-q")
     assert (done.exit_code, done.output) == (0, "")
-
-
-@pytest.mark.parametrize("path", ["nao", "slerp"])
-def test_each_picture_is_nearer_to_its_own_end(
-    pictures: list[Path], random_model: Path, path: str
-) -> None:
-    pipe = EditPipeline.from_pretrained(random_model)
-    pipe.set_progress_bar_config(disable=True)
-    ends = [pipe.invert(np.asarray(Image.open(picture))) for picture in pictures[:2]]
-    made = pipe.interpolate(*ends, pictures=4, path=path).pictures
-    distance = [np.abs(picture - made[0]).mean() for picture in made]
-    assert distance == sorted(distance)
-    assert distance[-1] > 0.1
 
 
 def test_photos_are_cut_to_one_shape_and_have_a_centroid(
@@ -97,16 +84,3 @@ def test_what_is_wrong_is_named(
     assert done.exit_code == 2
     assert cause in done.stderr
     assert not out.exists()
-
-
-def test_inversions_that_cannot_be_mixed_are_refused(pictures: list[Path], any_model: Path) -> None:
-    pipe = EditPipeline.from_pretrained(any_model)
-    pipe.set_progress_bar_config(disable=True)
-    photo = np.asarray(Image.open(pictures[0]))
-    whole, part = pipe.invert(photo), pipe.invert(photo, depth=2)
-    with pytest.raises(ValueError, match="2 of 4 steps"):
-        pipe.interpolate(part, part)
-    with pytest.raises(ValueError, match="size or schedule"):
-        pipe.centre([whole, pipe.invert(photo[:20])])
-    with pytest.raises(ValueError, match="nao, slerp"):
-        pipe.interpolate(whole, whole, path="straight")

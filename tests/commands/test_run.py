@@ -71,6 +71,10 @@ class FakePipeline:
 
     device = torch.device("cpu")
 
+    @property
+    def codec(self) -> FakePipeline:
+        return self
+
     def padded_size(self, pixels: FloatArray) -> tuple[int, ...]:
         return pixels.shape[:2]
 

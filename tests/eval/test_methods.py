@@ -197,7 +197,7 @@ def test_the_ceilings_compare_at_the_working_size(
     options = PipelineOptions(model=ModelChoice(str(random_model), device="cpu"), steps=3)
     assert SOURCE.clear is not None
     clear = SOURCE.clear.astype(np.float32) / np.float32(255)
-    size = pipeline.working_size(clear)
+    size = pipeline.codec.working_size(clear)
     codec = parse_method("codec", options).run(SOURCE)
     assert codec.reference is not None
     np.testing.assert_array_equal(codec.reference, resize(clear, size))

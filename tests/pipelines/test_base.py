@@ -161,7 +161,7 @@ def test_no_pipeline_takes_a_word_the_model_never_learned(
     calls = (
         lambda: pipeline(photo, "a photo with hase", "hase"),
         lambda: pipeline.invert(photo, "a photo with hase"),
-        lambda: pipeline.generate("a photo with hase"),
+        lambda: editor.generate("a photo with hase"),
         lambda: pipeline.prompted_network(None, "a photo with hase"),  # type: ignore[arg-type]
         lambda: editor(photo, "a photo with haze", "a photo with hase"),
         lambda: editor(photo, "a photo with hase", "a photo with haze"),

@@ -112,7 +112,7 @@ def test_strength_zero_returns_what_the_codec_was_given(
         photo, strength=0.0, recovery="none", num_inference_steps=10, max_iterations=2
     )
     small = codec_roundtrip(any_pipeline, photo)
-    latents = any_pipeline.encode(photo)
+    latents = any_pipeline.codec.encode(photo)
     inversion = any_pipeline.invert(photo, num_inference_steps=10, max_iterations=2)
     back, evaluations = any_pipeline.swap_word(inversion, strength=0.0)
     assert evaluations == 0
@@ -312,7 +312,7 @@ def test_stable_diffusion_runs_through_the_same_code(stable_diffusion: Path, pho
     assert result.attention.shape == photo.shape[:2]
     assert pipe.description.size_multiple == 4
     assert pipe.description.short_side == 32
-    latents = pipe.encode(photo)
+    latents = pipe.codec.encode(photo)
     inversion = pipe.invert(photo, num_inference_steps=4)
     assert (inversion.trajectory[0] - latents).abs().max() == 0
     back, _ = pipe.swap_word(inversion, strength=0.0)
@@ -325,7 +325,7 @@ def test_the_codecs_own_scaling_is_used(stable_diffusion: Path, photo: Array) ->
     small = torch.nn.functional.interpolate(small, size=(32, 48), mode="area")
     with torch.no_grad():
         mode = pipe.vae.encode(small).latent_dist.mode()
-    got = pipe.encode(small[0].permute(1, 2, 0).numpy() / 2 + 0.5)
+    got = pipe.codec.encode(small[0].permute(1, 2, 0).numpy() / 2 + 0.5)
     torch.testing.assert_close(got, mode * 0.31, rtol=1e-3, atol=1e-4)
 
 

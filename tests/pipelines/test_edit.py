@@ -12,7 +12,7 @@ from PIL import Image
 
 from dehaze.attention.control import ControlError
 from dehaze.eval.inversion import retrace
-from dehaze.inversion import InversionResult
+from dehaze.inversion import InversionMismatchError, InversionResult
 from dehaze.pipelines.edit import EditPipeline, EditSettings
 from dehaze.prompts import WordError
 
@@ -58,6 +58,9 @@ def test_a_photo_is_edited_at_its_own_size(pipe: EditPipeline, photo: Array) -> 
     picture = pipe(photo, SOURCE, TARGET, max_iterations=3, output_type="pil").image
     assert isinstance(picture, Image.Image)
     assert picture.size == (60, 40)
+    alone = pipe(photo, SOURCE, TARGET, max_iterations=3, return_dict=False)
+    np.testing.assert_array_equal(alone[0], result.image)
+    assert len(alone) == 1
 
 
 def test_edit_of_a_saved_inversion_costs_half_at_most(
@@ -85,6 +88,10 @@ def test_the_inversion_has_a_guidance_of_its_own(pipe: EditPipeline, photo: Arra
     inverted = pipe.invert(photo, SOURCE, solver="ddim", guidance_scale=2.0)
     again = pipe(photo, SOURCE, TARGET, settings, inversion=inverted)
     np.testing.assert_array_equal(again.image, guided.image)
+    with pytest.raises(InversionMismatchError, match="with steps 4, not 3"):
+        pipe(photo, SOURCE, TARGET, inversion=inverted, num_inference_steps=3)
+    with pytest.raises(InversionMismatchError, match="solver 'ddim', not 'edict'"):
+        pipe(photo, SOURCE, TARGET, inversion=inverted, solver="edict")
     with pytest.raises(ValueError, match="when the inversion was made"):
         pipe(photo, SOURCE, TARGET, inversion=inverted, inversion_guidance_scale=2.0)
 

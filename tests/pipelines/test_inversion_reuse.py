@@ -16,6 +16,7 @@ from dehaze.commands import main
 from dehaze.inversion import InversionMismatchError, InversionResult
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.interpolate import InterpolatePipeline
 
 Array = NDArray[np.float32]
 PROMPT = "a photo with haze"
@@ -92,7 +93,7 @@ def test_an_edit_refuses_another_source(
     with pytest.raises(InversionMismatchError, match="another photo"):
         pipe(other_photo, PROMPT, "a photo", inversion=inversion)
     with pytest.raises(InversionMismatchError, match="prompt"):
-        pipe.interpolate(inversion, inversion, "a house with haze", pictures=3)
+        InterpolatePipeline.from_pipe(pipe)(inversion, inversion, "a house with haze", pictures=3)
     made = pipe.generate(PROMPT, generator=torch.Generator().manual_seed(1))
     with pytest.raises(InversionMismatchError, match="photo"):
         pipe(photo[:16, :16], PROMPT, "a photo", inversion=made)

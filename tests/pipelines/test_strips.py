@@ -24,8 +24,8 @@ def test_the_long_side_is_at_most_eight_short_sides(
     pipeline: DehazePipeline, size: tuple[int, int], working: tuple[int, int]
 ) -> None:
     photo = np.zeros((*size, 3), np.float32)
-    assert pipeline.working_size(photo) == working
-    padded = pipeline.padded_size(photo)
+    assert pipeline.codec.working_size(photo) == working
+    padded = pipeline.codec.padded_size(photo)
     multiple = pipeline.description.size_multiple
     assert min(padded) >= pipeline.description.short_side
     assert all(side % multiple == 0 for side in padded)

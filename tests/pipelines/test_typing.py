@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 SNIPPET = """
 import numpy as np
 from PIL import Image
-from dehaze import DehazePipeline
+from dehaze import DehazePipeline, EditPipeline
 
 pipe = DehazePipeline.from_pretrained("bundled")
 photo = Image.new("RGB", (8, 8))
@@ -27,6 +27,10 @@ pipe(photo, strength="much")
 reveal_type(pipe(photo, num_inference_steps=3))
 reveal_type(pipe([photo, np.zeros((8, 8, 3))]))
 reveal_type(pipe(photo, return_dict=False))
+editor = EditPipeline.from_pipe(pipe)
+editor(photo, "a photo", stepz=3)
+reveal_type(editor(photo, "a photo", num_inference_steps=3))
+reveal_type(editor(photo, "a photo", return_dict=False))
 """
 
 
@@ -51,6 +55,9 @@ def test_mypy_knows_the_main_calls_options_and_result(tmp_path: Path) -> None:
     assert 'Revealed type is "dehaze.pipelines.dehaze.DehazeResult"' in said[10]
     assert "list[dehaze.pipelines.dehaze.DehazeResult]" in said[11]
     assert "tuple[Any]" in said[12]
+    assert "error" in said[14]
+    assert 'Revealed type is "dehaze.pipelines.edit.EditResult"' in said[15]
+    assert "tuple[Any]" in said[16]
 
 
 def test_an_unknown_option_is_refused_at_run_time(

@@ -193,9 +193,9 @@ def test_a_run_learns_resumes_where_it_was_and_is_exported(
     assert pipe.description.inversion.spacing == "noisy-end"
     pipe.set_progress_bar_config(disable=True)
     photo = np.random.default_rng(0).random((60, 80, 3), dtype=np.float32)
-    assert pipe.working_size(photo) == (32, 43)
-    np.testing.assert_allclose(codec_roundtrip(pipe, photo), pipe.reduced(photo), atol=1e-5)
-    cells = pipe.decode_all(pipe.encode(photo), (32, 43))
+    assert pipe.codec.working_size(photo) == (32, 43)
+    np.testing.assert_allclose(codec_roundtrip(pipe, photo), pipe.codec.reduced(photo), atol=1e-5)
+    cells = pipe.codec.decode_all(pipe.codec.encode(photo), (32, 43))
     assert (cells[..., 3:6] <= cells[..., :3] + 1e-6).all()
     assert (cells[..., 6:] >= cells[..., :3] - 1e-6).all()
     result = pipe(photo)

@@ -1,0 +1,68 @@
+"""What follows each denoising step: the progress bar, the edit's own changes, the callback."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dehaze.inversion import InversionResult
+
+StepCallback = Callable[[Any, int, int, dict[str, Tensor]], Any]
+"""diffusers' own: ``callback(pipeline, step, timestep, {"latents": latents})``.
+
+It returns a dict, whose ``latents``, of the same shape, are denoised further; or None.
+"""
+
+
+@dataclass(frozen=True)
+class StepEnd:
+    """What becomes of the latents after a step of the way back.
+
+    Attributes:
+        pipeline: that the callback is given.
+        inversion: that is denoised.
+        bar: the progress bar.
+        revise: as in ``dehaze.inversion.denoise``; it comes first.
+        callback: None for none.
+    """
+
+    pipeline: Any
+    inversion: InversionResult
+    bar: Any
+    revise: Callable[[int, Tensor, Tensor], Tensor]
+    callback: StepCallback | None
+
+    def __call__(self, i: int, latents: Tensor, noise: Tensor) -> Tensor:
+        """The z_{i-1} to go on with, (B, C, h, w), from the sampler's and the step's noise."""
+        self.bar.update()
+        latents = self.revise(i, latents, noise)
+        if self.callback is None:
+            return latents
+        step, timestep = self.inversion.steps - i, self.inversion.table.timestep(i)
+        outputs = self.callback(self.pipeline, step, timestep, {"latents": latents})
+        return _returned(outputs, latents)
+
+
+def _returned(outputs: Any, latents: Tensor) -> Tensor:
+    """The latents that a callback returned, or those that it got.
+
+    Raises:
+        ValueError: it returned something else.
+    """
+    if outputs is None:
+        return latents
+    if not isinstance(outputs, Mapping) or set(outputs) - {"latents"}:
+        raise ValueError(
+            f"callback_on_step_end returned {outputs!r:.80}: it returns None or "
+            '{"latents": latents}'
+        )
+    changed = outputs.get("latents", latents)
+    if not isinstance(changed, Tensor) or changed.shape != latents.shape:
+        raise ValueError(
+            f"callback_on_step_end returned latents of {getattr(changed, 'shape', changed)}: "
+            f"they must be {tuple(latents.shape)}"
+        )
+    return changed.to(latents)

@@ -1,0 +1,123 @@
+"""Photos of any size to a model's latents, and back to pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from dehaze.models.needs import ModelDescription
+from dehaze.recovery.guided_filter import resize
+
+Array = NDArray[np.float32]
+
+# Short sides that the long side of a working picture has at most.
+_LONGEST = 8
+
+
+@dataclass(frozen=True)
+class PhotoCodec:
+    """A model's codec as photos need it: resized and padded on the way in, cropped on the way out.
+
+    Attributes:
+        vae: AutoencoderKL, PixelUnshuffleCodec or CellsCodec.
+        description: the model's needs.
+        device: that the codec runs on.
+    """
+
+    vae: Any
+    description: ModelDescription
+    device: torch.device
+
+    def working_size(self, photo: Array) -> tuple[int, int]:
+        """(height, width) of a photo as the model's pictures show it: the model's short side.
+
+        The pictures of a codec of cells are of cells, of several pixels each. A strip is made
+        smaller still, so that its long side stays within ``_LONGEST`` short sides: the network's
+        time and memory grow with the square of what it sees.
+        """
+        height, width = photo.shape[:2]
+        short = self.description.short_side
+        scale, least = short / min(height, width), short
+        if max(height, width) > _LONGEST * min(height, width):
+            scale, least = _LONGEST * short / max(height, width), 1
+        return max(least, round(height * scale)), max(least, round(width * scale))
+
+    def padded_size(self, photo: Array) -> tuple[int, int]:
+        """(height, width) of a photo as it is encoded: photos that share it can share a batch.
+
+        A strip is mirrored up to the model's short side, any photo up to its size multiple.
+        """
+        multiple, short = self.description.size_multiple, self.description.short_side
+        height, width = (max(side, short) for side in self.working_size(photo))
+        return height + -height % multiple, width + -width % multiple
+
+    def latent_size(self, photo: Array) -> tuple[int, int]:
+        """(h, w) of a photo's latents."""
+        height, width = self.padded_size(photo)
+        scale = self.description.pixels_per_latent
+        return height // scale, width // scale
+
+    def pixels_of(self, latent_size: tuple[int, int]) -> tuple[int, int]:
+        """(height, width) in pixels that latents of (h, w) stand for, padding included."""
+        scale = self.description.pixels_per_latent
+        return latent_size[0] * scale, latent_size[1] * scale
+
+    def reduced(self, photo: Array) -> Array:
+        """The photo at the working size, float32 (h, w, 3): what ``decode`` is compared with."""
+        size = self.working_size(photo)
+        return resize(resize(photo, self._times_cell(size)), size)
+
+    @torch.no_grad()
+    def encode(self, photo: Array) -> Tensor:
+        """z_0 of a photo, float32 (1, C, h, w): resized, mirrored up to the size multiple, encoded.
+
+        The codec's own scaling and shift are applied, and its posterior's mode is taken.
+        """
+        small = resize(photo, self._times_cell(self.working_size(photo)))
+        beyond = np.subtract(self._times_cell(self.padded_size(photo)), small.shape[:2])
+        padded = np.pad(small, ((0, beyond[0]), (0, beyond[1]), (0, 0)), mode="symmetric")
+        image = torch.from_numpy(np.ascontiguousarray(padded)).permute(2, 0, 1)[None] * 2.0 - 1.0
+        image = image.to(self.device, self.vae.dtype)
+        latents = self.vae.encode(image).latent_dist.mode().float()
+        return (latents - self._shift) * float(self.vae.config.scaling_factor)
+
+    def encode_batch(self, photos: Sequence[Array]) -> Tensor:
+        """z_0 of photos, float32 (B, C, h, w). The codec sees one photo at a time: it needs memory.
+
+        Raises:
+            ValueError: the photos differ in their padded size.
+        """
+        sizes = sorted({self.padded_size(photo) for photo in photos})
+        if len(sizes) != 1:
+            raise ValueError(f"the photos of a batch are of one padded size, not of {sizes}")
+        return torch.cat([self.encode(photo) for photo in photos])
+
+    def decode(self, latents: Tensor, size: tuple[int, int]) -> Array:
+        """The picture of latents (1, C, h, w), cropped to ``size``: float32 (h, w, 3) in [0, 1]."""
+        return np.ascontiguousarray(self.decode_all(latents, size)[..., :3])
+
+    @torch.no_grad()
+    def decode_all(self, latents: Tensor, size: tuple[int, int]) -> Array:
+        """As ``decode``, with all that the codec knows of each pixel: float32 (h, w, 3 or 9).
+
+        ``CellsCodec`` knows means, darkest and brightest values; an autoencoder the picture alone.
+        """
+        scaled = latents / float(self.vae.config.scaling_factor) + self._shift
+        image = self.vae.decode(scaled.to(self.vae.dtype)).sample.float()
+        pixels = image[0, :, : size[0], : size[1]].permute(1, 2, 0).cpu().numpy() * 0.5 + 0.5
+        return np.clip(pixels, 0.0, 1.0).astype(np.float32)
+
+    def _times_cell(self, size: tuple[int, int]) -> tuple[int, int]:
+        """The size in pixels that the codec reads to make a picture of ``size``."""
+        cell = int(getattr(self.vae.config, "cell_size", 1))
+        return size[0] * cell, size[1] * cell
+
+    @property
+    def _shift(self) -> float:
+        return float(getattr(self.vae.config, "shift_factor", None) or 0.0)
