@@ -71,6 +71,24 @@ class Commands(Group):
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Completion with the Tab key, for every new terminal"):
+            formatter.write_dl(
+                [
+                    ("bash", f"""echo '{_completion("bash")}' >> ~/.bashrc"""),
+                    ("zsh", f"""echo '{_completion("zsh")}' >> ~/.zshrc"""),
+                    (
+                        "fish",
+                        "_DEHAZE_COMPLETE=fish_source dehaze > "
+                        "~/.config/fish/completions/dehaze.fish",
+                    ),
+                ]
+            )
+
+
+def _completion(shell: str) -> str:
+    return f'eval "$(_DEHAZE_COMPLETE={shell}_source dehaze)"'
+
 
 _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 

@@ -1,9 +1,10 @@
-"""What every command has: help in groups, -q and -v, errors in one line, no idle option."""
+"""What every command has: help in groups, one-line errors, a log, no idle option."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import click
@@ -112,8 +113,11 @@ def refuse_idle_options(context: click.Context, found: Values | None = None) -> 
             if effect.of_input is (found is None):
                 continue
             if not effect.holds({**context.params, **(found or {})}):
+                source = context.get_parameter_source(parameter.name)
+                of_file = " of the --config file" if source is ParameterSource.DEFAULT_MAP else ""
                 raise click.UsageError(
-                    f"{parameter.flag} has an effect only {effect.where}; leave it out.", context
+                    f"{parameter.flag}{of_file} has an effect only {effect.where}; leave it out.",
+                    context,
                 )
 
 
@@ -135,6 +139,13 @@ def _verbosity_options() -> list[click.Parameter]:
             heading=GENERAL,
             help="Say more: the cost of each result, and what a fault report needs.",
         ),
+        Option(
+            ["--log-file"],
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="FILE",
+            heading=GENERAL,
+            help="Add all that is said, and what a fault report needs, to this file.",
+        ),
     ]
 
 
@@ -153,8 +164,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         quiet, verbose = ctx.params.pop("quiet"), ctx.params.pop("verbose")
-        level = Verbosity.NORMAL + int(verbose) - int(quiet)
-        with speaking(ctx, Verbosity(level)):
+        level = Verbosity(Verbosity.NORMAL + int(verbose) - int(quiet))
+        with speaking(ctx, level, ctx.params.pop("log_file")):
             return super().invoke(ctx)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

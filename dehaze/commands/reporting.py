@@ -9,10 +9,12 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from enum import IntEnum
+from pathlib import Path
 from typing import Any
 
 import click
 
+from dehaze.commands.logfile import logging_to, said
 from dehaze.errors import DehazeError
 
 INTERRUPTED = 130
@@ -50,24 +52,32 @@ def verbosity() -> Verbosity:
 
 def result(text: str) -> None:
     """Say on stdout what the command was asked for; nothing with -q."""
+    said.info("%s", text)
     if verbosity() > Verbosity.QUIET:
         _write(text, err=False)
 
 
 def note(text: str) -> None:
     """Say on stderr what is worth knowing; nothing with -q."""
+    said.info("%s", text)
     if verbosity() > Verbosity.QUIET:
-        problem(text)
+        _warn(text)
 
 
 def detail(text: str) -> None:
     """Say on stderr what only a closer look needs: with -v alone."""
+    said.debug("%s", text)
     if verbosity() is Verbosity.VERBOSE:
-        problem(text)
+        _warn(text)
 
 
 def problem(text: str) -> None:
     """Say on stderr what went wrong, whatever was asked for."""
+    said.error("%s", text)
+    _warn(text)
+
+
+def _warn(text: str) -> None:
     _write(f"dehaze: {text}", err=True)
 
 
@@ -82,7 +92,7 @@ class _Log(logging.Handler):
     """Writes the library's log as the commands write."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        problem(record.getMessage())
+        _warn(record.getMessage())
 
 
 _LEVELS = {
@@ -93,17 +103,28 @@ _LEVELS = {
 
 
 @contextmanager
-def speaking(context: click.Context, level: Verbosity) -> Iterator[None]:
+def speaking(context: click.Context, level: Verbosity, log_file: Path | None) -> Iterator[None]:
     """Run a command at a verbosity: what the library logs is said, and every error is one line.
 
     What a user can put right is a ``DehazeError`` or an error of the system, and ends with exit
-    code 2. Anything else is a fault of the program: exit code 1, and with -v its traceback.
+    code 2. Anything else is a fault of the program: exit code 1, and with -v its traceback. All
+    that is said goes to the log file as well, if there is one.
     """
     context.meta[_KEY] = level
-    logger, log = logging.getLogger("dehaze"), _Log()
+    logger, log = logging.getLogger("dehaze"), _Log(_LEVELS[level])
     before = logger.level
     logger.addHandler(log)
-    logger.setLevel(_LEVELS[level])
+    logger.setLevel(logging.DEBUG if log_file is not None else _LEVELS[level])
+    try:
+        with logging_to(log_file), _errors_in_one_line(context, level):
+            yield
+    finally:
+        logger.removeHandler(log)
+        logger.setLevel(before)
+
+
+@contextmanager
+def _errors_in_one_line(context: click.Context, level: Verbosity) -> Iterator[None]:
     try:
         yield
     except (click.ClickException, click.exceptions.Exit, click.Abort):
@@ -129,9 +150,6 @@ def speaking(context: click.Context, level: Verbosity) -> Iterator[None]:
             f"unexpected {type(error).__name__} ({first_line}); run it again with -v and report "
             "what it prints: this is a fault of dehaze"
         ) from error
-    finally:
-        logger.removeHandler(log)
-        logger.setLevel(before)
 
 
 def quiet_photo_libraries() -> None:

@@ -33,6 +33,7 @@ from dehaze.commands.reporting import (
     quiet_libraries,
     quiet_photo_libraries,
 )
+from dehaze.commands.settings import config_option
 from dehaze.commands.summaries import JsonLines, Text, left
 
 if TYPE_CHECKING:
@@ -222,6 +223,7 @@ class _Task:
 )
 @options.recovery(default="calibrated", effect=BY_MODEL)
 @options.as_json()
+@config_option
 @click.pass_context
 def run(
     context: click.Context,

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from dehaze.commands.progress import progress
 from dehaze.commands.reporting import Verbosity, note, problem, result, verbosity
 
 if TYPE_CHECKING:
@@ -17,26 +17,23 @@ if TYPE_CHECKING:
 
 
 class Text:
-    """For people: a bar on stderr, if that is a terminal, failures above it, sums on stdout."""
+    """For people: progress and failures on stderr, sums on stdout."""
 
     def __init__(self) -> None:
-        self._bar: Any = None
+        self._ended: Callable[[], None] | None = None
 
     @contextmanager
     def progress(self, total: int) -> Iterator[None]:
         """Show how many of the photos have ended, while this lasts."""
-        from tqdm import tqdm
-
-        hidden = True if verbosity() is Verbosity.QUIET else None
-        with tqdm(total=total, unit="photo", file=sys.stderr, disable=hidden, leave=False) as bar:
-            self._bar = bar
+        with progress(total, "photo") as self._ended:
             yield
 
     def item(self, item: Item) -> None:
         """A photo has ended."""
         from dehaze.photos import printable
 
-        self._bar.update()
+        if self._ended is not None:
+            self._ended()
         if item.status == "done":
             for text in (*item.notes, *item.effect.sentences()):
                 note(f"{printable(item.source)}: note: {text}")

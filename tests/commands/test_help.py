@@ -50,6 +50,21 @@ def test_help_lists_every_command_and_each_is_there() -> None:
         assert summary in listing
 
 
+@pytest.mark.parametrize(("shell", "word"), [("bash", "2"), ("zsh", "2"), ("fish", "--expo")])
+def test_help_names_the_completion_of_the_shell(shell: str, word: str) -> None:
+    said = " ".join(CliRunner().invoke(main, ["--help"]).output.split())
+    assert f"_DEHAZE_COMPLETE={shell}_source dehaze" in said
+    asked = {"COMP_WORDS": "dehaze run --expo", "COMP_CWORD": word, "COMP_TYPE": "9"}
+    done = python(
+        "import os\n"
+        f"os.environ.update({asked | {'_DEHAZE_COMPLETE': f'{shell}_complete'}!r})\n"
+        "from dehaze.commands import main\n"
+        "main(prog_name='dehaze')"
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "--exposure" in done.stdout
+
+
 def test_version_and_unknown_command() -> None:
     assert dehaze.__version__ in CliRunner().invoke(main, ["--version"]).output
     unknown = CliRunner().invoke(main, ["defog"])

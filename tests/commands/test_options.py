@@ -215,6 +215,13 @@ def test_commands_speak_through_reporting_alone() -> None:
                 assert ast.unparse(node.func) not in ("click.echo", "print"), (path, node.lineno)
 
 
+@pytest.mark.parametrize("name", ALL)
+def test_wherever_a_model_is_named_so_are_its_files(name: str) -> None:
+    parameters = {parameter.name for parameter in ALL[name].params}
+    files = {"revision", "variant", "local_files_only"}
+    assert files & parameters == (files if "model" in parameters else set())
+
+
 @pytest.mark.parametrize("value", ["0", "nan", "inf"])
 @pytest.mark.parametrize("limit", ["--max-upload", "--max-megapixels"])
 @pytest.mark.parametrize("command", ["ui", "serve"])

@@ -1,0 +1,79 @@
+"""``--log-file``: all that a command says, and what the library logs, with the time, in a file."""
+
+from __future__ import annotations
+
+import logging
+import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from dehaze import __version__
+
+# What the commands say goes to the file whatever -q and -v let through to the terminal; a logger
+# of its own keeps it from being said twice.
+said = logging.getLogger("dehaze-commands")
+said.propagate = False
+said.setLevel(logging.DEBUG)
+said.addHandler(logging.NullHandler())
+
+_LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
+
+
+@contextmanager
+def logging_to(path: Path | None) -> Iterator[None]:
+    """Append to a file what is said and logged while this lasts; to none if there is no path.
+
+    Raises:
+        click.BadParameter: the file cannot be written, or holds something else than a log.
+    """
+    if path is None:
+        yield
+        return
+    _refuse_strange_file(path)
+    try:
+        handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
+    except OSError as error:
+        raise _refusal(f"{path} cannot be written ({error.strerror})") from error
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    loggers = (said, logging.getLogger("dehaze"))
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        said.info("dehaze %s: %s", __version__, " ".join(sys.argv))
+        yield
+    except click.exceptions.Exit as end:
+        said.info("ended with exit code %d", end.exit_code)
+        raise
+    except click.ClickException as error:
+        said.error("%s", error.format_message(), exc_info=error.__cause__)
+        said.info("ended with exit code %d", error.exit_code)
+        raise
+    except Exception:
+        said.exception("a fault of dehaze")
+        raise
+    else:
+        said.info("ended with exit code 0")
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+        handler.close()
+
+
+def _refuse_strange_file(path: Path) -> None:
+    """A photo whose name was given by mistake must not get lines at its end."""
+    try:
+        with open(path, "rb") as file:
+            start = file.read(64)
+    except OSError:
+        # That it is not there is well; any other reason is named when it is written.
+        return
+    if start and not _LINE.match(start):
+        raise _refusal(f"{path} exists and is not a log of dehaze")
+
+
+def _refusal(cause: str) -> click.BadParameter:
+    return click.BadParameter(f"{cause}; name another file.", param_hint="--log-file")
