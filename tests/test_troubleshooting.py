@@ -16,8 +16,9 @@ SOURCES = [
     *sorted((ROOT / "dehaze/report").glob("*.py")),
     *(
         ROOT / "dehaze/commands" / f"{name}.py"
-        for name in ("command", "reporting", "run", "doctor", "models")
+        for name in ("command", "doctor", "logfile", "models", "reporting", "run", "settings")
     ),
+    ROOT / "dehaze/commands/streaming.py",
     ROOT / "dehaze/models/choice.py",
     ROOT / "dehaze/models/hashes.py",
 ]
@@ -32,6 +33,7 @@ ERRORS = {
     "CommandError": 0,
     "UnexpectedError": 0,
     "UsageError": 0,
+    "BadParameter": 0,
     "ManifestError": 0,
 }
 

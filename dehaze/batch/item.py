@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dehaze.batch.effect import Array, Effect, measure
-from dehaze.photos import MAX_MEGAPIXELS, Photo, PhotoError, open_photo, write_photo
+from dehaze.photos import MAX_MEGAPIXELS, Photo, PhotoError, ResultFile, open_photo, write_photo
 
 Status = Literal["planned", "done", "kept", "failed"]
 
@@ -36,6 +36,7 @@ class Item:
         folder: the output folder; nothing is written outside of it.
         name: path of the result below the output folder.
         max_megapixels: a larger photo fails.
+        result_file: how its result's file differs from its own.
         status: "planned", then "done" now, "kept" from an earlier run, or "failed".
         error: why it failed, or None.
         size: of the photo's file when its turn came, bytes.
@@ -57,6 +58,7 @@ class Item:
     folder: Path
     name: Path
     max_megapixels: float = MAX_MEGAPIXELS
+    result_file: ResultFile = field(default_factory=ResultFile)
     status: Status = "planned"
     error: PhotoError | None = None
     size: int | None = None
@@ -166,7 +168,7 @@ def open_item(item: Item, admit: Callable[[Item], None] | None = None) -> None:
             admit(item)
             item.seconds -= time.perf_counter() - before
         item.sha256 = hashlib.sha256(file.data).hexdigest()
-        item.photo = file.decode()
+        item.photo = item.result_file.applied_to(file.decode(), item.source)
 
 
 def process_items(items: Sequence[Item], worker: Worker) -> None:
@@ -196,7 +198,7 @@ def save_item(item: Item, worker: Worker) -> None:
 
 
 def write_result(item: Item, pixels: Array, *, strength: float = 1.0) -> None:
-    """Write an item's picture as its photo came, and remark on what it did to it.
+    """Write an item's picture as its photo came or was to come, and remark on what it did to it.
 
     Args:
         item: opened.

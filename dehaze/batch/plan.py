@@ -17,6 +17,7 @@ from dehaze.photos import (
     PHOTO_SUFFIXES,
     UNSUPPORTED_SUFFIXES,
     PhotoError,
+    ResultFile,
     printable,
 )
 
@@ -147,6 +148,7 @@ def plan(
     *,
     beside: Sequence[str] = (),
     max_megapixels: float = MAX_MEGAPIXELS,
+    result_file: ResultFile | None = None,
 ) -> Plan:
     """Decide what is read and where each result goes; nothing is read or written yet.
 
@@ -160,11 +162,13 @@ def plan(
         output: the output folder; it need not exist.
         beside: what is appended to an output's name for the files written next to it.
         max_megapixels: larger photos fail.
+        result_file: how the results' files differ from their photos'; None for not at all.
 
     Raises:
         PlanError: a missing input, an output that is an input or is claimed twice, or an output
             folder that is a file.
     """
+    result_file = result_file or ResultFile()
     if not output.is_dir() and (output.exists() or output.suffix.lower() in PHOTO_SUFFIXES):
         raise PlanError(f"{printable(output)}: the output must be a folder; name one with -o")
     roots: list[_Root] = []
@@ -193,8 +197,8 @@ def plan(
         roots.append(root)
 
     photos = tuple(
-        Item(source, output, prefix / below, max_megapixels)
-        for root, prefix in zip(roots, _prefixes(roots), strict=True)
+        Item(source, output, prefix / result_file.name(below), max_megapixels, result_file)
+        for root, prefix in zip(roots, _prefixes(roots, result_file), strict=True)
         for below, source in root.members.items()
     )
     _check_claims(photos, beside)
@@ -244,12 +248,12 @@ def _is_wanted(below: Path) -> bool:
     )
 
 
-def _prefixes(roots: Sequence[_Root]) -> list[Path]:
+def _prefixes(roots: Sequence[_Root], result_file: ResultFile) -> list[Path]:
     """For each root the folder name that keeps it apart from the others, or nothing."""
     owners: dict[str, set[int]] = defaultdict(set)
     for index, root in enumerate(roots):
         for below in root.members:
-            owners[os.path.normcase(below)].add(index)
+            owners[os.path.normcase(result_file.name(below))].add(index)
     meeting: set[int] = set()
     for indices in owners.values():
         if len(indices) > 1:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from dehaze.batch.plan import Plan, PlanError, plan
-from dehaze.photos import MAX_MEGAPIXELS
+from dehaze.photos import MAX_MEGAPIXELS, ResultFile
 
 Stamp = tuple[int, int]
 
@@ -23,6 +23,7 @@ def watch(
     *,
     beside: Sequence[str] = (),
     max_megapixels: float = MAX_MEGAPIXELS,
+    result_file: ResultFile | None = None,
     seen: Plan,
 ) -> Iterator[Plan]:
     """Look at the inputs again and again, and plan what is new or has changed.
@@ -34,7 +35,7 @@ def watch(
         inputs: as for ``plan``.
         output: as for ``plan``.
         seconds: between two looks.
-        beside, max_megapixels: as for ``plan``.
+        beside, max_megapixels, result_file: as for ``plan``.
         seen: what has been dealt with before the first look.
 
     Yields:
@@ -46,7 +47,13 @@ def watch(
     while True:
         time.sleep(seconds)
         try:
-            found = plan(inputs, output, beside=beside, max_megapixels=max_megapixels)
+            found = plan(
+                inputs,
+                output,
+                beside=beside,
+                max_megapixels=max_megapixels,
+                result_file=result_file,
+            )
         except PlanError as error:
             # Files come and go while others write them: what stands in the way now may not later.
             if str(error) != said:

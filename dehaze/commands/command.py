@@ -115,9 +115,9 @@ def refuse_idle_options(context: click.Context, found: Values | None = None) -> 
             if not effect.holds({**context.params, **(found or {})}):
                 source = context.get_parameter_source(parameter.name)
                 of_file = " of the --config file" if source is ParameterSource.DEFAULT_MAP else ""
+                named = parameter.flag + of_file
                 raise click.UsageError(
-                    f"{parameter.flag}{of_file} has an effect only {effect.where}; leave it out.",
-                    context,
+                    f"{named} has an effect only {effect.where}; leave it out.", context
                 )
 
 

@@ -37,7 +37,10 @@ def logging_to(path: Path | None) -> Iterator[None]:
     try:
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
-        raise _refusal(f"{path} cannot be written ({error.strerror})") from error
+        raise click.BadParameter(
+            f"{path} cannot be written ({error.strerror}); name another file.",
+            param_hint="--log-file",
+        ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     loggers = (said, logging.getLogger("dehaze"))
     for logger in loggers:
@@ -72,8 +75,7 @@ def _refuse_strange_file(path: Path) -> None:
         # That it is not there is well; any other reason is named when it is written.
         return
     if start and not _LINE.match(start):
-        raise _refusal(f"{path} exists and is not a log of dehaze")
-
-
-def _refusal(cause: str) -> click.BadParameter:
-    return click.BadParameter(f"{cause}; name another file.", param_hint="--log-file")
+        raise click.BadParameter(
+            f"{path} exists and is not a log of dehaze; name another file.",
+            param_hint="--log-file",
+        )

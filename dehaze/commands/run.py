@@ -21,7 +21,9 @@ from dehaze.commands.command import (
     RESEARCH,
     Command,
     Effect,
+    Values,
     option,
+    refuse_idle_options,
     with_value,
     without,
 )
@@ -34,11 +36,13 @@ from dehaze.commands.reporting import (
     quiet_photo_libraries,
 )
 from dehaze.commands.settings import config_option
+from dehaze.commands.streaming import STREAM, check_streams, dehaze_stream
 from dehaze.commands.summaries import JsonLines, Text, left
 
 if TYPE_CHECKING:
     from dehaze.batch import Executor, Job, Plan, Summary, Work
     from dehaze.models.choice import ModelChoice
+    from dehaze.photos import ResultFile
 
 # What --save can add, and what each file appends to the whole name of its photo, so that those of
 # a.jpg and a.png stay apart.
@@ -51,6 +55,7 @@ EXECUTORS = ("local", "ray")
 DIFFUSION = "diffusion"
 BY_MODEL = with_value("method", DIFFUSION)
 BY_RAY = with_value("executor", "ray")
+TO_FOLDER = Effect(lambda given: given["output"] != STREAM, "with a folder as --output")
 
 
 def _methods() -> Iterable[str]:
@@ -80,6 +85,39 @@ class _SideFiles(click.ParamType):
             if kind not in SIDE_FILES:
                 self.fail(f"{kind!r} is not one of {', '.join(SIDE_FILES)}.", param, ctx)
         return tuple(sorted(set(kinds)))
+
+
+class _Suffix(click.ParamType):
+    """A format, by a suffix that names it, with or without its dot."""
+
+    name = "format"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from dehaze.photos import PHOTO_SUFFIXES
+
+        suffix = f".{value.lower().removeprefix('.')}"
+        if suffix not in PHOTO_SUFFIXES:
+            names = ", ".join(sorted(known[1:] for known in PHOTO_SUFFIXES))
+            self.fail(f"{value!r} is not one of {names}.", param, ctx)
+        return suffix
+
+
+class _Addition(click.ParamType):
+    """What can stand at the end of a file's name."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value or not value.isprintable() or set(value) & set('/\\:*?"<>|'):
+            self.fail(f"{value!r} cannot stand in a file's name on every system.", param, ctx)
+        return str(value)
+
+
+def _has_quality(given: Values) -> bool:
+    from dehaze.photos.kinds import format_of
+
+    suffix = given["format"]
+    return suffix is None or format_of(Path(f"a{suffix}")) in ("JPEG", "WEBP")
 
 
 class _BatchSize(click.ParamType):
@@ -114,7 +152,7 @@ class _Task:
     metavar="INPUT...",
     nargs=-1,
     required=True,
-    type=click.Path(exists=True, path_type=Path),
+    type=click.Path(exists=True, path_type=Path, allow_dash=True),
 )
 @option(
     "-o",
@@ -123,17 +161,45 @@ class _Task:
     default=Path("dehazed"),
     show_default=True,
     metavar="FOLDER",
-    help="Where the results go; made if missing.",
+    help="Where the results go; made if missing.  - is standard output, for one photo.",
 )
 @options.strength(effect=BY_MODEL)
 @options.exposure(effect=BY_MODEL)
 @options.prompt(effect=BY_MODEL, help=f"What the photo shows, haze included.  {options.OF_MODEL}")
 @options.word(effect=BY_MODEL, help=f"The word to remove from the prompt.  {options.OF_MODEL}")
 @option(
+    "--format",
+    type=_Suffix(),
+    metavar="NAME",
+    help="Write every result as jpg, png, tif, webp or bmp.  [default: the photo's own]",
+)
+@option(
+    "--quality",
+    type=click.IntRange(1, 100),
+    metavar="N",
+    effect=(
+        Effect(_has_quality, "with --format jpg or webp"),
+        Effect(
+            lambda given: given["lossy"] or given["format"] is not None,
+            "with photos that are JPEG or WebP",
+            of_input=True,
+        ),
+    ),
+    help="Of JPEG and lossy WebP, 1 to 100.  [default: a JPEG's own, 95 for a new one; WebP 90]",
+)
+@option(
+    "--suffix",
+    type=_Addition(),
+    metavar="TEXT",
+    effect=TO_FOLDER,
+    help="Put this at the end of each name: with _clear, a.jpg becomes a_clear.jpg.",
+)
+@option(
     "--save",
     type=_SideFiles(),
     default=(),
     effect=(
+        TO_FOLDER,
         BY_MODEL,
         Effect(_recovery_estimates, "with --recovery calibrated or physics for transmission"),
     ),
@@ -145,22 +211,28 @@ class _Task:
     is_flag=False,
     flag_value=5.0,
     metavar="SECONDS",
-    effect=without("dry_run"),
+    effect=(TO_FOLDER, without("dry_run")),
     help="When all is done, look for new photos every so often, until interrupted.  [5]",
 )
 @option(
     "--resume/--overwrite",
     default=True,
+    effect=TO_FOLDER,
     show_default=True,
     help="Keep what an earlier run did under the same settings, or do every photo again.",
 )
 @option(
     "--report",
     is_flag=True,
-    effect=without("dry_run"),
+    effect=(TO_FOLDER, without("dry_run")),
     help="Also write report.html: every photo before and after, its maps, notes and failures.",
 )
-@option("--dry-run", is_flag=True, help="Show what would be done, and do nothing.")
+@option(
+    "--dry-run",
+    is_flag=True,
+    effect=TO_FOLDER,
+    help="Show what would be done, and do nothing.",
+)
 @option(
     "--method",
     type=RegistryChoice(_methods),
@@ -179,7 +251,7 @@ class _Task:
     show_default=True,
     metavar="N",
     heading=MACHINE,
-    effect=BY_MODEL,
+    effect=(TO_FOLDER, BY_MODEL),
     help="How many photos of one size go through the network together; auto is 1 on the CPU, where "
     "more is faster and changes the last bits of a result, and 4 on an accelerator.",
 )
@@ -190,6 +262,7 @@ class _Task:
     default="local",
     show_default=True,
     heading=MACHINE,
+    effect=TO_FOLDER,
     help="In this process, or on a Ray cluster (this machine's, or the one at --ray-address).",
 )
 @option(
@@ -222,7 +295,7 @@ class _Task:
     effect=(BY_MODEL, options.used_by_solver("tolerance")),
 )
 @options.recovery(default="calibrated", effect=BY_MODEL)
-@options.as_json()
+@options.as_json(effect=TO_FOLDER)
 @config_option
 @click.pass_context
 def run(
@@ -233,6 +306,9 @@ def run(
     method: str,
     model: ModelChoice,
     save: tuple[str, ...],
+    format: str | None,
+    quality: int | None,
+    suffix: str | None,
     batch_size: int | None,
     resume: bool,
     max_megapixels: float,
@@ -249,29 +325,38 @@ def run(
 
     Each INPUT is a photo or a folder, which is searched to the bottom. Each result keeps its
     photo's name, size, format, bit depth and metadata, and its place below the folder. Inputs are
-    never changed. A second run continues where the first one stopped.
+    never changed. A second run continues where the first one stopped. A photo from standard input
+    comes out of standard output: dehaze run - -o - < a.jpg > b.jpg
 
     Exit code: 0, all photos are done; 1, some failed and are named; 2, the command is wrong; 130 or
     143, interrupted by Ctrl-C or by SIGTERM.
     """
     from dehaze import batch
-    from dehaze.photos import printable
+    from dehaze.photos import ResultFile, printable
 
+    check_streams(context, inputs, output)
+    result_file = ResultFile(format, quality, suffix or "")
     beside = {kind: SIDE_FILES[kind] for kind in save}
-    planning: dict[str, Any] = {"beside": list(beside.values()), "max_megapixels": max_megapixels}
+    if output == STREAM:
+        task = _task(method, model, recipe, beside, batch_size, result_file)
+        context.exit(dehaze_stream(context, inputs[0], task.work, result_file, max_megapixels))
+    planning: dict[str, Any] = {
+        "beside": list(beside.values()),
+        "max_megapixels": max_megapixels,
+        "result_file": result_file,
+    }
     say = JsonLines() if as_json else Text()
     plan = batch.plan(inputs, output, **planning)
     if watch is None:
         _refuse_nothing(plan)
+        refuse_idle_options(context, {"lossy": _any_lossy(plan)})
     batch.check_room(plan)
     if dry_run:
         say.plan(plan)
         return
     for folder in plan.results:
         note(f"{printable(folder)}: holds results of an earlier run and is not searched")
-    task = (
-        _by_model(model, recipe, beside, batch_size) if method == DIFFUSION else _by_prior(method)
-    )
+    task = _task(method, model, recipe, beside, batch_size, result_file)
     if report:
         task = _with_cards(task, output)
     ready = _executor(task, executor, ray_address, workers)
@@ -290,6 +375,23 @@ def run(
     if summary.interrupted and watch is None:
         context.exit(128 + received[-1])
     context.exit(1 if summary.error is not None or summary.having("failed") else 0)
+
+
+def _task(
+    method: str,
+    model: ModelChoice,
+    recipe: dict[str, Any],
+    beside: dict[str, str],
+    batch_size: int | None,
+    result_file: ResultFile,
+) -> _Task:
+    if method == DIFFUSION:
+        task = _by_model(model, recipe, beside, batch_size)
+    else:
+        task = _by_prior(method)
+    coding = {"format": result_file.suffix, "quality": result_file.quality}
+    chosen = {name: value for name, value in coding.items() if value is not None}
+    return replace(task, settings=task.settings | chosen)
 
 
 def _by_prior(name: str) -> _Task:
@@ -392,6 +494,14 @@ def _termination_interrupts() -> Iterator[list[int]]:
         yield received
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _any_lossy(plan: Plan) -> bool:
+    """Whether a photo of the plan has a quality, by its name."""
+    from dehaze.photos.kinds import suffixes_of
+
+    named = {*suffixes_of("JPEG"), *suffixes_of("WEBP")}
+    return any(photo.source.suffix.lower() in named for photo in plan.photos)
 
 
 def _refuse_nothing(plan: Plan) -> None:

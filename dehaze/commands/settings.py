@@ -55,11 +55,11 @@ def read_config(context: click.Context, path: Path) -> dict[str, Any]:
         try:
             chosen = _option_named(context.command, name)
             if chosen.name in values:
-                raise click.UsageError("says again what an earlier line says.")
+                raise click.UsageError("says again what an earlier line says; leave it out.")
             values[str(chosen.name)] = _value(context, chosen, name, value if equals else None)
         except click.UsageError as error:
-            where = f"{path}, line {number} ({name})"
-            raise click.UsageError(f"{where}: {error.message}", context) from error
+            where = f"{path}, line {number} ({name}): "
+            raise click.UsageError(where + error.message, context) from error
     return values
 
 
@@ -83,8 +83,8 @@ def _value(context: click.Context, chosen: click.Option, name: str, value: str |
     if chosen.is_flag:
         answer = (value or _YES[0]).lower()
         if answer not in (*_YES, *_NO):
-            raise click.UsageError(f"{value!r} is neither yes nor no.")
+            raise click.UsageError(f"{value!r} is neither yes nor no; leave the value out.")
         return (answer in _YES) is (f"--{name}" in chosen.opts)
     if not value:
-        raise click.UsageError(f"needs a value: {name} = ...")
+        raise click.UsageError(f"needs a value; write {name} = ...")
     return chosen.type_cast_value(context, value)

@@ -5,10 +5,11 @@ transparency, EXIF, colour profile and compression of the source all come back w
 """
 
 from dehaze.photos.atomic import discard_unfinished, write_bytes
+from dehaze.photos.conversion import ResultFile
 from dehaze.photos.kinds import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 from dehaze.photos.photo import Encoding, FloatArray, Photo, PhotoError, printable
-from dehaze.photos.read import MAX_MEGAPIXELS, PhotoFile, open_photo, read_photo
-from dehaze.photos.write import check_name, write_photo
+from dehaze.photos.read import MAX_MEGAPIXELS, PhotoFile, open_bytes, open_photo, read_photo
+from dehaze.photos.write import check_name, encode_photo, write_photo
 
 __all__ = [
     "MAX_MEGAPIXELS",
@@ -19,8 +20,11 @@ __all__ = [
     "Photo",
     "PhotoError",
     "PhotoFile",
+    "ResultFile",
     "check_name",
     "discard_unfinished",
+    "encode_photo",
+    "open_bytes",
     "open_photo",
     "printable",
     "read_photo",

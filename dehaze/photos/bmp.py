@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from dehaze.photos.photo import Decoded, Samples, UnreadableError
+from dehaze.photos.photo import Decoded, Metadata, Samples, UnreadableError
 from dehaze.photos.pillow import opened, samples_in
 
 _FILE_HEADER = 14
@@ -17,6 +17,8 @@ _NO_DENSITY = bytes(8)
 _EMBEDDED, _SRGB = b"DEBM", b"BGRs"
 _MASKS = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 _BIT_FIELDS = 3
+# Of an embedded profile: what it is, and that it is meant for pictures (LCS_GM_IMAGES).
+_WITH_PROFILE = _EMBEDDED + bytes(48) + struct.pack("<I", 4)
 
 
 @dataclass(frozen=True)
@@ -70,6 +72,16 @@ class BmpContainer:
             header += (_MASKS if channels == 4 else bytes(16)) + colours
         body = header[:length] + palette + pixels + self.profile
         return struct.pack("<2sIII", b"BM", _FILE_HEADER + len(body), 0, begin) + body
+
+    @property
+    def metadata(self) -> Metadata:
+        """See ``Container``."""
+        return Metadata(profile=self.profile)
+
+    @classmethod
+    def labelled(cls, metadata: Metadata) -> BmpContainer:
+        """One with a colour profile: there is no place for more."""
+        return cls(colours=_WITH_PROFILE if metadata.profile else b"", profile=metadata.profile)
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dehaze.photos.bmp import BmpContainer, open_bmp
 from dehaze.photos.jpeg import JpegContainer, open_jpeg
-from dehaze.photos.photo import Container, Source
+from dehaze.photos.photo import Container, Metadata, Source
 from dehaze.photos.png import PngContainer, open_png
 from dehaze.photos.tiff import TiffContainer, open_tiff
 from dehaze.photos.webp import WebpContainer, open_webp
@@ -23,19 +23,32 @@ class Format:
         beginning: matches the first bytes of its files.
         open: reads the header of a file's bytes.
         container: makes one without metadata.
+        labelled: makes one with those of the metadata that it has a place for.
+        depths: bits a channel that its files can have.
+        has_alpha: whether they can be transparent.
+        has_grey: whether they can have one channel of colour.
     """
 
     beginning: re.Pattern[bytes]
     open: Callable[[bytes], Source]
     container: Callable[[], Container]
+    labelled: Callable[[Metadata], Container]
+    depths: tuple[int, ...] = (8,)
+    has_alpha: bool = True
+    has_grey: bool = True
 
 
 FORMATS: Registry[Format] = Registry("photo format")
-for _name, _beginning, _open, _container in (
-    ("JPEG", rb"\xff\xd8\xff", open_jpeg, JpegContainer),
-    ("PNG", rb"\x89PNG\r\n\x1a\n", open_png, PngContainer),
-    ("TIFF", rb"II[*+]\0|MM\0[*+]", open_tiff, TiffContainer),
-    ("WEBP", rb"RIFF....WEBP", open_webp, WebpContainer),
-    ("BMP", rb"BM", open_bmp, BmpContainer),
+for _name, _beginning, _open, _container, _limits in (
+    ("JPEG", rb"\xff\xd8\xff", open_jpeg, JpegContainer, {"has_alpha": False}),
+    ("PNG", rb"\x89PNG\r\n\x1a\n", open_png, PngContainer, {"depths": (8, 16)}),
+    ("TIFF", rb"II[*+]\0|MM\0[*+]", open_tiff, TiffContainer, {"depths": (8, 16)}),
+    ("WEBP", rb"RIFF....WEBP", open_webp, WebpContainer, {"has_grey": False}),
+    ("BMP", rb"BM", open_bmp, BmpContainer, {}),
 ):
-    FORMATS.register(_name, Format(re.compile(_beginning, re.DOTALL), _open, _container))
+    FORMATS.register(
+        _name,
+        Format(
+            re.compile(_beginning, re.DOTALL), _open, _container, _container.labelled, **_limits
+        ),
+    )

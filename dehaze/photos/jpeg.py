@@ -5,16 +5,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from PIL import JpegImagePlugin
 
 from dehaze.photos.exif import orientation_of, upright_exif
-from dehaze.photos.photo import Decoded, Samples, UnreadableError
+from dehaze.photos.photo import Decoded, Metadata, Samples, UnreadableError
 from dehaze.photos.pillow import cmyk_to_srgb, opened, samples_of, saved
 from dehaze.photos.xmp import promises_of, upright_xmp, xmp_orientation
 
 _CONVERT = "convert it to an ordinary JPEG, PNG or TIFF first"
 _START, _END, _SCAN, _COMMENT, _APP0, _APP14 = 0xD8, 0xD9, 0xDA, 0xFE, 0xE0, 0xEE
+_APP1, _APP2, _APP13 = 0xE1, 0xE2, 0xED
 # Frame headers: all of C0 to CF but the tables C4 (Huffman) and CC (arithmetic), and C8 (reserved).
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}
 _KINDS = {
@@ -49,6 +51,7 @@ class JpegContainer:
         quantisation: tables by index, 64 values each, or None.
         subsampling: of the chroma: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
         progressive: in several scans.
+        quality: 1 to 100, in place of the tables; None for the tables, or 95 without any.
     """
 
     segments: tuple[Segment, ...] = ()
@@ -56,10 +59,13 @@ class JpegContainer:
     quantisation: dict[int, list[int]] | None = None
     subsampling: int = 0
     progressive: bool = False
+    quality: int | None = None
 
     def encode(self, samples: Samples) -> bytes:
         """A JPEG of 8-bit grey or RGB samples."""
-        quality = {"quality": 95} if self.quantisation is None else {"qtables": self.quantisation}
+        quality: dict[str, Any] = {"quality": self.quality or 95}
+        if self.quality is None and self.quantisation is not None:
+            quality = {"qtables": self.quantisation}
         coded = saved(
             samples,
             "JPEG",
@@ -73,6 +79,35 @@ class JpegContainer:
         kept = _upright(self.segments, width, height, self.orientation)
         bare = [piece for marker, piece in _pieces(coded)[0] if marker != _APP0]
         return b"".join([b"\xff\xd8", *(_written(marker, body) for marker, body in kept), *bare])
+
+    @property
+    def metadata(self) -> Metadata:
+        """See ``Container``."""
+        return Metadata(
+            exif=_joined_exif(self.segments) or b"",
+            xmp=_xmp(self.segments) or b"",
+            profile=_profile(self.segments) or b"",
+            orientation=self.orientation,
+            others=tuple(dict.fromkeys(filter(None, map(_other_name, self.segments)))),
+        )
+
+    @classmethod
+    def labelled(cls, metadata: Metadata) -> JpegContainer:
+        """One with this metadata; EXIF and XMP must each fit in a segment."""
+        bodies = [(_APP1, _EXIF, metadata.exif), (_APP1, _XMP, metadata.xmp)]
+        share = _LONGEST - len(_ICC) - 2
+        parts = [
+            metadata.profile[place : place + share]
+            for place in range(0, len(metadata.profile), share)
+        ]
+        for number, part in enumerate(parts, 1):
+            bodies.append((_APP2, _ICC + bytes([number, len(parts)]), part))
+        segments = tuple(
+            (marker, name + body)
+            for marker, name, body in bodies
+            if body and len(name + body) <= _LONGEST
+        )
+        return cls(segments, metadata.orientation)
 
 
 @dataclass(frozen=True)
@@ -196,7 +231,7 @@ def _kept(segments: Sequence[Segment], behind: bytes) -> tuple[list[Segment], li
     for marker, body in segments:
         if body.startswith(_GAIN_MAP):
             lost["its HDR gain map is left out: the result is an ordinary photo"] = None
-        elif marker == 0xE2 and body.startswith(_PICTURES):
+        elif marker == _APP2 and body.startswith(_PICTURES):
             pictures = True
         elif marker == 0xEB and b"c2pa" in body:
             lost["its content credentials (C2PA) are left out: they vouch for other pixels"] = None
@@ -239,7 +274,7 @@ def _upright(
             length = len(body) - len(_EXIF)
             body = _EXIF + patched[place : place + length]
             place += length
-        elif marker == 0xE1 and body.startswith(_XMP):
+        elif marker == _APP1 and body.startswith(_XMP):
             packet = upright_xmp(body[len(_XMP) :], width=width, height=height)
             if len(_XMP + packet) > _LONGEST:
                 # Larger numbers take more digits: the room that packets keep for that is used up.
@@ -255,7 +290,7 @@ def _upright(
 
 
 def _is_exif(marker: int, body: bytes) -> bool:
-    return marker == 0xE1 and body.startswith(_EXIF)
+    return marker == _APP1 and body.startswith(_EXIF)
 
 
 def _joined_exif(segments: Sequence[Segment]) -> bytes | None:
@@ -265,7 +300,7 @@ def _joined_exif(segments: Sequence[Segment]) -> bytes | None:
 
 def _xmp(segments: Sequence[Segment]) -> bytes | None:
     for marker, body in segments:
-        if marker == 0xE1 and body.startswith(_XMP):
+        if marker == _APP1 and body.startswith(_XMP):
             return body[len(_XMP) :]
     return None
 
@@ -275,9 +310,26 @@ def _profile(segments: Sequence[Segment]) -> bytes | None:
     parts = sorted(
         (body[len(_ICC)], body[len(_ICC) + 2 :])
         for marker, body in segments
-        if marker == 0xE2 and body.startswith(_ICC) and len(body) > len(_ICC) + 2
+        if marker == _APP2 and body.startswith(_ICC) and len(body) > len(_ICC) + 2
     )
     return b"".join(body for _, body in parts) or None
+
+
+def _other_name(segment: Segment) -> str | None:
+    """What a segment is called that other formats have no place for; None for one that they have.
+
+    JFIF's says how densely it is to be printed, which EXIF says as well.
+    """
+    marker, body = segment
+    if body.startswith((_EXIF, _XMP, _ICC, _JFIF)):
+        return None
+    if marker == _COMMENT:
+        return "comments"
+    if marker == _APP13 and body.startswith(b"Photoshop 3.0\0"):
+        return "IPTC and Photoshop's own"
+    if body.startswith(b"http://ns.adobe.com/xmp/extension/"):
+        return "extended XMP"
+    return f"APP{marker - _APP0}"
 
 
 def _usable(tables: dict[int, list[int]]) -> bool:

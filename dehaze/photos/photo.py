@@ -41,6 +41,25 @@ class UnreadableError(DehazeError, ValueError):
         super().__init__(f"{cause}; {cure}")
 
 
+@dataclass(frozen=True)
+class Metadata:
+    """What a file says of its photo that other formats have a place for as well.
+
+    Attributes:
+        exif: an EXIF block from its byte order mark on, or empty.
+        xmp: an XMP packet, or empty.
+        profile: an ICC colour profile, or empty.
+        orientation: 1 to 8, as the block and the packet state it; the pixels are upright.
+        others: names of what else there is.
+    """
+
+    exif: bytes = b""
+    xmp: bytes = b""
+    profile: bytes = b""
+    orientation: int = 1
+    others: tuple[str, ...] = ()
+
+
 class Container(Protocol):
     """What a file has besides its pixels, and how it lies around them.
 
@@ -49,6 +68,10 @@ class Container(Protocol):
 
     def encode(self, samples: Samples) -> bytes:
         """A whole file with these samples, (H, W, 1 to 4) uint8 or uint16, upright."""
+
+    @property
+    def metadata(self) -> Metadata:
+        """What of it other formats have a place for."""
 
 
 class Source(Protocol):

@@ -11,7 +11,7 @@ import imagecodecs
 import numpy as np
 
 from dehaze.photos.exif import orientation_of, upright_exif
-from dehaze.photos.photo import Decoded, Samples, UnreadableError
+from dehaze.photos.photo import Decoded, Metadata, Samples, UnreadableError
 from dehaze.photos.pillow import check_samples, samples_in, some
 from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
@@ -23,6 +23,8 @@ _OF_THE_PIXELS |= {b"acTL", b"fcTL", b"fdAT"}
 # Chunks that stay true beside new pixels though their names do not say so (4th letter).
 _KEPT = {b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT"}
 _KEPT |= {b"bKGD", b"tIME", b"sCAL"}
+# Chunks that say nothing of the photo which is not true without them.
+_NOT_MISSED = {b"sRGB", b"pHYs", b"sBIT", b"bKGD", b"tIME"}
 _LOST = {
     b"caBX": "its content credentials (C2PA) are left out: they vouch for other pixels",
     b"gdAT": "its HDR gain map is left out: the result is an ordinary photo",
@@ -67,6 +69,43 @@ class PngContainer:
             (b"IEND", b""),
         ]
         return SIGNATURE + b"".join(map(_written, chunks))
+
+    @property
+    def metadata(self) -> Metadata:
+        """See ``Container``."""
+        chunks = [*self.before, *self.after]
+        exif = xmp = profile = b""
+        others: dict[str, None] = {}
+        for name, body in chunks:
+            raw = body if name == b"eXIf" else _raw_exif((name, body))
+            if raw is not None:
+                exif = exif or raw
+            elif _is_xmp((name, body)):
+                xmp = _international_text(body)
+            elif name == b"iCCP":
+                # Its name, a zero, the method of compression, and the compressed profile.
+                profile = _inflated(body.partition(b"\0")[2][1:])
+                others |= {} if profile else {"iCCP": None}
+            elif name not in _NOT_MISSED:
+                others[name.decode()] = None
+        colours = {b"iCCP", b"sRGB"} & dict(chunks).keys()
+        if colours:
+            # What they say is said by these as well, and readers believe these first.
+            others = {name: None for name in others if name not in ("gAMA", "cHRM")}
+        return Metadata(exif, xmp, profile, self.orientation, tuple(others))
+
+    @classmethod
+    def labelled(cls, metadata: Metadata) -> PngContainer:
+        """One with this metadata."""
+        profile = b"ICC profile\0\0" + zlib.compress(metadata.profile)
+        xmp = _XMP + b"\0\0\0\0\0" + metadata.xmp
+        chunks = (
+            (b"iCCP", profile, metadata.profile),
+            (b"eXIf", metadata.exif, metadata.exif),
+            (b"iTXt", xmp, metadata.xmp),
+        )
+        before = tuple((name, body) for name, body, content in chunks if content)
+        return cls(before, orientation=metadata.orientation)
 
     def _upright(self, chunk: Chunk, width: int, height: int) -> Chunk:
         """A chunk of a photo of this size, turned upright."""

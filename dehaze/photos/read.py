@@ -82,7 +82,19 @@ def open_photo(
         PhotoError: missing, empty, too large, not a photo, or of an unsupported kind.
     """
     path = Path(path)
-    data = _read_bytes(path)
+    return open_bytes(_read_bytes(path), path, max_megapixels=max_megapixels)
+
+
+def open_bytes(data: bytes, path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> PhotoFile:
+    """Read the header of a photo whose file was read already, or never was one.
+
+    Args:
+        data: all of its bytes.
+        path: what it is called.
+        max_megapixels: as for ``open_photo``, which raises the same.
+    """
+    if not data:
+        raise PhotoError(path, "is empty (0 bytes)", COPY_AGAIN)
     with _named_errors(path):
         refuse_unsupported(path, data)
         name = next(
@@ -134,14 +146,11 @@ def _read_bytes(path: Path) -> bytes:
             raise PhotoError(path, "does not exist", "check the name")
         if not path.is_file():
             raise PhotoError(path, "is not a file", "name a photo")
-        data = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise PhotoError(
             path, f"cannot be read ({error.strerror or error})", "check its permissions"
         ) from error
-    if not data:
-        raise PhotoError(path, "is empty (0 bytes)", COPY_AGAIN)
-    return data
 
 
 @contextmanager

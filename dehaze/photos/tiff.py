@@ -9,7 +9,8 @@ from __future__ import annotations
 import io
 import struct
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import imagecodecs
 import numpy as np
@@ -30,7 +31,7 @@ from dehaze.photos.ifd import (
     Value,
     directory_bytes,
 )
-from dehaze.photos.photo import Decoded, Samples, UnreadableError
+from dehaze.photos.photo import Decoded, Metadata, Samples, UnreadableError
 from dehaze.photos.pillow import (
     EVERY,
     check_samples,
@@ -49,6 +50,9 @@ _PLANAR, _TRANSFER, _PREDICTOR, _COLOUR_MAP = 284, 301, 317, 320
 _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_LENGTHS = 322, 323, 324, 325
 _SUB_DIRECTORIES, _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 330, 332, 338, 339
 _XMP, _PROFILE, _LAYERS, _DNG = 700, 34675, 37724, 50706
+_MAKER_NOTE = 37500
+# Tags that an EXIF block does not have, and what they are called where they are missed.
+_NOT_EXIF = {_XMP: "", _PROFILE: "", _TRANSFER: "", 33723: "IPTC", 34377: "Photoshop's own"}
 # Tags that say how the pixels lie in the file, not what they show: the writer makes its own.
 _LAYOUT = frozenset(
     {*range(254, 267), 273, *range(277, 282), 284, *range(288, 294), 317, *range(320, 348)}
@@ -57,6 +61,7 @@ _LAYOUT = frozenset(
 # Tags that lead to a directory of metadata, beside those of the types below.
 _LEADING = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY, 400)
 _DIRECTORY_KINDS = (13, 18)
+_BIG_KINDS = (16, 17, 18)
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _COLOURS = {_WHITE_IS_ZERO: 1, _BLACK_IS_ZERO: 1, _RGB: 3, _PALETTE: 1, _CMYK: 4, _YCBCR: 3}
@@ -154,6 +159,80 @@ class TiffContainer:
                 orientation=self.orientation,
             )
         return bytes(data)
+
+    @property
+    def metadata(self) -> Metadata:
+        """See ``Container``."""
+        exif, has_maker_note = self._exif()
+        missed = [name for tag, name in _NOT_EXIF.items() if name and tag in self.values]
+        return Metadata(
+            exif=exif,
+            xmp=self.values[_XMP].data if _XMP in self.values else b"",
+            profile=self.values[_PROFILE].data if _PROFILE in self.values else b"",
+            orientation=self.orientation,
+            others=(*missed, *(["maker notes"] if has_maker_note else [])),
+        )
+
+    @classmethod
+    def labelled(cls, metadata: Metadata) -> TiffContainer:
+        """One with this metadata: the EXIF block's directories, where they lay in the block."""
+        container = cls()
+        try:
+            structure = Structure(metadata.exif)
+            directory = structure.directory(structure.first)
+        except ValueError:
+            directory = None
+        if directory is not None:
+            container = _container(structure, directory, _DEFLATE, _RGB, 8, ())
+        bodies = ((_XMP, 1, metadata.xmp), (_PROFILE, 7, metadata.profile))
+        values = {tag: Value(kind, len(body), body) for tag, kind, body in bodies if body}
+        return replace(
+            container,
+            values={**container.values, **values},
+            orientation=metadata.orientation,
+        )
+
+    def _exif(self) -> tuple[bytes, bool]:
+        """An EXIF block of the tags, and whether a maker note had to stay behind.
+
+        A maker note points at places in the file, and the directories of a block lie elsewhere.
+        """
+        data = bytearray(_header(self.order, 0, big=self.big))
+        for start, piece in self.pieces:
+            data += bytes(start - len(data)) + piece
+        structure = Structure(data)
+        values = {
+            tag: value
+            for tag, value in self.values.items()
+            if tag not in (*_NOT_EXIF, *_LEADING)
+            and value.kind not in (*_DIRECTORY_KINDS, *_BIG_KINDS)
+        }
+        block, has_maker_note = bytearray(8), False
+        for tag in (EXIF_DIRECTORY, GPS_DIRECTORY):
+            leading = self.values.get(tag)
+            start = int.from_bytes(leading.data, self._endian) if leading is not None else 0
+            directory = structure.directory(start)
+            if directory is None:
+                continue
+            has_maker_note |= _MAKER_NOTE in directory.tags
+            below = {
+                entry.tag: Value(entry.kind, entry.count, structure.value(entry))
+                for entry in directory.entries
+                if entry.tag not in (_MAKER_NOTE, *_LEADING) and entry.kind not in _BIG_KINDS
+            }
+            values[tag] = self._integers(LONG, len(block))
+            block += directory_bytes(below, len(block), self.order, big=False)
+            block += bytes(len(block) % 2)
+        if not values:
+            return b"", has_maker_note
+        first = len(block)
+        block += directory_bytes(values, first, self.order, big=False)
+        block[:8] = _header(self.order, first, big=False)
+        return bytes(block), has_maker_note
+
+    @property
+    def _endian(self) -> Literal["little", "big"]:
+        return "little" if self.order == "<" else "big"
 
     def _integers(self, kind: int, *numbers: int) -> Value:
         letter = {SHORT: "H", LONG: "I", LONG8: "Q"}[kind]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from dehaze.photos.exif import orientation_of, upright_exif
-from dehaze.photos.photo import Decoded, Samples, UnreadableError
+from dehaze.photos.photo import Decoded, Metadata, Samples, UnreadableError
 from dehaze.photos.pillow import opened, samples_in, saved
 from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
@@ -26,16 +26,19 @@ class WebpContainer:
         chunks: name and content of each kept chunk.
         orientation: that the pixels were stored in.
         lossless: coded without loss.
+        quality: 1 to 100, where it is not lossless: such a file does not say how it was made.
     """
 
     chunks: tuple[Chunk, ...] = ()
     orientation: int = 1
     lossless: bool = True
+    quality: int = 90
 
     def encode(self, samples: Samples) -> bytes:
         """A WebP of 8-bit samples: RGB or RGBA."""
-        # A lossy WebP does not say at which quality it was made.
-        coded = saved(samples, "WEBP", lossless=self.lossless, quality=90, exact=True)
+        # Of a lossless one, quality is the effort, and 90 takes long enough.
+        quality = 90 if self.lossless else self.quality
+        coded = saved(samples, "WEBP", lossless=self.lossless, quality=quality, exact=True)
         if not self.chunks:
             return coded
         height, width = samples.shape[:2]
@@ -55,6 +58,26 @@ class WebpContainer:
             _written(chunk) for chunk in [(b"VP8X", header), *profile, *pixels, *others]
         )
         return b"RIFF" + len(body).to_bytes(4, "little") + body
+
+    @property
+    def metadata(self) -> Metadata:
+        """See ``Container``."""
+        found = dict(self.chunks)
+        known = (_EXIF, _XMP, _PROFILE)
+        return Metadata(
+            exif=found.get(_EXIF, b"").removeprefix(_PREFIX),
+            xmp=found.get(_XMP, b""),
+            profile=found.get(_PROFILE, b""),
+            orientation=self.orientation,
+            others=tuple(name.decode("latin-1").strip() for name in found if name not in known),
+        )
+
+    @classmethod
+    def labelled(cls, metadata: Metadata) -> WebpContainer:
+        """A lossy one with this metadata."""
+        named = ((_EXIF, metadata.exif), (_XMP, metadata.xmp), (_PROFILE, metadata.profile))
+        chunks = tuple((name, body) for name, body in named if body)
+        return cls(chunks, metadata.orientation, lossless=False)
 
     def _upright(self, chunk: Chunk, width: int, height: int) -> Chunk:
         """A chunk of a photo of this size, turned upright."""

@@ -67,10 +67,15 @@ def write_photo(
         1.0
     """
     path = Path(path)
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
-        raise ValueError(f"pixels must have shape (H, W, 3), not {pixels.shape}")
     if like is None:
         like = Photo(pixels, encoding=Encoding(format=format_of(path)))
+    write_bytes(path, encode_photo(path, pixels, like))
+
+
+def encode_photo(path: Path, pixels: FloatArray, like: Photo) -> bytes:
+    """The bytes of the file that ``write_photo`` writes; arguments and errors are the same."""
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        raise ValueError(f"pixels must have shape (H, W, 3), not {pixels.shape}")
     if like.alpha is not None and like.alpha.shape != pixels.shape[:2]:
         raise ValueError(f"pixels of shape {pixels.shape} do not fit alpha {like.alpha.shape}")
     if not np.isfinite(pixels).all():
@@ -80,14 +85,13 @@ def write_photo(
     encoding = like.encoding
     container = encoding.container or FORMATS.get(encoding.format).container()
     try:
-        data = container.encode(_samples(pixels, like.alpha, encoding))
+        return container.encode(_samples(pixels, like.alpha, encoding))
     except (OSError, ValueError, struct.error) as error:
         raise PhotoError(
             path,
             f"cannot be encoded as {encoding.format} ({error})",
             "convert the source to PNG and try again",
         ) from error
-    write_bytes(path, data)
 
 
 def _samples(pixels: FloatArray, alpha: FloatArray | None, encoding: Encoding) -> Samples:

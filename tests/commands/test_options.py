@@ -55,6 +55,23 @@ IDLE = [
             *CHOICE_OF_MODEL,
         )
     ),
+    *(
+        (("run", "in/photo.png"), ("--output", "-"), idle)
+        for idle in (
+            ("--suffix", "_clear"),
+            ("--save", "trace"),
+            ("--watch",),
+            ("--resume",),
+            ("--report",),
+            ("--dry-run",),
+            ("--batch-size", "2"),
+            ("--executor", "local"),
+            ("--json",),
+        )
+    ),
+    (RUN, ("--format", "png"), ("--quality", "80")),
+    # No photo in the folder has one, which its plan says.
+    (RUN, (), ("--quality", "80")),
     (RUN, (), ("--workers", "2")),
     (RUN, (), ("--ray-address", "10.0.0.1:6379")),
     (RUN, ("--solver", "edict"), ("--tolerance", "0.1")),

@@ -317,6 +317,74 @@ def test_side_files_stand_beside_their_photo(invoke: Invoke) -> None:
     )
 
 
+def test_results_get_another_format_name_and_quality(invoke: Invoke) -> None:
+    photo_at("in/a.jpg", 0.5, shape=(60, 90))
+    photo_at("in/sub/b.png", 0.4)
+    assert invoke("in", "--format", "png", "--suffix", "_clear").exit_code == 0
+    assert sorted(map(str, Path("dehazed").rglob("*.*g"))) == [
+        "dehazed/a_clear.png",
+        "dehazed/sub/b_clear.png",
+    ]
+    assert shade("dehazed/a_clear.png") == pytest.approx(0.375, abs=0.01)
+    with Image.open("dehazed/a_clear.png") as image:
+        assert image.format == "PNG"
+    assert invoke("in", "--format", "png", "--suffix", "_clear").stdout.startswith("0 done, 2 kept")
+    assert invoke("in", "-o", "other", "--format", "JPEG", "--quality", "5").exit_code == 0
+    small = Path("other/a.jpg").stat().st_size
+    assert Path("other/sub/b.jpeg").is_file()
+    # Another quality is another result.
+    assert invoke("in", "-o", "other", "--format", "jpeg").stdout.startswith("2 done")
+    assert small < Path("other/a.jpg").stat().st_size
+
+
+def test_photos_that_would_get_one_name_are_refused(invoke: Invoke) -> None:
+    photo_at("in/a.jpg")
+    photo_at("in/a.png")
+    refused = invoke("in", "--format", "png")
+    assert refused.exit_code == 2
+    assert "in/a.png: would be written to the same file as in/a.jpg" in refused.stderr
+    photo_at("one/a.jpg")
+    photo_at("two/a.png")
+    assert invoke("one", "two", "--format", "png").exit_code == 0
+    assert Path("dehazed/one/a.png").is_file()
+    assert Path("dehazed/two/a.png").is_file()
+
+
+def test_with_a_suffix_results_can_lie_beside_their_photos(invoke: Invoke) -> None:
+    before = photo_at("a.png").read_bytes()
+    assert invoke("a.png", "-o", ".", "--suffix", "_clear").exit_code == 0
+    assert Path("a.png").read_bytes() == before
+    assert Path("a_clear.png").is_file()
+
+
+def test_a_photo_without_a_place_in_the_format_fails_alone(invoke: Invoke) -> None:
+    photo_at("in/a.png")
+    Image.new("RGBA", (5, 4), (100, 120, 140, 90)).save("in/b.png")
+    done = invoke("in", "--format", "jpg")
+    assert done.exit_code == 1
+    assert done.stdout.startswith("1 done, 1 failed")
+    assert "dehaze: in/b.png: is transparent in places, and JPEG has no" in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--format", "gif"], "'gif' is not one of bmp, jfif, jpe, jpeg, jpg, png, tif, tiff"),
+        (["--quality", "0"], "0 is not in the range 1<=x<=100"),
+        (["--suffix", "../a"], "'../a' cannot stand in a file's name on every system."),
+        (["--suffix", ""], "'' cannot stand in"),
+    ],
+)
+def test_what_cannot_be_a_file_is_refused(
+    invoke: Invoke, arguments: list[str], message: str
+) -> None:
+    photo_at("in/a.jpg")
+    done = invoke("in", *arguments)
+    assert done.exit_code == 2
+    assert message in " ".join(done.stderr.split())
+    assert not Path("dehazed").exists()
+
+
 def test_ctrl_c_ends_with_a_summary_and_a_second_run_continues(
     invoke: Invoke, pipeline: FakePipeline
 ) -> None:

@@ -1,0 +1,101 @@
+"""Results in another format, at another quality or under another name than their photos."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dehaze.photos.formats import FORMATS
+from dehaze.photos.kinds import PHOTO_SUFFIXES, format_of, note_on_name
+from dehaze.photos.photo import Encoding, Metadata, Photo, PhotoError
+
+_SHARED = {"exif": "EXIF", "xmp": "XMP", "profile": "colour profile"}
+
+
+@dataclass(frozen=True)
+class ResultFile:
+    """How a result's file differs from its photo's.
+
+    Attributes:
+        suffix: what its name ends in, such as ".png", which names its format as well; None for the
+            photo's own.
+        quality: of a JPEG or a lossy WebP, 1 to 100; None for a JPEG's own (95 for one that was
+            none), and 90 for a WebP.
+        addition: put at the end of its name, before the suffix.
+    """
+
+    suffix: str | None = None
+    quality: int | None = None
+    addition: str = ""
+
+    def name(self, path: Path) -> Path:
+        """The result's path, for that of its photo below the folder."""
+        has_suffix = path.suffix.lower() in PHOTO_SUFFIXES
+        stem, own = (path.stem, path.suffix) if has_suffix else (path.name, "")
+        suffix = own if self.suffix is None else self.suffix
+        if has_suffix and self.suffix and format_of(path) == format_of(Path(f"a{self.suffix}")):
+            suffix = own
+        return path.with_name(f"{stem}{self.addition}{suffix}")
+
+    def applied_to(self, photo: Photo, path: Path) -> Photo:
+        """The photo with the encoding that its result is written in, and notes on what that loses.
+
+        Args:
+            photo: decoded.
+            path: its file.
+
+        Raises:
+            PhotoError: the format has no place for what the photo has.
+        """
+        source = photo.encoding.format
+        target = source if self.suffix is None else format_of(Path(f"a{self.suffix}"))
+        if target != source:
+            said = note_on_name(path, source)
+            photo = replace(photo, notes=tuple(note for note in photo.notes if note not in said))
+            photo = _converted(photo, path, target)
+        if self.quality is None or target not in ("JPEG", "WEBP"):
+            return photo
+        # The two containers that have a quality: the protocol that all share says nothing of it.
+        container: Any = photo.encoding.container or FORMATS.get(target).container()
+        if target == "WEBP" and container.lossless:
+            return replace(
+                photo, notes=(*photo.notes, "is a lossless WebP and stays one: without --quality")
+            )
+        container = replace(container, quality=self.quality)
+        return replace(photo, encoding=replace(photo.encoding, container=container))
+
+
+def _converted(photo: Photo, path: Path, target: str) -> Photo:
+    source, wanted = photo.encoding, FORMATS.get(target)
+    notes = list(photo.notes)
+    alpha = photo.alpha
+    if alpha is not None and not wanted.has_alpha:
+        if float(np.min(alpha, initial=1.0)) < 1.0:
+            raise PhotoError(
+                path,
+                f"is transparent in places, and {target} has no transparency",
+                "choose --format png, tiff or webp for it",
+            )
+        alpha = None
+    bits = source.bits if source.bits in wanted.depths else max(wanted.depths)
+    if bits < source.bits:
+        notes.append(f"its {source.bits} bits a channel become {bits}: {target} has no more")
+    metadata = source.container.metadata if source.container is not None else Metadata()
+    missing = list(metadata.others)
+    if source.grey and not wanted.has_grey and metadata.profile[16:20] == b"GRAY":
+        metadata = replace(metadata, profile=b"")
+        missing.append("a colour profile of grey")
+    container = wanted.labelled(metadata)
+    kept = container.metadata
+    missing += [
+        name
+        for field, name in _SHARED.items()
+        if getattr(metadata, field) and not getattr(kept, field)
+    ]
+    if missing:
+        notes.append(f"of its metadata {target} has no place for: {', '.join(missing)}")
+    encoding = Encoding(target, bits, source.grey, premultiplied=False, container=container)
+    return replace(photo, alpha=alpha, encoding=encoding, notes=tuple(notes))
