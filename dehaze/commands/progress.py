@@ -14,7 +14,7 @@ SECONDS = 60.0
 
 
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[Callable[[], None]]:
+def progress(total: int, unit: str) -> Iterator[Callable[[], object]]:
     """Show on stderr how many of so many things are done, while this lasts; nothing with -q.
 
     Args:

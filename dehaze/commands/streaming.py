@@ -64,7 +64,7 @@ def dehaze_stream(
     item = Item(name, Path(), Path(), megapixels, result_file)
     with step_of(item):
         if source == STREAM:
-            data = click.get_binary_stream("stdin").read()
+            data = sys.stdin.buffer.read()
             file = open_bytes(data, name, max_megapixels=megapixels)
         else:
             file = open_photo(source, max_megapixels=megapixels)
@@ -83,7 +83,7 @@ def dehaze_stream(
             item.effect = measure(photo.pixels, pixels, context.params["strength"])
             item.notes = (*photo.notes, *item.notes)
             item.status = "done"
-    click.get_binary_stream("stdout").write(coded)
+    sys.stdout.buffer.write(coded)
     return _end(item)
 
 

@@ -20,7 +20,7 @@ class Text:
     """For people: progress and failures on stderr, sums on stdout."""
 
     def __init__(self) -> None:
-        self._ended: Callable[[], None] | None = None
+        self._ended: Callable[[], object] | None = None
 
     @contextmanager
     def progress(self, total: int) -> Iterator[None]:
