@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from dehaze.models import ModelError
     from dehaze.network import NonFiniteError
     from dehaze.photos import Photo, PhotoError, read_photo, write_photo
-    from dehaze.pipelines.dehaze import DehazePipeline, DehazeResult
+    from dehaze.pipelines.dehaze import DehazePipeline
+    from dehaze.pipelines.dehazing import DehazeResult
     from dehaze.pipelines.edit import EditPipeline, EditResult, EditSettings
     from dehaze.pipelines.interpolate import InterpolatePipeline, InterpolationResult
     from dehaze.prompts import WordError
@@ -45,7 +46,7 @@ __all__ = [
 _HOME = {
     "DehazeError": "dehaze.errors",
     "DehazePipeline": "dehaze.pipelines.dehaze",
-    "DehazeResult": "dehaze.pipelines.dehaze",
+    "DehazeResult": "dehaze.pipelines.dehazing",
     "EditPipeline": "dehaze.pipelines.edit",
     "EditResult": "dehaze.pipelines.edit",
     "EditSettings": "dehaze.pipelines.edit",

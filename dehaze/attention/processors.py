@@ -18,7 +18,6 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from diffusers.models import attention_processor as diffusers_processors
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -130,19 +129,19 @@ _active: ContextVar[tuple[_Installation, AttentionSession] | None] = ContextVar(
     "attention_session", default=None
 )
 
-# Processors that compute plain attention, as the ones here do. Others add something to it (an
-# image prompt, say) that a session would leave out.
-_PLAIN = tuple(
-    getattr(diffusers_processors, name)
-    for name in (
+# Processors that compute plain attention, as the ones here do: diffusers', and the bundled model's
+# own. Others add something to it (an image prompt, say) that a session would leave out.
+_PLAIN = frozenset(
+    {
+        "AttentionProcessor",
         "AttnProcessor",
         "AttnProcessor2_0",
         "FusedAttnProcessor2_0",
         "SlicedAttnProcessor",
         "XFormersAttnProcessor",
-    )
-    if hasattr(diffusers_processors, name)
+    }
 )
+_PLAIN_LIBRARIES = ("diffusers.", "dehaze.")
 
 
 @dataclass(eq=False)
@@ -335,9 +334,10 @@ def _check_replaceable(network: Any, processors: Mapping[str, Any]) -> None:
     if not processors:
         raise ControlError(f"{type(network).__name__} has no attention layer to control")
     for name, processor in processors.items():
-        if not isinstance(processor, _PLAIN):
+        kind = type(processor)
+        if kind.__name__ not in _PLAIN or not kind.__module__.startswith(_PLAIN_LIBRARIES):
             raise ControlError(
-                f"{name} is a {type(processor).__name__}, whose effect would be lost under "
+                f"{name} is a {kind.__name__}, whose effect would be lost under "
                 "attention control: unload it (pipe.unload_ip_adapter(), say), or call "
                 "unet.set_default_attn_processor()"
             )

@@ -19,6 +19,7 @@ from dehaze.photos import Encoding, Photo, write_bytes, write_photo
 
 if TYPE_CHECKING:
     from dehaze.pipelines.dehaze import DehazePipeline
+    from dehaze.pipelines.plain import PlainDehazer
 
 # Photos that share the network's evaluations by default. On a CPU the last bits of a result depend
 # on how many do, and a job that is resumed must end with the bytes of an undisturbed one.
@@ -58,9 +59,7 @@ class DiffusionWork:
             DeviceError: the device cannot be used.
             WordError: the word is not in the prompt.
         """
-        from dehaze.pipelines.dehaze import DehazePipeline
-
-        pipe = self.model.load(DehazePipeline)
+        pipe = _load(self.model)
         pipe.check_prompt(self.recipe.get("prompt"), self.recipe.get("word"))
         return DiffusionWorker(pipe, self)
 
@@ -72,7 +71,7 @@ class DiffusionWork:
 class DiffusionWorker:
     """Dehazes by a loaded pipeline; see ``dehaze.batch.Worker``."""
 
-    def __init__(self, pipe: DehazePipeline, work: DiffusionWork) -> None:
+    def __init__(self, pipe: DehazePipeline | PlainDehazer, work: DiffusionWork) -> None:
         self._pipe = pipe
         self._work = work
         self._recipe = {name: value for name, value in work.recipe.items() if value is not None}
@@ -217,8 +216,18 @@ class ClassicalWorker:
         return [item.output]
 
 
+def _load(model: ModelChoice) -> DehazePipeline | PlainDehazer:
+    if model.plain():
+        from dehaze.pipelines.plain import load_plain_dehazer
+
+        return load_plain_dehazer(model)
+    from dehaze.pipelines.dehaze import DehazePipeline
+
+    return model.load(DehazePipeline)
+
+
 @contextmanager
-def _moved(pipe: DehazePipeline, device: str | None) -> Iterator[None]:
+def _moved(pipe: DehazePipeline | PlainDehazer, device: str | None) -> Iterator[None]:
     """All networks in float32, on another device if one is named, and then back."""
     import torch
 

@@ -24,6 +24,7 @@ REQUIRED = {
     "transformers": "transformers",
     "safetensors": "safetensors",
     "huggingface_hub": "huggingface_hub",
+    "tokenizers": "tokenizers",
     "numpy": "numpy",
     "scipy": "scipy",
     "opencv-python-headless": "cv2",

@@ -406,7 +406,10 @@ def _by_model(
 ) -> _Task:
     from dehaze.batch.worker import DiffusionWork
 
-    quiet_libraries()
+    if model.plain():
+        quiet_photo_libraries()
+    else:
+        quiet_libraries()
     if os.path.isdir(model.model):
         # On another machine the working folder is another one.
         model = replace(model, model=os.path.abspath(model.model))

@@ -14,7 +14,6 @@ from itertools import pairwise
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
 from torch import Tensor
 
 from dehaze.errors import DehazeError
@@ -130,6 +129,9 @@ class DDIMTable:
             raise ScheduleError(f"unknown spacing {spacing!r}: there are {', '.join(SPACINGS)}")
         if spacing == "noisy-end":
             return cls.from_timesteps(scheduler, _noisy_end(train_timesteps, steps))
+        # Imported here: with the spacing above, the bundled model's, nothing needs the library.
+        from diffusers import DDIMScheduler
+
         ddim = DDIMScheduler(
             num_train_timesteps=train_timesteps,
             timestep_spacing=spacing,

@@ -48,6 +48,27 @@ class ModelChoice:
 
         return ModelSource(self.model, self.revision, self.variant, self.local_files_only)
 
+    @property
+    def torch_dtype(self) -> torch.dtype | None:
+        """The precision of the network; None for the model's own."""
+        import torch
+
+        dtype: torch.dtype | None = None if self.dtype == "auto" else getattr(torch, self.dtype)
+        return dtype
+
+    def plain(self) -> bool:
+        """Whether it is the bundled model, and photos are dehazed with it without diffusers.
+
+        See ``dehaze.models.plain``. What else is done with a model takes a pipeline of diffusers.
+        """
+        from dehaze.models.source import BUNDLED, BUNDLED_FOLDER
+
+        if self.model != BUNDLED or self.revision is not None or self.variant is not None:
+            return False
+        from dehaze.models.plain.load import is_plain
+
+        return is_plain(BUNDLED_FOLDER)
+
     def fingerprint(self) -> str:
         """One hash of all the files that decide what the model gives.
 
@@ -65,14 +86,11 @@ class ModelChoice:
             ModelError: the model cannot be found or loaded.
             DeviceError: the device cannot be used.
         """
-        import torch
-
         device = find_device(self.device)
-        dtype: torch.dtype | None = None if self.dtype == "auto" else getattr(torch, self.dtype)
         loading: Any = kind
         pipe = loading.from_pretrained(
             self.model,
-            torch_dtype=dtype,
+            torch_dtype=self.torch_dtype,
             revision=self.revision,
             variant=self.variant,
             local_files_only=self.local_files_only,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from dehaze.models import ModelError
 from dehaze.models.conditioning import embed_one, network_arguments
-from dehaze.models.load import ModelParts
+from dehaze.models.parts import ModelParts
 
 ANSWER_FILE = "known_answer.json"
 
@@ -88,9 +88,14 @@ def check_known_answer(folder: Path, parts: ModelParts) -> bool:
 
 @torch.no_grad()
 def _answer(parts: ModelParts) -> KnownAnswer:
-    ids = parts.tokenizer(
-        parts.description.prompt, padding="max_length", truncation=True, return_tensors="pt"
-    ).input_ids
+    length = int(parts.tokenizer.model_max_length)
+    encoded = parts.tokenizer(
+        parts.description.prompt,
+        padding="max_length",
+        max_length=length,
+        return_offsets_mapping=True,
+    )
+    ids = torch.tensor(encoded["input_ids"])[None]
     embedding = embed_one(parts.text_encoder, ids)
     height, width = _LATENT_SIZE
     channels = int(parts.unet.config.in_channels)

@@ -11,7 +11,7 @@ import inspect
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,8 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProject
 from dehaze.inversion.schedule import check_scheduler, check_scheduler_class
 from dehaze.models import ModelError
 from dehaze.models.codec import CellsCodec, PixelUnshuffleCodec
-from dehaze.models.needs import ModelDescription, describe
+from dehaze.models.needs import describe
+from dehaze.models.parts import ModelParts
 from dehaze.models.single_file import SingleFile
 from dehaze.models.source import (
     INDEX,
@@ -55,23 +56,6 @@ _ATTENTION = {
 }
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ModelParts:
-    """The parts of a text-to-image model, by the names that diffusers gives them.
-
-    The second text encoder and tokenizer are Stable Diffusion XL's; None elsewhere.
-    """
-
-    vae: Any
-    text_encoder: Any
-    tokenizer: Any
-    unet: Any
-    scheduler: Any
-    description: ModelDescription
-    text_encoder_2: Any = None
-    tokenizer_2: Any = None
 
 
 def load_parts(source: ModelSource, torch_dtype: torch.dtype | None = None) -> ModelParts:

@@ -4,18 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
-
-from huggingface_hub import list_repo_files, snapshot_download
-from huggingface_hub.errors import (
-    GatedRepoError,
-    HfHubHTTPError,
-    HFValidationError,
-    LocalEntryNotFoundError,
-    RepositoryNotFoundError,
-    RevisionNotFoundError,
-)
 
 from dehaze.models import ModelError
 from dehaze.models.hashes import fingerprint
@@ -40,7 +29,6 @@ _LAYOUT_FILES = [
     "tokenizer_2/*",
     *(f"{part}/config.json" for part in WEIGHTS),
 ]
-_HUB_ERRORS = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
 _CONVERT = (
     "save it as safetensors first, with save_pretrained of a diffusers pipeline on a machine that "
     "trusts it"
@@ -82,11 +70,14 @@ def find_model(source: ModelSource) -> Path:
     """
     place = Path(source.model)
     if source.on_hub:
-        place = _download(source, [*_LAYOUT_FILES, *_weights(WEIGHTS, source.variant)])
+        # Imported here, as below: the bundled model needs no hub.
+        from dehaze.models import hub
+
+        place = hub.download(source, [*_LAYOUT_FILES, *_weights(WEIGHTS, source.variant)])
         if source.variant is not None:
             # A part that has no such variant has plain weights; only these are needed as well.
             lacking = [part for part in WEIGHTS if not any((place / part).glob("*.safetensors"))]
-            place = _download(source, [*_LAYOUT_FILES, *_weights(lacking, None)])
+            place = hub.download(source, [*_LAYOUT_FILES, *_weights(lacking, None)])
     elif source.revision is not None:
         raise ModelError(
             f"{source.model} is on this machine and has no revisions: leave revision "
@@ -125,17 +116,11 @@ def find_layout(source: ModelSource, file: Path) -> Path:
     if (beside / INDEX).is_file():
         return beside
     usual = usual_layout(shapes, file)
+    from dehaze.models import hub
+
     try:
-        return Path(
-            snapshot_download(
-                usual,
-                allow_patterns=_LAYOUT_FILES,
-                local_files_only=source.local_files_only,
-                cache_dir=source.cache_dir,
-                token=source.token,
-            )
-        )
-    except _HUB_ERRORS as error:
+        return hub.download_layout(source, usual, _LAYOUT_FILES)
+    except hub.ERRORS as error:
         raise ModelError(
             f"{file} holds weights alone, and the hub did not give the layout of {usual} "
             f"({type(error).__name__}): put its configurations and tokenizers into {beside}/"
@@ -233,47 +218,11 @@ def _files_of(source: ModelSource, folder: Path, part: str) -> list[str]:
     present = sorted(path.name for path in (folder / part).iterdir())
     if not source.on_hub or source.local_files_only:
         return present
+    from dehaze.models import hub
+
     try:
-        remote = list_repo_files(str(source.model), revision=source.revision, token=source.token)
-    except _HUB_ERRORS:
+        remote = hub.list_files(source)
+    except hub.ERRORS:
         return present
     start = f"{part}/"
     return [name.removeprefix(start) for name in remote if name.startswith(start)]
-
-
-def _download(source: ModelSource, patterns: list[str]) -> Path:
-    try:
-        return Path(
-            snapshot_download(
-                str(source.model),
-                revision=source.revision,
-                allow_patterns=patterns,
-                local_files_only=source.local_files_only,
-                cache_dir=source.cache_dir,
-                token=source.token,
-            )
-        )
-    except _HUB_ERRORS as error:
-        raise ModelError(f"{source.model}: {_why_no_download(source, error)}") from error
-
-
-def _why_no_download(source: ModelSource, error: Exception) -> str:
-    """Why a model that is no folder or file here did not come from the hub, and what to do."""
-    meant = get_close_matches(str(source.model), [BUNDLED], cutoff=0.7)
-    guess = "did you mean 'bundled'?" if meant else "check the spelling, or use 'bundled'"
-    if isinstance(error, GatedRepoError):
-        return "the hub asks for its terms to be accepted: do so on its page, then hf auth login"
-    if isinstance(error, RepositoryNotFoundError):
-        return f"no such folder or file, and the hub knows no such public model: {guess}"
-    if isinstance(error, RevisionNotFoundError):
-        return f"the hub's model has no revision {source.revision!r}: see its branches and tags"
-    if isinstance(error, HFValidationError):
-        return f"no such folder or file, and no hub id is written so: {guess}"
-    if source.local_files_only:
-        return (
-            "no such folder or file, and the hub's cache does not hold it: leave "
-            f"--local-files-only out once to load it; {guess}"
-        )
-    if isinstance(error, LocalEntryNotFoundError):
-        return f"no such folder or file, not in the hub's cache, and no way to the hub: {guess}"
-    return f"no such folder or file, and the hub did not give it ({type(error).__name__}): {guess}"

@@ -19,7 +19,8 @@ from dehaze.batch import Item
 from dehaze.batch.worker import DiffusionWork, DiffusionWorker
 from dehaze.errors import DehazeError
 from dehaze.photos import open_photo
-from dehaze.pipelines.dehaze import DehazePipeline, DehazeResult
+from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.pipelines.dehazing import DehazeResult
 from dehaze.prompts import WordError, check_vocabulary
 from dehaze.recovery.exposure import keep_exposure
 from dehaze.report.thumbnails import eight_bits, false_colours, shrunk

@@ -80,7 +80,7 @@ def _spacing(value: str) -> str:
 
 
 def _null_text(value: str) -> str:
-    from dehaze.pipelines.dehaze import NULL_TEXTS
+    from dehaze.pipelines.dehazing import NULL_TEXTS
 
     return _one_of(value, NULL_TEXTS)
 

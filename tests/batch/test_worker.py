@@ -171,7 +171,7 @@ def test_a_model_is_loaded_at_the_revision_that_is_given(monkeypatch: pytest.Mon
         assert all("bin" not in pattern and ".py" not in pattern for pattern in allow_patterns)
         raise OSError("offline")
 
-    monkeypatch.setattr("dehaze.models.source.snapshot_download", download)
+    monkeypatch.setattr("dehaze.models.hub.snapshot_download", download)
     work = DiffusionWork(model=ModelChoice("someone/model", "0123abc", device="cpu"))
     for start in (work.start, work.model.fingerprint):
         with pytest.raises(ModelError, match="someone/model"):

@@ -30,7 +30,7 @@ from dehaze.inversion import SOLVERS
 from dehaze.models.choice import ModelChoice
 from dehaze.models.source import BUNDLED_FOLDER
 from dehaze.photos import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
-from dehaze.pipelines.dehaze import NULL_TEXTS
+from dehaze.pipelines.dehazing import NULL_TEXTS
 from dehaze.priors import PRIORS
 from dehaze.prompts import WordError
 from dehaze.recovery.recover import RECOVERIES, WITH_TRANSMISSION

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dehaze.models.codec import CellsCodec, PixelUnshuffleCodec, cells_of
+from dehaze.models.codec import CellsCodec, PixelUnshuffleCodec
+from dehaze.models.unshuffling import cells_of
 
 
 @pytest.mark.parametrize("patch_size", [1, 2, 4])

@@ -11,7 +11,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from original_format import save_as_one_file
 from safetensors.torch import load_file, save_file
 
-from dehaze.models import ModelError, source
+from dehaze.models import ModelError, hub, source
 from dehaze.models.hashes import fingerprint
 from dehaze.models.load import ModelParts
 from dehaze.models.load import load_parts as load
@@ -78,7 +78,7 @@ def test_single_file_without_layout_takes_the_published_one(
         assert not any(pattern.endswith(".safetensors") for pattern in allow_patterns)
         return str(stable_diffusion)
 
-    monkeypatch.setattr(source, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     assert find_layout(file) == stable_diffusion
     assert load_parts(file).unet is not None
     assert set(asked) == {"stable-diffusion-v1-5/stable-diffusion-v1-5"}
@@ -107,7 +107,7 @@ def test_the_published_models_are_told_apart(
     def download(asked: str, **unused: object) -> str:
         raise LocalEntryNotFoundError(asked)
 
-    monkeypatch.setattr(source, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     with pytest.raises(ModelError, match=f"layout of {name} .*into .*/model/") as caught:
         find_layout(file)
     assert "\n" not in str(caught.value)

@@ -18,7 +18,7 @@ from huggingface_hub.errors import (
 )
 from safetensors.torch import load_file, save_file
 
-from dehaze.models import ModelError, source
+from dehaze.models import ModelError, hub
 from dehaze.models.load import load_parts
 from dehaze.models.source import BUNDLED_FOLDER, ModelSource, find_model, model_fingerprint
 
@@ -54,7 +54,7 @@ def test_what_the_hub_answers_is_one_line(
     def download(*unused: object, **settings: object) -> str:
         raise kind.__new__(kind)
 
-    monkeypatch.setattr(source, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     line = refusal(ModelSource("fog/diffusion", revision="v9"))
     assert line.startswith("fog/diffusion: ")
     assert said in line
@@ -167,7 +167,7 @@ def test_a_hubs_model_takes_plain_weights_where_no_variant_is(
                 shutil.copy(file, place)
         return str(cache)
 
-    monkeypatch.setattr(source, "snapshot_download", download)
+    monkeypatch.setattr("dehaze.models.hub.snapshot_download", download)
     given = ModelSource("fog/diffusion", revision="v1", variant="fp16")
     assert load_parts(given).unet is not None
     found = {path.relative_to(cache).as_posix() for path in cache.rglob("*.safetensors")}
@@ -183,9 +183,9 @@ def test_pickled_weights_on_the_hub_are_named(
 ) -> None:
     cache = Path(shutil.copytree(random_model, tmp_path / "cache"))
     (cache / "unet" / f"{NAME}.safetensors").unlink()
-    monkeypatch.setattr(source, "snapshot_download", lambda *unused, **settings: str(cache))
+    monkeypatch.setattr(hub, "snapshot_download", lambda *unused, **settings: str(cache))
     remote = ["model_index.json", f"unet/{NAME}.bin", "unet/config.json"]
-    monkeypatch.setattr(source, "list_repo_files", lambda *unused, **settings: remote)
+    monkeypatch.setattr(hub, "list_repo_files", lambda *unused, **settings: remote)
     line = refusal(ModelSource("fog/diffusion"))
     assert f"only {NAME}.bin, and files of that format can run code" in line
     assert "safetensors first" in line

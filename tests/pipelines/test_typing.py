@@ -52,8 +52,8 @@ def test_mypy_knows_the_main_calls_options_and_result(tmp_path: Path) -> None:
     assert done.returncode == 1
     assert "error" in said[8]
     assert "error" in said[9]
-    assert 'Revealed type is "dehaze.pipelines.dehaze.DehazeResult"' in said[10]
-    assert "list[dehaze.pipelines.dehaze.DehazeResult]" in said[11]
+    assert 'Revealed type is "dehaze.pipelines.dehazing.DehazeResult"' in said[10]
+    assert "list[dehaze.pipelines.dehazing.DehazeResult]" in said[11]
     assert "tuple[Any]" in said[12]
     assert "error" in said[14]
     assert 'Revealed type is "dehaze.pipelines.edit.EditResult"' in said[15]

@@ -6,7 +6,7 @@ import torch
 
 from dehaze.datasets.appearance import APPEARANCES
 from dehaze.datasets.synthesis import DENSITY_WORDS, HAZE_KINDS
-from dehaze.models.codec import cells_of
+from dehaze.models.unshuffling import cells_of
 from training.captions import HAZE_WORDS
 from training.data import CELL_SIZE, draw_pair, draw_pair_of_cells, find_cells
 from training.photos import PhotoCache

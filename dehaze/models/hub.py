@@ -1,0 +1,90 @@
+"""Models of the hub: what is asked of it, and what it means when it does not answer."""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+
+from huggingface_hub import list_repo_files, snapshot_download
+from huggingface_hub.errors import (
+    GatedRepoError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+    RepositoryNotFoundError,
+    RevisionNotFoundError,
+)
+
+from dehaze.models import ModelError
+from dehaze.models.source import BUNDLED, ModelSource
+
+ERRORS = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
+
+
+def download_layout(source: ModelSource, hub_id: str, patterns: list[str]) -> Path:
+    """The folder of another model's files, with the settings of ``source``.
+
+    Raises:
+        one of ``ERRORS``: the hub did not give them.
+    """
+    return Path(
+        snapshot_download(
+            hub_id,
+            allow_patterns=patterns,
+            local_files_only=source.local_files_only,
+            cache_dir=source.cache_dir,
+            token=source.token,
+        )
+    )
+
+
+def list_files(source: ModelSource) -> list[str]:
+    """The paths of a model's files on the hub.
+
+    Raises:
+        one of ``ERRORS``: the hub did not answer.
+    """
+    return list_repo_files(str(source.model), revision=source.revision, token=source.token)
+
+
+def download(source: ModelSource, patterns: list[str]) -> Path:
+    """The folder of a model's files that fit these patterns, downloaded where they are missing.
+
+    Raises:
+        ModelError: the hub did not give them; the message says why, and what to do.
+    """
+    try:
+        return Path(
+            snapshot_download(
+                str(source.model),
+                revision=source.revision,
+                allow_patterns=patterns,
+                local_files_only=source.local_files_only,
+                cache_dir=source.cache_dir,
+                token=source.token,
+            )
+        )
+    except ERRORS as error:
+        raise ModelError(f"{source.model}: {_why_no_download(source, error)}") from error
+
+
+def _why_no_download(source: ModelSource, error: Exception) -> str:
+    """Why a model that is no folder or file here did not come from the hub, and what to do."""
+    meant = get_close_matches(str(source.model), [BUNDLED], cutoff=0.7)
+    guess = "did you mean 'bundled'?" if meant else "check the spelling, or use 'bundled'"
+    if isinstance(error, GatedRepoError):
+        return "the hub asks for its terms to be accepted: do so on its page, then hf auth login"
+    if isinstance(error, RepositoryNotFoundError):
+        return f"no such folder or file, and the hub knows no such public model: {guess}"
+    if isinstance(error, RevisionNotFoundError):
+        return f"the hub's model has no revision {source.revision!r}: see its branches and tags"
+    if isinstance(error, HFValidationError):
+        return f"no such folder or file, and no hub id is written so: {guess}"
+    if source.local_files_only:
+        return (
+            "no such folder or file, and the hub's cache does not hold it: leave "
+            f"--local-files-only out once to load it; {guess}"
+        )
+    if isinstance(error, LocalEntryNotFoundError):
+        return f"no such folder or file, not in the hub's cache, and no way to the hub: {guess}"
+    return f"no such folder or file, and the hub did not give it ({type(error).__name__}): {guess}"

@@ -1,0 +1,25 @@
+"""The parts of a text-to-image model, loaded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from dehaze.models.needs import ModelDescription
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """The parts of a text-to-image model, by the names that diffusers gives them.
+
+    The second text encoder and tokenizer are Stable Diffusion XL's; None elsewhere.
+    """
+
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    unet: Any
+    scheduler: Any
+    description: ModelDescription
+    text_encoder_2: Any = None
+    tokenizer_2: Any = None

@@ -1,0 +1,148 @@
+"""Loads a model without diffusers and transformers, where it has only what is implemented here."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dehaze.models import ModelError
+from dehaze.models.needs import describe
+from dehaze.models.parts import ModelParts
+from dehaze.models.plain import scheduler as schedules
+from dehaze.models.plain import text, unet
+from dehaze.models.plain.settings import Settings
+from dehaze.models.plain.tokenizer import PlainTokenizer
+from dehaze.models.unshuffling import CellsUnshuffling, PixelUnshuffling
+from dehaze.models.weights import fill, read_weights
+
+_INDEX = "model_index.json"
+# The file of each part's configuration.
+_CONFIGS = {
+    "unet": "unet/config.json",
+    "text_encoder": "text_encoder/config.json",
+    "vae": "vae/config.json",
+    "scheduler": "scheduler/scheduler_config.json",
+    "tokenizer": "tokenizer/tokenizer_config.json",
+}
+_INSIDE_OF_TEXT = "text_model."
+
+
+class _PlainCodec(nn.Module):
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config: Any = Settings(config)
+        self.register_buffer("anchor", torch.zeros(1))
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.get_buffer("anchor").dtype
+
+    @property
+    def device(self) -> torch.device:
+        return self.get_buffer("anchor").device
+
+
+class PlainPixelUnshuffleCodec(PixelUnshuffling, _PlainCodec):
+    """``dehaze.models.codec.PixelUnshuffleCodec``."""
+
+
+class PlainCellsCodec(CellsUnshuffling, _PlainCodec):
+    """``dehaze.models.codec.CellsCodec``."""
+
+
+_CODECS = {"PixelUnshuffleCodec": PlainPixelUnshuffleCodec, "CellsCodec": PlainCellsCodec}
+
+
+def why_not(folder: Path) -> str | None:
+    """What of a model is not implemented here: a file and a setting of it; or None.
+
+    Args:
+        folder: in diffusers' format.
+
+    Raises:
+        OSError, ValueError, KeyError: it is no such folder, or a file in it is damaged.
+    """
+    index = _read(folder / _INDEX)
+    classes = {name: entry[1] for name, entry in index.items() if isinstance(entry, list)}
+    wanted = {
+        "unet": ("UNet2DConditionModel",),
+        "text_encoder": ("CLIPTextModel",),
+        "vae": tuple(_CODECS),
+        "scheduler": ("DDIMScheduler",),
+        "tokenizer": ("CLIPTokenizer",),
+    }
+    for part, names in wanted.items():
+        if classes.get(part) not in names:
+            return f"{_INDEX}: {part}"
+    if set(index) - set(wanted) - {"_class_name", "_diffusers_version"}:
+        return _INDEX
+    checks = {"unet": unet.why_not, "text_encoder": text.why_not, "scheduler": schedules.why_not}
+    for part, check in checks.items():
+        setting = check(_read(folder / _CONFIGS[part]))
+        if setting is not None:
+            return f"{_CONFIGS[part]}: {setting}"
+    return None
+
+
+def is_plain(folder: Path) -> bool:
+    """Whether a model has only what is implemented here.
+
+    False for a damaged folder, too: ``dehaze.models.load.load_parts`` says what is wrong with it.
+    """
+    try:
+        return why_not(folder) is None
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def load_plain_parts(folder: Path, torch_dtype: torch.dtype | None = None) -> ModelParts:
+    """The parts of a model whose files are known to fit together, such as the bundled one.
+
+    Args:
+        folder: in diffusers' format; ``is_plain`` holds.
+        torch_dtype: of the network and the text encoder; float32 when None.
+
+    Raises:
+        ModelError: weights are missing or damaged, or the tokenizer is.
+    """
+    configs = {part: _read(folder / path) for part, path in _CONFIGS.items()}
+    kind = _CODECS[_read(folder / _INDEX)["vae"][1]]
+    dtype = torch_dtype or torch.float32
+    with torch.device("meta"):
+        network = unet.PlainUNet(configs["unet"])
+        encoder = text.PlainTextEncoder(configs["text_encoder"])
+        codec = kind(configs["vae"])
+    for part, module, file, its_dtype in (
+        ("unet", network, "diffusion_pytorch_model", dtype),
+        ("text_encoder", encoder, "model", dtype),
+        ("vae", codec, "diffusion_pytorch_model", torch.float32),
+    ):
+        path = folder / part / f"{file}.safetensors"
+        fill(module, _plain_names(read_weights(path)), path, its_dtype)
+    try:
+        tokenizer = PlainTokenizer(folder / "tokenizer")
+    except Exception as error:
+        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"{folder / 'tokenizer'} makes no tokenizer ({cause}): get it again"
+        ) from error
+    scheduler = schedules.DDIMScheduler(configs["scheduler"])
+    description = describe(network, codec, folder)
+    return ModelParts(codec, encoder, tokenizer, network, scheduler, description)
+
+
+def _plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Text encoders are saved with their inner part's name before each weight's, or without."""
+    return {name.removeprefix(_INSIDE_OF_TEXT): value for name, value in weights.items()}
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} is no JSON object")
+    return content

@@ -1,0 +1,479 @@
+"""The denoising network: a U-Net of residual and attention blocks, as Stable Diffusion 1.x has it.
+
+Modules have the names that diffusers gives them, so that weights, attention layers and recordings
+have the same names. Order and kind of all operations are diffusers' as well: so are the results.
+
+Sources: Rombach et al., arXiv 2112.10752; Ho, Jain and Abbeel, arXiv 2006.11239.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from dehaze.models.plain.settings import Settings, differing
+
+_FREE = frozenset(
+    {
+        "in_channels", "out_channels", "block_out_channels", "layers_per_block", "sample_size",
+        "down_block_types", "up_block_types", "cross_attention_dim", "attention_head_dim",
+        "norm_num_groups", "norm_eps", "transformer_layers_per_block",
+        "reverse_transformer_layers_per_block",
+        # Of parts that are not there.
+        "addition_embed_type_num_heads",
+    }
+)  # fmt: skip
+_FIXED: Mapping[str, Any] = {
+    "act_fn": "silu",
+    "addition_embed_type": None,
+    "addition_time_embed_dim": None,
+    "attention_type": "default",
+    "center_input_sample": False,
+    "class_embed_type": None,
+    "class_embeddings_concat": False,
+    "conv_in_kernel": 3,
+    "conv_out_kernel": 3,
+    "cross_attention_norm": None,
+    "downsample_padding": 1,
+    "dropout": 0.0,
+    "dual_cross_attention": False,
+    "encoder_hid_dim": None,
+    "encoder_hid_dim_type": None,
+    "flip_sin_to_cos": True,
+    "freq_shift": 0,
+    "mid_block_only_cross_attention": None,
+    "mid_block_scale_factor": 1,
+    "mid_block_type": "UNetMidBlock2DCrossAttn",
+    "num_attention_heads": None,
+    "num_class_embeds": None,
+    "only_cross_attention": False,
+    "projection_class_embeddings_input_dim": None,
+    "resnet_out_scale_factor": 1.0,
+    "resnet_skip_time_act": False,
+    "resnet_time_scale_shift": "default",
+    "time_cond_proj_dim": None,
+    "time_embedding_act_fn": None,
+    "time_embedding_dim": None,
+    "time_embedding_type": "positional",
+    "timestep_post_act": None,
+    "upcast_attention": False,
+    "use_linear_projection": False,
+}
+_DOWN, _CROSS_DOWN = "DownBlock2D", "CrossAttnDownBlock2D"
+_UP, _CROSS_UP = "UpBlock2D", "CrossAttnUpBlock2D"
+_SHAPES = {"block_out_channels", "down_block_types", "up_block_types", "attention_head_dim"}
+_PERIOD = 10_000.0
+
+
+def why_not(config: Mapping[str, Any]) -> str | None:
+    """The first setting of a UNet2DConditionModel that is not implemented here, or None."""
+    found = differing(config, _FREE, _FIXED)
+    if found is not None:
+        return found
+    levels = len(config["block_out_channels"])
+    for name in sorted(_SHAPES):
+        if not isinstance(config.get(name), list) or len(config[name]) != levels:
+            return name
+    if not set(config["down_block_types"]) <= {_DOWN, _CROSS_DOWN}:
+        return "down_block_types"
+    if not set(config["up_block_types"]) <= {_UP, _CROSS_UP}:
+        return "up_block_types"
+    if not isinstance(config.get("layers_per_block"), int):
+        return "layers_per_block"
+    if not isinstance(config.get("cross_attention_dim"), int):
+        return "cross_attention_dim"
+    return None
+
+
+@dataclass(frozen=True)
+class NetworkOutput:
+    """What the network returns; ``sample`` is (B, C, h, w)."""
+
+    sample: Tensor
+
+
+class AttentionProcessor:
+    """Plain attention; a processor of ``dehaze.attention`` may take its place."""
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        temb: Tensor | None = None,
+    ) -> Tensor:
+        """(B, P, C) -> (B, P, C), across (B, L, D) where that is given."""
+        context = hidden_states if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = (
+            projection.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for projection in (attn.to_q(hidden_states), attn.to_k(context), attn.to_v(context))
+        )
+        attended = F.scaled_dot_product_attention(query, key, value)
+        projected: Tensor = attn.to_out[0](attended.transpose(1, 2).flatten(2))
+        return projected
+
+
+class Attention(nn.Module):
+    """Self-attention, or cross-attention to a context of its own width.
+
+    The attributes that are constant here are those that other attention layers of diffusers have
+    and that processors ask for.
+    """
+
+    spatial_norm = group_norm = norm_q = norm_k = None
+    norm_cross = residual_connection = False
+    rescale_output_factor = 1.0
+
+    def __init__(self, width: int, heads: int, context_width: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.scale = (width // heads) ** -0.5
+        self.to_q = nn.Linear(width, width, bias=False)
+        self.to_k = nn.Linear(context_width, width, bias=False)
+        self.to_v = nn.Linear(context_width, width, bias=False)
+        self.to_out = nn.ModuleList([nn.Linear(width, width), nn.Identity()])
+        self.processor: Any = AttentionProcessor()
+
+    def forward(self, hidden: Tensor, context: Tensor | None = None) -> Tensor:
+        attended: Tensor = self.processor(self, hidden, context)
+        return attended
+
+
+class GatedLinear(nn.Module):
+    """GEGLU: one half of a projection times the other's GELU."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.proj = nn.Linear(width, 2 * inner)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        values, gate = self.proj(hidden).chunk(2, dim=-1)
+        gated: Tensor = values * F.gelu(gate)
+        return gated
+
+
+class FeedForward(nn.Module):
+    """Two layers, four times as wide inside."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        inner = 4 * width
+        self.net = nn.ModuleList(
+            [GatedLinear(width, inner), nn.Identity(), nn.Linear(inner, width)]
+        )
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        for layer in self.net:
+            hidden = layer(hidden)
+        return hidden
+
+
+class TransformerBlock(nn.Module):
+    """Self-attention, cross-attention, feed-forward: each added to what it was given."""
+
+    def __init__(self, width: int, heads: int, context_width: int) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(width)
+        self.attn1 = Attention(width, heads, width)
+        self.norm2 = nn.LayerNorm(width)
+        self.attn2 = Attention(width, heads, context_width)
+        self.norm3 = nn.LayerNorm(width)
+        self.ff = FeedForward(width)
+
+    def forward(self, hidden: Tensor, context: Tensor) -> Tensor:
+        hidden = self.attn1(self.norm1(hidden)) + hidden
+        hidden = self.attn2(self.norm2(hidden), context) + hidden
+        fed: Tensor = self.ff(self.norm3(hidden)) + hidden
+        return fed
+
+
+class Transformer(nn.Module):
+    """Transformer blocks over the positions of a map, (B, C, h, w) -> (B, C, h, w)."""
+
+    def __init__(
+        self, width: int, heads: int, context_width: int, blocks: int, groups: int
+    ) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, width, eps=1e-6)
+        self.proj_in = nn.Conv2d(width, width, 1)
+        self.transformer_blocks = nn.ModuleList(
+            [TransformerBlock(width, heads, context_width) for _ in range(blocks)]
+        )
+        self.proj_out = nn.Conv2d(width, width, 1)
+
+    def forward(self, feature: Tensor, context: Tensor) -> Tensor:
+        batch, width, height, breadth = feature.shape
+        hidden = self.proj_in(self.norm(feature))
+        hidden = hidden.permute(0, 2, 3, 1).reshape(batch, height * breadth, width)
+        for block in self.transformer_blocks:
+            hidden = block(hidden, context)
+        hidden = hidden.reshape(batch, height, breadth, width).permute(0, 3, 1, 2).contiguous()
+        projected: Tensor = self.proj_out(hidden) + feature
+        return projected
+
+
+class Residual(nn.Module):
+    """Two convolutions, the time's embedding between them, added to what they were given."""
+
+    def __init__(self, before: int, after: int, time_width: int, groups: int, eps: float) -> None:
+        super().__init__()
+        self.norm1 = nn.GroupNorm(groups, before, eps=eps)
+        self.conv1 = nn.Conv2d(before, after, 3, padding=1)
+        self.time_emb_proj = nn.Linear(time_width, after)
+        self.norm2 = nn.GroupNorm(groups, after, eps=eps)
+        self.conv2 = nn.Conv2d(after, after, 3, padding=1)
+        self.conv_shortcut = nn.Conv2d(before, after, 1) if before != after else None
+
+    def forward(self, feature: Tensor, time: Tensor) -> Tensor:
+        hidden = self.conv1(F.silu(self.norm1(feature)))
+        hidden = hidden + self.time_emb_proj(F.silu(time))[:, :, None, None]
+        hidden = self.conv2(F.silu(self.norm2(hidden)))
+        if self.conv_shortcut is not None:
+            feature = self.conv_shortcut(feature)
+        return feature + hidden
+
+
+class Downsampler(nn.Module):
+    """Half the height and width."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, stride=2, padding=1)
+
+    def forward(self, feature: Tensor) -> Tensor:
+        halved: Tensor = self.conv(feature)
+        return halved
+
+
+class Upsampler(nn.Module):
+    """To a given height and width, by the nearest neighbour."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(width, width, 3, padding=1)
+
+    def forward(self, feature: Tensor, size: tuple[int, int]) -> Tensor:
+        enlarged: Tensor = self.conv(F.interpolate(feature, size=size, mode="nearest"))
+        return enlarged
+
+
+class Level(nn.Module):
+    """Residual blocks, a transformer behind each where there are any.
+
+    Attributes are None, and absent among the weights, where the level has no such part.
+    """
+
+    downsamplers: nn.ModuleList | None
+    upsamplers: nn.ModuleList | None
+    attentions: nn.ModuleList | None
+
+    def __init__(
+        self,
+        residuals: Sequence[Residual],
+        transformers: Sequence[Transformer] | None,
+        *,
+        downsampled: int | None = None,
+        upsampled: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(residuals)
+        self.attentions = None if transformers is None else nn.ModuleList(transformers)
+        self.downsamplers = (
+            None if downsampled is None else nn.ModuleList([Downsampler(downsampled)])
+        )
+        self.upsamplers = None if upsampled is None else nn.ModuleList([Upsampler(upsampled)])
+
+    def step(self, layer: int, feature: Tensor, time: Tensor, context: Tensor) -> Tensor:
+        """One residual block and its transformer."""
+        feature = self.resnets[layer](feature, time)
+        if self.attentions is not None:
+            feature = self.attentions[layer](feature, context)
+        return feature
+
+
+class Middle(nn.Module):
+    """The lowest level: a transformer between two residual blocks."""
+
+    def __init__(self, residuals: Sequence[Residual], transformer: Transformer) -> None:
+        super().__init__()
+        self.resnets = nn.ModuleList(residuals)
+        self.attentions = nn.ModuleList([transformer])
+
+    def forward(self, feature: Tensor, time: Tensor, context: Tensor) -> Tensor:
+        feature = self.attentions[0](self.resnets[0](feature, time), context)
+        ended: Tensor = self.resnets[1](feature, time)
+        return ended
+
+
+class TimeEmbedding(nn.Module):
+    """Sines and cosines of the timestep, through two layers."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self._channels = channels
+        self.linear_1 = nn.Linear(channels, 4 * channels)
+        self.linear_2 = nn.Linear(4 * channels, 4 * channels)
+
+    def forward(self, timestep: int, batch: int) -> Tensor:
+        weight = self.linear_1.weight
+        half = self._channels // 2
+        exponent = -math.log(_PERIOD) * torch.arange(half, dtype=torch.float32)
+        angles = float(timestep) * torch.exp(exponent / half)
+        waves = torch.cat([torch.cos(angles), torch.sin(angles)])[None].to(weight)
+        embedded: Tensor = self.linear_2(F.silu(self.linear_1(waves.expand(batch, -1))))
+        return embedded
+
+
+class PlainUNet(nn.Module):
+    """UNet2DConditionModel of those settings for which ``why_not`` is None.
+
+    Args:
+        config: of a UNet2DConditionModel, whole.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        super().__init__()
+        self.config = Settings(config)
+        widths: list[int] = config["block_out_channels"]
+        heads: list[int] = config["attention_head_dim"]
+        groups, eps = config["norm_num_groups"], config["norm_eps"]
+        context_width, layers = config["cross_attention_dim"], config["layers_per_block"]
+        time_width = 4 * widths[0]
+        depths = _depths(config)
+
+        def residual(before: int, after: int) -> Residual:
+            return Residual(before, after, time_width, groups, eps)
+
+        def transformer(level: int, blocks: int) -> Transformer:
+            return Transformer(widths[level], heads[level], context_width, blocks, groups)
+
+        self.conv_in = nn.Conv2d(config["in_channels"], widths[0], 3, padding=1)
+        self.time_embedding = TimeEmbedding(widths[0])
+        down = []
+        for level, kind in enumerate(config["down_block_types"]):
+            before = widths[max(level - 1, 0)]
+            sizes = [before, *[widths[level]] * layers]
+            down.append(
+                Level(
+                    [residual(*pair) for pair in pairwise(sizes)],
+                    [transformer(level, depths.down[level][n]) for n in range(layers)]
+                    if kind == _CROSS_DOWN
+                    else None,
+                    downsampled=widths[level] if level < len(widths) - 1 else None,
+                )
+            )
+        self.down_blocks = nn.ModuleList(down)
+        lowest = len(widths) - 1
+        up = []
+        for place, kind in enumerate(config["up_block_types"]):
+            level = lowest - place
+            width = widths[level]
+            # What comes from below, then the level's own; beside them what was kept on the way
+            # down, of which the last is of the level above.
+            given = [widths[min(level + 1, lowest)], *[width] * layers]
+            kept = [*[width] * layers, widths[max(level - 1, 0)]]
+            up.append(
+                Level(
+                    [residual(a + b, width) for a, b in zip(given, kept, strict=True)],
+                    [transformer(level, depths.up[place][n]) for n in range(layers + 1)]
+                    if kind == _CROSS_UP
+                    else None,
+                    upsampled=width if level > 0 else None,
+                )
+            )
+        self.up_blocks = nn.ModuleList(up)
+        self.mid_block = Middle(
+            [residual(widths[-1], widths[-1]) for _ in range(2)],
+            transformer(lowest, depths.middle),
+        )
+        self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=eps)
+        self.conv_out = nn.Conv2d(widths[0], config["out_channels"], 3, padding=1)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return self.conv_in.weight.dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return self.conv_in.weight.device
+
+    @property
+    def attn_processors(self) -> dict[str, Any]:
+        """The processor of each attention layer, by the layer's name and ``.processor``."""
+        return {f"{name}.processor": layer.processor for name, layer in self._attentions().items()}
+
+    def set_attn_processor(self, processors: Mapping[str, Any]) -> None:
+        """Gives each attention layer its processor, by the names of ``attn_processors``."""
+        for name, layer in self._attentions().items():
+            layer.processor = processors[f"{name}.processor"]
+
+    def _attentions(self) -> dict[str, Attention]:
+        return {
+            name: module for name, module in self.named_modules() if isinstance(module, Attention)
+        }
+
+    def forward(
+        self, sample: Tensor, timestep: int, *, encoder_hidden_states: Tensor
+    ) -> NetworkOutput:
+        """The network's prediction.
+
+        Args:
+            sample: latents, (B, C, h, w).
+            timestep: of all samples.
+            encoder_hidden_states: text embedding, (B, L, D).
+        """
+        time = self.time_embedding(timestep, sample.shape[0])
+        feature = self.conv_in(sample)
+        kept = [feature]
+        for level in self.down_blocks:
+            for layer in range(len(level.resnets)):
+                feature = level.step(layer, feature, time, encoder_hidden_states)
+                kept.append(feature)
+            if level.downsamplers is not None:
+                feature = level.downsamplers[0](feature)
+                kept.append(feature)
+        feature = self.mid_block(feature, time, encoder_hidden_states)
+        for level in self.up_blocks:
+            for layer in range(len(level.resnets)):
+                feature = torch.cat([feature, kept.pop()], dim=1)
+                feature = level.step(layer, feature, time, encoder_hidden_states)
+            if level.upsamplers is not None:
+                feature = level.upsamplers[0](feature, kept[-1].shape[2:])
+        return NetworkOutput(self.conv_out(F.silu(self.conv_norm_out(feature))))
+
+
+@dataclass(frozen=True)
+class _Depths:
+    """How many transformer blocks each layer has: of each level, in the network's own order."""
+
+    down: Sequence[Sequence[int]]
+    middle: int
+    up: Sequence[Sequence[int]]
+
+
+def _depths(config: Mapping[str, Any]) -> _Depths:
+    levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
+    given = config.get("transformer_layers_per_block", 1)
+    down = [given] * levels if isinstance(given, int) else given
+    reverse = config.get("reverse_transformer_layers_per_block")
+    up = list(reversed(down)) if reverse is None else reverse
+    lowest = down[-1]
+    return _Depths(
+        [_of_layers(depth, layers) for depth in down],
+        lowest if isinstance(lowest, int) else lowest[0],
+        [_of_layers(depth, layers + 1) for depth in up],
+    )
+
+
+def _of_layers(depth: int | Sequence[int], layers: int) -> Sequence[int]:
+    return [depth] * layers if isinstance(depth, int) else depth

@@ -1,0 +1,338 @@
+"""Dehazing: a photo in, the photo without its haze out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL.Image import Image
+from torch import Tensor
+from typing_extensions import Unpack
+
+from dehaze import ranges
+from dehaze.attention.control import AttentionControl, refine_mapper
+from dehaze.attention.maps import normalised
+from dehaze.attention.processors import AttentionSession
+from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
+from dehaze.pipelines.callback import StepCallback
+from dehaze.pipelines.inverting import Inverting
+from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_photos
+from dehaze.pipelines.strength import check_strength, latent_strengths
+from dehaze.prompts import (
+    TokenizedPrompt,
+    WordError,
+    swap_for_null_text,
+    tokenize,
+    without_word,
+    word_span,
+)
+from dehaze.recovery.exposure import keep_exposure
+from dehaze.recovery.recover import RECOVERIES
+
+Array = NDArray[np.float32]
+
+NULL_TEXTS = ("embedding", "delete")
+
+
+@dataclass(frozen=True)
+class DehazeResult:
+    """A photo without its haze, and what was learned on the way.
+
+    Attributes:
+        image: RGB at the photo's own size: float32 (H, W, 3) in [0, 1]; with ``output_type`` of
+            ``pil`` a PIL image, of ``pt`` a float32 tensor (3, H, W) in [0, 1].
+        attention: float32 (H, W), the haze attention map: mean attention probability on the word.
+        transmission: t, float32 (H, W) in (0, 1], or None where the recovery has none.
+        airlight: A, float32 (3,) RGB in [0, 1], or None likewise.
+        trace: how the inversion went.
+        nfe: network evaluations that this call took, inversion and denoising together.
+    """
+
+    image: Any
+    attention: Array
+    transmission: Array | None
+    airlight: Array | None
+    trace: InversionTrace
+    nfe: int
+
+    def attention_normalised(self) -> Array:
+        """The attention map stretched to [0, 1], for pictures."""
+        return normalised(self.attention)
+
+
+class DehazeOptions(InversionOptions, total=False):
+    """The keyword arguments of ``DehazePipeline``'s call, as type checkers see them."""
+
+    inversion: InversionResult | None
+    null_text: str
+    strength: float | Array | list[float | Array]
+    num_inference_steps: int | None
+    guidance_scale: float | None
+    cross_replace_steps: float | None
+    self_replace_steps: float | None
+    recovery: str
+    exposure: float
+    output_type: str
+    callback_on_step_end: StepCallback | None
+
+
+class Dehazing(Inverting):
+    """Removes haze by inverting a photo under a prompt and swapping the haze word for null text.
+
+    Where a method takes a word, the model's own haze word stands for None.
+    """
+
+    @property
+    def default_word(self) -> str:
+        """The word that is swapped for null text when none is given."""
+        return self.description.word
+
+    def check_prompt(self, prompt: str | None = None, word: str | None = None) -> None:
+        """Raises ``WordError`` where the word is not in the prompt or the prompt is too long."""
+        self.prompt_and_span(prompt, word)
+
+    @overload
+    def __call__(
+        self,
+        image: list[Photo],
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        return_dict: Literal[True] = True,
+        **options: Unpack[DehazeOptions],
+    ) -> list[DehazeResult]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Image | NDArray[Any],
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        return_dict: Literal[True] = True,
+        **options: Unpack[DehazeOptions],
+    ) -> DehazeResult: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Tensor,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        return_dict: Literal[True] = True,
+        **options: Unpack[DehazeOptions],
+    ) -> DehazeResult | list[DehazeResult]: ...
+
+    @overload
+    def __call__(
+        self,
+        image: Photo | list[Photo],
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        return_dict: Literal[False],
+        **options: Unpack[DehazeOptions],
+    ) -> tuple[Any]: ...
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        image: Any,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        inversion: InversionResult | None = None,
+        null_text: str = "embedding",
+        strength: float | Array | list[float | Array] = 1.0,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        cross_replace_steps: float | None = None,
+        self_replace_steps: float | None = None,
+        recovery: str = "calibrated",
+        exposure: float = 0.0,
+        output_type: str = "np",
+        return_dict: bool = True,
+        callback_on_step_end: StepCallback | None = None,
+        **options: Unpack[InversionOptions],
+    ) -> DehazeResult | list[DehazeResult] | tuple[Any]:
+        """Removes the haze from a photo; or from several, which share every network evaluation.
+
+        What is None is taken from the model's description.
+
+        Args:
+            image: the photo, RGB: PIL, turned upright by its EXIF orientation; an array (H, W, 3),
+                uint8 in [0, 255] or float in [0, 1]; or a float tensor (3, H, W) in [0, 1]. Or a
+                list of photos of one ``codec.padded_size``, or a tensor (B, 3, H, W), which gives a
+                list of results: those of each photo alone to within rounding, not to the last bit.
+            prompt: what the photo shows, with the haze word in it.
+            word: the word (or phrase) of the prompt to swap for null text.
+            inversion: what ``invert`` returned for this photo and prompt, to try several settings
+                without inverting again. It is refused where it is of another photo, prompt or
+                model, or was made with other settings than those that are given here.
+            null_text: ``embedding`` puts null text at the word's token positions; ``delete``
+                removes the word from the text and aligns the rest.
+            strength: w, 0 for the photo as it was, 1 for the swap; or a map (H, W) of it; or, for
+                a list of photos, a list with one of these for each.
+            num_inference_steps: N, DDIM steps.
+            guidance_scale: classifier-free guidance g, of both ways; 1 never runs the unconditional
+                pass.
+            cross_replace_steps: share of the steps with the source's cross-attention maps.
+            self_replace_steps: share of the steps with the source's self-attention maps.
+            recovery: how the result reaches the photo's own size: ``calibrated``, ``physics``,
+                ``affine`` or ``none``; see ``dehaze.recovery.recover.RECOVERIES``.
+            exposure: how far the result is lightened, 0 for the scene as it is, 1 for the photo's
+                own lightness; see ``dehaze.recovery.exposure``.
+            output_type: ``np``, ``pil`` or ``pt``, see ``DehazeResult.image``.
+            return_dict: with False, a tuple of the image (or the list of images) alone.
+            callback_on_step_end: called as ``callback(pipeline, step, timestep,
+                {"latents": latents})`` after each denoising step, as in diffusers. It may return
+                other latents in such a dict.
+            options: of the inversion, see ``InversionPipeline.invert``.
+
+        Raises:
+            WordError: the word is not in the prompt, or the model never learned it.
+            InversionMismatchError: the inversion is of another photo, prompt, model or setting.
+            ValueError: a setting is unknown or out of range; the message lists what there is. Or
+                the photos cannot be one batch, or are not as many as the inversion has samples.
+            NonFiniteError: the network returned values that are not finite.
+        """
+        recover = RECOVERIES.get(recovery)
+        ranges.EXPOSURE.check(exposure)
+        output = OUTPUT_TYPES.get(output_type)
+        if null_text not in NULL_TEXTS:
+            raise ValueError(f"unknown null_text {null_text!r}: there are {', '.join(NULL_TEXTS)}")
+        control = self._control(cross_replace_steps, self_replace_steps)
+        photos, several = as_photos(image)
+        strengths = strength if isinstance(strength, list) else [strength] * len(photos)
+        for one in strengths:
+            check_strength(one)
+        evaluations = [0] * len(photos)
+        given = inversion is not None
+        if inversion is None:
+            source, _ = self.prompt_and_span(prompt, word)
+            settings = self.description.inversion.changed(
+                steps=num_inference_steps, guidance_scale=guidance_scale, **options
+            )
+            inversion = self._inverted(photos, source, settings)
+            evaluations = inversion.trace.nfe.sum(0).tolist()
+        samples = inversion.latents.shape[0]
+        if not len(photos) == len(strengths) == samples:
+            raise ValueError(
+                f"{len(photos)} photos and {len(strengths)} strengths do not fit an inversion of "
+                f"{samples} samples"
+            )
+        if given:
+            self.check_inversion(
+                inversion,
+                photos,
+                prompt,
+                num_inference_steps=num_inference_steps,
+                guidance_scale=guidance_scale,
+                **options,
+            )
+            prompt = inversion.own_prompt(prompt)
+        latents, swapping = self.swap_word(
+            inversion,
+            prompt,
+            word,
+            null_text=null_text,
+            strength=latent_strengths(strengths, photos, inversion),
+            guidance_scale=inversion.settings.guidance_scale,
+            control=control,
+            callback_on_step_end=callback_on_step_end,
+        )
+        results = []
+        for b, photo in enumerate(photos):
+            own = inversion.sample(b)
+            size = self.codec.working_size(photo)
+            hazy, clear = (
+                self.codec.decode_all(latent, size)
+                for latent in (own.trajectory[0], latents[b : b + 1])
+            )
+            recovered = recover(photo, hazy, clear, float(np.mean(strengths[b])))
+            scene = keep_exposure(recovered.image, photo, exposure)
+            results.append(
+                DehazeResult(
+                    image=output(scene),
+                    attention=self.word_attention(photo, own, prompt, word),
+                    transmission=recovered.transmission,
+                    airlight=recovered.airlight,
+                    trace=own.trace,
+                    nfe=evaluations[b] + swapping,
+                )
+            )
+        if not return_dict:
+            images = [result.image for result in results]
+            return (images if several else images[0],)
+        return results if several else results[0]
+
+    def _control(self, cross: float | None = None, self_: float | None = None) -> AttentionControl:
+        """Prompt-to-Prompt with these shares of the steps, or the model's own for None."""
+        return AttentionControl(
+            self.description.cross_replace_steps if cross is None else cross,
+            self.description.self_replace_steps if self_ is None else self_,
+        )
+
+    @torch.no_grad()
+    def swap_word(
+        self,
+        inversion: InversionResult,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        null_text: str = "embedding",
+        strength: float | Tensor = 1.0,
+        guidance_scale: float = 1.0,
+        control: AttentionControl | None = None,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> tuple[Tensor, int]:
+        """Denoises an inversion with the word swapped for null text; see ``__call__``.
+
+        Args:
+            strength: one number, or a map that broadcasts to the latents (B, C, h, w).
+            control: Prompt-to-Prompt's settings; the model's own when None.
+
+        Returns:
+            z_0, float32 (B, C, h, w), and the number of network evaluations.
+        """
+        control = control or self._control()
+        prompt = inversion.own_prompt(prompt)
+        source, span = self.prompt_and_span(prompt, word)
+        if null_text == "embedding":
+            null = self._embed(tokenize(self.tokenizer, ""))
+            context = swap_for_null_text(self._embed(source), null[0], span)
+        elif null_text == "delete":
+            target = tokenize(self.tokenizer, without_word(source.text, word or self.default_word))
+            context = self._embed(target)
+            control = replace(control, mapper=refine_mapper(source, target))
+        else:
+            raise ValueError(f"unknown null_text {null_text!r}: there are {', '.join(NULL_TEXTS)}")
+        return self.denoise_under(
+            inversion,
+            context,
+            AttentionSession(control=control),
+            strength=strength,
+            guidance_scale=guidance_scale,
+            callback_on_step_end=callback_on_step_end,
+        )
+
+    def prompt_and_span(
+        self, prompt: str | None = None, word: str | None = None
+    ) -> tuple[TokenizedPrompt, tuple[int, ...]]:
+        """The prompt as tokens, and where in it the word, by default the model's, stands.
+
+        Raises:
+            WordError: the word is not in the prompt, the prompt is too long, or the model never
+                learned one of its words.
+        """
+        tokens = self.tokens_of(prompt)
+        if word is None and self.default_word not in tokens.text.lower():
+            raise WordError(
+                f"the prompt {tokens.text!r} has no word {self.default_word!r}: name the word to "
+                "remove as well"
+            )
+        return tokens, word_span(tokens, self.default_word if word is None else word)

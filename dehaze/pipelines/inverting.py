@@ -1,0 +1,458 @@
+"""What every pipeline here does with a model's parts: prompts, inversion and the way back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from typing_extensions import Unpack
+
+from dehaze.attention.maps import word_map
+from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.inversion import (
+    CRITERIA,
+    DDIMTable,
+    InversionMismatchError,
+    InversionOptions,
+    InversionResult,
+    InversionSettings,
+    Origin,
+    adjust,
+    denoise,
+    invert,
+)
+from dehaze.inversion.denoising import unrevised
+from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES, Anchors
+from dehaze.models.conditioning import embed_one, embed_two
+from dehaze.models.hashes import weights_fingerprint
+from dehaze.models.needs import ModelDescription
+from dehaze.network import PromptedNetwork, is_guided
+from dehaze.pipelines.callback import StepCallback, StepEnd
+from dehaze.pipelines.latents import PhotoCodec
+from dehaze.pipelines.pictures import as_photos, as_pixels, photo_hash
+from dehaze.prompts import TokenizedPrompt, WordError, check_vocabulary, tokenize, word_span
+from dehaze.recovery.guided_filter import resize
+
+Array = NDArray[np.float32]
+
+
+class Inverting:
+    """Inverts photos, and denoises them under control, by the parts that it is given.
+
+    ``dehaze.pipelines.base`` makes a pipeline of diffusers of it, ``dehaze.pipelines.plain`` one
+    that starts without that library.
+
+    Attributes:
+        vae, text_encoder, tokenizer, unet, scheduler, text_encoder_2, tokenizer_2: the parts, see
+            ``InversionPipeline``.
+        description: the model's needs and defaults.
+    """
+
+    vae: Any
+    text_encoder: Any
+    tokenizer: Any
+    unet: Any
+    scheduler: Any
+    text_encoder_2: Any
+    tokenizer_2: Any
+    description: ModelDescription
+
+    if TYPE_CHECKING:
+
+        @property
+        def _execution_device(self) -> torch.device:
+            """The device that the networks run on."""
+
+        def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
+            """tqdm's bar, as the pipeline is set to draw it."""
+
+    @property
+    def default_prompt(self) -> str:
+        """The prompt that is used when none is given."""
+        return self.description.prompt
+
+    @property
+    def codec(self) -> PhotoCodec:
+        """Photos to latents, and back to pictures, on the pipeline's device."""
+        return PhotoCodec(self.vae, self.description, self._execution_device)
+
+    @torch.no_grad()
+    def invert(
+        self,
+        image: Any,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        settings: InversionSettings | None = None,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        **options: Unpack[InversionOptions],
+    ) -> InversionResult:
+        """Inverts a photo under a prompt, at the model's working size; or several as one batch.
+
+        Args:
+            image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB;
+                or a list of photos of one ``codec.padded_size``: the samples of the result, in
+                this order. See ``InversionResult.sample``.
+            prompt: what the photo shows; the model's own when None.
+            word: a word that the prompt must hold.
+            settings: how; the model's own when None.
+            num_inference_steps: N, DDIM steps, in place of those of the settings.
+            guidance_scale: classifier-free guidance g, likewise; 1 never runs the unconditional
+                pass.
+            options: fields of ``InversionSettings`` by name, likewise. A solver that is named runs
+                as it was published, see ``InversionSettings.changed``.
+
+        Returns:
+            the inversion, which knows the photo, the prompt, the model and the settings.
+
+        Raises:
+            WordError: the word is not in the prompt, or the prompt is too long.
+            ValueError: a setting is unknown or out of range; the message lists what there is. Or
+                the photos cannot be one batch.
+            NonFiniteError: the network returned values that are not finite.
+        """
+        photos, _ = as_photos(image)
+        source, _ = self.prompt_and_span(prompt, word)
+        chosen = (settings or self.description.inversion).changed(
+            steps=num_inference_steps, guidance_scale=guidance_scale, **options
+        )
+        inversion = self._inverted(photos, source, chosen)
+        return replace(inversion, origin=self._origin(photos, source))
+
+    @torch.no_grad()
+    def _inverted(
+        self, photos: Sequence[Array], source: TokenizedPrompt, settings: InversionSettings
+    ) -> InversionResult:
+        """The inversion of photos, without the hashes of where it is from."""
+        latents = self.codec.encode_batch(photos)
+        table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
+        context, distance, prepared = self._embed(source), None, 0
+        if settings.adjustment is not None:
+            adjusting = self._network(table, context, guidance_scale=settings.guidance_scale)
+            latents, distance = adjust(
+                settings.adjustment, adjusting, latents, repeats=settings.adjustment_repeats
+            )
+            prepared = adjusting.evaluations
+        batch = latents.shape[0]
+        paths = CRITERIA.get(settings.criterion).paths
+        session = AttentionSession(batch=batch * paths, recording=True)
+        network = self._network(
+            table, context, session=session, guidance_scale=settings.guidance_scale
+        )
+        with (
+            controlled_attention(self.unet, session),
+            self.progress_bar(total=settings.inverted_steps) as bar,
+        ):
+            result = invert(network, latents, settings, on_step=lambda i: bar.update())
+        # A second path only checks the first.
+        result.attention.update({name: rows[:batch] for name, rows in session.record.items()})
+        # The evaluations of an adjustment count to step 1.
+        result.trace.nfe[0] += prepared
+        return replace(result, adjustment=None if distance is None else distance.cpu())
+
+    def _origin(self, photos: Sequence[Array], prompt: TokenizedPrompt) -> Origin:
+        return Origin(
+            photos=tuple(photo_hash(photo) for photo in photos),
+            sizes=tuple((photo.shape[0], photo.shape[1]) for photo in photos),
+            prompt=prompt.text,
+            model=self.model_fingerprint(),
+        )
+
+    def model_fingerprint(self) -> str:
+        """A hash of the weights as they are now; the same in any folder, another in any precision.
+
+        See ``dehaze.models.hashes.weights_fingerprint``.
+        """
+        parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2)
+        return weights_fingerprint([part for part in parts if part is not None])
+
+    def check_inversion(
+        self,
+        inversion: InversionResult,
+        photos: Sequence[Array] | None = None,
+        prompt: str | None = None,
+        *,
+        num_inference_steps: int | None = None,
+        guidance_scale: float | None = None,
+        **options: Unpack[InversionOptions],
+    ) -> None:
+        """Checks that an inversion is of these photos, this prompt and this model.
+
+        Args:
+            inversion: from ``invert``, ``generate`` or a file.
+            photos: float32 (H, W, 3) RGB in [0, 1]; None where there is none to compare.
+            prompt: None where it is not said.
+            num_inference_steps, guidance_scale, options: what was asked for, as for ``invert``;
+                None is not checked.
+
+        Raises:
+            InversionMismatchError: something differs; the message names it.
+        """
+        channels, found = inversion.trajectory.shape[2], inversion.latent_size
+        if channels != self.unet.config.in_channels:
+            raise InversionMismatchError(
+                f"the inversion has {channels} channels and the model "
+                f"{self.unet.config.in_channels}: it was made by another model"
+            )
+        for photo in photos or ():
+            wanted = self.codec.latent_size(photo)
+            if found != wanted:
+                raise InversionMismatchError(
+                    f"the inversion's latents are {found} and the photo's {wanted}: it was made "
+                    "of another photo"
+                )
+        known = inversion.origin is not None
+        inversion.require(
+            model=self.model_fingerprint() if known else None,
+            sizes=None if photos is None else tuple(photo.shape[:2] for photo in photos),
+            photos=None
+            if photos is None or not known
+            else tuple(photo_hash(photo) for photo in photos),
+            prompt=prompt,
+            steps=num_inference_steps,
+            guidance_scale=guidance_scale,
+            **options,
+        )
+
+    def anchor(
+        self,
+        inversion: InversionResult,
+        mode: str,
+        prompt: str | None = None,
+        *,
+        guidance_scale: float,
+    ) -> Anchors:
+        """What holds a guided way back to the path of an inversion at guidance 1.
+
+        Args:
+            inversion: from ``invert``, under the same prompt.
+            mode: see ``dehaze.inversion.reconstruction.RECONSTRUCTION_MODES``.
+            prompt: that the photo was inverted under; may be left out.
+            guidance_scale: g, of the way back.
+
+        Raises:
+            InversionMismatchError: the inversion is of another prompt or model.
+            ValueError: there is no such mode, or the inversion is not along DDIM's trajectory.
+            NonFiniteError: the network returned values that are not finite.
+        """
+        prompt = inversion.own_prompt(prompt)
+        self.check_inversion(inversion)
+        tokens = self.tokens_of(prompt)
+        session = AttentionSession(batch=inversion.latents.shape[0], recording=True)
+        network = self._network(
+            inversion.table, self._embed(tokens), session=session, guidance_scale=guidance_scale
+        )
+        with controlled_attention(self.unet, session):
+            anchors = RECONSTRUCTION_MODES.get(mode).prepare(inversion, network)
+        return replace(anchors, attention=session.record)
+
+    def word_attention(
+        self,
+        image: Any,
+        inversion: InversionResult,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        layers: Mapping[str, float] | None = None,
+        steps: Sequence[int] | None = None,
+    ) -> Array:
+        """The attention map of a word at the photo's size, float32 (H, W), from its inversion.
+
+        ``layers`` and ``steps`` choose what is averaged, see ``dehaze.attention.maps.word_map``;
+        when None, the layers of the model's description and all steps.
+
+        Raises:
+            WordError: the word is not in the prompt.
+            InversionMismatchError: the inversion is of another prompt.
+        """
+        photo = as_pixels(image)
+        prompt = inversion.own_prompt(prompt)
+        tokens, span = self.prompt_and_span(prompt, word)
+        if not span:
+            raise WordError(f"name a word of the prompt {tokens.text!r}")
+        heat = word_map(
+            inversion.attention,
+            span,
+            inversion.latent_size,
+            layers=self.description.map_layers if layers is None else layers,
+            steps=steps,
+        )
+        height, width = self.codec.working_size(photo)
+        cropped = resize(heat[0].cpu().numpy(), self.codec.padded_size(photo))[:height, :width]
+        return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+
+    def placed(self, inversion: InversionResult) -> InversionResult:
+        """An inversion on the pipeline's device, where a loaded one may not be; else not copied."""
+        device = self._execution_device
+        return replace(
+            inversion,
+            trajectory=inversion.trajectory.to(device),
+            noise=inversion.noise.to(device),
+            attention={name: value.to(device) for name, value in inversion.attention.items()},
+            companion={name: value.to(device) for name, value in inversion.companion.items()},
+        )
+
+    @torch.no_grad()
+    def denoise_under(
+        self,
+        inversion: InversionResult,
+        context: Tensor,
+        session: AttentionSession,
+        *,
+        strength: float | Tensor = 1.0,
+        guidance_scale: float | Tensor = 1.0,
+        unconditional: Tensor | None = None,
+        source: Tensor | None = None,
+        revise: Callable[[int, Tensor, Tensor], Tensor] = unrevised,
+        callback_on_step_end: StepCallback | None = None,
+    ) -> tuple[Tensor, int]:
+        """Denoises an inversion under another prompt, held to the source by attention control.
+
+        Args:
+            inversion: with recorded attention.
+            context: the target's text embedding, (1, L, D).
+            session: its control and observer are used; what the inversion recorded is put into it.
+            strength: w, one number, or a map that broadcasts to the latents (B, C, h, w).
+            guidance_scale: classifier-free guidance g, one number or such a map; 1 never runs the
+                unconditional pass.
+            unconditional: (n, 1, L, D), the unconditional embedding of each step, step 1 first; the
+                empty prompt's when None.
+            source: the source's embedding. If it is given, w goes from the noise that the source
+                has at the target's latents, for an evaluation more a step, rather than from the
+                noise of the inversion.
+            revise: as in ``dehaze.inversion.denoise``.
+            callback_on_step_end: called after each step, as in diffusers; see ``StepCallback``.
+
+        Returns:
+            z_0, float32 (B, C, h, w), and the number of network evaluations.
+        """
+        inversion = self.placed(inversion)
+        session.record = inversion.attention
+        session.batch = inversion.latents.shape[0]
+        session.steps = inversion.steps
+        table = inversion.table
+        network = self._network(
+            table,
+            context,
+            session=session,
+            guidance_scale=guidance_scale,
+            unconditional=unconditional,
+        )
+        own = None
+        if source is not None:
+            own = self._network(table, source, session=session, controlled=False)
+
+        with (
+            controlled_attention(self.unet, session),
+            self.progress_bar(total=inversion.steps) as bar,
+        ):
+            latents = denoise(
+                inversion,
+                network,
+                source_network=own,
+                strength=strength,
+                revise=StepEnd(self, inversion, bar, revise, callback_on_step_end),
+            )
+        return latents, network.evaluations + (0 if own is None else own.evaluations)
+
+    def prompted_network(
+        self,
+        table: DDIMTable,
+        prompt: str | None = None,
+        *,
+        guidance_scale: float = 1.0,
+        unconditional: Tensor | None = None,
+    ) -> PromptedNetwork:
+        """The network under a prompt, to be evaluated directly.
+
+        Args:
+            table: the schedule, of an inversion for instance.
+            prompt: the model's own when None.
+            guidance_scale: classifier-free guidance g.
+            unconditional: (n, 1, L, D), the unconditional embedding of each step, step 1 first; the
+                empty prompt's when None.
+
+        Raises:
+            WordError: the prompt is too long.
+        """
+        tokens = self.tokens_of(prompt)
+        return self._network(
+            table,
+            self._embed(tokens),
+            guidance_scale=guidance_scale,
+            unconditional=unconditional,
+        )
+
+    def _network(
+        self,
+        table: DDIMTable,
+        conditional: Tensor,
+        *,
+        session: AttentionSession | None = None,
+        controlled: bool = True,
+        guidance_scale: float | Tensor = 1.0,
+        unconditional: Tensor | None = None,
+    ) -> PromptedNetwork:
+        """The network under an embedding; ``unconditional`` is (n, 1, L, D), a row for a step."""
+        guided = is_guided(guidance_scale)
+        return PromptedNetwork(
+            self.unet,
+            table,
+            conditional,
+            self._embed(tokenize(self.tokenizer, "")) if guided else conditional,
+            guidance_scale=guidance_scale,
+            unconditional_of_steps=unconditional,
+            max_tokens=int(self.tokenizer.model_max_length),
+            pixels_per_latent=self.description.pixels_per_latent,
+            session=session,
+            controlled=controlled,
+        )
+
+    def tokens_of(self, prompt: str | None = None) -> TokenizedPrompt:
+        """A prompt as tokens; the model's own when None.
+
+        Raises:
+            WordError: the prompt is too long, or the model never learned one of its words.
+        """
+        text = self.default_prompt if prompt is None else prompt
+        check_vocabulary(text, self.description.vocabulary)
+        return tokenize(self.tokenizer, text)
+
+    def prompt_and_span(
+        self, prompt: str | None = None, word: str | None = None
+    ) -> tuple[TokenizedPrompt, tuple[int, ...]]:
+        """The prompt as tokens, and where in it the word stands: nowhere when none is named.
+
+        Raises:
+            WordError: the word is not in the prompt, the prompt is too long, or the model never
+                learned one of its words.
+        """
+        tokens = self.tokens_of(prompt)
+        return tokens, () if word is None else word_span(tokens, word)
+
+    @torch.no_grad()
+    def _embed(self, prompt: TokenizedPrompt) -> Tensor:
+        """(1, L, D), the text embedding; with further rows where the model needs more than that.
+
+        See ``dehaze.models.conditioning``.
+        """
+        ids = prompt.ids[None].to(self._execution_device)
+        if self.text_encoder_2 is None:
+            embedding = embed_one(self.text_encoder, ids)
+        else:
+            again = tokenize(self.tokenizer_2, prompt.text)
+            # Its padding may be another token; a word must stand at the same positions.
+            if again.offsets != prompt.offsets:
+                raise WordError(f"the model's two tokenizers cut {prompt.text!r} differently")
+            ids_2 = again.ids[None].to(self._execution_device)
+            embedding = embed_two(self.text_encoder, ids, self.text_encoder_2, ids_2)
+        if self.description.zero_null_text and not prompt.text:
+            embedding = torch.zeros_like(embedding)
+        return embedding.to(self.unet.dtype)

@@ -1,0 +1,67 @@
+"""Dehazing with the bundled model and no diffusers: it starts in a fraction of the time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from dehaze.models.choice import ModelChoice, find_device
+from dehaze.models.parts import ModelParts
+from dehaze.models.plain.load import load_plain_parts
+from dehaze.models.source import BUNDLED_FOLDER
+from dehaze.pipelines.dehazing import Dehazing
+
+
+class PlainDehazer(Dehazing):
+    """``DehazePipeline`` as far as photos are dehazed, on the networks of ``dehaze.models.plain``.
+
+    Args:
+        parts: of the model.
+    """
+
+    def __init__(self, parts: ModelParts) -> None:
+        vars(self).update(vars(parts))
+
+    @property
+    def components(self) -> dict[str, Any]:
+        """The parts that there are, by their names."""
+        return {
+            name: part
+            for name, part in vars(self).items()
+            if name != "description" and part is not None
+        }
+
+    @property
+    def device(self) -> torch.device:
+        """That the networks run on."""
+        device: torch.device = self.unet.device
+        return device
+
+    @property
+    def _execution_device(self) -> torch.device:
+        return self.device
+
+    def to(self, device: torch.device) -> PlainDehazer:
+        """Moves the networks."""
+        for part in self.components.values():
+            if isinstance(part, nn.Module):
+                part.to(device)
+        return self
+
+    def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
+        """A bar that is not drawn."""
+        return tqdm(iterable, total=total, disable=True)
+
+
+def load_plain_dehazer(choice: ModelChoice) -> PlainDehazer:
+    """A model that is ``plain``, ready to dehaze on its device.
+
+    Raises:
+        ModelError: the model is damaged.
+        DeviceError: the device cannot be used.
+    """
+    device = find_device(choice.device)
+    return PlainDehazer(load_plain_parts(BUNDLED_FOLDER, choice.torch_dtype)).to(device)
