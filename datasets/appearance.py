@@ -14,14 +14,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.datasets.synthesis import render_haze, smooth_noise
+from dehaze.luma import luma
 from dehaze.recovery.scattering import scatter
 from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
 Rendering = Callable[[Array, np.random.Generator], Array]
 
-# ITU-R BT.601, as black and white film and grey television see colours.
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 _DISPLAY_GAMMA = 2.2
 
 
@@ -101,7 +100,7 @@ def _snow(clear: Array, rng: np.random.Generator) -> Array:
 def _rain(clear: Array, rng: np.random.Generator) -> Array:
     """Half the colour, two thirds of the light, a grey veil, and streaks."""
     height, width = clear.shape[:2]
-    grey = (clear @ _LUMA)[..., None]
+    grey = luma(clear)[..., None]
     dull = float(rng.uniform(0.55, 0.75)) * (grey + 0.5 * (clear - grey))
     veil = np.full((height, width), 1.0 - float(rng.uniform(0.15, 0.35)), dtype=np.float32)
     wet = scatter(dull.astype(np.float32), veil, np.full(3, rng.uniform(0.45, 0.6), np.float32))
@@ -116,7 +115,7 @@ def _rain(clear: Array, rng: np.random.Generator) -> Array:
 
 def _black_and_white(clear: Array, rng: np.random.Generator) -> Array:
     """The luma of every pixel."""
-    return np.repeat((clear @ _LUMA)[..., None], 3, axis=2)
+    return np.repeat(luma(clear)[..., None], 3, axis=2)
 
 
 def _blur(clear: Array, rng: np.random.Generator) -> Array:

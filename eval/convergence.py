@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -16,9 +16,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dehaze.eval.plots import as_png, import_figure
-from dehaze.inversion import InversionResult, InversionSettings, InversionTrace
+from dehaze.eval.probes import solve_steps
+from dehaze.inversion import InversionResult
 from dehaze.inversion.criteria import root_mean_square
-from dehaze.inversion.inverter import StepMap, noised, solve_step, trace_of
+
+if TYPE_CHECKING:
+    from dehaze.pipelines.base import InversionPipeline
 
 Array = NDArray[np.float32]
 
@@ -122,7 +125,7 @@ def study_table(studies: Sequence[StepStudy], command: str) -> str:
     )
 
 
-def study_steps(pipeline: Any, photos: Sequence[Array], *, steps: int) -> StepStudy:
+def study_steps(pipeline: InversionPipeline, photos: Sequence[Array], *, steps: int) -> StepStudy:
     """Solves every step of every photo in all the ways that ``StepStudy`` compares.
 
     Args:
@@ -151,77 +154,7 @@ def study_steps(pipeline: Any, photos: Sequence[Array], *, steps: int) -> StepSt
     )
 
 
-@torch.no_grad()
-def solve_steps(
-    pipeline: Any, inversion: InversionResult, settings: InversionSettings
-) -> tuple[Tensor, InversionTrace]:
-    """Each step of an inversion solved anew, from the z_{i-1} that the inversion has there.
-
-    Errors of a step do not reach the next one: how a solver, a criterion or a bound fares is seen
-    at every step by itself.
-
-    Args:
-        pipeline: that made the inversion.
-        inversion: along DDIM's trajectory.
-        settings: of every step.
-
-    Returns:
-        (n, B, C, h, w), the solutions of the steps 1 .. n, and how the solver fared.
-    """
-    network = pipeline.prompted_network(
-        inversion.table,
-        inversion.own_prompt(),
-        guidance_scale=inversion.settings.guidance_scale,
-    )
-    solutions = [
-        solve_step(
-            network,
-            i,
-            list(inversion.trajectory[:i]),
-            list(inversion.noise[: i - 1]),
-            settings,
-        )
-        for i in range(1, inversion.steps + 1)
-    ]
-    trace = trace_of(solutions, network, settings)
-    return torch.stack([solution.z for solution in solutions]), trace
-
-
-@torch.no_grad()
-def picard_paths(
-    pipeline: Any, inversion: InversionResult, i: int, *, starts: int = 5, iterations: int = 12
-) -> Tensor:
-    """Where Picard iteration goes at step i from several starts: to one point, if f contracts.
-
-    The first start is z_{i-1}, the others are z_0 under as many draws of noise.
-
-    Args:
-        pipeline: that made the inversion.
-        inversion: of one sample, along DDIM's trajectory.
-        i: the step, 1 .. n.
-        starts: how many.
-        iterations: applications of f.
-
-    Returns:
-        (iterations + 1, starts, C, h, w), the start first.
-    """
-    network = pipeline.prompted_network(
-        inversion.table,
-        inversion.own_prompt(),
-        guidance_scale=inversion.settings.guidance_scale,
-    )
-    clean, previous = inversion.trajectory[0], inversion.trajectory[i - 1]
-    others = [noised(inversion.table, clean, i, seed=seed) for seed in range(1, starts)]
-    path = [torch.cat([previous, *others])]
-    f = StepMap(network, i, previous)
-    # Every start is a path of the one sample.
-    sample = torch.zeros(starts, dtype=torch.int64, device=previous.device)
-    for _ in range(iterations):
-        path.append(f(path[-1], sample))
-    return torch.stack(path)
-
-
-def _study_photo(pipeline: Any, photo: Array, steps: int) -> dict[str, NDArray[Any]]:
+def _study_photo(pipeline: InversionPipeline, photo: Array, steps: int) -> dict[str, NDArray[Any]]:
     """What ``StepStudy`` is made of, each (N,) or (N, K)."""
     settled = pipeline.description.inversion.changed(
         steps=steps, solver="anderson", tolerance=SETTLED, max_iterations=_LONGEST

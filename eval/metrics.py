@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.color import deltaE_ciede2000, rgb2lab
 
+from dehaze.luma import luma
+
 Picture = NDArray[Any]
 Float = NDArray[np.float64]
 Window = Callable[[Float], Float]
@@ -94,7 +96,7 @@ def luma_yiq(picture: Picture) -> Float:
     Returns:
         (H, W) in [0, 255].
     """
-    return np.asarray(picture.astype(np.float64) @ np.array([0.299, 0.587, 0.114]))
+    return luma(picture.astype(np.float64))
 
 
 def luma_709(picture: Picture) -> Float:

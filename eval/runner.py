@@ -11,14 +11,13 @@ import hashlib
 import json
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import cv2
-from tqdm import tqdm
 
 from dehaze.datasets import Dataset, LoadedSample, Sample, read_rgb
 from dehaze.errors import DehazeError, one_line
@@ -76,8 +75,16 @@ class Runner:
     perceptual: tuple[PerceptualMetric, ...] = ()
     overwrite: bool = False
 
-    def run(self) -> Evaluation:
+    @property
+    def total(self) -> int:
+        """How many records the run will have: one an image and method."""
+        return sum(len(part.samples) for part in self.sets) * len(self.methods)
+
+    def run(self, on_record: Callable[[Record], None] = lambda record: None) -> Evaluation:
         """Score what has no valid record yet, and return everything.
+
+        Args:
+            on_record: called with each record, an earlier run's too, as soon as it is there.
 
         Raises:
             EvaluationError: two rows share a label, an oracle is asked for where there is no
@@ -87,13 +94,11 @@ class Runner:
         self._check()
         self._settle_settings()
         records: list[Record] = []
-        total = sum(len(part.samples) for part in self.sets) * len(self.methods)
-        with tqdm(total=total, unit="image", disable=None) as progress:
-            for part in self.sets:
-                for sample in part.samples:
-                    for record in self._score_sample(part, sample):
-                        records.append(record)
-                        progress.update()
+        for part in self.sets:
+            for sample in part.samples:
+                for record in self._score_sample(part, sample):
+                    records.append(record)
+                    on_record(record)
         return Evaluation(
             rows=tuple(
                 row_of(part.name, method, records, is_oracle=self.scorer.is_oracle(method))

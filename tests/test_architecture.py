@@ -16,16 +16,16 @@ PACKAGES = {
     "dehaze.eval": ROOT / "eval",
 }
 
-# What every room may import.
-BASE = ("registry", "ranges")
+# Single files that every room may import.
+BASE = ("registry", "ranges", "luma")
 
-# What each room may import of the project; a room always may import itself. Every room may import
-# dehaze.errors and dehaze.registry.
+# What each room may import of the project, beside itself, dehaze.errors and ``BASE``.
 ALLOWED: dict[str, set[str]] = {
     "__main__": set(),
     "errors": set(),
     "registry": set(),
     "ranges": set(),
+    "luma": set(),
     "prompts": set(),
     "photos": set(),
     "recovery": set(),

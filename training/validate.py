@@ -11,8 +11,8 @@ import numpy as np
 from dehaze.attention.maps import recorded_layers
 from dehaze.datasets.synthesis import RenderedHaze, render_haze, with_overcast_sky
 from dehaze.eval.haze_maps import compare_airlights, compare_transmissions, density_correlation
-from dehaze.eval.inversion import reconstruct
 from dehaze.eval.metrics import peak_signal_noise_ratio
+from dehaze.eval.probes import reconstruct
 from dehaze.pipelines.dehaze import DehazePipeline
 from training.photos import Array, load_photos
 

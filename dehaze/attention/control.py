@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dehaze.errors import DehazeError
 from dehaze.prompts import TokenizedPrompt, WordError, align_tokens, prompt_words, word_span
+from dehaze.registry import Registry
 
 
 class ControlError(DehazeError, ValueError):
@@ -160,12 +161,12 @@ def _pad(matrix: Tensor, source: TokenizedPrompt, target: TokenizedPrompt) -> No
 
 MapperFunction = Callable[[TokenizedPrompt, TokenizedPrompt], TokenMapper | None]
 
-CONTROLS: dict[str, MapperFunction] = {
-    "replace": replace_mapper,
-    "refine": refine_mapper,
-    "reweight": lambda source, target: None,
-}
+CONTROLS: Registry[MapperFunction] = Registry("control")
 """How target tokens follow source tokens, by the names of Prompt-to-Prompt's edits."""
+
+CONTROLS.register("replace", replace_mapper)
+CONTROLS.register("refine", refine_mapper)
+CONTROLS.register("reweight", lambda source, target: None)
 
 
 def choose_control(source: TokenizedPrompt, target: TokenizedPrompt) -> str:
@@ -196,13 +197,12 @@ def prompt_to_prompt(
             are followed.
 
     Raises:
-        ControlError: the control is unknown, a share is out of range, or prompts that differ are
-            to be reweighted.
+        UnknownNameError: there is no such control.
+        ControlError: a share is out of range, or prompts that differ are to be reweighted.
         WordError: a word is not in the target prompt, or the prompts do not fit the control.
     """
     name = control or choose_control(source, target)
-    if name not in CONTROLS:
-        raise ControlError(f"unknown control {name!r}: there are {', '.join(CONTROLS)}")
+    mapper = CONTROLS.get(name)
     if name == "reweight" and not torch.equal(source.ids, target.ids):
         raise ControlError(
             f"reweight keeps the prompt, and {source.text!r} is not {target.text!r}: use replace "
@@ -224,6 +224,6 @@ def prompt_to_prompt(
     return AttentionControl(
         shares,
         self_replace_steps,
-        mapper=CONTROLS[name](source, target),
+        mapper=mapper(source, target),
         equalizer=equalizer,
     )

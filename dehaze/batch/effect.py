@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dehaze.luma import LUMA_WEIGHTS
+
 Array = NDArray[np.float32]
 
 UNCHANGED = "nearly unchanged"
@@ -18,8 +20,6 @@ DARKER = "a third darker"
 _UNCHANGED_BELOW = 0.02
 # Of the photo's own brightness.
 _DARKER_BELOW = 2 / 3
-# Weights of R, G and B in luma, Y' of ITU-R BT.601.
-_LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -69,4 +69,4 @@ def measure(photo: Array, result: Array, strength: float = 1.0) -> Effect:
 
 
 def _mean_luma(pixels: Array) -> float:
-    return float(np.dot(cv2.mean(pixels)[:3], _LUMA))
+    return float(np.dot(cv2.mean(pixels)[:3], LUMA_WEIGHTS))

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def _controls() -> Iterable[str]:
     from dehaze.attention.control import CONTROLS
 
-    return CONTROLS
+    return CONTROLS.names()
 
 
 def _modes() -> Iterable[str]:

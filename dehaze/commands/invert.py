@@ -289,8 +289,6 @@ class _Job:
 
     def drawings(self, pixels: NDArray[Any], inversion: InversionResult) -> dict[str, bytes]:
         """The plots by file name: DDIM's own steps by Picard iteration, and the way back."""
-        from dehaze.eval.convergence import picard_paths
-        from dehaze.eval.inversion import retrace
         from dehaze.eval.metrics import psnr_rgb
         from dehaze.eval.plots import (
             draw_contraction,
@@ -298,6 +296,7 @@ class _Job:
             draw_residuals,
             draw_trajectories,
         )
+        from dehaze.eval.probes import picard_paths, retrace
         from dehaze.inversion.reconstruction import PLAIN
 
         pipeline = self.pipeline

@@ -80,7 +80,7 @@ def info(
     try:
         source = ModelSource(model, revision, variant, local_files_only)
         folder = find_model(source)
-        parts = load_parts(source)
+        parts = load_parts(source, place=folder)
     except ModelError as error:
         raise CommandError(str(error)) from error
     networks = {name: getattr(parts, name) for name in ("unet", "text_encoder", "vae")}
@@ -172,7 +172,7 @@ def _wrong_answer(source: ModelSource, folder: Path) -> str | None:
     from dehaze.models.load import load_parts
 
     try:
-        check_known_answer(folder, load_parts(source))
+        check_known_answer(folder, load_parts(source, place=folder))
     except ModelError as error:
         return str(error)
     return None

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import inspect
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -17,9 +18,9 @@ import torch
 from torch import Tensor
 
 from dehaze.errors import DehazeError
+from dehaze.registry import Registry
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
-SPACINGS = ("leading", "trailing", "linspace", "noisy-end")
 
 # Schedulers of one process, z_t = sqrt(a_t) z_0 + sqrt(1 - a_t) noise: only their steps differ.
 READABLE_SCHEDULERS = (
@@ -121,24 +122,13 @@ class DDIMTable:
             _refuse(
                 scheduler,
                 _PLACING_SETTINGS,
-                f"it cannot be followed; choose a spacing: {', '.join(SPACINGS)}",
+                f"it cannot be followed; choose a spacing: {', '.join(SPACINGS.names())}",
             )
             # DPMSolverSinglestepScheduler has no such setting and places its steps so.
             spacing = str(config.get("timestep_spacing", "linspace"))
-        if spacing not in SPACINGS:
-            raise ScheduleError(f"unknown spacing {spacing!r}: there are {', '.join(SPACINGS)}")
-        if spacing == "noisy-end":
-            return cls.from_timesteps(scheduler, _noisy_end(train_timesteps, steps))
-        # Imported here: with the spacing above, the bundled model's, nothing needs the library.
-        from diffusers import DDIMScheduler
-
-        ddim = DDIMScheduler(
-            num_train_timesteps=train_timesteps,
-            timestep_spacing=spacing,
-            steps_offset=int(config.get("steps_offset", 0)),
-        )
-        ddim.set_timesteps(steps)
-        return cls.from_timesteps(scheduler, sorted(int(timestep) for timestep in ddim.timesteps))
+        offset = int(config.get("steps_offset", 0))
+        timesteps = SPACINGS.get(spacing)(train_timesteps, offset, steps)
+        return cls.from_timesteps(scheduler, timesteps)
 
     @classmethod
     def from_timesteps(cls, scheduler: Any, timesteps: Sequence[int]) -> DDIMTable:
@@ -274,7 +264,30 @@ def _ends_with_noise(config: Mapping[str, Any]) -> bool:
     return config.get("final_sigmas_type", "zero") == "sigma_min"
 
 
-def _noisy_end(train_timesteps: int, steps: int) -> list[int]:
+Spacing = Callable[[int, int, int], list[int]]
+"""Ascending timesteps of T training timesteps, the scheduler's offset, and N steps."""
+
+
+def diffusers_spacing(name: str, train_timesteps: int, offset: int, steps: int) -> list[int]:
+    """The timesteps that diffusers' DDIMScheduler places under ``timestep_spacing=name``."""
+    # Imported here: with the bundled model's spacing, noisy-end, nothing needs the library.
+    from diffusers import DDIMScheduler
+
+    ddim = DDIMScheduler(
+        num_train_timesteps=train_timesteps, timestep_spacing=name, steps_offset=offset
+    )
+    ddim.set_timesteps(steps)
+    return sorted(int(timestep) for timestep in ddim.timesteps)
+
+
+def noisy_end(train_timesteps: int, offset: int, steps: int) -> list[int]:
+    """tau_i proportional to 1 - (1 - i / N)^1.7: dense where the noise is strong.
+
+    The offset plays no part.
+
+    Raises:
+        ScheduleError: there are more steps than timesteps below the topmost.
+    """
     top = round(_NOISY_END_TOP * train_timesteps)
     if steps > top:
         raise ScheduleError(f"the noisy-end spacing has room for {top} steps, not {steps}")
@@ -287,3 +300,9 @@ def _noisy_end(train_timesteps: int, steps: int) -> list[int]:
     if timesteps[0] < 0:
         timesteps = list(range(steps))
     return timesteps
+
+
+SPACINGS: Registry[Spacing] = Registry("spacing")
+for _name in ("leading", "trailing", "linspace"):
+    SPACINGS.register(_name, partial(diffusers_spacing, _name))
+SPACINGS.register("noisy-end", noisy_end)

@@ -58,19 +58,22 @@ _ATTENTION = {
 logger = logging.getLogger(__name__)
 
 
-def load_parts(source: ModelSource, torch_dtype: torch.dtype | None = None) -> ModelParts:
+def load_parts(
+    source: ModelSource, torch_dtype: torch.dtype | None = None, *, place: Path | None = None
+) -> ModelParts:
     """Loads the parts of a model in diffusers' format, or of one file in the original format.
 
     Args:
         source: which model, see ``find_model`` and ``find_layout`` of ``dehaze.models.source``.
         torch_dtype: of the network and the text encoder; float32 when None. The codec stays in
             float32: Stable Diffusion's overflows in half precision.
+        place: what ``find_model`` returned for the source, where that is known already.
 
     Raises:
         ModelError: the model is missing, incomplete, damaged, or of a kind that is not supported;
             the message is one line that names the file.
     """
-    place = find_model(source)
+    place = find_model(source) if place is None else place
     single = SingleFile(place) if place.is_file() else None
     folder = place if single is None else find_layout(source, place)
     _check_variant(source, folder, single)

@@ -163,7 +163,10 @@ _FIELDS: dict[str, _Field] = {
 # Those of them that belong to ``inversion``.
 _INVERSION_FIELDS: dict[str, _Field] = {
     "steps": _COUNT,
-    "spacing": (f"null or one of {', '.join(SPACINGS)}", lambda value: value in (None, *SPACINGS)),
+    "spacing": (
+        f"null or one of {', '.join(SPACINGS.names())}",
+        lambda value: value in (None, *SPACINGS.names()),
+    ),
     "solver": ("a solver", lambda value: value in SOLVERS.names()),
     "predictor": ("a predictor", lambda value: value in PREDICTORS.names()),
     "relaxation": ("a relaxation", lambda value: value in RELAXATIONS.names()),

@@ -8,14 +8,13 @@ from pathlib import Path
 
 import numpy as np
 
+from dehaze.luma import luma
 from dehaze.photos.atomic import write_bytes
 from dehaze.photos.formats import FORMATS
 from dehaze.photos.kinds import format_of, suffixes_of
 from dehaze.photos.photo import Encoding, FloatArray, Photo, PhotoError, Samples
 
 _ROWS = 64
-# Rec. 601, section 2.5.1.
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 def check_name(path: Path, like: Photo) -> None:
@@ -102,7 +101,7 @@ def _samples(pixels: FloatArray, alpha: FloatArray | None, encoding: Encoding) -
     # Few rows at a time: they fit in the processor's cache, and take little memory.
     for top in range(0, len(pixels), _ROWS):
         rows = slice(top, top + _ROWS)
-        values = (pixels[rows] @ _LUMA)[..., None] if encoding.grey else pixels[rows]
+        values = luma(pixels[rows])[..., None] if encoding.grey else pixels[rows]
         if alpha is not None:
             if encoding.premultiplied:
                 values = np.clip(values, 0, 1) * alpha[rows, :, None]

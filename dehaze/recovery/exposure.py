@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from dehaze.luma import luma
 from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 
-# Rec. 601, as OpenCV's grey.
-_LUMA = np.array([0.299, 0.587, 0.114], dtype=np.float32)
 # The slope at black is at most this: two stops. More shows a camera's noise.
 STEEPEST = 4.0
 # Means are taken of a picture with this short side.
@@ -69,14 +68,14 @@ def slope_to_photo(scene: Array, photo: Array) -> float:
     if scene.shape != photo.shape:
         raise ValueError(f"the scene is {scene.shape} and the photo {photo.shape}")
     small = _proxy(scene)
-    wanted = float((_proxy(photo) @ _LUMA).mean())
-    luma, largest = small @ _LUMA, small.max(axis=2)
+    wanted = float(luma(_proxy(photo)).mean())
+    grey, largest = luma(small), small.max(axis=2)
     # The mean grows with a: the interval that holds the answer is halved.
     low, high = -np.log(STEEPEST), np.log(STEEPEST)
     for _ in range(_BISECTIONS):
         middle = (low + high) / 2.0
         slope = np.exp(middle)
-        if float((luma * slope / (1.0 + (slope - 1.0) * largest)).mean()) < wanted:
+        if float((grey * slope / (1.0 + (slope - 1.0) * largest)).mean()) < wanted:
             low = middle
         else:
             high = middle

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dehaze.batch import Item, Work, Worker
+from dehaze.luma import luma
 from dehaze.photos import Photo, read_photo, write_bytes
 from dehaze.report.thumbnails import false_colours, shrunk, thumbnail
 
@@ -25,7 +26,6 @@ CARDS_FOLDER = ".dehaze-report"
 """The folder of the cards, within the output folder."""
 
 _VERSION = 1
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,7 @@ def make_card(photo: Photo, image: Any, maps: Any = None) -> Card:
     pictures = {"before": thumbnail(before), "after": thumbnail(after)}
     values = {
         "change": float(np.abs(after - before).mean()) * 255.0,
-        "lightness": float((after @ _LUMA).mean()) / max(float((before @ _LUMA).mean()), 1e-6),
+        "lightness": float(luma(after).mean()) / max(float(luma(before).mean()), 1e-6),
     }
     if maps is not None:
         pictures["attention"] = thumbnail(false_colours(shrunk(maps.attention_normalised())))

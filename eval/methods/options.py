@@ -76,7 +76,7 @@ def _recovery(value: str) -> str:
 def _spacing(value: str) -> str:
     from dehaze.inversion.schedule import SPACINGS
 
-    return _one_of(value, SPACINGS)
+    return _one_of(value, SPACINGS.names())
 
 
 def _null_text(value: str) -> str:

@@ -7,9 +7,9 @@ from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
-from dehaze.eval.inversion import codec_roundtrip, reconstruct
 from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOutput, to_float
 from dehaze.eval.methods.options import PipelineOptions
+from dehaze.eval.probes import codec_roundtrip, reconstruct
 from dehaze.models import ModelError
 from dehaze.models.choice import ModelChoice
 

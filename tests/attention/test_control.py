@@ -121,7 +121,7 @@ def test_words_become_tokens(pipeline: DehazePipeline) -> None:
 @pytest.mark.parametrize(
     ("settings", "cause"),
     [
-        ({"control": "swirl"}, ", ".join(CONTROLS)),
+        ({"control": "swirl"}, ", ".join(CONTROLS.names())),
         ({"control": "reweight"}, "keeps the prompt"),
         ({"cross_replace_steps": {"snow": 0.2}}, "snow.*a, city, in, fog"),
         ({"cross_replace_steps": {"fog": 2.0}}, "share of the steps"),

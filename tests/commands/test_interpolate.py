@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.commands import main
-from dehaze.eval.inversion import retrace
+from dehaze.eval.probes import retrace
 from dehaze.pipelines.interpolate import InterpolatePipeline
 
 

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from dehaze.commands import main
+from dehaze.models import load, source
 from dehaze.models.hashes import write_manifest
 from dehaze.models.known_answer import ANSWER_FILE, write_known_answer
 from dehaze.models.load import load_parts
@@ -65,6 +66,20 @@ def test_info_says_what_a_model_is(random_model: Path) -> None:
     assert {"short_side: 16", "steps: 4"} <= set(text.stdout.splitlines())
     facts = json.loads(models("info", str(random_model), "--json").stdout)
     assert (facts["short_side"], facts["spacing"]) == (16, "noisy-end")
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_a_model_is_looked_for_once(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    found: list[ModelSource] = []
+
+    def counted(given: ModelSource) -> Path:
+        found.append(given)
+        return BUNDLED_FOLDER
+
+    monkeypatch.setattr(source, "find_model", counted)
+    monkeypatch.setattr(load, "find_model", counted)
+    assert models(command).exit_code == 0
+    assert found == [ModelSource()]
 
 
 def test_verify_tells_whole_from_damaged_by_its_exit_code(tmp_path: Path) -> None:

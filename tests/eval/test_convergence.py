@@ -18,10 +18,10 @@ from dehaze.eval.convergence import (
     CERTIFIED,
     StepStudy,
     draw_order,
-    solve_steps,
     study_steps,
     study_table,
 )
+from dehaze.eval.probes import solve_steps
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.pictures import as_pixels
 

@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from dehaze.eval.baselines import BASELINES
-from dehaze.eval.inversion import codec_roundtrip
 from dehaze.eval.methods import (
     METHODS,
     MethodError,
@@ -21,6 +20,7 @@ from dehaze.eval.methods import (
     parse_method,
     with_companions,
 )
+from dehaze.eval.probes import codec_roundtrip
 from dehaze.models.choice import ModelChoice
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.recovery.guided_filter import resize

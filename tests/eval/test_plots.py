@@ -10,7 +10,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from dehaze.eval.convergence import picard_paths
 from dehaze.eval.plots import (
     PLOTS,
     draw_contraction,
@@ -20,6 +19,7 @@ from dehaze.eval.plots import (
     principal_plane,
     shown_steps,
 )
+from dehaze.eval.probes import picard_paths
 from dehaze.pipelines.dehaze import DehazePipeline
 
 Array = NDArray[np.float32]

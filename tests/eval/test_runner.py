@@ -24,7 +24,7 @@ from dehaze.eval.methods import Method, MethodInput, MethodOutput, parse_method
 from dehaze.eval.metrics import psnr_rgb
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.protocol import BenchProtocol
-from dehaze.eval.records import Evaluation, records_as_csv, statistic
+from dehaze.eval.records import Evaluation, Record, records_as_csv, statistic
 from dehaze.eval.results import write_results
 from dehaze.eval.runner import EvaluationError, EvaluationSet, Runner
 from dehaze.eval.tables import markdown_table
@@ -93,6 +93,15 @@ def test_the_scores_are_those_of_the_saved_png(sots: Path, tmp_path: Path) -> No
     values = [record.values["psnr"] for record in evaluation.records]
     assert row.statistics["psnr"].mean == pytest.approx(np.mean(values))  # type: ignore[arg-type]
     assert row.statistics["psnr"].deviation == pytest.approx(np.std(values))  # type: ignore[arg-type]
+
+
+def test_every_record_is_reported_as_it_comes(sots: Path, tmp_path: Path) -> None:
+    runner = runner_over(sots, tmp_path / "out")
+    for _ in range(2):
+        told: list[Record] = []
+        evaluation = runner.run(on_record=told.append)
+        assert tuple(told) == evaluation.records
+        assert len(told) == runner.total > 0
 
 
 def test_unrounded_output_is_scored_between_the_levels(sots: Path, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 from skimage.metrics import peak_signal_noise_ratio, structural_similarity
 
-from dehaze.eval.inversion import codec_roundtrip, reconstruct
+from dehaze.eval.probes import codec_roundtrip, reconstruct
 from dehaze.pipelines.dehaze import DehazePipeline
 
 Array = NDArray[np.float32]

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dehaze.eval.inversion import codec_roundtrip, reconstruct
+from dehaze.eval.probes import codec_roundtrip, reconstruct
 from dehaze.inversion import InversionResult
 from dehaze.models import ModelError
 from dehaze.pipelines.dehaze import DehazePipeline

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.attention.control import ControlError
-from dehaze.eval.inversion import retrace
+from dehaze.eval.probes import retrace
 from dehaze.inversion import InversionMismatchError, InversionResult
 from dehaze.pipelines.edit import EditPipeline, EditSettings
 from dehaze.prompts import WordError

@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from dehaze.eval.inversion import codec_roundtrip
+from dehaze.eval.probes import codec_roundtrip
 from dehaze.inversion import DDIMTable
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.prompts import tokenize, word_span

@@ -55,7 +55,8 @@ def appearance(
     quiet_libraries()
     from dehaze.datasets import open_photo_folder, read_rgb
     from dehaze.datasets.appearance import APPEARANCES
-    from dehaze.eval.appearance import evaluate_appearance, get_methods
+    from dehaze.eval.appearance.methods import get_methods
+    from dehaze.eval.appearance.table import evaluate_appearance
     from dehaze.pipelines.edit import EditPipeline
     from dehaze.pipelines.pictures import as_pixels
 

@@ -76,7 +76,8 @@ def inversion(
         read_rgb,
         render_dataset,
     )
-    from dehaze.eval.inversion import evaluate_inversion, parse_inversion_method
+    from dehaze.eval.inversion.methods import parse_inversion_method
+    from dehaze.eval.inversion.table import evaluate_inversion
     from dehaze.eval.perceptual import load_perceptual_metric
     from dehaze.eval.plots import import_figure
     from dehaze.models.choice import find_device

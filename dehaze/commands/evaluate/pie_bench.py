@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -16,6 +17,9 @@ from dehaze.commands.reporting import CommandError, note, problem, quiet_librari
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
     from dehaze.datasets.pie_bench import EditSample
     from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.edit import EditPipeline, EditSettings
@@ -101,36 +105,23 @@ def pie_bench(
     """
     quiet_libraries()
     from dehaze.datasets.pie_bench import open_pie_bench
-    from dehaze.eval.pie_bench import CLIP, DINO, load_metrics, score_edits
+    from dehaze.eval.pie_bench.metrics import CLIP, DINO, load_metrics
+    from dehaze.eval.pie_bench.table import score_edits
     from dehaze.pipelines.edit import EditPipeline, EditSettings
 
     try:
         samples = open_pie_bench(root)[:limit]
         metrics = load_metrics(dino or DINO, clip or CLIP, corrected=corrected)
-        pipe = None
-        settings = EditSettings()
-        if results is None:
-            pipe = model.load(EditPipeline)
-            # Without guidance there is nothing that a mode could hold.
+        if results is not None:
+            method = f"results in {results}"
+            pictures = _Pictures(results, None)
+        else:
+            method = f"{model.model}, {mode}, guidance {guidance_scale:g}"
             settings = EditSettings(guidance_scale=guidance_scale, mode=mode)
-        made = results or output / "results"
-        ours = f"{model.model}, {mode}, guidance {guidance_scale:g}"
-        method = f"results in {results}" if results else ours
+            edit = _Edit(model.load(EditPipeline), settings, blend, steps)
+            pictures = _Pictures(output / "results", edit)
         table = score_edits(
-            [
-                (
-                    sample.key,
-                    sample.kind,
-                    sample.target,
-                    sample.mask,
-                    _pictures(sample, made, pipe, settings, blend, {"num_inference_steps": steps}),
-                )
-                for sample in samples
-            ],
-            metrics,
-            method=method,
-            command=command_line(),
-            on_edit=note,
+            samples, pictures, metrics, method=method, command=command_line(), on_edit=note
         )
         result(table.markdown())
         written = table.write(output)
@@ -142,37 +133,58 @@ def pie_bench(
     context.exit(1 if table.failures else 0)
 
 
-def _pictures(
-    sample: EditSample,
-    made: Path,
-    pipe: EditPipeline | None,
-    settings: EditSettings,
-    blend: bool,
-    inverting: dict[str, Any],
-) -> Callable[[], tuple[Any, Any]]:
-    """Source and result as uint8 (H, W, 3): edited and saved first where there is a pipeline."""
+@dataclass(frozen=True)
+class _Pictures:
+    """An edit's source and result, uint8 (H, W, 3) each.
 
-    def pictures() -> tuple[Any, Any]:
-        from dataclasses import replace
+    Attributes:
+        results: the folder of the results, which have the pictures' own paths below it.
+        edit: makes the result and saves it there first; None where it is there already.
+    """
 
+    results: Path
+    edit: _Edit | None
+
+    def __call__(self, sample: EditSample) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         from dehaze.datasets import read_rgb
-        from dehaze.photos import write_photo
 
         source = read_rgb(sample.picture).pixels
-        result = made / sample.relative
-        if pipe is not None:
-            chosen = replace(settings, blend=sample.blended) if blend else settings
-            edited = pipe(
-                source, sample.source, sample.target, chosen, recovery="none", **inverting
-            ).image
+        result = self.results / sample.relative
+        if self.edit is not None:
             result = result.with_suffix(".png")
-            result.parent.mkdir(parents=True, exist_ok=True)
-            write_photo(result, edited)
-        return source, read_rgb(_found(result)).pixels
+            self.edit(sample, source, result)
+        elif not result.is_file():
+            result = result.with_suffix(".png")
+        return source, read_rgb(result).pixels
 
-    return pictures
 
+@dataclass(frozen=True)
+class _Edit:
+    """How PIE-Bench's pictures are edited.
 
-def _found(result: Path) -> Path:
-    """A result under its picture's path, or as PNG beside it."""
-    return result if result.is_file() else result.with_suffix(".png")
+    Attributes:
+        pipe: with the model.
+        settings: of every edit.
+        blend: whether a change is held to the words that the data set names.
+        steps: N, DDIM steps; the model's own when None.
+    """
+
+    pipe: EditPipeline
+    settings: EditSettings
+    blend: bool
+    steps: int | None
+
+    def __call__(self, sample: EditSample, source: NDArray[np.uint8], result: Path) -> None:
+        from dehaze.photos import write_photo
+
+        settings = replace(self.settings, blend=sample.blended) if self.blend else self.settings
+        edited = self.pipe(
+            source,
+            sample.source,
+            sample.target,
+            settings,
+            recovery="none",
+            num_inference_steps=self.steps,
+        )
+        result.parent.mkdir(parents=True, exist_ok=True)
+        write_photo(result, edited.image)

@@ -14,18 +14,15 @@ from skimage.metrics import structural_similarity
 from torch import Tensor
 from transformers import ViTConfig, ViTModel
 
-from dehaze.eval.pie_bench import (
+from dehaze.eval.pie_bench.metrics import (
     METRIC_NAMES,
     ClipSimilarity,
     LpipsOutside,
-    MetricSet,
     StructureDistance,
     key_similarity,
     load_metrics,
     mse_outside,
     psnr_outside,
-    result_panel,
-    score_edits,
     ssim_outside,
 )
 
@@ -161,15 +158,6 @@ def test_lpips_gets_blackened_pictures_from_minus_one_to_one() -> None:
     assert math.isnan(LpipsOutside(distance)(picture(1), picture(2), np.ones((4, 4))))
 
 
-def test_the_rightmost_panel_is_the_result() -> None:
-    strip = np.concatenate([picture(1), picture(2), picture(3)], axis=1)
-    assert (result_panel(strip, picture(0)) == 3).all()
-    assert (result_panel(picture(5), picture(0)) == 5).all()
-    for wrong in (picture(1, 3), picture(1, 8)):
-        with pytest.raises(ValueError, match="4x4"):
-            result_panel(wrong, picture(0))
-
-
 def test_missing_weights_are_named_and_the_rest_is_there(tmp_path: Path) -> None:
     found = load_metrics(str(tmp_path), str(tmp_path / "clip"))
     assert {"psnr_unedit_part", "mse_unedit_part", "ssim_unedit_part"} <= set(found.metrics)
@@ -184,36 +172,3 @@ def test_dino_loads_from_a_folder(tmp_path: Path, vision: ViTModel) -> None:
     found = load_metrics(str(tmp_path), str(tmp_path / "clip"))
     metric = found.metrics["structure_distance"]
     assert metric(picture(1, 32), picture(1, 32), half(32), "") == 0.0
-
-
-def test_means_leave_out_nan_and_name_failures(tmp_path: Path) -> None:
-    metrics = MetricSet(
-        {"psnr_unedit_part": psnr_outside, "mse_unedit_part": mse_outside},
-        dict.fromkeys(METRIC_NAMES[:1] + METRIC_NAMES[2:3] + METRIC_NAMES[4:], "no"),
-    )
-    everything = np.ones((4, 4))
-
-    def missing() -> Any:
-        raise OSError("x.jpg: it is missing")
-
-    edits: list[Any] = [
-        ("1", "0", "a", half(), lambda: (picture(100), picture(120))),
-        ("2", "0", "a", half(), lambda: (picture(100), picture(100))),
-        ("3", "1", "a", everything, lambda: (picture(100), picture(120))),
-        ("4", "1", "a", half(), missing),
-        ("5", "1", "a", half(8), lambda: (picture(100), picture(120))),
-    ]
-    table = score_edits(edits, metrics, method="m", command="dehaze x")
-    assert [score.key for score in table.scores] == ["1", "2", "3"]
-    assert table.failures[0] == "4: x.jpg: it is missing"
-    assert "mask (8, 8)" in table.failures[1]
-    error = (20.0**2 / 2) / 255.0**2
-    # Infinite PSNR of 2 and no background of 3.
-    assert table.mean("psnr_unedit_part") == (pytest.approx(10 * math.log10(1 / error)), 2)
-    assert table.mean("mse_unedit_part") == (pytest.approx(error / 2), 1)
-    text = table.markdown()
-    assert "m: 3 edits scored, 2 failed." in text
-    assert "| lpips_unedit_part | not computed: no | |" in text
-    written = table.write(tmp_path / "out")
-    assert [path.name for path in written] == ["pie_bench.json", "pie_bench.csv", "pie_bench.md"]
-    assert len(written[1].read_text().splitlines()) == 4

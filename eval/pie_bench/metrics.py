@@ -10,13 +10,9 @@ structure distance; CLIPScore, arXiv 2104.08718.
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,7 +23,6 @@ from torch.nn import functional as F
 
 from dehaze.errors import DehazeError
 from dehaze.eval.metrics import mean_squared_error, peak_signal_noise_ratio, ssim_wang
-from dehaze.photos import write_bytes
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.float64]
@@ -268,136 +263,3 @@ def _load_lpips() -> Metric:
             f"LPIPS with SqueezeNet is not on this machine ({type(error).__name__}): pip install "
             "lpips, which downloads SqueezeNet on its first use"
         ) from error
-
-
-def result_panel(picture: Picture, like: Picture) -> Picture:
-    """The result in a strip of panels: the right end of a picture wider than the source.
-
-    The published script writes instruction, source, reconstruction and result side by side, and
-    scores the rightmost part.
-
-    Raises:
-        ValueError: the picture is smaller than the source, or of another height.
-    """
-    height, width = like.shape[:2]
-    if picture.shape[0] != height or picture.shape[1] < width:
-        raise ValueError(
-            f"the result is {picture.shape[1]}x{picture.shape[0]} and the picture {width}x{height}"
-        )
-    return picture[:, picture.shape[1] - width :]
-
-
-@dataclass(frozen=True)
-class EditScore:
-    """The metrics of one edit: by name, NaN where there was nothing to compare."""
-
-    key: str
-    kind: str
-    values: dict[str, float]
-
-
-@dataclass(frozen=True)
-class PieBenchTable:
-    """A finished evaluation.
-
-    Attributes:
-        command: that made it.
-        method: what was scored.
-        scores: of every edit.
-        missing: why metrics are missing, by name.
-        failures: a sentence for each edit that could not be scored.
-    """
-
-    command: str
-    method: str
-    scores: tuple[EditScore, ...]
-    missing: dict[str, str]
-    failures: tuple[str, ...]
-
-    def mean(self, name: str) -> tuple[float, int]:
-        """The mean of a metric over finite values, and how many edits it leaves out.
-
-        Identical backgrounds have an infinite PSNR and no background NaN: both are left out.
-        """
-        values = [score.values[name] for score in self.scores]
-        finite = [value for value in values if math.isfinite(value)]
-        return (float(np.mean(finite)) if finite else math.nan), len(values) - len(finite)
-
-    def markdown(self) -> str:
-        """The table, ready for the terminal."""
-        lines = [
-            f"{self.method}: {len(self.scores)} edits scored, {len(self.failures)} failed.",
-            "",
-            "| metric | mean | left out |",
-            "| --- | ---: | ---: |",
-        ]
-        for name in METRIC_NAMES:
-            if name in self.missing:
-                lines.append(f"| {name} | not computed: {self.missing[name]} | |")
-            elif self.scores:
-                mean, out = self.mean(name)
-                lines.append(f"| {name} | {mean:.4f} | {out} |")
-        return "\n".join([*lines, "", f"`{self.command}`", ""])
-
-    def write(self, folder: Path) -> list[Path]:
-        """Writes pie_bench.json, .csv and .md; returns their paths."""
-        computed = [name for name in METRIC_NAMES if name not in self.missing]
-        buffer = io.StringIO()
-        writer = csv.writer(buffer, lineterminator="\n")
-        writer.writerow(["key", "editing_type_id", *computed])
-        for score in self.scores:
-            writer.writerow([score.key, score.kind, *(score.values[name] for name in computed)])
-        means = {name: self.mean(name) for name in computed} if self.scores else {}
-        content = {
-            "command": self.command,
-            "method": self.method,
-            "means": {name: _finite(mean) for name, (mean, _) in means.items()},
-            "left_out": {name: out for name, (_, out) in means.items()},
-            "missing": self.missing,
-            "failures": self.failures,
-        }
-        files = {
-            "pie_bench.json": json.dumps(content, indent=1).encode(),
-            "pie_bench.csv": buffer.getvalue().encode(),
-            "pie_bench.md": self.markdown().encode(),
-        }
-        folder.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            write_bytes(folder / name, data)
-        return [folder / name for name in files]
-
-
-def score_edits(
-    edits: Sequence[tuple[str, str, str, Mask, Callable[[], tuple[Picture, Picture]]]],
-    metrics: MetricSet,
-    *,
-    method: str,
-    command: str,
-    on_edit: Callable[[str], None] = lambda key: None,
-) -> PieBenchTable:
-    """Scores edits one by one; one that fails is named and the others go on.
-
-    Args:
-        edits: key, editing type, target prompt, mask, and a function that returns source and result
-            as uint8 (H, W, 3), or raises OSError or ValueError with the cause.
-    """
-    scores, failures = [], []
-    for key, kind, prompt, mask, pictures in edits:
-        try:
-            source, result = pictures()
-            result = result_panel(result, source)
-            if mask.shape != source.shape[:2]:
-                raise ValueError(f"the picture is {source.shape[:2]} and its mask {mask.shape}")
-            values = {
-                name: metric(source, result, mask, prompt)
-                for name, metric in metrics.metrics.items()
-            }
-            scores.append(EditScore(key, kind, values))
-        except (OSError, ValueError) as error:
-            failures.append(f"{key}: {error}")
-        on_edit(key)
-    return PieBenchTable(command, method, tuple(scores), metrics.missing, tuple(failures))
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None

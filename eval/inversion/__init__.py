@@ -1,0 +1,1 @@
+"""What each way to invert a photo costs, and how well the photo comes back."""
