@@ -1,7 +1,7 @@
-"""Appearances other than haze, rendered over clear photos: each word has a known answer.
+"""Words for how a photo looks, rendered over clear photos: haze, night, sunset, snow and others.
 
-Each rendering is a documented procedure, not a likeness of the weather in all its detail: what
-matters is that the word says what was done, and that the photo behind it is known.
+The renderings are simple procedures, not faithful weather. They serve a benchmark of editing: the
+word says what was done, and the clear photo is known.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ class Appearance:
     Attributes:
         word: the word (or phrase) itself.
         prompt: the plain prompt with the word in it.
-        render: (clear photo float32 (H, W, 3) in [0, 1], generator) -> photo that looks so.
+        render: makes a clear photo, float32 (H, W, 3) in [0, 1], look so; the second argument is
+            the random number generator.
     """
 
     word: str
@@ -152,7 +153,7 @@ def render_appearance(clear: Array, word: str, rng: np.random.Generator) -> Rend
     Args:
         clear: float32 (H, W, 3) in [0, 1].
         word: a name of ``APPEARANCES``.
-        rng: the only source of chance: the same generator state gives the same picture.
+        rng: the random number generator; the same state gives the same picture.
 
     Raises:
         UnknownNameError: an unknown word.

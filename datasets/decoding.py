@@ -1,4 +1,4 @@
-"""Pictures of a data set as 8-bit RGB, whatever the files hold."""
+"""The pictures of a data set as 8-bit RGB, whatever the format of their files."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ class DecodedImage:
 def read_rgb(path: Path) -> DecodedImage:
     """Read a picture as 8-bit RGB.
 
-    A grey picture gets three equal channels, CMYK is converted, an opaque alpha channel is
-    dropped, 16 bits are rounded to 8 (v / 257). Each of these is named, so that it can be counted.
+    A grey picture gets three equal channels, CMYK is converted to RGB, an opaque alpha channel is
+    dropped, and 16 bits are rounded to 8 (v / 257). ``conversion`` names each of these.
 
     Raises:
         PhotoError: the file does not decode, or has transparent pixels, whose colour is undefined.

@@ -1,4 +1,4 @@
-"""Anybody's own pictures: a folder of hazy photos, with or without ground truth."""
+"""A user's own pictures: a folder of hazy photos, with or without ground truth."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ def _before_underscore(stem: str) -> str:
 def open_paired_folder(hazy_folder: Path, clear_folder: Path) -> Dataset:
     """Pair two folders of pictures.
 
-    One rule holds for the whole folder, so that a missing ground truth is never replaced by a
-    similar name: identical names once a role suffix (``_hazy``, ``_GT``, ...) is taken off where
-    at least one pair agrees under that rule; RESIDE's rule (what stands before the first
-    underscore of the hazy name) otherwise. A folder ``trans`` or ``transmission`` beside the hazy
-    one may hold true transmission maps under the hazy pictures' names.
+    One rule pairs the whole folder, so that a missing ground truth is never replaced by a picture
+    of a similar name. The names must be the same once a role suffix (``_hazy``, ``_GT``, ...) is
+    taken off. If no two names are, RESIDE's rule is followed: the clear picture is named by what
+    stands before the first underscore of the hazy name. A folder ``trans`` or ``transmission``
+    beside the hazy one may hold transmission maps, under the hazy pictures' names.
 
     Args:
         hazy_folder: the hazy pictures.

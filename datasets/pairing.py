@@ -24,7 +24,7 @@ Identify = Callable[[str], "str | None"]
 
 
 class OddityKind(Enum):
-    """What can be odd about a data set; a failure is an input that cannot be scored."""
+    """The kinds of odd files. A file of a failing kind cannot be scored."""
 
     MISSING_CLEAR = ("hazy image without ground truth", True)
     DUPLICATE = ("several files claim one id", True)
@@ -41,7 +41,7 @@ class OddityKind(Enum):
 
 @dataclass(frozen=True)
 class Oddity:
-    """One odd thing: its kind, the file that it concerns, and one line that says it."""
+    """Something odd about a file: its kind, the file, and a line that says what."""
 
     kind: OddityKind
     path: Path
@@ -49,7 +49,7 @@ class Oddity:
 
 
 class SizeMismatchError(DehazeError, ValueError):
-    """A hazy image and its ground truth differ by something else than RESIDE's border."""
+    """A hazy image and its ground truth differ in size, by more or less than RESIDE's border."""
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,8 @@ def natural_key(text: str) -> list[tuple[int, str]]:
 def list_images(folder: Path, *, recursive: bool = False) -> tuple[list[Path], list[Oddity]]:
     """The pictures of a folder in natural order, and the visible files that are none.
 
-    Kinds that only a converter reads (HEIC, camera raw) are pictures, too: they must fail when
-    they are loaded rather than be passed over.
+    Formats that dehaze cannot read (HEIC, camera raw) count as pictures: they fail when they are
+    loaded, and are not passed over in silence.
 
     Args:
         folder: an existing folder.
@@ -189,9 +189,9 @@ def pair(
 ) -> tuple[list[Sample], list[Oddity]]:
     """Pair hazy and clear files by the id of their scene, whatever their extensions.
 
-    Several hazy files may share one ground truth. What cannot be paired is reported, never
-    guessed: no ground truth, two ground truths for one id, two hazy files of one name, a name
-    without an id.
+    Several hazy files may share one ground truth. A file that cannot be paired is reported, never
+    guessed: it has no ground truth, its id has two, another hazy file has its name, or its name has
+    no id.
 
     Args:
         hazy_files: the hazy pictures, in the order that the samples shall have.

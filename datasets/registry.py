@@ -12,7 +12,7 @@ from dehaze.datasets.pairing import Oddity, OddityKind, Sample, list_images, pai
 from dehaze.errors import DehazeError
 from dehaze.registry import Registry
 
-# The spellings under which the sets and their repackaged copies keep their folders.
+# Names that published sets and their repackaged copies give to their folders, in any case.
 HAZY_FOLDERS = ("hazy", "haze", "input", "IN")
 CLEAR_FOLDERS = ("gt", "clear", "original", "target")
 TRANSMISSION_FOLDERS = ("trans", "transmission")
@@ -28,8 +28,9 @@ class Dataset:
 
     Attributes:
         name: the registered name, or the folder's name.
-        samples: what can be scored, in natural order.
-        oddities: what was counted on the way; those of a failing kind could not become samples.
+        samples: the pictures that can be scored, in natural order.
+        oddities: everything odd about the files. A file with an oddity of a failing kind is no
+            sample.
         paired: whether the set has ground truth.
     """
 
@@ -46,7 +47,7 @@ class Dataset:
 
     @property
     def failures(self) -> tuple[Oddity, ...]:
-        """Inputs that can not be scored."""
+        """The oddities of files that cannot be scored."""
         return tuple(oddity for oddity in self.oddities if oddity.kind.is_failure)
 
     def counts(self) -> dict[OddityKind, int]:
@@ -54,7 +55,7 @@ class Dataset:
         return dict(Counter(oddity.kind for oddity in self.oddities))
 
     def spread(self, limit: int) -> tuple[Sample, ...]:
-        """At most ``limit`` samples, evenly spread: a set's neighbours often share a scene.
+        """At most ``limit`` samples, evenly spread, since neighbours often show the same scene.
 
         Raises:
             ValueError: ``limit`` is not positive.
@@ -66,18 +67,20 @@ class Dataset:
 
 
 class BenchmarkDataset:
-    """A published data set: where it comes from, how its folders look, how its names pair.
+    """A published data set: its source, its folders, and how its file names pair.
 
-    A subclass states the facts in its attributes and how a file name tells its scene.
+    A subclass sets the attributes, and says how a file name tells the scene.
 
     Attributes:
         name: the name in the registry and on the command line.
         title: the name in the literature, with the number of pictures.
-        published: where it can be had.
+        published: the address where it is published.
         layout: the expected files, for messages.
-        locations: paths under which it may lie; the root may be any folder along them.
-        hazy_folders: names that its hazy folder may have; "." where the pictures lie at once.
-        clear_folders: names that its ground-truth folder may have; empty where there is none.
+        locations: paths of the set below the root. The root may also be a folder on such a path.
+        hazy_folders: names that the folder of hazy pictures may have; "." where the pictures lie in
+            the location itself.
+        clear_folders: names that the folder of ground truth may have; empty where there is none.
+        recursive: whether hazy pictures lie in subfolders, too.
     """
 
     name: ClassVar[str]
@@ -101,7 +104,7 @@ class BenchmarkDataset:
 
     @classmethod
     def describe(cls, sample: Sample, folder: Path) -> Sample:
-        """Add what else the set tells of a sample: its transmission map, its airlight."""
+        """The sample with the transmission map and the airlight that the set tells of it."""
         return sample
 
     @classmethod

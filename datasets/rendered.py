@@ -17,10 +17,10 @@ from dehaze.photos import Encoding, Photo, write_photo
 def render_dataset(
     clear: Dataset, folder: Path, *, kind: str = "haze", seed: int = 0, limit: int | None = None
 ) -> Dataset:
-    """Render haze over the pictures of a data set and write hazy picture, truth and t as PNG.
+    """Render haze over clear pictures; write the hazy ones, the clear ones and t as PNG.
 
-    A picture's haze follows from the seed and its own name: the same folder rendered again, whole
-    or in part, gives the same files.
+    The seed and a picture's own name decide its haze: the same folder, rendered again in whole or
+    in part, gives the same files.
 
     Args:
         clear: clear pictures, as ``open_photo_folder`` gives them.

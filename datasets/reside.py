@@ -26,7 +26,7 @@ def _before_underscore(stem: str) -> str:
 
 
 def _grey(airlight: str) -> tuple[float, float, float]:
-    """RESIDE renders haze of one brightness in all channels; its file names tell it."""
+    """A of a file name, three equal channels: RESIDE's airlight is grey."""
     value = float(airlight)
     return value, value, value
 

@@ -1,7 +1,7 @@
 """Haze rendered over clear photos by the scattering model, with its truth: t and A are returned.
 
-There is no depth sensor behind a plain photo, so depth is made up: ramps, regions that follow the
-photo's own edges, smooth noise, and a far sky. Where a depth map is at hand it is used instead.
+A plain photo has no depth map, so one is made up of a ramp, regions that follow the photo's own
+edges, smooth noise, and a far sky. A measured depth map may be given instead.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ class HazeKind:
     """How one kind of haze looks.
 
     Attributes:
-        density: (low, high) bounds of the mean of 1 - t when no density is asked for.
-        brightness: (low, high) bounds of the airlight's brightness.
-        tint: the airlight's colour at that brightness, RGB, largest channel 1.
-        tint_variation: standard deviation of each channel's relative deviation from the tint.
-        patchiness: probability that the veil is not homogeneous.
+        density: lowest and highest haze density, the mean of 1 - t, that is drawn; in [0, 1).
+        brightness: lowest and highest brightness of the airlight that is drawn; in [0, 1].
+        tint: the airlight's colour at brightness 1, RGB in [0, 1], with 1 as the largest channel.
+        tint_variation: standard deviation of a channel from the tint, as a share of the channel.
+        patchiness: probability, in [0, 1], that the veil is not homogeneous.
     """
 
     density: tuple[float, float]
@@ -47,6 +47,7 @@ for _name, _kind in {
 }.items():
     HAZE_KINDS.register(_name, _kind)
 
+# For each word the lowest and highest haze density, the mean of 1 - t, that it stands for.
 DENSITY_WORDS: dict[str, tuple[float, float]] = {
     "faint": (0.04, 0.20),
     "light": (0.15, 0.40),
@@ -79,7 +80,13 @@ class RenderedHaze:
 
 
 def smooth_noise(shape: tuple[int, int], cells: int, rng: np.random.Generator) -> Array:
-    """Noise of zero mean and unit deviation whose features are about 1 / ``cells`` of the side."""
+    """Smooth noise of mean 0 and standard deviation 1, float32 (H, W).
+
+    Args:
+        shape: (H, W).
+        cells: about how many bumps fit along the short side.
+        rng: the random number generator.
+    """
     height, width = shape
     short = min(height, width)
     grid = (max(2, round(cells * height / short)), max(2, round(cells * width / short)))
@@ -91,12 +98,13 @@ def smooth_noise(shape: tuple[int, int], cells: int, rng: np.random.Generator) -
 def pseudo_depth(clear: Array, rng: np.random.Generator) -> Array:
     """A plausible depth map for a photo that has none.
 
-    A perspective ground plane or a tilted ramp, regions that keep the photo's own edges, smooth
-    noise, in random proportions; a bright, bluish, upper part is taken for the sky and set far.
+    The logarithm of the depth is a sum, in random proportions, of a ground plane in perspective or
+    a tilted ramp, of regions that keep the photo's own edges, and of smooth noise. In seven photos
+    of ten, what looks like sky is set far away.
 
     Args:
         clear: float32 (H, W, 3) in [0, 1].
-        rng: the only source of chance.
+        rng: the random number generator.
 
     Returns:
         float32 (H, W), positive, of mean 1.
@@ -128,12 +136,13 @@ def pseudo_depth(clear: Array, rng: np.random.Generator) -> Array:
 def room_depth(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     """The depth of an empty room, or of a street between houses, seen along its axis.
 
-    Floor, ceiling and two walls run to a vanishing point, and a far wall closes them off: a plane
-    at the distance h from the axis is h / (its image's distance from the vanishing point) away.
+    Floor, ceiling and two walls run towards a vanishing point, and a far wall ends them. On a plane
+    at the distance h from the axis, what appears at the distance r from the vanishing point is
+    h / r away.
 
     Args:
         shape: (H, W).
-        rng: the only source of chance.
+        rng: the random number generator.
 
     Returns:
         float32 (H, W), positive, of mean 1.
@@ -155,13 +164,16 @@ def room_depth(shape: tuple[int, int], rng: np.random.Generator) -> Array:
 def with_overcast_sky(clear: Array, rng: np.random.Generator, sky: Array | None = None) -> Array:
     """The photo with its sky, where it has one, bright and nearly white.
 
-    There is seldom a blue sky behind haze. Over one, all that rendered haze teaches of skies is to
-    make them blue or dark again.
+    A hazy day seldom has a blue sky. A model that is trained on haze over blue skies learns to turn
+    every sky blue or dark.
 
     Args:
         clear: float32 (H, W, 3) in [0, 1].
-        rng: the only source of chance.
-        sky: ``sky_evidence`` of the photo, where it is known already.
+        rng: the random number generator.
+        sky: ``sky_evidence`` of the photo; computed when None.
+
+    Returns:
+        float32 (H, W, 3) in [0, 1].
     """
     height = clear.shape[0]
     colour = float(rng.uniform(0.75, 1.0)) * (1.0 + rng.normal(0.0, 0.02, 3))
@@ -211,7 +223,7 @@ def extinction_of(depth: Array, density: float) -> float:
 
 
 def draw_airlight(kind: HazeKind, rng: np.random.Generator) -> Array:
-    """A, float32 (3,) in [0, 1]: the kind's tint at a random brightness, a little off."""
+    """A, float32 (3,) in [0, 1]: the kind's tint, slightly varied, at a random brightness."""
     brightness = float(rng.uniform(*kind.brightness))
     deviation = rng.normal(0.0, kind.tint_variation, 3)
     colour = np.asarray(kind.tint) * (1.0 + deviation - deviation.mean())
@@ -231,11 +243,12 @@ def render_haze(
 
     Args:
         clear: J, float32 (H, W, 3) in [0, 1].
-        rng: the only source of chance: the same generator state gives the same haze.
+        rng: the random number generator; the same state gives the same haze.
         kind: a name of ``HAZE_KINDS``.
         density: mean of 1 - t, in [0, 1); drawn within the kind's bounds when None.
         depth: float32 (H, W), positive; made up by ``pseudo_depth`` when None.
-        homogeneous: whether the veil depends on depth alone; left to the kind's odds when None.
+        homogeneous: whether the veil depends on depth alone; drawn by the kind's ``patchiness``
+            when None.
 
     Raises:
         ValueError: an unknown kind, a density outside [0, 1), a depth of another size.
@@ -244,7 +257,7 @@ def render_haze(
     """
     look = HAZE_KINDS.get(kind)
     if density is None:
-        # The middle densities are the common ones: a bell over the kind's bounds.
+        # A beta distribution between the kind's bounds: middle densities are the most frequent.
         low, high = look.density
         density = low + (high - low) * float(rng.beta(2.4, 2.0))
     if depth is None:

@@ -14,7 +14,7 @@ from dehaze.attention.processors import attention_map, record_name
 
 Span = Sequence[int]
 
-# SD 1.5's 16 x 16 maps of a 64 x 64 latent.
+# The published code takes Stable Diffusion 1.5's 16 x 16 maps: a quarter of its 64 x 64 latents.
 _QUARTER = 4
 
 
@@ -44,9 +44,9 @@ def layers_near_a_quarter(
 class LocalBlend:
     """Holds an edit to where chosen words of the source or the target are attended to.
 
-    It is the observer of an ``AttentionSession`` while the target is denoised, and is called on the
-    latents after each step. Maps are summed over the steps so far, over tokens and layers, averaged
-    over heads.
+    It observes an ``AttentionSession`` while the target is denoised, and is called on the latents
+    after each step. A word's map is averaged over heads and summed over tokens, layers and the
+    steps so far.
 
     Attributes:
         record: the source's queries and keys.
@@ -54,11 +54,11 @@ class LocalBlend:
         steps: n, the number of denoising steps.
         source_span: token positions of the words in the source prompt.
         target_span: likewise in the target prompt.
-        source_excluded: of words in the source prompt whose places stay as they were, whatever
-            the other words cover; empty for none.
+        source_excluded: token positions of words in the source prompt: where these are attended to,
+            nothing changes. Empty for none.
         target_excluded: likewise in the target prompt.
-        threshold: of a map relative to its maximum.
-        start: share of the steps that pass before the first blend.
+        threshold: a word is where its map exceeds this share, in [0, 1], of the map's maximum.
+        start: share of the steps, in [0, 1], before the first blend.
 
     Source: Prompt-to-Prompt, arXiv 2208.01626, section 3.2; the settings of its published code,
     which calls the excluded words "substruct".

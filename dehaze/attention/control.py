@@ -22,9 +22,9 @@ class TokenMapper:
     """What each target token takes of the source's attention maps.
 
     Attributes:
-        matrix: float (L, L): column j holds the weights with which the source's maps make that of
-            target token j.
-        weight: float (L,), 1 where the target token follows, 0 where it keeps its own map.
+        matrix: float (L, L): target token j takes the sum over i of ``matrix[i, j]`` times the map
+            of source token i.
+        weight: float (L,): 1 where a target token takes that map, 0 where it keeps its own.
     """
 
     matrix: Tensor
@@ -80,7 +80,10 @@ class AttentionControl:
 
     @property
     def keeps_maps(self) -> bool:
-        """Whether a followed map is the source's own, so that its queries and keys will do."""
+        """Whether each token follows the source's map at its own position, unchanged.
+
+        The source's queries and keys then suffice, and no map needs to be formed.
+        """
         return self.mapper is None and self.equalizer is None
 
     def mixed(self, source: Tensor, own: Tensor, alpha: float | Tensor) -> Tensor:
@@ -103,9 +106,9 @@ class AttentionControl:
 def replace_mapper(source: TokenizedPrompt, target: TokenizedPrompt) -> TokenMapper:
     """P2P's Replace: word by word, each target word takes the maps of the word in its place.
 
-    Where the two have different numbers of tokens, each token of the target's word takes the sum
-    over the source's divided by the target's number of tokens: together they attend as much as the
-    source's word did.
+    Where a word and its counterpart have different numbers of tokens, each token of the target's
+    word takes the sum of the source word's maps, divided by the target word's number of tokens:
+    together they attend as much as the source's word did.
 
     Raises:
         WordError: the prompts have different numbers of words.
@@ -152,7 +155,7 @@ def refine_mapper(source: TokenizedPrompt, target: TokenizedPrompt) -> TokenMapp
 
 
 def _pad(matrix: Tensor, source: TokenizedPrompt, target: TokenizedPrompt) -> None:
-    """The target's end token and padding follow the source's, as far as those go."""
+    """The target's end token and padding follow the source's, and at the end its last position."""
     length = len(matrix)
     for distance, index in enumerate(range(target.count - 1, length)):
         matrix[:, index] = 0.0

@@ -56,12 +56,12 @@ def word_map(
         record: queries and keys as an ``AttentionSession`` recorded them.
         span: the word's token positions.
         latent_size: (H, W) of the latent.
-        layers: weight of each layer, by name; all layers alike when None. A weight may be negative
-            where a layer attends to the word by its absence.
+        layers: weight of each layer, by name; equal weights when None. A negative weight is for a
+            layer that attends to the word where the thing is not.
         steps: steps to average; all recorded ones when None.
 
     Returns:
-        float32 (B, H, W); a probability where all weights are alike. The outermost positions of
+        float32 (B, H, W); a probability, in [0, 1], with equal weights. The outermost positions of
         each layer are left out, see ``without_frame``.
 
     Raises:
@@ -100,9 +100,9 @@ def word_map(
 def without_frame(grid: Tensor) -> Tensor:
     """A layer's map (..., H, W) whose outermost positions have the values of their neighbours.
 
-    The network's convolutions see zeros beyond the picture, and its queries there are others than
-    inside: the map would have a frame one position wide. Maps of fewer than 3 positions a side have
-    nothing inside and stay as they are.
+    Convolutions see zeros beyond the picture's edge, so the queries at the edge differ from those
+    inside, and the map would show a frame one position wide. A map of fewer than 3 positions a side
+    is returned as it is.
     """
     if min(grid.shape[-2:]) < 3:
         return grid
