@@ -14,7 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 from PIL import Image
 
-from dehaze.commands import main
+from dehaze.commands import main, progress
 from dehaze.eval.scoring import Scorer
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -190,6 +190,14 @@ def test_a_perceptual_metric_without_pyiqa_is_refused(
     assert "pip install 'dehaze-diffusion[iqa]'" in missing.stderr
     nothing = call("folder", root / "none", "-o", root.parent / "out")
     assert nothing.exit_code == 2
+
+
+def test_progress_is_said_unless_quiet(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "SECONDS", 0.0)
+    arguments = ("--method", "cap")
+    assert "dehaze: 1 of 6 images, about " in reside(root, *arguments).stderr
+    quiet = reside(root, *arguments, "--overwrite", "-q")
+    assert (quiet.exit_code, quiet.output) == (0, "")
 
 
 @pytest.mark.parametrize("folder", [ROOT, ROOT / "eval"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,15 +19,8 @@ from dehaze.commands.command import (
 )
 from dehaze.commands.evaluate.parameters import Names, Size, command_line
 from dehaze.commands.options import RegistryChoice
-from dehaze.commands.reporting import (
-    CommandError,
-    Verbosity,
-    note,
-    problem,
-    quiet_libraries,
-    result,
-    verbosity,
-)
+from dehaze.commands.progress import progress
+from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
@@ -232,8 +224,6 @@ def score_methods(
         click.get_current_context(), {"paired": paired, "any_paired": any(pairings)}
     )
     quiet_libraries()
-    from tqdm import tqdm
-
     from dehaze.commands.evaluate.reporting import report_of_evaluation
     from dehaze.eval.methods import PipelineOptions
     from dehaze.eval.protocol import BenchProtocol
@@ -256,9 +246,8 @@ def score_methods(
             perceptual=_perceptual_metrics(protocol, model.device, paired),
             overwrite=not resume,
         )
-        hidden = True if verbosity() is Verbosity.QUIET else None
-        with tqdm(total=runner.total, unit="image", file=sys.stderr, disable=hidden) as bar:
-            evaluation = runner.run(on_record=lambda record: bar.update())
+        with progress(runner.total, "image") as ended:
+            evaluation = runner.run(on_record=lambda record: ended())
     except DehazeError as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
