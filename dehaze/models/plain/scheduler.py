@@ -43,8 +43,9 @@ class DDIMScheduler:
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.config = Settings(config)
-        roots = [float(config[name]) ** 0.5 for name in ("beta_start", "beta_end")]
-        betas = torch.linspace(*roots, config["num_train_timesteps"], dtype=torch.float32) ** 2
+        first, last = (float(config[name]) ** 0.5 for name in ("beta_start", "beta_end"))
+        timesteps = int(config["num_train_timesteps"])
+        betas = torch.linspace(first, last, timesteps, dtype=torch.float32) ** 2
         if config["rescale_betas_zero_snr"]:
             betas = _without_signal_at_the_end(betas)
         self.alphas_cumprod = torch.cumprod(1.0 - betas, dim=0)

@@ -5,7 +5,7 @@ Source: Radford et al., arXiv 2103.00020, section 2.4; the weights' names are tr
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -85,6 +85,17 @@ class _Layer(nn.Module):
         return fed
 
 
+class _Layers(nn.Module):
+    def __init__(self, layers: Iterable[_Layer]) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(layers)
+
+    def forward(self, hidden: Tensor) -> Tensor:
+        for layer in self.layers:
+            hidden = layer(hidden)
+        return hidden
+
+
 class _Embeddings(nn.Module):
     def __init__(self, words: int, positions: int, width: int) -> None:
         super().__init__()
@@ -112,13 +123,9 @@ class PlainTextEncoder(nn.Module):
         self.embeddings = _Embeddings(
             config["vocab_size"], config["max_position_embeddings"], width
         )
-        self.encoder = nn.ModuleDict(
-            {
-                "layers": nn.ModuleList(
-                    _Layer(width, config["intermediate_size"], config["num_attention_heads"], eps)
-                    for _ in range(config["num_hidden_layers"])
-                )
-            }
+        self.encoder = _Layers(
+            _Layer(width, config["intermediate_size"], config["num_attention_heads"], eps)
+            for _ in range(config["num_hidden_layers"])
         )
         self.final_layer_norm = nn.LayerNorm(width, eps=eps)
 
@@ -134,7 +141,4 @@ class PlainTextEncoder(nn.Module):
 
     def forward(self, ids: Tensor) -> TextOutput:
         """The embedding of tokens, int64 (B, L)."""
-        hidden = self.embeddings(ids)
-        for layer in self.encoder["layers"]:
-            hidden = layer(hidden)
-        return TextOutput(self.final_layer_norm(hidden))
+        return TextOutput(self.final_layer_norm(self.encoder(self.embeddings(ids))))

@@ -435,6 +435,7 @@ class PlainUNet(nn.Module):
         time = self.time_embedding(timestep, sample.shape[0])
         feature = self.conv_in(sample)
         kept = [feature]
+        level: Any
         for level in self.down_blocks:
             for layer in range(len(level.resnets)):
                 feature = level.step(layer, feature, time, encoder_hidden_states)
