@@ -39,11 +39,34 @@ def import_figure() -> Any:
     return Figure
 
 
-def as_png(figure: Any) -> bytes:
-    """A matplotlib figure as PNG, without the date and version that would make each one differ."""
+# Kinds of files that figures are drawn in, and what of each names the date or the version.
+FIGURES = {
+    "png": {"Software": None},
+    "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
+    "svg": {"Date": None, "Creator": None},
+}
+
+
+def as_file(figure: Any, kind: str, *, dpi: int = 300) -> bytes:
+    """A matplotlib figure as a file, the same bytes whenever it is drawn.
+
+    Args:
+        figure: what is drawn.
+        kind: one of ``FIGURES``.
+        dpi: pixels an inch of a PNG, and of the pictures inside of the others.
+    """
+    from matplotlib import rc_context
+
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, metadata={"Software": None})
+    # Fonts that publishers take (TrueType), and names in an SVG that no clock decides.
+    with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "dehaze"}):
+        figure.savefig(buffer, format=kind, dpi=dpi, metadata=FIGURES[kind])
     return buffer.getvalue()
+
+
+def as_png(figure: Any) -> bytes:
+    """A matplotlib figure as PNG for the screen."""
+    return as_file(figure, "png", dpi=110)
 
 
 def shown_steps(steps: int, panels: int) -> list[int]:

@@ -33,7 +33,7 @@ COMMANDS = {
     "ui": "Open a page that photos are dropped on.",
     "serve": "Answer other programs over HTTP.",
     "edit": "Edit a photo, or a generated picture, by two prompts.",
-    "attention": "Show where in a photo the model attends to a word.",
+    "attention": "Show where in photos the model attends to a word.",
     "interpolate": "Make the pictures between two photos.",
     "invert": "Invert a photo and show how the inversion converged.",
     "evaluate": "Measure a model on published data sets.",

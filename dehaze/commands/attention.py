@@ -1,21 +1,25 @@
-"""``dehaze attention``: where in a photo the model attends to the words of a prompt."""
+"""``dehaze attention``: where in photos the model attends to the words of a prompt."""
 
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import Command
-from dehaze.commands.reporting import CommandError, quiet_libraries, result
+from dehaze.commands.command import Command, option
+from dehaze.commands.progress import progress
+from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from dehaze.batch import Item
+    from dehaze.eval.figures import Attended
     from dehaze.inversion import InversionResult
     from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.edit import EditPipeline
@@ -24,76 +28,185 @@ if TYPE_CHECKING:
 _SHOWN_STEPS = 10
 
 
+class _Kinds(click.ParamType):
+    """Kinds of figures with commas between them."""
+
+    name = "kinds"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        from dehaze.eval.plots import FIGURES
+
+        if isinstance(value, tuple):
+            return value
+        kinds = [kind.strip().lower() for kind in value.split(",")]
+        for kind in kinds:
+            if kind not in FIGURES:
+                self.fail(f"{kind!r} is not one of {', '.join(FIGURES)}.", param, ctx)
+        return tuple(dict.fromkeys(kinds))
+
+
 @click.command(cls=Command)
-@click.argument("image", metavar="IMAGE", type=click.Path(path_type=Path))
+@click.argument(
+    "inputs",
+    metavar="INPUT...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, path_type=Path),
+)
 @options.output_folder("the maps", "attention")
 @options.prompt()
 @options.word(help=f"A word, or a phrase, of the prompt.  {options.OF_MODEL}")
+@option(
+    "--figure",
+    "figures",
+    type=_Kinds(),
+    default=(),
+    help="Also draw figures with a colour bar, comma-separated: png, pdf, svg; needs "
+    "dehaze-diffusion[plots].",
+)
 @options.model()
 @options.steps()
+@options.max_megapixels()
+@click.pass_context
 def attention(
-    image: Path,
+    context: click.Context,
+    /,
+    inputs: tuple[Path, ...],
     output: Path,
     prompt: str | None,
     word: str | None,
+    figures: tuple[str, ...],
     model: ModelChoice,
     steps: int | None,
+    max_megapixels: float,
 ) -> None:
-    """Show where in the photo IMAGE the model attends to a word.
+    """Show where in photos the model attends to a word.
+
+    Each INPUT is a photo or a folder, which is searched to the bottom.
 
     \b
-    Below FOLDER, under the photo's name:
+    Below FOLDER, under each photo's name:
       .WORD.png        the word's map over the photo
       .WORD.npy        the map, float32 (height, width): mean probability on the word
       .WORD.grid.png   the map of each layer (rows) and step (columns)
       .WORD.grid.npy   those maps, float32 (layers, steps, height, width) at the latents' size
       .words.png       the maps of all words of the prompt, side by side
+      .WORD.figure.*   with --figure: the photo, its map, a colour bar
 
-    In the grid and the side-by-side sheet each map is stretched to its own range.
+    In the grid and the side-by-side sheet each map is stretched to its own range. With --figure and
+    several photos, WORD.figure.* shows up to 12 of them with their maps under one scale.
 
-    Exit code: 0, all is written; 2, it could not be.
+    Exit code: 0, all is written; 1, some photos failed and are named; 2, the command is wrong.
     """
     quiet_libraries()
+    from dehaze import batch
+    from dehaze.batch.item import named
+    from dehaze.eval.figures import MAX_PICTURES
     from dehaze.network import NonFiniteError
-    from dehaze.photos import PhotoError, read_photo, write_bytes
+    from dehaze.photos import PhotoError
     from dehaze.pipelines.edit import EditPipeline
+
+    if figures:
+        from dehaze.eval.plots import import_figure
+
+        import_figure()
+    plan = batch.plan(inputs, output, max_megapixels=max_megapixels)
+    if not plan.photos:
+        raise CommandError("no photo found; name photos, or folders that hold some")
+    pipe = model.load(EditPipeline)
+    text = pipe.default_prompt if prompt is None else prompt
+    chosen = pipe.description.word if word is None else word
+    pipe.prompt_and_span(text, chosen)
+    pipe.check_prompts(text)
+    shown = _evenly(plan.photos, MAX_PICTURES) if figures and len(plan.photos) > 1 else []
+    drawn: list[Attended] = []
+    failed = 0
+    with progress(len(plan.photos), "photo") as ended:
+        for item in plan.photos:
+            try:
+                attended = _write(item, pipe, text, chosen, steps, figures)
+                if item in shown:
+                    drawn.append(attended.shrunk())
+            except (NonFiniteError, OSError, PhotoError) as error:
+                failed += 1
+                problem(str(named(item.source, error)))
+            ended()
+    if drawn:
+        _write_grid(output, drawn, chosen, figures, len(plan.photos))
+    context.exit(1 if failed else 0)
+
+
+def _evenly(photos: Sequence[Item], count: int) -> list[Item]:
+    """At most so many of the photos, evenly spread."""
+    import numpy as np
+
+    places = np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int)
+    return [photos[place] for place in places]
+
+
+def _write(
+    item: Item,
+    pipe: EditPipeline,
+    prompt: str,
+    word: str,
+    steps: int | None,
+    figures: Sequence[str],
+) -> Attended:
+    """Write the files of one photo."""
+    from dehaze.eval.figures import Attended, draw_attention
+    from dehaze.photos import printable, read_photo, write_bytes
     from dehaze.prompts import prompt_words
 
-    try:
-        photo = read_photo(image).pixels
-        pipe = model.load(EditPipeline)
-        text = pipe.default_prompt if prompt is None else prompt
-        chosen = pipe.description.word if word is None else word
-        pipe.prompt_and_span(text, chosen)
-        pipe.check_prompts(text)
-        inversion = pipe.invert(photo, text, num_inference_steps=steps)
-        tokens, _ = pipe.prompt_and_span(text)
-        # A word once, however often the prompt has it, and without the punctuation beside it.
-        words = dict.fromkeys(name.strip(".,;:!?()\"'") for name, _ in prompt_words(tokens))
-        maps = {
-            name: pipe.word_attention(photo, inversion, text, name)
-            for name in (chosen, *filter(None, words))
-        }
-        overlays = {name: _over(photo, heat) for name, heat in maps.items()}
-        grid, sheet = _grid(pipe, photo, inversion, text, chosen)
-        start = f"{image.name}.{chosen.replace('/', '_')}"
-        files = {
-            f"{start}.png": _png(overlays[chosen]),
-            f"{start}.npy": _npy(maps[chosen]),
-            f"{start}.grid.png": _png(sheet),
-            f"{start}.grid.npy": _npy(grid),
-            f"{image.name}.words.png": _png(_words(photo, overlays)),
-        }
-        output.mkdir(parents=True, exist_ok=True)
-        for name, data in files.items():
-            write_bytes(output / name, data)
-    except (NonFiniteError, OSError, PhotoError, ValueError) as error:
-        raise CommandError(str(error)) from error
-    heat = maps[chosen]
+    photo = read_photo(item.source, max_megapixels=item.max_megapixels).pixels
+    inversion = pipe.invert(photo, prompt, num_inference_steps=steps)
+    tokens, _ = pipe.prompt_and_span(prompt)
+    # A word once, however often the prompt has it, and without the punctuation beside it.
+    words = dict.fromkeys(name.strip(".,;:!?()\"'") for name, _ in prompt_words(tokens))
+    maps = {
+        name: pipe.word_attention(photo, inversion, prompt, name)
+        for name in (word, *filter(None, words))
+    }
+    overlays = {name: _over(photo, heat) for name, heat in maps.items()}
+    grid, sheet = _grid(pipe, photo, inversion, prompt, word)
+    attended = Attended(printable(item.source.name), photo, maps[word])
+    start = f"{item.output.name}.{_in_name(word)}"
+    files = {
+        f"{start}.png": _png(overlays[word]),
+        f"{start}.npy": _npy(maps[word]),
+        f"{start}.grid.png": _png(sheet),
+        f"{start}.grid.npy": _npy(grid),
+        f"{item.output.name}.words.png": _png(_words(photo, overlays)),
+        **{f"{start}.figure.{kind}": draw_attention(attended, word, kind) for kind in figures},
+    }
+    folder = item.output.parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, data in files.items():
+        write_bytes(folder / name, data)
+    heat = maps[word]
     result(
-        f"{chosen}: mean probability {heat.mean():.4f}, {heat.min():.4f} to {heat.max():.4f}; "
-        f"{', '.join(str(output / name) for name in files)}"
+        f"{printable(item.source)}: {word}: mean probability {heat.mean():.4f}, "
+        f"{heat.min():.4f} to {heat.max():.4f}; in {printable(folder)}"
     )
+    return attended
+
+
+def _write_grid(
+    output: Path, drawn: Sequence[Attended], word: str, figures: Sequence[str], photos: int
+) -> None:
+    from dehaze.eval.figures import draw_attention_grid
+    from dehaze.photos import printable, write_bytes
+
+    for kind in figures:
+        path = output / f"{_in_name(word)}.figure.{kind}"
+        write_bytes(path, draw_attention_grid(drawn, word, kind))
+        note(f"{len(drawn)} of {photos} photos side by side: {printable(path)}")
+
+
+def _in_name(word: str) -> str:
+    """A word or phrase as a part of a file's name."""
+    return word.replace("/", "_")
 
 
 def _over(photo: NDArray[np.float32], heat: NDArray[np.float32]) -> NDArray[np.float32]:
