@@ -1,4 +1,4 @@
-"""Files of a finished evaluation: results.json, scores.csv, table.md and sheet.png."""
+"""Files of a finished evaluation: results.json, scores.csv, table.md, table.tex and sheet.png."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict
 from datetime import datetime, timezone
 from pathlib import Path
 
+from dehaze.eval.latex import latex_table
 from dehaze.eval.records import Evaluation, records_as_csv, versions
 from dehaze.eval.runner import Runner
 from dehaze.eval.sheet import picture_sheet
@@ -16,10 +17,11 @@ from dehaze.photos import write_bytes
 
 
 def write_results(runner: Runner, evaluation: Evaluation) -> None:
-    """Write the four result files into the run's folder, each whole or not at all."""
+    """Write the result files into the run's folder, each whole or not at all."""
     write_bytes(runner.out / "results.json", _results_json(runner, evaluation))
     write_bytes(runner.out / "scores.csv", records_as_csv(evaluation.records).encode())
     write_bytes(runner.out / "table.md", markdown_table(runner, evaluation).encode())
+    write_bytes(runner.out / "table.tex", latex_table(runner, evaluation).encode())
     sheet = picture_sheet(runner, evaluation)
     if sheet is not None:
         buffer = io.BytesIO()
@@ -53,5 +55,5 @@ def _results_json(runner: Runner, evaluation: Evaluation) -> bytes:
 
 def result_files(out: Path) -> list[Path]:
     """The files that ``write_results`` makes, as far as they exist."""
-    names = ("table.md", "scores.csv", "results.json", "sheet.png")
+    names = ("table.md", "table.tex", "scores.csv", "results.json", "sheet.png")
     return [out / name for name in names if (out / name).is_file()]

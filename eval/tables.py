@@ -43,7 +43,7 @@ def markdown_table(runner: Runner, evaluation: Evaluation) -> str:
         _line(["---", "---", *["---:"] * (len(headings) - 2)]),
     ]
     for row in evaluation.rows:
-        cells = [row.subset, _row_label(row), str(row.images), str(row.failed)]
+        cells = [row.subset, row_label(row), str(row.images), str(row.failed)]
         lines.append(_line(cells + [_statistic_cell(row, name) for name in metrics]))
     lines += ["", *_explanations(runner, evaluation), *_published_lines(runner)]
     if runner.command:
@@ -57,7 +57,8 @@ def _line(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
-def _row_label(row: Row) -> str:
+def row_label(row: Row) -> str:
+    """What a row is called: its method, and whether the ground truth chose."""
     return f"{row.method} (ORACLE)" if row.is_oracle else row.method
 
 

@@ -42,7 +42,7 @@ EXTRAS = {
     "iqa": ("pyiqa", "learned quality metrics in dehaze evaluate"),
     "ray": ("ray", "dehaze run --executor ray"),
     "ui": ("fastapi", "dehaze ui and dehaze serve"),
-    "plots": ("matplotlib", "the plots of dehaze invert and dehaze evaluate inversion"),
+    "plots": ("matplotlib", "the plots of dehaze invert and evaluate, dehaze attention --figure"),
 }
 
 

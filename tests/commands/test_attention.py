@@ -1,7 +1,8 @@
-"""``dehaze attention``: five files, each what it says."""
+"""``dehaze attention``: five files a photo, each what it says, and figures."""
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +58,43 @@ def test_the_maps_of_a_phrase(picture: Path, any_model: Path) -> None:
     assert "dense haze: mean probability" in done.stdout
 
 
+def test_a_folder_has_maps_and_figures_of_every_photo(picture: Path, random_model: Path) -> None:
+    photos = picture.parent / "photos"
+    (photos / "sub").mkdir(parents=True)
+    for name in ("a.png", "sub/b.png"):
+        (photos / name).write_bytes(picture.read_bytes())
+    (photos / "torn.png").write_bytes(picture.read_bytes()[:100])
+    (photos / "notes.txt").touch()
+    done = call(picture, photos, "--model", random_model, "--steps", 2, "--figure", "svg,png")
+    assert done.exit_code == 1
+    assert done.stderr.startswith(f"dehaze: {photos / 'torn.png'}: is cut short; ")
+    maps = picture.parent / "maps"
+    for name in ("photo.png", "a.png", "sub/b.png"):
+        for ending in (".haze.npy", ".haze.figure.png", ".haze.figure.svg", ".words.png"):
+            assert (maps / f"{name}{ending}").is_file()
+    assert not (maps / "torn.png.haze.npy").exists()
+    # Three photos with their maps, and the bar.
+    assert (maps / "haze.figure.svg").read_text().count("<image ") == 7
+    assert f"3 of 4 photos side by side: {maps / 'haze.figure.png'}" in done.stderr
+
+
+def test_one_photo_has_no_grid_of_photos(picture: Path, random_model: Path) -> None:
+    assert call(picture, "--model", random_model, "--figure", "pdf").exit_code == 0
+    assert [path.name for path in (picture.parent / "maps").glob("*figure*")] == [
+        "photo.png.haze.figure.pdf"
+    ]
+
+
+def test_figures_without_matplotlib_are_refused(
+    picture: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = call(picture, "--model", random_model, "--figure", "pdf")
+    assert done.exit_code == 2
+    assert "plots need matplotlib: pip install 'dehaze-diffusion[plots]'" in done.stderr
+    assert not (picture.parent / "maps").exists()
+
+
 def test_quiet_says_nothing(picture: Path, any_model: Path) -> None:
     done = call(picture, "--model", any_model, "--steps", 3, "-q")
     assert (done.exit_code, done.output) == (0, "")
@@ -68,6 +106,8 @@ def test_quiet_says_nothing(picture: Path, any_model: Path) -> None:
         (("--word", "rain"), "it has a, photo, with, haze"),
         (("--prompt", "a city in fog"), "it has a, city, in, fog"),
         (("--model", "no/such/model"), "no such folder"),
+        (("--figure", "gif"), "'gif' is not one of png, pdf, svg."),
+        (("nowhere.jpg",), "'nowhere.jpg' does not exist"),
     ],
 )
 def test_what_is_wrong_is_named(

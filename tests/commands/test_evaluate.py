@@ -42,14 +42,14 @@ def reside(root: Path, *arguments: object) -> Result:
     return call("reside", "--root", root, "--subset", "sots-indoor", *out, *arguments)
 
 
-def test_it_prints_the_table_and_writes_four_files(root: Path) -> None:
+def test_it_prints_the_table_and_writes_the_result_files(root: Path) -> None:
     done = reside(root, "--method", "cap")
     assert done.exit_code == 0, done.output
     assert "**dehaze-bench v1: PSNR rgb, SSIM wang, saved 8-bit PNG**" in done.stdout
     for method in ("hazy", "dcp", "cap"):
         assert f"| sots-indoor | {method} | 2 | 0 |" in done.stdout
     out = root.parent / "out"
-    for name in ("table.md", "scores.csv", "results.json", "sheet.png"):
+    for name in ("table.md", "table.tex", "scores.csv", "results.json", "sheet.png"):
         assert (out / name).is_file()
         assert name in done.stderr
     assert (out / "table.md").read_text().strip() == done.stdout.strip()

@@ -315,7 +315,7 @@ def test_interrupted_evaluation_ends_with_the_same_table(sots: Path, tmp_path: P
     # Two calls were interrupted and done again; nothing else was done twice.
     assert len(made.calls) == 4 + 2
     assert evaluation.rows == expected.rows
-    for name in ("table.md", "sheet.png"):
+    for name in ("table.md", "table.tex", "sheet.png"):
         assert (tmp_path / "parts" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     assert scores_without_time(tmp_path / "parts") == scores_without_time(tmp_path / "whole")
     assert list((tmp_path / "parts").rglob("*.part")) == []

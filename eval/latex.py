@@ -1,0 +1,111 @@
+"""The table of a finished evaluation in LaTeX, for a paper."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from dehaze.eval.records import Evaluation, Row, versions
+from dehaze.eval.runner import Runner
+from dehaze.eval.tables import column_of, row_label
+
+_HIGHER_IS_BETTER = {
+    "psnr": True,
+    "ssim": True,
+    "ciede2000": False,
+    "mse": False,
+    "attention_spearman": True,
+    "transmission_mae": False,
+    "airlight_mae": False,
+    "airlight_angle": False,
+}
+_ESCAPED = {
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+}
+
+
+def latex_table(runner: Runner, evaluation: Evaluation) -> str:
+    """A table environment of the means, for the package booktabs; the command as a comment.
+
+    The best mean of each data set is bold: among the methods, not among ceilings and oracles. A
+    metric whose better direction is not known has none.
+    """
+    metrics = evaluation.metrics
+    packages = ", ".join(f"{name} {version}" for name, version in versions().items())
+    lines = [
+        *_comment(f"Made by: {runner.command}" if runner.command else "Made by dehaze"),
+        *_comment(f"Seed {runner.seed}; {packages}."),
+        *_comment(r"Needs \usepackage{booktabs}."),
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{escaped(runner.protocol.label)}. Means over the images.}}",
+        rf"  \begin{{tabular}}{{lll{'r' * len(metrics)}}}",
+        r"    \toprule",
+        _line(["data", "method", "images", *(escaped(column_of(name)[0]) for name in metrics)]),
+    ]
+    better = _directions(runner)
+    before = ""
+    for row in evaluation.rows:
+        if row.subset != before:
+            lines.append(r"    \midrule")
+        alike = [other for other in evaluation.rows if other.subset == row.subset]
+        cells = [
+            escaped(row.subset) if row.subset != before else "",
+            escaped(row_label(row)),
+            str(row.images) if not row.failed else f"{row.images - row.failed} of {row.images}",
+        ]
+        lines.append(_line([*cells, *(_cell(row, name, alike, better) for name in metrics)]))
+        before = row.subset
+    return "\n".join([*lines, r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""])
+
+
+def escaped(text: str) -> str:
+    """A text whose signs mean nothing to LaTeX."""
+    return "".join(_ESCAPED.get(sign, sign) for sign in text)
+
+
+def _comment(text: str) -> Iterable[str]:
+    return [f"% {line}" for line in text.splitlines()]
+
+
+def _line(cells: Iterable[str]) -> str:
+    return rf"    {' & '.join(cells)} \\"
+
+
+def _directions(runner: Runner) -> dict[str, bool]:
+    """Whether higher is better, by metric."""
+    return _HIGHER_IS_BETTER | {
+        metric.name: not metric.lower_is_better for metric in runner.perceptual
+    }
+
+
+def _cell(row: Row, name: str, alike: Iterable[Row], better: dict[str, bool]) -> str:
+    text = _mean(row, name)
+    values = [
+        found.mean
+        for other in alike
+        if not (other.is_ceiling or other.is_oracle)
+        and (found := other.statistics.get(name)) is not None
+        and found.mean is not None
+    ]
+    if row.is_ceiling or row.is_oracle or name not in better or len(values) < 2:
+        return text
+    best = max(values) if better[name] else min(values)
+    # What is equal as printed is equally good.
+    return rf"\textbf{{{text}}}" if text == _number(best, name) else text
+
+
+def _mean(row: Row, name: str) -> str:
+    found = row.statistics.get(name)
+    if found is None or found.mean is None:
+        return r"$\infty$" if name == "psnr" and row.identical else "--"
+    return _number(found.mean, name)
+
+
+def _number(value: float, metric: str) -> str:
+    return f"{value:.{column_of(metric)[1]}f}"
