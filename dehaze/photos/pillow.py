@@ -13,9 +13,6 @@ from PIL import Image, ImageCms
 
 from dehaze.photos.photo import Samples, UnreadableError
 
-# Of the rows and columns of a 16-bit photo, each fifth is held against a second decoder.
-EVERY = 5
-
 # Pillow's own limit is one global number; it is lifted while a header is read, and only there.
 _limit = threading.Lock()
 
@@ -75,16 +72,11 @@ def saved(samples: Samples, file_format: str, **options: Any) -> bytes:
     return buffer.getvalue()
 
 
-def some(samples: Samples) -> Samples:
-    """Those samples of a photo that two decoders are compared by."""
-    return samples[::EVERY, ::EVERY]
-
-
 def check_samples(samples: Samples, seen: Samples) -> None:
     """Check that Pillow, which may see eight of their bits, agrees about 16-bit samples.
 
     Args:
-        samples: (H, W, C) uint16 by the decoder of all bits.
+        samples: (H, W, C) uint16 by the other decoder.
         seen: (H, W, c) by Pillow, uint8 or uint16, with as many channels or fewer.
 
     Raises:

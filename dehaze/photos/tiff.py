@@ -32,15 +32,7 @@ from dehaze.photos.ifd import (
     directory_bytes,
 )
 from dehaze.photos.photo import Decoded, Metadata, Samples, UnreadableError
-from dehaze.photos.pillow import (
-    EVERY,
-    check_samples,
-    cmyk_to_srgb,
-    opened,
-    samples_in,
-    samples_of,
-    some,
-)
+from dehaze.photos.pillow import check_samples, cmyk_to_srgb, opened, samples_in, samples_of
 from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
 _CURE = "save it as a TIFF or PNG of 8 or 16 bits, grey or RGB"
@@ -83,6 +75,8 @@ _ASSOCIATED, _UNASSOCIATED = 1, 2
 # Bytes of samples in a strip: small, so that little room is lost where one does not fit.
 _STRIP_BYTES = 2**18
 _LIBDEFLATE_LEVEL = 6
+# Of the rows of strips or tiles of a 16-bit photo, each fifth is held against a second decoder.
+_EVERY = 5
 
 
 @dataclass(frozen=True)
@@ -333,78 +327,98 @@ class TiffSource:
         return cmyk_to_srgb(image, None if profile is None else self.structure.value(profile))
 
     def _cross_check(self, samples: Samples) -> None:
-        """Compare with Pillow, which is told that all samples of a row are of one grey channel.
+        """Compare some rows with Pillow, to which all samples of a row are of one grey channel.
 
         Raises:
             UnreadableError: it reads something else.
         """
-        grey: dict[int, int | None] = {_PHOTOMETRIC: _BLACK_IS_ZERO, _CHANNELS: 1, _BITS: 16}
-        grey[_EXTRA_SAMPLES] = None
-        if self.planes > 1:
-            # It takes planes for pixels, but not where each is a picture of its own.
-            for plane in range(self.planes):
-                seen = samples_in(self._bare(grey | {_PLANAR: 1}, plane), "TIFF")
-                check_samples(some(samples[..., plane : plane + 1]), some(seen))
-            return
-        integer, channels = self.structure.integer, samples.shape[2]
-        tile_width = integer(self.directory, _TILE_WIDTH)
-        wide = {_WIDTH: self.width * channels, _PREDICTOR: 1}
-        if tile_width:
-            wide[_TILE_WIDTH] = tile_width * channels
-        seen = samples_in(self._bare(grey | wide), "TIFF").reshape(samples.shape)
-        rows = samples[::EVERY]
-        if integer(self.directory, _PREDICTOR, 1) == 2:
-            rows = _differences(rows, tile_width or self.width)
-        check_samples(rows[:, ::EVERY], some(seen))
+        # 1. A fifth of the rows of strips or tiles, and the last, which may be less high.
+        integer, tags = self.structure.integer, self.directory.tags
+        width, height = _piece_size(self.structure, self.directory, self.width, self.height)
+        down, across = -(-self.height // height), -(-self.width // width)
+        chosen = sorted({*range(0, down, _EVERY), down - 1})
+        rows = np.concatenate([np.arange(height) + band * height for band in chosen])
+        rows = rows[rows < self.height]
+        # 2. As stored, and as Pillow sees it.
+        for plane in range(self.planes):
+            stored = samples[rows, :, plane : plane + 1] if self.planes > 1 else samples[rows]
+            if integer(self.directory, _PREDICTOR, 1) == 2:
+                stored = _differences(stored, width)
+            pieces = [
+                (plane * down + band) * across + column
+                for band in chosen
+                for column in range(across)
+            ]
+            channels = stored.shape[2]
+            size = {_WIDTH: self.width * channels, _HEIGHT: len(rows)}
+            if _TILE_WIDTH in tags:
+                size[_TILE_WIDTH] = width * channels
+            seen = samples_in(self._grey(pieces, size), "TIFF")
+            check_samples(stored, seen.reshape(stored.shape))
 
-    def _bare(
-        self, instead: Mapping[int, int | None] | None = None, plane: int | None = None
-    ) -> bytes:
-        """The file as a classic TIFF of its first picture, without metadata.
+    def _grey(self, pieces: Sequence[int], size: Mapping[int, int]) -> bytes:
+        """A TIFF of 16-bit grey, not predicted, of some of the strips or tiles.
 
         Args:
-            instead: other values of tags, or None to leave them out.
-            plane: the one plane to keep, or None for all.
+            pieces: which of them.
+            size: the tags that say how large it is.
         """
+        tags, order = self.directory.tags, self.structure.order
+        tiled = _TILE_WIDTH in tags
+        tags_of_pieces = (
+            (_TILE_OFFSETS, _TILE_LENGTHS) if tiled else (_STRIP_OFFSETS, _STRIP_LENGTHS)
+        )
+        offsets, lengths = (self.structure.integers(tags[tag]) for tag in tags_of_pieces)
+        body, places = bytearray(8), []
+        for piece in pieces:
+            places.append(len(body))
+            start, length = offsets[piece], lengths[piece]
+            body += self.structure.data[start : start + length]
+            body += bytes(len(body) % 2)
+        numbers = size | {_BITS: 16, _PHOTOMETRIC: _BLACK_IS_ZERO, _CHANNELS: 1, _PLANAR: 1}
+        values = self._layout() | {
+            tag: _longs(order, number) for tag, number in (numbers | {_PREDICTOR: 1}).items()
+        }
+        values |= {
+            tag: _longs(order, *each)
+            for tag, each in zip(
+                tags_of_pieces, (places, [lengths[piece] for piece in pieces]), strict=True
+            )
+        }
+        for tag in (_EXTRA_SAMPLES, _SAMPLE_FORMAT):
+            values.pop(tag, None)
+        body[:8] = _header(order, len(body), big=False)
+        return bytes(body) + directory_bytes(values, len(body), order, big=False)
+
+    def _bare(self) -> bytes:
+        """The file as a classic TIFF of its first picture, without metadata."""
         order, data = self.structure.order, self.structure.data
-        values: dict[int, Value] = {}
-        for tag in _LAYOUT - {_SUBFILE, 255, _SUB_DIRECTORIES}:
-            entry = self.directory.tags.get(tag)
-            if entry is None:
-                continue
-            values[tag] = _classic(self.structure, entry, tag, plane, self.planes)
-        for tag, number in (instead or {}).items():
-            if number is None:
-                values.pop(tag, None)
-            else:
-                values[tag] = Value(LONG, 1, struct.pack(f"{order}I", number))
         first = len(data) + len(data) % 2
         return b"".join(
             [
                 _header(order, first, big=False),
                 memoryview(data)[8:],
                 bytes(len(data) % 2),
-                directory_bytes(values, first, order, big=False),
+                directory_bytes(self._layout(), first, order, big=False),
             ]
         )
 
+    def _layout(self) -> dict[int, Value]:
+        """The tags that say how the pixels lie, with offsets of 32 bits."""
+        values = {}
+        for tag in _LAYOUT - {_SUBFILE, 255, _SUB_DIRECTORIES}:
+            entry = self.directory.tags.get(tag)
+            if entry is None:
+                continue
+            if entry.kind == LONG8:
+                values[tag] = _longs(self.structure.order, *self.structure.integers(entry))
+            else:
+                values[tag] = Value(entry.kind, entry.count, self.structure.value(entry))
+        return values
 
-def _classic(structure: Structure, entry: Entry, tag: int, plane: int | None, planes: int) -> Value:
-    """A tag of the layout with 32-bit offsets, those of one plane if one is named."""
-    numbers = structure.integers(entry)
-    if entry.kind != LONG8 and plane is None:
-        return Value(entry.kind, entry.count, structure.value(entry))
-    if plane is not None and tag in (
-        _STRIP_OFFSETS,
-        _STRIP_LENGTHS,
-        _TILE_OFFSETS,
-        _TILE_LENGTHS,
-    ):
-        share = len(numbers) // planes
-        numbers = numbers[plane * share : (plane + 1) * share]
-    elif entry.kind != LONG8:
-        return Value(entry.kind, entry.count, structure.value(entry))
-    return Value(LONG, len(numbers), struct.pack(f"{structure.order}{len(numbers)}I", *numbers))
+
+def _longs(order: str, *numbers: int) -> Value:
+    return Value(LONG, len(numbers), struct.pack(f"{order}{len(numbers)}I", *numbers))
 
 
 def open_tiff(data: bytes) -> TiffSource:
@@ -533,15 +547,12 @@ def _refuse_missing(
 ) -> None:
     """Raises a refusal if pixels lie outside of the file: the decoder would fill in black."""
     tags = directory.tags
-    if _TILE_WIDTH in tags:
-        across = -(-width // max(1, structure.integer(directory, _TILE_WIDTH)))
-        down = -(-height // max(1, structure.integer(directory, _TILE_HEIGHT, 1)))
-        places, sizes = tags.get(_TILE_OFFSETS), tags.get(_TILE_LENGTHS)
-        expected = across * down * planes
-    else:
-        rows = structure.integer(directory, _ROWS_PER_STRIP, height) or height
-        places, sizes = tags.get(_STRIP_OFFSETS), tags.get(_STRIP_LENGTHS)
-        expected = -(-height // max(1, rows)) * planes
+    names = (
+        (_TILE_OFFSETS, _TILE_LENGTHS) if _TILE_WIDTH in tags else (_STRIP_OFFSETS, _STRIP_LENGTHS)
+    )
+    places, sizes = map(tags.get, names)
+    across, down = _piece_size(structure, directory, width, height)
+    expected = -(-width // across) * -(-height // down) * planes
     offsets, lengths = structure.integers(places), structure.integers(sizes)
     if structure.integer(directory, _COMPRESSION, _NONE) == _OLD_JPEG:
         return
@@ -552,6 +563,18 @@ def _refuse_missing(
         for start, length in zip(offsets, lengths, strict=False)
     ):
         raise UnreadableError("is cut short")
+
+
+def _piece_size(
+    structure: Structure, directory: Directory, width: int, height: int
+) -> tuple[int, int]:
+    """Width and height, in pixels, of the strips or tiles of a picture of this size."""
+    if _TILE_WIDTH in directory.tags:
+        return (
+            max(1, structure.integer(directory, _TILE_WIDTH)),
+            max(1, structure.integer(directory, _TILE_HEIGHT, 1)),
+        )
+    return width, max(1, min(structure.integer(directory, _ROWS_PER_STRIP) or height, height))
 
 
 def _container(
