@@ -77,8 +77,10 @@ class JpegContainer:
             return coded
         height, width = samples.shape[:2]
         kept = _upright(self.segments, width, height, self.orientation)
-        bare = [piece for marker, piece in _pieces(coded)[0] if marker != _APP0]
-        return b"".join([b"\xff\xd8", *(_written(marker, body) for marker, body in kept), *bare])
+        # Pillow's own JFIF segment comes first, and says nothing that the kept ones do not.
+        behind = 4 + int.from_bytes(coded[4:6], "big") if coded[3] == _APP0 else 2
+        segments = [_written(marker, body) for marker, body in kept]
+        return b"".join([coded[:2], *segments, memoryview(coded)[behind:]])
 
     @property
     def metadata(self) -> Metadata:
