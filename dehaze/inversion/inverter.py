@@ -12,6 +12,7 @@ from torch import Tensor
 from dehaze.inversion.criteria import CRITERIA, relative_residual
 from dehaze.inversion.predictors import PREDICTORS
 from dehaze.inversion.relaxation import RELAXATIONS
+from dehaze.inversion.renoise import regularised
 from dehaze.inversion.result import (
     InversionResult,
     InversionSettings,
@@ -19,11 +20,18 @@ from dehaze.inversion.result import (
     NoiseNetwork,
 )
 from dehaze.inversion.schedule import DDIMTable
-from dehaze.inversion.solvers import SOLVERS, ExactSampler, ImplicitStep, Solution
+from dehaze.inversion.solvers import (
+    SOLVERS,
+    ExactSampler,
+    ImplicitStep,
+    Solution,
+    Unregularised,
+)
 from dehaze.registry import Registry
 
 # The second path's start is drawn alike in every run: the same photo gives the same inversion.
 _SECOND_PATH_SEED = 0
+_REFERENCE_SEED = 0
 
 
 def best_at_equal_cost(steps: int) -> InversionSettings:
@@ -119,6 +127,45 @@ class StepMap:
         return self.network.table.inverse_step(before, self.network(z, self.i, index), self.i)
 
 
+@dataclass(frozen=True)
+class NoiseRegulariser:
+    """ReNoise's regularisation of the noise that step i predicts.
+
+    Attributes:
+        table: the schedule.
+        i: the step.
+        previous: z_{i-1}, (B, C, H, W).
+        reference: the noise predicted at sqrt(a_i) z_0 + s_i n, n the same at every step.
+        generator: of the shifts, see ``dehaze.inversion.renoise``.
+    """
+
+    table: DDIMTable
+    i: int
+    previous: Tensor
+    reference: Tensor
+    generator: torch.Generator
+    evaluations: int = 1
+
+    @classmethod
+    def of_step(
+        cls, network: NoiseNetwork, i: int, trajectory: Sequence[Tensor]
+    ) -> NoiseRegulariser:
+        """That of step i, after z_0 .. z_{i-1}, (B, C, H, W) each."""
+        clean = trajectory[0]
+        noise = network(
+            noised(network.table, clean, i, seed=_REFERENCE_SEED),
+            i,
+            torch.arange(clean.shape[0], device=clean.device),
+        )
+        generator = torch.Generator().manual_seed(i)
+        return cls(network.table, i, trajectory[-1], noise, generator)
+
+    def __call__(self, mapped: Tensor) -> Tensor:
+        noise = self.table.noise_of_step(mapped, self.previous, self.i)
+        changed = regularised(noise, self.reference, self.generator)
+        return self.table.inverse_step(self.previous, changed, self.i)
+
+
 def solve_step(
     network: NoiseNetwork,
     i: int,
@@ -153,6 +200,8 @@ def solve_step(
         settings.tolerance,
         settings.max_iterations,
         RELAXATIONS.get(settings.relaxation).of_step(table, i, clean.shape),
+        table.timestep(i),
+        NoiseRegulariser.of_step(network, i, trajectory) if solver.regularises else Unregularised(),
     )
     solution = solver.solve_step(step, i, table.steps)
     if not settings.checked:

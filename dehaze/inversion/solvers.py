@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -25,6 +25,27 @@ if TYPE_CHECKING:
     from dehaze.inversion.result import InversionResult, NoiseNetwork
 
 
+class Regulariser(Protocol):
+    """Changes f(z), (B, C, H, W), as if the noise that the network predicted were another."""
+
+    @property
+    def evaluations(self) -> int:
+        """Of the network, that it has taken."""
+
+    def __call__(self, mapped: Tensor) -> Tensor:
+        """f(z) with the other noise."""
+
+
+@dataclass(frozen=True)
+class Unregularised:
+    """Leaves f(z) as it is."""
+
+    evaluations: int = 0
+
+    def __call__(self, mapped: Tensor) -> Tensor:
+        return mapped
+
+
 @dataclass(frozen=True)
 class ImplicitStep:
     """One step z = f(z), ready to be solved.
@@ -36,6 +57,8 @@ class ImplicitStep:
         tolerance: what the criterion compares with.
         max_iterations: limit of a sample's evaluations.
         lengthening: puts g(z) = z + w (f(z) - z), which has the same fixed points, in f's place.
+        timestep: tau_i of the step.
+        regularise: from f(z) to what it would be if the predicted noise were regularised.
     """
 
     f: Callable[[Tensor, Tensor], Tensor]
@@ -44,6 +67,8 @@ class ImplicitStep:
     tolerance: float
     max_iterations: int
     lengthening: Lengthening = field(default_factory=Lengthening)
+    timestep: int = 1000
+    regularise: Regulariser = field(default_factory=Unregularised)
 
 
 @dataclass(frozen=True)
@@ -83,12 +108,16 @@ class Solver:
         cost: in network evaluations (NFE).
         source: where it was published.
         share: (low, high): it solves the steps i with low N < i < high N, plain DDIM the others.
+        idle: the fields of ``InversionSettings`` that have no effect with it.
+        regularises: whether it uses the step's ``regularise``.
     """
 
     solve: Callable[[ImplicitStep], Solution]
     cost: str
     source: str
     share: tuple[float, float] = (0.0, math.inf)
+    idle: tuple[str, ...] = ()
+    regularises: bool = False
 
     def solve_step(self, step: ImplicitStep, i: int, steps: int) -> Solution:
         """The solution of step i of N."""
@@ -284,7 +313,10 @@ def _double(rows: Tensor) -> Tensor:
     return rows.flatten(1).to(place, torch.float64)
 
 
-# ``dehaze.inversion.exact`` adds its samplers.
+# The settings that nothing asks for where nothing is iterated.
+_UNITERATED = ("criterion", "max_iterations")
+
+# ``dehaze.inversion.exact`` adds its samplers, ``dehaze.inversion.renoise`` the regularised one.
 SOLVERS: Registry[Solver | ExactSampler] = Registry("solver")
 SOLVERS.register(
     "ddim",
@@ -292,10 +324,18 @@ SOLVERS.register(
         ddim,
         "1 NFE a step",
         "Song et al. 2021, arXiv 2010.02502; Dhariwal and Nichol 2021, arXiv 2105.05233",
+        idle=_UNITERATED,
     ),
 )
 SOLVERS.register(
-    "easyinv", Solver(easyinv, "1 NFE a step", "EasyInv, arXiv 2408.05159", share=(0.05, 0.25))
+    "easyinv",
+    Solver(
+        easyinv,
+        "1 NFE a step",
+        "EasyInv, arXiv 2408.05159",
+        share=(0.05, 0.25),
+        idle=_UNITERATED,
+    ),
 )
 # z_{k+1} = f(z_k). Where f is linear of factor q the error shrinks by q an iteration.
 SOLVERS.register(
@@ -320,7 +360,7 @@ SOLVERS.register(
 )
 # Picard iterations z_{k+1} = f(z_k), then once, at the end, z = A_i z_{i-1} + B_i mean_j eps(z_j)
 # over the last iterates, which is the mean of the f(z_j): f is affine in eps. The mean is never fed
-# back. The published settings average the last two, or the last three of five.
+# back. The published code averages the last two of ten.
 for _name, _averaged in (("renoise", 2), ("renoise-3", 3)):
     SOLVERS.register(
         _name,
@@ -360,4 +400,4 @@ def idle_settings(name: str) -> tuple[str, ...]:
     solver = SOLVERS.get(name)
     if isinstance(solver, ExactSampler):
         return ("predictor", "relaxation", "criterion", "max_iterations", "tolerance", "checked")
-    return () if isinstance(solver.solve, UpdateRule) else ("criterion", "max_iterations")
+    return solver.idle

@@ -31,7 +31,7 @@ def settings_of(solver: str = "fixed-point", **options: Any) -> InversionSetting
 
 
 def latents(batch: int = 2) -> Tensor:
-    return torch.randn(batch, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    return torch.randn(batch, 3, 8, 10, generator=torch.Generator().manual_seed(0))
 
 
 def test_a_converged_step_solves_the_implicit_equation() -> None:
@@ -82,7 +82,7 @@ def test_strength_may_be_a_map() -> None:
     result = invert(MILD, z_0, settings_of(tolerance=1e-6, max_iterations=60))
     target = FunctionNetwork(TABLE, lambda z, i, index: mild(z, i, index) + 0.3)
 
-    halves = torch.zeros(1, 1, 4, 5)
+    halves = torch.zeros(1, 1, 8, 10)
     halves[..., 3:] = 1.0
     mapped = denoise(result, target, strength=halves)
     full = denoise(result, target)
@@ -94,8 +94,8 @@ def test_strength_may_be_a_map() -> None:
 
 def test_partial_inversion_stops_at_its_depth() -> None:
     result = invert(MILD, latents(), settings_of(tolerance=1e-7, max_iterations=60, depth=6))
-    assert result.trajectory.shape == (7, 2, 3, 4, 5)
-    assert result.noise.shape == (6, 2, 3, 4, 5)
+    assert result.trajectory.shape == (7, 2, 3, 8, 10)
+    assert result.noise.shape == (6, 2, 3, 8, 10)
     assert result.trace.nfe.shape == (6, 2)
     assert (denoise(result, MILD) - latents()).abs().max() < 1e-4
 
