@@ -63,6 +63,8 @@ _FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _NONE, _LZW, _OLD_JPEG, _JPEG, _DEFLATE = 1, 5, 6, 7, 8
 _FAX = (2, 3, 4)
 _READABLE = {_NONE, *_FAX, _LZW, _OLD_JPEG, _JPEG, _DEFLATE, 32946, 32773, 34925, 50000}
+# What not every build of Pillow unpacks.
+_UNPACKERS = {34925: imagecodecs.lzma_decode, 50000: imagecodecs.zstd_decode}
 _CODECS = {9: "JBIG", 10: "JBIG", 34661: "JBIG", 32766: "NeXT", 32809: "ThunderScan"}
 _CODECS |= {34676: "SGI Log", 34677: "SGI Log", 34712: "JPEG 2000", 33003: "JPEG 2000"}
 _CODECS |= {33004: "JPEG 2000", 33005: "JPEG 2000", 34887: "LERC", 34892: "lossy DNG"}
@@ -286,6 +288,7 @@ class TiffSource:
     def _is_pillows(self) -> bool:
         """Whether Pillow reads it: what tifffile cannot, and plain photos, in half the time."""
         plain = self.bits == 8 and self.planes == 1 and not self.extras
+        plain = plain and self.compression not in _UNPACKERS
         return (
             self.compression in (*_FAX, _OLD_JPEG)
             or (plain and self.photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB))
@@ -369,22 +372,22 @@ class TiffSource:
             (_TILE_OFFSETS, _TILE_LENGTHS) if tiled else (_STRIP_OFFSETS, _STRIP_LENGTHS)
         )
         offsets, lengths = (self.structure.integers(tags[tag]) for tag in tags_of_pieces)
-        body, places = bytearray(8), []
+        unpack = _UNPACKERS.get(self.compression)
+        body, places, sizes = bytearray(8), [], []
         for piece in pieces:
+            data = self.structure.data[offsets[piece] : offsets[piece] + lengths[piece]]
+            data = data if unpack is None else unpack(data)
             places.append(len(body))
-            start, length = offsets[piece], lengths[piece]
-            body += self.structure.data[start : start + length]
-            body += bytes(len(body) % 2)
-        numbers = size | {_BITS: 16, _PHOTOMETRIC: _BLACK_IS_ZERO, _CHANNELS: 1, _PLANAR: 1}
-        values = self._layout() | {
-            tag: _longs(order, number) for tag, number in (numbers | {_PREDICTOR: 1}).items()
-        }
-        values |= {
-            tag: _longs(order, *each)
-            for tag, each in zip(
-                tags_of_pieces, (places, [lengths[piece] for piece in pieces]), strict=True
-            )
-        }
+            sizes.append(len(data))
+            body += data + bytes(len(data) % 2)
+        numbers = {_BITS: 16, _PHOTOMETRIC: _BLACK_IS_ZERO, _CHANNELS: 1, _PLANAR: 1, _PREDICTOR: 1}
+        if unpack is not None:
+            numbers[_COMPRESSION] = _NONE
+        values = self._layout()
+        values |= {tag: _longs(order, number) for tag, number in (numbers | size).items()}
+        values |= dict(
+            zip(tags_of_pieces, (_longs(order, *places), _longs(order, *sizes)), strict=True)
+        )
         for tag in (_EXTRA_SAMPLES, _SAMPLE_FORMAT):
             values.pop(tag, None)
         body[:8] = _header(order, len(body), big=False)

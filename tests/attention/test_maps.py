@@ -94,7 +94,7 @@ def test_a_map_has_no_frame_of_the_networks_zero_padding() -> None:
     framed = query.clone()
     inside = torch.zeros(5, 7, dtype=torch.bool)
     inside[1:-1, 1:-1] = True
-    framed[..., ~inside, 0] -= 1.0
+    framed[..., 0] -= (~inside).float()
     heat, clean = (
         word_map(record_of(each.flatten(2, 3), key), (0,), (5, 7))[0] for each in (framed, query)
     )
