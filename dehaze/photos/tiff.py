@@ -384,7 +384,7 @@ class TiffSource:
         if unpack is not None:
             numbers[_COMPRESSION] = _NONE
         values = self._layout()
-        values |= {tag: _longs(order, number) for tag, number in (numbers | size).items()}
+        values |= {tag: _longs(order, number) for tag, number in {**numbers, **size}.items()}
         values |= dict(
             zip(tags_of_pieces, (_longs(order, *places), _longs(order, *sizes)), strict=True)
         )
