@@ -13,7 +13,7 @@ import click
 
 from dehaze import __version__
 from dehaze.commands import options
-from dehaze.commands.command import Command
+from dehaze.commands.command import Command, option
 from dehaze.commands.reporting import Verbosity, problem, quiet_libraries, result, verbosity
 from dehaze.errors import one_line
 
@@ -66,14 +66,19 @@ class Check:
 
 
 @click.command(cls=Command)
+@option(
+    "--quick",
+    is_flag=True,
+    help="Look at versions and files alone: no package is imported, the model is not run.",
+)
 @options.as_json()
 @click.pass_context
-def doctor(context: click.Context, /, as_json: bool) -> None:
+def doctor(context: click.Context, /, quick: bool, as_json: bool) -> None:
     """Say what is installed, what is missing, and what to do.
 
     Exit code: 0 if dehaze run can work here, 1 if not.
     """
-    checks = diagnose()
+    checks = look() if quick else diagnose()
     works = all(check.works for check in checks if check.required)
     if as_json:
         for check in checks:
@@ -86,7 +91,9 @@ def doctor(context: click.Context, /, as_json: bool) -> None:
         line = f"{state:7} {check.name}: {check.detail}"
         say = problem if state == "BROKEN" and verbosity() is Verbosity.QUIET else result
         say(line if check.works or not check.cure else f"{line}; {check.cure}")
-    if works:
+    if works and quick:
+        result("all is there; dehaze doctor without --quick says whether it works.")
+    elif works:
         result("dehaze run can work here.")
     else:
         result("dehaze run cannot work here: see BROKEN above.")
@@ -101,6 +108,20 @@ def diagnose() -> list[Check]:
         quiet_libraries()
         checks += [_device(), _bundled_model()]
     return checks + [_extra(name, *what) for name, what in EXTRAS.items()]
+
+
+def look() -> list[Check]:
+    """What ``diagnose`` finds without an import: packages by their versions, the model's files."""
+    packages = [_installed(name, module) for name, module in REQUIRED.items()]
+    extras = [_extra(name, *what) for name, what in EXTRAS.items()]
+    return [*packages, *_torchvision(), _bundled_files(), *extras]
+
+
+def _installed(distribution: str, module: str) -> Check:
+    if find_spec(module) is None:
+        cure = f'pip install "{distribution}"'
+        return Check(distribution, False, "is not installed", cure)
+    return Check(distribution, True, _version(distribution) or "installed")
 
 
 def _package(distribution: str, module: str) -> Check:
@@ -159,13 +180,15 @@ def _device() -> Check:
     return Check("device", True, f"cpu ({torch.get_num_threads()} of {os.cpu_count()} cores)")
 
 
-def _bundled_model() -> Check:
+_REINSTALL = "install dehaze again: the model ships with it"
+
+
+def _bundled_files() -> Check:
     from dehaze.models import hashes, source
 
-    cure = "install dehaze again: the model ships with it"
     weights = list(source.BUNDLED_FOLDER.rglob("*.safetensors"))
     if not weights:
-        return Check("bundled model", False, "its files are missing", cure)
+        return Check("bundled model", False, "its files are missing", _REINSTALL)
     megabytes = sum(path.stat().st_size for path in weights) / 1e6
     changed = [
         file.name
@@ -173,18 +196,31 @@ def _bundled_model() -> Check:
         if file.state in ("changed", "missing")
     ]
     if changed:
-        return Check("bundled model", False, f"is damaged ({', '.join(changed)})", cure)
+        return Check("bundled model", False, f"is damaged ({', '.join(changed)})", _REINSTALL)
+    return Check("bundled model", True, f"{megabytes:.1f} MB, its files are whole")
+
+
+def _bundled_model() -> Check:
+    files = _bundled_files()
+    if not files.works:
+        return files
     try:
         from dehaze.models.known_answer import check_known_answer
         from dehaze.models.load import load_parts
+        from dehaze.models.plain.load import is_plain, load_plain_parts
+        from dehaze.models.source import BUNDLED_FOLDER, ModelSource
 
-        parts = load_parts(source.ModelSource())
-        answers = check_known_answer(source.BUNDLED_FOLDER, parts)
+        answers = check_known_answer(BUNDLED_FOLDER, load_parts(ModelSource()))
+        # As dehaze run loads it.
+        if is_plain(BUNDLED_FOLDER):
+            check_known_answer(BUNDLED_FOLDER, load_plain_parts(BUNDLED_FOLDER))
     except (ValueError, OSError, RuntimeError, ImportError) as error:
-        return Check("bundled model", False, f"cannot be used ({one_line(error)})", cure)
+        detail = f"cannot be used ({one_line(error)})"
+        return Check("bundled model", False, detail, _REINSTALL)
     if not answers:
-        return Check("bundled model", False, "its known answer is missing", cure)
-    return Check("bundled model", True, f"{megabytes:.1f} MB, gives its known answer")
+        return Check("bundled model", False, "its known answer is missing", _REINSTALL)
+    size, _, _ = files.detail.partition(",")
+    return Check("bundled model", True, f"{size}, gives its known answer")
 
 
 def _extra(name: str, module: str, purpose: str) -> Check:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -168,3 +170,40 @@ def test_torchvision_for_another_torch_is_explained(
     if not works:
         assert check.detail.startswith("0.28.0 is built for torch 2.13.0, and torch is 2.12.1")
         assert "pip uninstall torchvision" in check.cure
+
+
+@pytest.mark.usefixtures("_loadable_model")
+def test_quick_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    sound = CliRunner().invoke(main, ["doctor", "--quick"])
+    assert sound.exit_code == 0
+    assert "bundled model: 2.5 MB, its files are whole" in sound.output
+    monkeypatch.setitem(module.REQUIRED, "fog-tools", "fog_tools")
+    result = CliRunner().invoke(main, ["doctor", "--quick"])
+    assert result.exit_code == 1
+    assert 'BROKEN  fog-tools: is not installed; pip install "fog-tools"' in result.output
+
+
+def test_quick_finds_a_damaged_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    (tmp_path / "unet.safetensors").write_bytes(b"whole")
+    write_manifest(tmp_path)
+    (tmp_path / "unet.safetensors").write_bytes(b"torn")
+    monkeypatch.setattr("dehaze.models.source.BUNDLED_FOLDER", tmp_path)
+    result = CliRunner().invoke(main, ["doctor", "--quick"])
+    assert result.exit_code == 1
+    assert "is damaged (unet.safetensors)" in result.output
+
+
+@pytest.mark.parametrize(
+    "command", [["--help"], ["run", "--help"], ["models", "list"], ["doctor", "--quick"]]
+)
+def test_what_only_looks_imports_no_network_library(command: list[str]) -> None:
+    code = (
+        "import sys\nfrom dehaze.commands import main\n"
+        f"main({command!r}, standalone_mode=False)\n"
+        "heavy = {'torch', 'diffusers', 'transformers', 'scipy', 'cv2', 'imagecodecs'}\n"
+        "print(sorted(heavy & set(sys.modules)), file=sys.stderr)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.stderr.strip().splitlines()[-1] == "[]"
