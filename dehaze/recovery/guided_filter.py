@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import cv2
@@ -37,24 +38,68 @@ def guided_coefficients(
         raise ValueError(f"guide is {guide.shape[:2]} and target is {target.shape}")
     if radius < 1:
         raise ValueError(f"radius is {radius}: it must be at least 1")
-    channels = np.atleast_3d(guide).astype(np.float64)
-    count = channels.shape[2]
+    channels = [
+        np.ascontiguousarray(plane, dtype=np.float64)
+        for plane in np.moveaxis(np.atleast_3d(guide), 2, 0)
+    ]
     target64 = target.astype(np.float64)
     mean_target = box_mean(target64, radius)
-    mean_guide = [box_mean(channels[..., c], radius) for c in range(count)]
-    covariance = np.empty((*target.shape, count, count))
-    crossed = np.empty((*target.shape, count, 1))
-    for row in range(count):
-        product = box_mean(channels[..., row] * target64, radius)
-        crossed[..., row, 0] = product - mean_guide[row] * mean_target
-        for column in range(row, count):
-            product = box_mean(channels[..., row] * channels[..., column], radius)
-            shared = product - mean_guide[row] * mean_guide[column]
-            covariance[..., row, column] = covariance[..., column, row] = shared
-    slopes = np.linalg.solve(covariance + epsilon * np.eye(count), crossed)[..., 0]
-    intercepts = mean_target - sum(slopes[..., c] * mean_guide[c] for c in range(count))
-    averaged = np.stack([box_mean(slopes[..., c], radius) for c in range(count)], axis=2)
-    return averaged.astype(np.float32), box_mean(intercepts, radius).astype(np.float32)
+    means = [box_mean(channel, radius) for channel in channels]
+    crossed, covariance = [], []
+    for row, channel in enumerate(channels):
+        crossed.append(box_mean(channel * target64, radius) - means[row] * mean_target)
+        below = [
+            box_mean(channel * channels[column], radius) - means[row] * means[column]
+            for column in range(row + 1)
+        ]
+        below[row] += epsilon
+        covariance.append(below)
+    slopes = solve_positive(covariance, crossed)
+    intercepts = mean_target
+    for slope, mean in zip(slopes, means, strict=True):
+        intercepts -= slope * mean
+    averaged = [box_mean(slope, radius).astype(np.float32) for slope in slopes]
+    return np.stack(averaged, axis=2), box_mean(intercepts, radius).astype(np.float32)
+
+
+def solve_positive(
+    matrix: Sequence[Sequence[NDArray[np.float64]]], right: Sequence[NDArray[np.float64]]
+) -> list[NDArray[np.float64]]:
+    """Solves a small positive definite system at each pixel, by Cholesky's method (L D L^T).
+
+    A whole picture is one entry of the matrix, so that each operation is one over the picture:
+    several times as fast as ``np.linalg.solve`` with a matrix for each pixel.
+
+    Args:
+        matrix: the rows' entries up to the diagonal: ``matrix[i][j]``, j <= i, of one shape each.
+        right: the right side's entries, of that shape.
+
+    Returns:
+        the solution's entries.
+    """
+    size = len(right)
+    lower: list[list[NDArray[np.float64]]] = [[] for _ in range(size)]
+    pivots: list[NDArray[np.float64]] = []
+    solution: list[NDArray[np.float64]] = []
+    for i in range(size):
+        scaled = []
+        for j in range(i):
+            entry = matrix[i][j].copy()
+            for k in range(j):
+                entry -= scaled[k] * lower[j][k]
+            scaled.append(entry)
+        lower[i] = [entry / pivot for entry, pivot in zip(scaled, pivots, strict=True)]
+        pivot, value = matrix[i][i].copy(), right[i].copy()
+        for j in range(i):
+            pivot -= scaled[j] * lower[i][j]
+            value -= lower[i][j] * solution[j]
+        pivots.append(pivot)
+        solution.append(value)
+    for i in reversed(range(size)):
+        solution[i] /= pivots[i]
+        for k in range(i + 1, size):
+            solution[i] -= lower[k][i] * solution[k]
+    return solution
 
 
 def guided_filter(
