@@ -1,8 +1,8 @@
 """When a solver stops, and what is known then: residuals, the contraction constant, error bounds.
 
-f is the step's map, z_k an iterate, z* = f(z*) the solution. All norms are root mean squares over
-one sample. A step has *converged* where norm(f(z) - z) / norm(z), evaluated at the z that is
-returned, is below the tolerance. Criteria that watch anything else only stop.
+f is the map of one step, z_k an iterate, z* = f(z*) the solution. A norm is the root mean square
+over one sample. A step has *converged* where norm(f(z) - z) / norm(z) is below the tolerance,
+evaluated at the z that is returned. A criterion that watches anything else only stops.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from dehaze.registry import Registry
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One evaluation of f on the rows of b samples, a row for each path and sample, path by path.
+    """One evaluation of f on b samples, along one or more paths.
 
     Attributes:
-        latent: z_k, (paths * b, C, H, W).
+        latent: z_k, (paths * b, C, H, W): all samples of the first path, then those of the next.
         mapped: f(z_k), the same shape.
     """
 
@@ -43,12 +43,12 @@ class Measurement:
         residual: norm(f(z_k) - z_k) / norm(z_k) along the first path.
         intra: norm(f(z_k) - z_k) / norm(f(z_k)), likewise.
         inter: norm(f(z_k) - f(z'_k)) / norm(f(z_k)) between two paths; NaN where there is one.
-        contraction: q, estimate of f's contraction constant; NaN after the first evaluation of a
-            single path. 1 or above: not contractive here.
-        bound: of norm(z_{k+1} - z*) / norm(f(z_k)), where z_{k+1} is what the solver makes of the
-            evaluation; infinite where q is unknown or not below 1.
-        added: norm(z_{k+1} - f(z_k)) / norm(f(z_k)), what the solver adds to f(z_k), as the
-            criterion weighs it.
+        contraction: q, an estimate of f's contraction constant: f contracts where it is below 1.
+            NaN after the first evaluation of a single path.
+        bound: upper bound of norm(z_{k+1} - z*) / norm(f(z_k)), where z_{k+1} is the solver's next
+            iterate; infinite where q is unknown or not below 1.
+        added: norm(z_{k+1} - f(z_k)) / norm(f(z_k)), with the difference weighed by the
+            criterion's ``gain``.
     """
 
     residual: Tensor
@@ -64,15 +64,15 @@ class Criterion:
     """A registered criterion.
 
     Attributes:
-        watched: what must fall below the tolerance, (b,).
+        watched: the number, (b,), that must fall below the tolerance.
         source: where it was published.
-        paths: how many paths it follows, each from a start of its own.
-        later: what must fall below the tolerance after step 1, if that is another thing.
-        gain: (B, 1, H, W), by how much each wave of an error grows until the picture, for
-            ``Measurement.added``; None for an error as it is.
-        retreats: whether a sample whose residual grew returns the iterate before, and stops.
-        evaluated: whether the iterate of the smallest residual is returned, rather than what the
-            solver makes of the last evaluation: its residual is then known.
+        paths: how many paths are followed, each from a start of its own.
+        later: the number to watch after step 1; None for ``watched`` at every step.
+        gain: (B, 1, H, W), the factor by which each spatial frequency of an error grows on the way
+            to the picture, for ``Measurement.added``; None for 1.
+        retreats: whether a sample stops when its residual grows, and returns the iterate before.
+        evaluated: whether the iterate of the smallest residual is returned, so that the residual of
+            the result is known; otherwise the solver's last iterate is.
     """
 
     watched: Callable[[Measurement], Tensor]
@@ -84,13 +84,13 @@ class Criterion:
     evaluated: bool = False
 
     def of_step(self, table: DDIMTable, i: int, clean: Tensor) -> Criterion:
-        """As it is at step i of the inversion of z_0, (B, C, H, W)."""
+        """The criterion at step i of the inversion of z_0, (B, C, H, W)."""
         if self.later is None or i == 1:
             return self
         return replace(self, watched=self.later, gain=gain_to_picture(table, i, clean))
 
     def weighed(self, difference: Tensor, index: Tensor) -> Tensor:
-        """A difference of latents, (b, C, H, W) at these positions, as the picture will show it."""
+        """A difference of latents (b, C, H, W), each spatial frequency times its ``gain``."""
         return difference if self.gain is None else filtered(difference, self.gain[index])
 
 
@@ -117,8 +117,8 @@ CRITERIA.register(
         lambda measured: measured.bound, "Banach's a-posteriori bound, its constant estimated"
     ),
 )
-# The residual of step 1 is the error of the picture that comes back. After a later step's only
-# evaluation the error is about as large as what a relaxation added to f(z).
+# At step 1 the residual is the error of the reconstructed picture. After the one evaluation of a
+# later step, the error is about as large as what a relaxation added to f(z).
 CRITERIA.register(
     "reconstruction",
     Criterion(
@@ -183,16 +183,16 @@ def measure(
 def lipschitz_ratio(one: Evaluation, other: Evaluation) -> Tensor:
     """norm(f(z) - f(z')) / norm(z - z'), (b, C, H, W) twice -> (b,).
 
-    With z = z_k, z' = z_{k-1} on the path of z_{k+1} = f(z_k) it is norm(z_{k+1} - z_k) /
-    norm(z_k - z_{k-1}). It is a lower bound of f's contraction constant, equal to it where f
-    contracts alike in all directions.
+    It is a lower bound of f's contraction constant, and equal to it where f contracts by the same
+    factor in all directions. On the path z_{k+1} = f(z_k), with z = z_k and z' = z_{k-1}, it is
+    norm(z_{k+1} - z_k) / norm(z_k - z_{k-1}).
     """
     images = root_mean_square(one.mapped - other.mapped)
     return images / root_mean_square(one.latent - other.latent).clamp(min=1e-12)
 
 
-# The first changes lie where f contracts most, so their ratio is too small a constant. The exponent
-# is measured, not derived: docs/notes/inversion.md.
+# The first iterates change where f contracts most, so their ratio underestimates the constant. The
+# exponent was measured, not derived: docs/notes/inversion.md.
 _CAUTION = 1.0 / 3.0
 
 
@@ -218,10 +218,17 @@ def banach_bound(change: Tensor, contraction: Tensor) -> Tensor:
 
 
 def power(latents: Tensor) -> Tensor:
-    """Mean square of the waves of about the same length, of each sample: (B, 1, H, W).
+    """For each wave of the cosine transform, the mean square of all waves of its frequency.
 
-    Waves are sorted by their frequency in cycles of the longer side, rounded. The mean of the
-    picture counts to the longest waves: a mean of 0 does not make errors of the mean invisible.
+    Frequencies are rounded to whole cycles of the longer side. The mean of the latents, frequency
+    0, counts to the lowest frequency: an error of the mean then has a weight even where the mean
+    itself is 0.
+
+    Args:
+        latents: (B, C, H, W).
+
+    Returns:
+        (B, 1, H, W), averaged over channels.
     """
     height, width = latents.shape[-2:]
     lengths = (frequencies(height, width) * max(height, width)).round().clamp(min=1.0)
@@ -233,11 +240,11 @@ def power(latents: Tensor) -> Tensor:
 
 
 def gain_to_picture(table: DDIMTable, i: int, clean: Tensor) -> Tensor:
-    """How much an error of z_i is expected to grow until z_0, on DDIM's way back.
+    """The factor by which an error of z_i is expected to grow until z_0, on DDIM's way back.
 
-    Along the deterministic path a direction in which pictures have the variance V keeps its
-    quantile: z_0 / sqrt(V) = z_i / sqrt(a_i V + s_i^2), if it is Gaussian. An error of z_i is then
-    multiplied by sqrt(V / (a_i V + s_i^2)). V is the picture's own ``power``.
+    If pictures are Gaussian in a direction, with the variance V, DDIM's deterministic path keeps
+    the quantile: z_0 / sqrt(V) = z_i / sqrt(a_i V + s_i^2). An error of z_i is then multiplied by
+    sqrt(V / (a_i V + s_i^2)). V is the picture's own ``power``.
 
     Args:
         table: the schedule.

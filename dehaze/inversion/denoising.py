@@ -28,16 +28,16 @@ def unreported(i: int, latents: Tensor) -> None:
 
 @dataclass(frozen=True)
 class WayBack:
-    """How a sampler's denoising steps are made: which noise they take, what follows them.
+    """The noise of a sampler's denoising steps, and what follows each step.
 
-    At each step eps = eps_src + w (eps_tgt - eps_src).
+    The noise is eps = eps_src + w (eps_tgt - eps_src).
 
     Attributes:
-        network: gives eps_tgt.
-        source_network: gives eps_src at the latents of the way back; None for the noise that made
-            the step in the inversion.
+        network: predicts eps_tgt.
+        source_network: predicts eps_src at the latents of the way back; with None, eps_src is the
+            noise of that step of the inversion.
         strength: w, one number, or a map that broadcasts to (B, C, H, W).
-        revise: what becomes of z_{i-1} after step i, from i, z_{i-1} and the step's eps.
+        revise: takes i, z_{i-1} and the step's eps after step i; returns the z_{i-1} to go on with.
         on_step: called with i and z_{i-1} after each step.
     """
 
@@ -72,10 +72,10 @@ def denoise(
     revise: Callable[[int, Tensor, Tensor], Tensor] = unrevised,
     on_step: Callable[[int, Tensor], None] = unreported,
 ) -> Tensor:
-    """Denoises z_n back to z_0, between the inversion's own noise and the target's.
+    """Denoises z_n to z_0, with a noise between the source's and the target's.
 
-    w = 0 undoes the inversion exactly and never runs the target's network; w = 1 is the target
-    prompt alone. The sampler is that which inverted: DDIM, EDICT or BDIA.
+    w = 0 undoes the inversion exactly and never runs the target's network; w = 1 takes the target's
+    noise alone. The sampler is the one that inverted: DDIM, EDICT or BDIA.
 
     Args:
         inversion: from ``invert``.
@@ -107,7 +107,7 @@ def generate(
 ) -> InversionResult:
     """Denoises noise to a picture and keeps the path, as an inversion without error.
 
-    Each z_i solves z_i = f_i(z_i) with the very noise that made z_{i-1} of it.
+    Each z_i is a fixed point of its inversion step, since its noise is known.
 
     Args:
         network: under the prompt.

@@ -1,7 +1,7 @@
-"""Exact inversion by construction: the price is a second latent, and another sampler than DDIM.
+"""EDICT and BDIA: samplers whose steps can be undone exactly, whatever the network predicts.
 
-EDICT and BDIA undo their own steps whatever the network does, to rounding. What they invert is not
-DDIM's trajectory: both evaluate the network beside it.
+The price is a second latent, and a trajectory that is not DDIM's. What comes back differs by
+rounding alone.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ def edict_invert(
         x' = (x_i - B_i eps(y_i, i)) / A_i,   y' = (y_i - B_i eps(x', i)) / A_i,
         x_{i-1} = p x' + (1 - p) y',          y_{i-1} = p y' + (1 - p) x_{i-1},
 
-    and each line of it can be solved for what it was made of. 2 NFE a step. Rounding grows by about
-    1 / p^2 a step.
+    and each equation can be solved for the latent on its right. A step takes 2 NFE, and multiplies
+    the rounding error by about 1 / p^2.
 
     Args:
         network: under the source prompt.
@@ -93,7 +93,7 @@ def edict_denoise(
     *,
     mixing: float = _EDICT_MIXING,
 ) -> Tensor:
-    """The way back of ``edict_invert``: x_0, which is z_0 where the noise is the inversion's."""
+    """The way back of ``edict_invert``: x_0, which is z_0 if every noise is the inversion's own."""
     table, companion = inversion.table, inversion.companion
     x, y = inversion.latents, companion["trajectory"][-1]
     for i in range(inversion.steps, 0, -1):
@@ -126,8 +126,8 @@ def bdia_invert(
         z_{i-1} = g (z_{i+1} - F_i(z_i)) + D_i(z_i),
         z_{i+1} = (z_{i-1} - D_i(z_i)) / g + F_i(z_i).
 
-    It starts with z_1 = A_1 z_0 + B_1 eps(z_0, 1). 1 NFE a step. Rounding grows by about 1 / g a
-    step.
+    It starts with z_1 = A_1 z_0 + B_1 eps(z_0, 1). A step takes 1 NFE, and multiplies the rounding
+    error by about 1 / g.
 
     Args:
         network: under the source prompt.
@@ -137,9 +137,9 @@ def bdia_invert(
         gamma: g, in (0, 1]; the paper takes 0.92 to 1.
 
     Returns:
-        the inversion. The way back needs z_n and z_{n-1}, the last two of its trajectory.
-        ``noise[i - 1]`` is eps(z_i, i) for i < n; the last one, which the way back never asks for,
-        is that of a DDIM step from z_{n-1} to z_n.
+        the inversion. The way back starts from the last two latents of its trajectory, z_n and
+        z_{n-1}. ``noise[i - 1]`` is eps(z_i, i) for i < n. The last noise, which the way back does
+        not use, is that of a DDIM step from z_{n-1} to z_n.
 
     Source: BDIA, arXiv 2307.10829.
     """
@@ -169,7 +169,7 @@ def bdia_denoise(
     *,
     gamma: float = _BDIA_GAMMA,
 ) -> Tensor:
-    """The way back of ``bdia_invert``, which begins one step down, at z_{n-1}."""
+    """The way back of ``bdia_invert``: z_0, from z_n and z_{n-1}."""
     table = inversion.table
     z, above = inversion.trajectory[-2], inversion.trajectory[-1]
     z = way.after(inversion.steps, z, inversion.noise[-1])
@@ -181,7 +181,7 @@ def bdia_denoise(
 
 
 def _trace(depth: int, latents: Tensor, *, evaluations: int) -> InversionTrace:
-    """Nothing is iterated or measured: there is no implicit equation that could be solved."""
+    """A trace of steps that were not iterated or measured: nothing is solved."""
     shape = (depth, latents.shape[0])
     once = torch.ones(shape, dtype=torch.int64)
 
@@ -206,7 +206,7 @@ def _settings(name: str, network: NoiseNetwork, depth: int) -> InversionSettings
 
 
 def _in_turn(x: Tensor, y: Tensor, i: int) -> tuple[Tensor, Tensor]:
-    """x and y change roles at every other step, so that neither leads."""
+    """x and y, exchanged at every other step."""
     return (x, y) if i % 2 else (y, x)
 
 

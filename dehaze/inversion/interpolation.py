@@ -1,8 +1,8 @@
-"""Paths and centroids between inverted pictures, at norms that the noise of training has.
+"""Paths and centroids between inverted pictures, at norms that normal noise has.
 
-A normal vector of d components has a norm near sqrt(d), hardly ever another: chi-distributed. A
-straight line between two of them passes through norms that the network has never seen; slerp keeps
-to norms between theirs; NAO's path seeks the likely ones.
+The norm of a normal vector of d components is chi-distributed, and nearly always close to sqrt(d).
+A straight line between two such vectors passes through norms that the network has never seen. Slerp
+keeps to norms between theirs, NAO's path to likely norms.
 
 Source: Samuel et al., "Norm-guided latent space exploration for text-to-image generation" (NAO),
 arXiv 2306.08687, NeurIPS 2023.
@@ -24,9 +24,9 @@ from dehaze.registry import Registry
 Float = NDArray[np.float64]
 
 
-# Points of a segment at which L is evaluated: the middles of eight equal pieces. The paper takes
-# the middle of the segment alone. With few segments that rewards a zigzag with likely middles and
-# unlikely corners, and the corners are the pictures. With many segments the two agree.
+# Where L is evaluated: at the middles of eight equal pieces of a segment. The paper takes the middle
+# of the segment alone. With few segments that rewards a zigzag of likely middles and unlikely
+# corners, and the corners are the pictures. With many segments the two agree.
 _PIECES = (np.arange(8) + 0.5) / 8
 
 
@@ -48,10 +48,10 @@ def chi_log_density(norm: Float, dimension: int) -> Float:
 
 
 def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
-    """The point at ``share`` of the way on the great arc, the norm changing evenly.
+    """The point at a share t of the great arc from a to b; its norm is (1 - t) |a| + t |b|.
 
-    sin((1 - t) w) / sin w u + sin(t w) / sin w v, of norm (1 - t) |a| + t |b|, with u and v the
-    directions of a and b and w the angle between them.
+    Its direction is sin((1 - t) w) / sin w u + sin(t w) / sin w v, with the directions u and v of a
+    and b, and the angle w between them.
 
     Args:
         start: a, any shape.
@@ -79,11 +79,11 @@ def slerp_path(start: Tensor, end: Tensor, points: int) -> list[Tensor]:
 
 
 def norm_guided_path(start: Tensor, end: Tensor, points: int) -> list[Tensor]:
-    """NAO's path: through likely norms, no longer than need be, in steps of one length.
+    """NAO's path: the polyline of equal segments along which the integral of L is greatest.
 
-    Of all polylines with equal segments it maximises the integral of L along the path, see
-    ``path_log_density``. L depends on the norm alone, so the best path lies in the plane of 0,
-    start and end, where it is sought by sequential quadratic programming, from the great arc.
+    It keeps to likely norms without being longer than it must, see ``path_log_density``. L depends
+    on the norm alone, so the path lies in the plane of 0, start and end. It is found by sequential
+    quadratic programming that starts from the great arc.
 
     Args:
         start: any shape, d components in all.
@@ -107,9 +107,10 @@ PATHS.register("slerp", slerp_path)
 
 
 def path_log_density(path: Sequence[Tensor]) -> float:
-    """What NAO's path maximises: the sum of piece length times L(norm of the piece's midpoint).
+    """The integral of L along a polyline: the number that NAO's path maximises.
 
-    Each segment is cut into eight pieces.
+    It is the sum, over eight pieces of each segment, of a piece's length times L of the norm of its
+    midpoint.
 
     Args:
         path: at least two tensors of one shape.
@@ -119,11 +120,11 @@ def path_log_density(path: Sequence[Tensor]) -> float:
 
 
 def centroid(points: Sequence[Tensor], *, segments: int = 4) -> Tensor:
-    """NAO's centroid: from it likely paths lead to all points, and it is likely itself.
+    """NAO's centroid: a likely point from which likely paths lead to all points.
 
-    It maximises L(norm(c)) plus the sum over the points of their norm-guided path's value. By the
-    symmetry of L it lies in the span of the points; it is sought there by Nelder and Mead's
-    simplex, from the mean of the directions at the mean norm.
+    It maximises L(norm(c)) plus the sum, over the points, of ``path_log_density`` of the path from
+    c to the point. By the symmetry of L it lies in the span of the points. It is found there by the
+    simplex of Nelder and Mead, which starts from the mean direction at the mean norm.
 
     Args:
         points: two or more tensors of one shape, linearly independent or not.

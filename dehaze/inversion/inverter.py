@@ -29,19 +29,20 @@ from dehaze.inversion.solvers import (
 )
 from dehaze.registry import Registry
 
-# The second path's start is drawn alike in every run: the same photo gives the same inversion.
+# The second path starts from the same draw in every run: a photo's inversion can be repeated.
 _SECOND_PATH_SEED = 0
 _REFERENCE_SEED = 0
 
 
 def best_at_equal_cost(steps: int) -> InversionSettings:
-    """What reconstructs best for its cost with the bundled network, on which it was fitted.
+    """The settings that reconstruct best for their cost with the bundled network.
 
-    One evaluation a step, from an extrapolated start and with a relaxed update; up to six,
-    or ten from 20 steps on, with Anderson acceleration, where that is not enough: at the first
-    step, which leaves the clean picture and hardly contracts, and where the relaxed update went so
-    far beyond what the network said that the picture would show it. The tolerance, 0.11 N^(-3/2),
-    follows the schedule. It stops; whether a step has converged is known where it is ``checked``.
+    They were fitted on that network. A step starts from an extrapolation and takes one evaluation
+    with a relaxed update. Where that is not enough, Anderson acceleration goes on, for at most six
+    evaluations, or ten from 20 steps on. It is not enough at the first step, which starts from the
+    clean picture and hardly contracts, and where the relaxation added an error that the picture
+    would show. The tolerance is 0.11 N^(-3/2). Whether a step has converged is known only with
+    ``checked``.
 
     Args:
         steps: N.

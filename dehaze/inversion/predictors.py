@@ -1,7 +1,7 @@
 """First guesses of z_i, without an evaluation of the network.
 
-In inversion z_0 .. z_{i-1} and the noises that led there are known. A guess that is nearer to z_i
-than z_{i-1} saves the solver iterations; it does not move what the solver converges to.
+At step i of an inversion z_0 .. z_{i-1} and the noises of these steps are known. A guess nearer to
+z_i than z_{i-1} is saves iterations. It does not change what the solver converges to.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Predictor:
     """A registered predictor.
 
     Attributes:
-        predict: from the table, i, z_0 .. z_{i-1} and eps_1 .. eps_{i-1} to a guess of z_i.
+        predict: takes the table, i, z_0 .. z_{i-1} and eps_1 .. eps_{i-1}; returns a guess of z_i.
         source: where it was published.
     """
 
@@ -30,7 +30,7 @@ class Predictor:
 
 
 def explicit_step(table: DDIMTable, i: int, previous: Tensor, clean: Tensor) -> Tensor:
-    """z_i from z_{i-1} and the picture that the network would predict at z_i.
+    """z_i from z_{i-1} and the clean picture x that the network predicts at z_i.
 
     z_i = s_i / s_{i-1} (z_{i-1} - sqrt(a_{i-1}) x) + sqrt(a_i) x, where x = x0hat(z_i) =
     (z_i - s_i eps(z_i, i)) / sqrt(a_i). With that x it is the fixed point itself: put eps(z_i, i)
@@ -52,17 +52,18 @@ def explicit_step(table: DDIMTable, i: int, previous: Tensor, clean: Tensor) -> 
 def previous_latent(
     table: DDIMTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
 ) -> Tensor:
-    """DDIM's own guess: z_i = z_{i-1}."""
+    """The guess of plain DDIM inversion: z_i = z_{i-1}."""
     return trajectory[-1]
 
 
 def iteration_free_estimate(
     table: DDIMTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
 ) -> Tensor:
-    """The explicit step with the error e_i of the predicted picture taken from step i - 1.
+    """The explicit step, with the clean picture that was predicted at step i - 1.
 
-    e_{i-1} = (z_{i-1} - s_{i-1} eps_{i-1}) / sqrt(a_{i-1}) - z_0, which the step before computed.
-    The first step has no such error, and is guessed as z_{i-1}; so is a step from s_{i-1} = 0.
+    IFE writes that picture as z_0 + e_{i-1}, with the error
+    e_{i-1} = (z_{i-1} - s_{i-1} eps_{i-1}) / sqrt(a_{i-1}) - z_0. At the first step, and where
+    s_{i-1} = 0, there is none, and the guess is z_{i-1}.
     """
     if not noise or table.sigma(i - 1) == 0.0:
         return trajectory[-1]
@@ -73,7 +74,7 @@ def iteration_free_estimate(
 def extrapolated_estimate(
     table: DDIMTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
 ) -> Tensor:
-    """As ``iteration_free_estimate``, with the trend of the predicted picture followed.
+    """The explicit step, with the predicted clean picture extrapolated from the last two steps.
 
     x = x_{i-1} + (x_{i-1} - x_{i-2}) (phi_i - phi_{i-1}) / (phi_{i-1} - phi_{i-2}), where
     x_j = x0hat(z_j), and phi_j = arctan(s_j / sqrt(a_j)) is the angle between picture and noise.

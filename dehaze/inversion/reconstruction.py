@@ -1,8 +1,8 @@
-"""Ways to make classifier-free guidance come back to the picture that was inverted.
+"""Reconstruction modes: ways back under guidance from an inversion at guidance 1.
 
-An inversion under the source prompt alone (guidance 1) is undone under guidance g > 1 only by
-accident: eps = eps_u + g (eps_c - eps_u) is not the noise that made the step. Each mode prepares
-something that pulls the guided path back: other unconditional embeddings, or an offset a step.
+Under guidance g > 1 a step's noise eps_u + g (eps_c - eps_u) is not the noise that the inversion
+found, and the way back ends at another picture. A mode prepares what holds it to the inverted path:
+an unconditional embedding for each step, or an offset for each step.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class GuidedNetwork(Protocol):
 
 
 PLAIN = "plain"
-"""The way back that nothing holds: what every mode is measured against."""
+"""The name of a guided way back that nothing holds."""
 
 _INNER_STEPS = 10
 
@@ -48,11 +48,11 @@ class Anchors:
     Attributes:
         unconditional: (n, B, L, D), the unconditional embedding at each step;
             ``unconditional[i - 1]`` belongs to step i.
-        offsets: (n, B, C, H, W), added to z_{i-1} after step i of the source: of a way back under
-            the source prompt, never of an edit.
-        nfe: network evaluations a sample that the preparation took, gradients not counted.
-        attention: what the attention layers computed for the source at the inverted latents, as in
-            ``InversionResult.attention``; empty where the mode does not look there.
+        offsets: (n, B, C, H, W), added to z_{i-1} after step i of a way back under the source
+            prompt. An edit gets none.
+        nfe: network evaluations of the preparation, for each sample; gradients are not counted.
+        attention: the source's attention at the inverted latents, as in
+            ``InversionResult.attention``; empty where the mode does not record it.
     """
 
     unconditional: Tensor
@@ -70,8 +70,8 @@ class ReconstructionMode:
     """A registered mode.
 
     Attributes:
-        anchor: the function.
-        cost: of the preparation, in network evaluations (NFE).
+        anchor: prepares the anchors.
+        cost: of the preparation, in words, in network evaluations (NFE).
         source: where it was published.
     """
 
@@ -110,12 +110,13 @@ class ReconstructionMode:
 
 
 def null_text(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
-    """Null-text inversion: one unconditional embedding a step, fitted to the inverted path.
+    """Null-text inversion: an unconditional embedding for each step, fitted to the inverted path.
 
-    From i = N down, with j = N - i and z the guided path so far, Adam with learning rate
-    1e-2 (1 - j / 100) minimises the mean square of D_i(z, e) - z_{i-1} over e, at most 10 times,
-    and stops below 1e-5 + 2e-5 j. D_i is DDIM's guided step, z_{i-1} the inverted latent. The next
-    step starts from the embedding found.
+    From i = N down to 1, with z the latent that the guided way back has reached, Adam minimises the
+    mean square of D_i(z, e) - z_{i-1} over the embedding e. D_i is DDIM's guided step, z_{i-1} the
+    inverted latent. With j = N - i, the learning rate is 1e-2 (1 - j / 100); there are at most 10
+    iterations, and none after a loss below 1e-5 + 2e-5 j. The next step starts from the embedding
+    found.
 
     Source: NTI, arXiv 2211.09794, section 3.2, with the settings of its published code.
     """
@@ -147,10 +148,9 @@ def null_text(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
 
 
 def negative_prompt(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
-    """Negative-prompt inversion: the source prompt takes the empty prompt's place, at no cost.
+    """Negative-prompt inversion: the source prompt replaces the empty prompt, at no cost.
 
-    Under the source prompt eps_u = eps_c, and guidance has no effect: the way back is that of
-    guidance 1.
+    On a way back under the source prompt then eps_u = eps_c, and guidance has no effect.
 
     Source: NPI, arXiv 2305.16807.
     """
@@ -160,11 +160,11 @@ def negative_prompt(inversion: InversionResult, network: GuidedNetwork) -> Ancho
 
 @torch.no_grad()
 def direct(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
-    """Direct inversion: what guidance loses at each step of the inverted path is added again.
+    """Direct inversion: the error of guidance at each step of the inverted path is added back.
 
-    offset_i = z_{i-1} - D_i(z_i) with the inverted z, D_i DDIM's guided step under the source
-    prompt. 2 NFE a step. As in the published code the offset goes to the source alone, which so
-    runs along the inverted path; an edit takes the source's attention from there and no offset.
+    offset_i = z_{i-1} - D_i(z_i), with the inverted latents z and DDIM's guided step D_i under the
+    source prompt. A step takes 2 NFE. As in the published code, only the source gets the offset,
+    and so keeps to the inverted path; an edit gets the source's attention there, and no offset.
 
     Source: Direct Inversion (PnP Inversion), arXiv 2310.01506, algorithm 1, and its code.
     """

@@ -1,8 +1,8 @@
-"""How long a solver's updates are made, from what the schedule says of the map's slope.
+"""Longer updates of a solver, by an estimate of the slope of f.
 
-A solver that stops after one evaluation ends at f(start). Where the slope of f is known, a longer
-step ends nearer to the fixed point, at no evaluation: z = start + w (f(start) - start) with
-w = 1 / (1 - f') is Newton's step along a direction of slope f'.
+After one evaluation a solver ends at f(start). Where the slope f' of f is known, a longer step ends
+nearer to the fixed point, without another evaluation: z = start + w (f(start) - start) with
+w = 1 / (1 - f'), which is Newton's step along a direction of that slope.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ class Relaxation:
     """A registered relaxation.
 
     Attributes:
-        factors: from the table, step i and the latents' (B, C, H, W) to w: a number, or (H, W), one
-            for each wave of the latents' cosine transform. None leaves updates as they are.
+        factors: takes the table, step i and the latents' shape (B, C, H, W); returns w, a number,
+            or (H, W), a number for each wave of the latents' cosine transform. None for w = 1.
         source: where it was published.
     """
 
@@ -39,7 +39,7 @@ class Relaxation:
 
 @dataclass(frozen=True)
 class Lengthening:
-    """w of one step: a number, or (H, W) factors of the cosine transform's waves; None for 1."""
+    """The w of one step: a number, or (H, W), a number for each wave; None for 1."""
 
     factors: float | Tensor | None = None
 
@@ -54,12 +54,12 @@ class Lengthening:
         return start + self.factors * residual
 
 
-# With half and with double of it reconstructions are much the same: docs/notes/inversion.md.
+# Half and twice of it reconstruct about as well: docs/notes/inversion.md.
 _SHARE = 1.0 / 16.0
 
 
 def wiener(table: DDIMTable, i: int, shape: torch.Size) -> float:
-    """w = 1 / (1 - f'), with the slope f' that a Wiener filter in the network's place would give.
+    """w = 1 / (1 - f'), with the slope f' of f if the network were a Wiener filter.
 
     With x0hat = (z - s_i eps) / sqrt(a_i) and J its derivative, f' = (B_i / s_i) (1 - sqrt(a_i) J).
     The best linear denoiser of a direction in which pictures have the variance V has
@@ -67,8 +67,9 @@ def wiener(table: DDIMTable, i: int, shape: torch.Size) -> float:
 
         f' = (B_i / s_i) s_i^2 / (a_i V + s_i^2).
 
-    It is 0 where the signal stands above the noise, and B_i / s_i where noise hides it. V is that
-    of a coarse structure: one of 16 equal directions of the latents, V = C H W / 16.
+    It is 0 where the signal is far above the noise, and B_i / s_i where noise hides the signal. V
+    is the variance of a coarse structure, as if 16 directions of the latents held all of it:
+    V = C H W / 16.
 
     Source: this project; N. Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time
     Series (1949), for the filter.
@@ -80,28 +81,31 @@ def wiener(table: DDIMTable, i: int, shape: torch.Size) -> float:
 
 
 # Fitted on the bundled network with rendered haze over BSDS500's validation photos, see
-# docs/notes/inversion.md: what it knows of the coarsest waves and of those at _KNEE, the noise that
-# hides both, the variance of the finest ones, and the exponent of step 1's factors.
+# docs/notes/inversion.md. c(0) and c(_KNEE) of ``spectral``:
 _COARSEST = 4.0
 _AT_KNEE = 0.8
+# In cycles of the latents' Nyquist frequency.
 _KNEE = 0.25
+# The ratio r of noise to signal at which noise begins to hide every structure.
 _DROWNED = 100.0
+# The variance V of the finest waves.
 _FLOOR = 0.05
+# The exponent of step 1's factors.
 _FIRST_STEP = 0.25
 
 
 def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Tensor:
     """w = 1 / (1 - f') for each spatial frequency of the latents, fitted on the bundled network.
 
-    As in ``wiener``, f' = (B_i / s_i) (1 - sqrt(a_i) J) = (B_i / s_i) / (1 + k), where k = a_i V /
-    s_i^2 if the network is a Wiener filter. A network knows more than that of coarse structures:
-    with r = s_i^2 / a_i and the frequency q, in cycles of the latents' Nyquist frequency,
+    As in ``wiener``, f' = (B_i / s_i) (1 - sqrt(a_i) J) = (B_i / s_i) / (1 + k). A Wiener filter
+    has k = a_i V / s_i^2; the network predicts coarse structures better than that. With
+    r = s_i^2 / a_i, and q the frequency in cycles of the latents' Nyquist frequency,
 
         k = c(q) / (1 + sqrt(r / 100)) + 0.05 / r,    c(q) = 4 / (1 + 5 q / 0.25).
 
-    The first term: structures are recognised under any noise until it hides them. The second: the
-    variance V of the finest ones. Step 1 starts far from its solution, where the slopes hold for
-    little of the way: its factors are w^(1/4).
+    The first term is for structures, which the network recognises until noise hides them, the
+    second for the finest waves, of variance 0.05. Step 1 starts far from its solution, where the
+    slope changes along the way: its factors are w^(1/4).
 
     Source: this project.
     """
@@ -122,7 +126,7 @@ RELAXATIONS.register("spectral", Relaxation(spectral, "this project"))
 
 @lru_cache(maxsize=16)
 def cosines(size: int) -> Tensor:
-    """The orthonormal cosine transform of type II: float64 (size, size), a row a frequency.
+    """The orthonormal cosine transform of type II: float64 (size, size), a row for each frequency.
 
     Source: N. Ahmed, T. Natarajan and K. Rao, Discrete Cosine Transform (1974).
     """
@@ -133,7 +137,7 @@ def cosines(size: int) -> Tensor:
 
 
 def frequencies(height: int, width: int) -> Tensor:
-    """Frequency of each wave of the transform, in cycles of Nyquist's: (height, width)."""
+    """The frequency of each wave, in units of the Nyquist frequency: (height, width)."""
     return torch.hypot(torch.arange(height)[:, None] / height, torch.arange(width)[None] / width)
 
 
@@ -144,6 +148,6 @@ def transformed(latents: Tensor) -> Tensor:
 
 
 def filtered(latents: Tensor, factors: Tensor) -> Tensor:
-    """Each wave of (B, C, H, W) times its factor, (H, W) or (B, 1, H, W)."""
+    """Latents (B, C, H, W) with each wave multiplied by its factor, (H, W) or (B, 1, H, W)."""
     rows, columns = (cosines(size).to(latents) for size in latents.shape[-2:])
     return rows.T @ (factors.to(latents) * transformed(latents)) @ columns

@@ -1,4 +1,4 @@
-"""What an inversion is: how it was made and of what, its latents and noises, and how it fared."""
+"""An inversion: its settings, its origin, its latents and noises, and how the solver fared."""
 
 from __future__ import annotations
 
@@ -84,18 +84,18 @@ class InversionSettings:
         spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``; None for the
             scheduler's own.
         solver: see ``dehaze.inversion.SOLVERS``.
-        predictor: what the solver starts from, see ``dehaze.inversion.PREDICTORS``.
-        relaxation: how long its updates are made, see ``dehaze.inversion.RELAXATIONS``.
-        criterion: when a step is left, see ``dehaze.inversion.CRITERIA``.
-        max_iterations: of the solver, a step; at least 1.
-        tolerance: relative, above 0 and at most 1.
+        predictor: makes the solver's start, see ``dehaze.inversion.PREDICTORS``.
+        relaxation: lengthens the solver's updates, see ``dehaze.inversion.RELAXATIONS``.
+        criterion: says when a step is done, see ``dehaze.inversion.CRITERIA``.
+        max_iterations: the most iterations of a step; at least 1.
+        tolerance: below which the criterion's number must fall; above 0 and at most 1.
         depth: how many of the N steps to invert; all when None.
         guidance_scale: classifier-free guidance g, 0 to 50.
-        adjustment: what brings the photo nearer to the prompt first, and changes it; see
-            ``dehaze.inversion.ADJUSTMENTS``; None for nothing.
-        adjustment_repeats: how often; at least 1.
-        checked: whether f(z) - z is evaluated at every step's solution whatever the criterion, for
-            an evaluation more a step.
+        adjustment: brings the photo nearer to the prompt before it is inverted, and changes it, see
+            ``dehaze.inversion.ADJUSTMENTS``; None for none.
+        adjustment_repeats: how often it is made; at least 1.
+        checked: whether f(z) - z is evaluated at the solution of every step, whatever the
+            criterion, for one more evaluation a step.
 
     Example:
         >>> InversionSettings(steps=20).changed(solver="edict").solver
@@ -139,7 +139,7 @@ class InversionSettings:
         guidance_scale: float | None = None,
         **options: Unpack[InversionOptions],
     ) -> InversionSettings:
-        """These settings with others in place of those that are given, None for as it is.
+        """These settings with the given ones changed; a setting that is None stays.
 
         A solver that is named runs as it was published: from z_{i-1}, with its own updates, and
         with the criterion ``intra-path``, unless these are named too.
@@ -169,7 +169,7 @@ class InversionSettings:
 PUBLISHED: dict[str, Any] = {
     "predictor": "previous", "relaxation": "none", "criterion": "intra-path"
 }  # fmt: skip
-"""What a published solver goes with: DDIM's start, its own updates, the change along its path."""
+"""The settings of a solver as it was published: DDIM's start, and its own updates."""
 
 
 @dataclass(frozen=True)

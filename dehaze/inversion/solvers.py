@@ -1,9 +1,9 @@
-"""Solvers for the implicit inversion step z = f(z), each sample of a batch on its own.
+"""Solvers of the implicit inversion step z = f(z). Each sample of a batch is solved by itself.
 
-A solver sees f and a start, nothing else. f takes the latents of the samples still at work and
-their positions in the batch, so that samples that have stopped cost nothing more. All iterative
-solvers share one loop; each of them is a rule that makes the next iterate of the evaluations so
-far.
+A solver sees f and a start, nothing else. f takes the latents of the samples still at work, and
+their positions in the batch: a sample that has stopped costs no more evaluations. All iterative
+solvers share one loop, ``UpdateRule``, and differ in how the next iterate follows from the
+evaluations so far.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ class ImplicitStep:
     """One step z = f(z), ready to be solved.
 
     Attributes:
-        f: from latents (b, C, H, W) and their rows among the starts, (b,), to f of them.
-        starts: (paths * B, C, H, W): those of the B samples, then those of the second path.
-        criterion: when a sample stops.
-        tolerance: what the criterion compares with.
-        max_iterations: limit of a sample's evaluations.
-        lengthening: puts g(z) = z + w (f(z) - z), which has the same fixed points, in f's place.
+        f: takes latents (b, C, H, W) and their rows among the starts, (b,); returns f of them.
+        starts: (paths * B, C, H, W): the B samples on the first path, then those on the second.
+        criterion: says when a sample stops.
+        tolerance: below which the criterion's number must fall.
+        max_iterations: the most evaluations of a sample.
+        lengthening: replaces f by g(z) = z + w (f(z) - z), which has the same fixed points.
         timestep: tau_i of the step.
-        regularise: from f(z) to what it would be if the predicted noise were regularised.
+        regularise: takes f(z); returns what f(z) would be if the predicted noise were regularised.
     """
 
     f: Callable[[Tensor, Tensor], Tensor]
@@ -76,7 +76,7 @@ class Solution:
     """What a solver found.
 
     Attributes:
-        z: (B, C, H, W), what it returns for each sample.
+        z: (B, C, H, W), the z_i of each sample.
         iterations: int64 (B,), evaluations of f along one path.
         residuals: (K, B), norm(f(z_k) - z_k) / norm(f(z_k)) at each iteration; NaN where a sample
             was no longer iterated, or where the solver does not measure it.
@@ -107,7 +107,8 @@ class Solver:
         solve: the function.
         cost: in network evaluations (NFE).
         source: where it was published.
-        share: (low, high): it solves the steps i with low N < i < high N, plain DDIM the others.
+        share: (low, high): the steps i with low N < i < high N are solved, the others are plain
+            DDIM.
         idle: the fields of ``InversionSettings`` that have no effect with it.
         regularises: whether it uses the step's ``regularise``.
     """
@@ -127,12 +128,12 @@ class Solver:
 
 @dataclass(frozen=True)
 class ExactSampler:
-    """A registered sampler that undoes its own steps whatever the network does.
+    """A registered sampler that undoes its own steps exactly, whatever the network predicts.
 
     Attributes:
-        invert: from the network, z_0 (B, C, H, W), how many steps to invert, and what is called
-            with i after each, to the trajectories, noises and trace.
-        denoise: from that inversion and the way back to z_0.
+        invert: takes the network, z_0 (B, C, H, W), the number of steps, and a function that is
+            called with i after each; returns the inversion.
+        denoise: takes that inversion and the way back; returns z_0.
         cost: in network evaluations (NFE).
         source: where it was published.
     """
@@ -167,8 +168,10 @@ _EASYINV_KEPT = 0.5
 def easyinv(step: ImplicitStep) -> Solution:
     """EasyInv: plain DDIM inversion, then z_i <- eta z_i + (1 - eta) z_{i-1}, eta = 0.5.
 
-    Only in the steps .05 N < i < .25 N, where it keeps more of the picture. z_{i-1} is the start:
-    the paper's method is the one with the predictor ``previous``.
+    The paper does so in the steps .05 N < i < .25 N only. Its z_{i-1} is the start here, which it
+    is with the predictor ``previous``.
+
+    Source: EasyInv, arXiv 2408.05159.
     """
     solution = ddim(step)
     start = step.starts[: solution.z.shape[0]]
@@ -180,9 +183,10 @@ class UpdateRule:
     """An iterative solver.
 
     Attributes:
-        update: from the evaluations at hand, the latest one last, to z_{k+1}.
-        window: how many evaluations it sees.
-        finish: makes what is returned of a sample's last evaluations, where that is another thing.
+        update: takes the last evaluations, the latest one last; returns z_{k+1}.
+        window: how many evaluations it is given.
+        finish: takes a sample's last evaluations when it stops; returns the z that is the solution.
+            None for the z_{k+1} of ``update``.
     """
 
     update: Callable[[Sequence[Evaluation]], Tensor]
@@ -192,9 +196,9 @@ class UpdateRule:
     def __call__(self, step: ImplicitStep) -> Solution:
         """Evaluates f and updates, until each sample's criterion is below the tolerance.
 
-        The residuals of an iteration are those of the iterate which was put into f. What is
-        returned is the update after it, which is nearer wherever the rule converges, or the
-        iterate of the smallest residual, see ``Criterion.evaluated``.
+        An iteration's residual is that of z_k, which was put into f. The solution is the update
+        z_{k+1}, which is nearer where the rule converges, or the iterate of the smallest residual,
+        see ``Criterion.evaluated``.
         """
         paths, criterion = step.criterion.paths, step.criterion
         z = step.starts.clone()
@@ -282,17 +286,17 @@ _RIDGE = 1e-8
 def anderson(evaluations: Sequence[Evaluation]) -> Tensor:
     """Anderson acceleration of type II over the last differences, each sample on its own.
 
-    With r_k = f(z_k) - z_k, dR and dF the columns of differences of r and f:
-    gamma = argmin norm(r_k - dR gamma), z_{k+1} = f(z_k) - dF gamma. The normal equations are
-    solved in float64 with a ridge of 1e-8 of their trace. Where the residual grew, and at the first
-    iteration, z_{k+1} = f(z_k).
+    With r_k = f(z_k) - z_k, and with the successive differences of r and of f as the columns of dR
+    and dF, gamma = argmin norm(r_k - dR gamma) and z_{k+1} = f(z_k) - dF gamma. The normal
+    equations are solved in float64, with a ridge of 1e-8 of their trace. At the first iteration,
+    and where the residual grew, z_{k+1} = f(z_k).
 
     Source: AIDI-A, arXiv 2309.04907; Walker and Ni, SIAM J. Numer. Anal. 49 (2011), type II.
     """
     latest = evaluations[-1]
     if len(evaluations) == 1:
         return latest.mapped
-    # (window, rows, D), in float64: the residuals' differences are small beside the latents.
+    # (window, rows, D), in float64: differences of residuals are small against the latents.
     mapped = torch.stack([_double(evaluation.mapped) for evaluation in evaluations])
     residuals = mapped - torch.stack([_double(evaluation.latent) for evaluation in evaluations])
     dR, dF = (values.diff(dim=0).transpose(0, 1) for values in (residuals, mapped))

@@ -48,11 +48,11 @@ def stochastic_step(
 
 
 def localisation(edited: Tensor, source: Tensor, focus: Tensor) -> float:
-    """How much more an edit changed the place it was meant for than the rest of the picture.
+    """The change of an edit where it was meant, over the change of the rest of the picture.
 
-    sqrt(mean_M d / mean_{1-M} d), with d the squared change of a latent position, averaged over
-    channels, and the means weighted by M and by 1 - M: edit strength over background change. 1 is
-    a change that is alike everywhere; a change of the background alone gives 0.
+    sqrt(mean_M d / mean_{1-M} d), where d is the squared change at a position of the latents,
+    averaged over channels, and the means are weighted by M and by 1 - M. It is 1 for a change that
+    is the same everywhere, and 0 for a change of the background alone.
 
     Args:
         edited: z_0, (1, C, H, W).
