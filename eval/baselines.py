@@ -1,4 +1,4 @@
-"""What a user would pick instead: classical haze removal, at full resolution on a CPU.
+"""Classical haze removal, which a user could take instead: at full resolution, on a CPU.
 
 Every baseline takes and returns float32 (H, W, 3) RGB in [0, 1], as encoded in the file (sRGB). Its
 parameters are those of its publication, or its program's defaults; none was fitted to a data set.
@@ -53,8 +53,8 @@ def clahe(hazy: Array) -> Array:
     return np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0, 1)
 
 
-# The airlight is read from a proxy of this long side, so that a preview and the full picture, or a
-# tile and its neighbour, cannot disagree about it.
+# The airlight is read from the picture reduced to this long side, in pixels, so that a preview and
+# the full picture have the same airlight.
 _PROXY = 1024
 
 
@@ -84,16 +84,16 @@ def estimate_by_photo_editor(
 ) -> HazeEstimate:
     """Transmission and airlight as photo editors estimate them.
 
-    The transmission of each pixel, t = 1 - strength min over channels of I / A, passes a grey
-    closing (which keeps the patch's view of the haze without its square edges) and a guided
-    filter under the colour picture. Each t is then held high enough that no channel of the
-    result leaves [0, 1]: t >= 1 - I/A where I < A, t >= (I - A) / (1 - A) where I > A.
+    The transmission of each pixel is t = 1 - strength min_c(I_c / A_c), over the channels c. A grey
+    closing spreads it over a window, without the square edges of a minimum filter, and a guided
+    filter fits it to the edges of the picture. Last, t is raised until no channel of the result
+    leaves [0, 1]: t >= 1 - I / A where I < A, and t >= (I - A) / (1 - A) where I > A.
 
     Args:
         hazy: (H, W, 3) float32 in [0, 1].
-        strength: the share of haze to remove, in [0, 1].
-        window: of the dark channel and the closing, in pixels.
-        guided_window: the guided filter's side, in pixels.
+        strength: the share of the haze to remove, in [0, 1].
+        window: side of the window of the dark channel and the closing, in pixels.
+        guided_window: side of the guided filter's window, in pixels.
         epsilon: the guided filter's regularisation.
 
     Returns:
@@ -102,9 +102,9 @@ def estimate_by_photo_editor(
     Raises:
         ValueError: not float32 (H, W, 3).
 
-    Sources: re-implemented from the descriptions of darktable's haze removal (windows, strength)
-    and RawTherapee's (the bounds on t). The programs work on scene-referred values of their
-    pipelines; here the same steps run on the picture as encoded.
+    Sources: the descriptions of haze removal in darktable (windows, strength) and in RawTherapee
+    (the bounds on t). Those programs work on linear light; here the steps run on the picture as it
+    is encoded (sRGB).
     """
     hazy = checked(hazy)
     airlight = _airlight_of_haziest(hazy, window, 0.05)

@@ -1,4 +1,4 @@
-"""How well a method sees the haze, where the true transmission and airlight are known."""
+"""Errors of a method's attention map, transmission and airlight, where the truth is known."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class TransmissionComparison:
     Attributes:
         mean_absolute_error: mean of |estimate - truth|, in [0, 1].
         root_mean_square_error: root of the mean of (estimate - truth)^2, in [0, 1].
-        bias: mean of estimate - truth; above 0, haze is underestimated.
+        bias: mean of estimate - truth, in [-1, 1]; above 0, the haze density is underestimated.
     """
 
     mean_absolute_error: float
@@ -44,11 +44,11 @@ def density_correlation(attention: NDArray[Any], transmission: NDArray[Any]) -> 
     Ties get their mean rank.
 
     Args:
-        attention: (H, W), any range: only its order counts.
+        attention: (H, W), in any range: only the order of its values counts.
         transmission: t, (H, W) in [0, 1].
 
     Returns:
-        In [-1, 1]; 1 where the map ranks every pixel by its haze, NaN where either is constant.
+        In [-1, 1]; 1 if the map ranks the pixels by their haze density, NaN if either is constant.
 
     Raises:
         ValueError: the shapes differ.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class PublishedResult:
-    """One row of somebody's table.
+    """One row of a published table.
 
     Attributes:
         method: as its authors call it.

@@ -27,16 +27,16 @@ class Record:
         subset: the data set's name.
         image: the picture's name within it.
         method: the row's label.
-        key: what the record depends on, hashed: protocol, method, seed, versions.
-        inputs: SHA-256 of the hazy and the clear file.
+        key: hash of protocol, method, seed and versions, on which the record depends.
+        inputs: SHA-256 of the files of the sample.
         error: why it failed; None when it was scored.
         values: metric by name; None stands for a value that is infinite or undefined.
         identical: output and ground truth are equal: PSNR is infinite.
         candidate: under an oracle, the candidate that was best.
         nfe: network evaluations.
-        seconds: what the method took.
-        width: of the scored picture.
-        height: of the scored picture.
+        seconds: time that the method took.
+        width: of the scored picture, in pixels.
+        height: of the scored picture, in pixels.
         notes: conversions and crops that were needed.
     """
 
@@ -100,7 +100,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What an evaluation came to.
+    """A finished evaluation.
 
     Attributes:
         rows: the table.
@@ -162,7 +162,7 @@ def row_of(subset: str, method: Method, records: Sequence[Record], *, is_oracle:
 
 @lru_cache(maxsize=1)
 def versions() -> dict[str, str]:
-    """The versions that numbers depend on; JPEG decoders differ, too."""
+    """The versions of all that numbers depend on, the JPEG decoder's among them."""
     found = {"python": platform.python_version(), "machine": platform.machine()}
     found["dehaze"] = __version__
     for package in _PACKAGES:

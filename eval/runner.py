@@ -1,8 +1,8 @@
 """Runs methods over data sets, image by image, and can be interrupted at any of them.
 
-Everything that is known of one image under one method is one record, a JSON file written whole or
-not at all; tables are made from records alone. A second run reads the valid records and does the
-rest, so that an interrupted evaluation ends with the very table of one that ran through.
+All that is known of an image under a method is one record: a JSON file, written whole or not at all.
+Tables are made from records alone. A second run reads the valid records and computes the others, so
+an interrupted evaluation ends with the same table as one that was not.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from dehaze.photos import write_bytes
 
 logger = logging.getLogger(__name__)
 
-# What one image can raise without the run being at fault. A programming error is none of these.
+# Errors that an image alone may be at fault for: the run goes on. Other errors end it.
 _IMAGE_ERRORS = (ValueError, RuntimeError, OSError, ArithmeticError, MemoryError, cv2.error)
 
 
@@ -56,12 +56,12 @@ class Runner:
     """The plan of an evaluation.
 
     Attributes:
-        sets: data sets and what is scored of them.
+        sets: the data sets, and the samples of each that are scored.
         methods: the rows, in order.
         protocol: how pictures are scored.
         out: the folder of the run.
-        seed: the random choices of an image follow from this, its set's and its own name.
-        command: what was typed, for the result file.
+        seed: decides the random choices, with the names of the data set and the image.
+        command: the command line, for the result file.
         perceptual: loaded metrics of ``protocol.perceptual``.
         overwrite: replace the records of a run under other settings rather than refuse.
     """

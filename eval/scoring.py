@@ -85,7 +85,7 @@ class Scorer:
         Raises:
             ValueError: the result has another size than the ground truth, or is not finite.
         """
-        # Somebody else's pictures have the size that they were made at.
+        # Pictures of another program may have another size.
         image = output.image if output.reference is not None else self.protocol.fit(output.image)
         clear: NDArray[Any] | None = loaded.clear
         if output.reference is not None:

@@ -20,7 +20,7 @@ _LABEL = 28
 
 
 def focus_of(methods: Sequence[Method]) -> Method:
-    """The method whose best, median and worst are shown: the first that is no companion row."""
+    """The method whose best, median and worst are shown: the first besides hazy, dcp and ceilings."""
     own = [method for method in methods if not (method.is_ceiling or isinstance(method, HazyInput))]
     featured = [method for method in own if method.name != "dcp"]
     return (featured or own or list(methods))[0]
@@ -29,7 +29,8 @@ def focus_of(methods: Sequence[Method]) -> Method:
 def picture_sheet(runner: Runner, evaluation: Evaluation) -> Image.Image | None:
     """Best, median and worst image of every data set, all methods side by side.
 
-    Ordered by the focus method's PSNR or, without ground truth, by its first perceptual metric.
+    The images are ordered by the PSNR of ``focus_of`` the methods or, without ground truth, by its
+    first perceptual metric.
 
     Returns:
         The sheet, or None where nothing could be ordered.

@@ -22,7 +22,7 @@ _COLUMNS = {
 
 
 def column_of(metric: str) -> tuple[str, int]:
-    """Heading and number of digits of a metric: its own name and four where it has none."""
+    """Heading and number of digits of a metric: its name and 4 where nothing else is said."""
     return _COLUMNS.get(metric, (metric, 4))
 
 

@@ -47,7 +47,7 @@ __all__ = [
     "with_companions",
 ]
 
-# From what stands behind the colon, and the options of the run, to the row.
+# Takes the text after the colon and the options of the run; returns the row.
 Build = Callable[[str, PipelineOptions], Method]
 
 
@@ -103,7 +103,7 @@ def parse_method(specification: str, options: PipelineOptions | None = None) -> 
 
     Args:
         specification: a name of ``METHODS``, with ``:`` and its argument where it takes one.
-        options: what ``ours`` and the ceilings run with unless the specification overrides it.
+        options: of ``ours`` and the ceilings; the specification may override them.
 
     Raises:
         MethodError: there is no such method, or its argument does not fit.

@@ -1,4 +1,4 @@
-"""What a method is: a hazy picture in, a clear one out."""
+"""A method: a hazy picture in, a clear one out."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ class MethodOutput:
 
     Attributes:
         image: (h, w, 3) float32 RGB in [0, 1].
-        reference: (h, w, 3) float32 RGB in [0, 1] to compare with instead of the ground truth:
-            the ceilings are measured at the model's working size.
+        reference: (h, w, 3) float32 RGB in [0, 1], to be compared with in place of the ground
+            truth: a ceiling is measured at the model's working size.
         attention: the haze word's attention, (H, W) float32, or None.
         transmission: the estimated t, (H, W) float32, or None.
         airlight: the estimated A, (3,) float32, or None.
@@ -70,7 +70,7 @@ class Method(ABC):
     Attributes:
         name: the row's label, unique within a run.
         title: what it is, in a few words.
-        is_ceiling: a bound for the methods rather than one of them.
+        is_ceiling: whether it is an upper bound of the methods, and no method.
         saves: whether its pictures are written to the run's folder.
         has_candidates: whether ``candidates`` offers a choice.
     """
@@ -89,7 +89,7 @@ class Method(ABC):
         return re.sub(r"[^A-Za-z0-9._=+-]", "_", self.name)
 
     def settings(self) -> dict[str, Any]:
-        """Everything that its result depends on, apart from the picture and the seed."""
+        """All that its result depends on, except the picture and the seed."""
         return {}
 
     @abstractmethod

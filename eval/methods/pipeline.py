@@ -30,7 +30,7 @@ class ModelMethod(Method):
 
     @cached_property
     def weights(self) -> str:
-        """The model's fingerprint: one that was trained anew must not resume the old one's run.
+        """The model's fingerprint: a run is not resumed with other weights.
 
         Raises:
             MethodError: the model cannot be found.

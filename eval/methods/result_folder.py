@@ -1,4 +1,4 @@
-"""Rows of pictures that somebody else's method has made."""
+"""Rows of pictures that another program has made."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOut
 
 
 class ResultFolder(Method):
-    """Pictures that somebody else's method has made, found by the hazy picture's name or scene.
+    """Pictures that another program has made, found by the hazy picture's name or scene.
 
     They lie in ``PATH`` or in ``PATH/<subset>``. For an oracle each subfolder there holds one
     iteration's pictures.
