@@ -1,8 +1,8 @@
 """Runs methods over data sets, image by image, and can be interrupted at any of them.
 
-All that is known of an image under a method is one record: a JSON file, written whole or not at all.
-Tables are made from records alone. A second run reads the valid records and computes the others, so
-an interrupted evaluation ends with the same table as one that was not.
+All that is known of an image under a method is one record: a JSON file, written whole or not at
+all. Tables are made from records alone. A second run reads the valid records and computes the
+others, so an interrupted evaluation ends with the same table as one that was not.
 """
 
 from __future__ import annotations

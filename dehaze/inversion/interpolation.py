@@ -24,9 +24,9 @@ from dehaze.registry import Registry
 Float = NDArray[np.float64]
 
 
-# L is evaluated at the middles of eight equal pieces of a segment. The paper takes the middle of the
-# whole segment: with few segments that rewards a zigzag of likely middles and unlikely corners, and
-# the corners are the pictures. With many segments the two agree.
+# L is evaluated at the middles of eight equal pieces of a segment. The paper takes the middle of
+# the whole segment: with few segments that rewards a zigzag of likely middles and unlikely corners,
+# and the corners are the pictures. With many segments the two agree.
 _PIECES = (np.arange(8) + 0.5) / 8
 
 
