@@ -20,7 +20,7 @@ _LABEL = 28
 
 
 def focus_of(methods: Sequence[Method]) -> Method:
-    """The method whose best, median and worst are shown: the first besides hazy, dcp and ceilings."""
+    """The method whose best, median and worst are shown: the first but hazy, dcp and ceilings."""
     own = [method for method in methods if not (method.is_ceiling or isinstance(method, HazyInput))]
     featured = [method for method in own if method.name != "dcp"]
     return (featured or own or list(methods))[0]

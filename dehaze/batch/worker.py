@@ -69,10 +69,14 @@ class DiffusionWork:
 
 
 class DiffusionWorker:
-    """Dehazes by a loaded pipeline; see ``dehaze.batch.Worker``."""
+    """Dehazes by a loaded pipeline; see ``dehaze.batch.Worker``.
+
+    Attributes:
+        pipe: the pipeline, on its device.
+    """
 
     def __init__(self, pipe: DehazePipeline | PlainDehazer, work: DiffusionWork) -> None:
-        self._pipe = pipe
+        self.pipe = pipe
         self._work = work
         self._recipe = {name: value for name, value in work.recipe.items() if value is not None}
         # By kind, how many photos are tried at once where more did not fit.
@@ -81,11 +85,11 @@ class DiffusionWorker:
     @property
     def batch_size(self) -> int:
         """How many photos share the network's evaluations."""
-        return self._work.photos_at_once(accelerated=self._pipe.device.type != "cpu")
+        return self._work.photos_at_once(accelerated=self.pipe.device.type != "cpu")
 
     def kind(self, photo: Photo) -> tuple[int, int]:
         """Photos that the model sees at one size can share its evaluations."""
-        return self._pipe.codec.padded_size(photo.pixels)
+        return self.pipe.codec.padded_size(photo.pixels)
 
     def process(self, items: Sequence[Item]) -> None:
         """Dehaze photos of one kind together.
@@ -130,17 +134,17 @@ class DiffusionWorker:
         except (RuntimeError, MemoryError, NonFiniteError) as error:
             if isinstance(error, NonFiniteError):
                 device, note = None, "done in float32: its values overflowed in half precision"
-                helps = self._pipe.unet.dtype != torch.float32
+                helps = self.pipe.unet.dtype != torch.float32
             else:
                 device, note = "cpu", "done on the CPU: it did not fit in the device's memory"
-                helps = is_out_of_memory(error) and self._pipe.device.type != "cpu"
+                helps = is_out_of_memory(error) and self.pipe.device.type != "cpu"
             if not helps:
                 raise
             logger.info("%s", note)
         # Outside of the handler: the error's traceback holds on to the tensors of the attempt.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        with _moved(self._pipe, device):
+        with _moved(self.pipe, device):
             self._dehaze([item])
         item.notes += (note,)
 
@@ -166,7 +170,7 @@ class DiffusionWorker:
         return [item.output, *beside.values()]
 
     def _dehaze(self, items: Sequence[Item]) -> None:
-        results = self._pipe([item.decoded().pixels for item in items], **self._recipe)
+        results = self.pipe([item.decoded().pixels for item in items], **self._recipe)
         for item, result in zip(items, results, strict=True):
             item.result = result
             item.evaluations = result.nfe

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from dehaze import ranges
-from dehaze.attention.control import AttentionControl, refine_mapper
+from dehaze.attention.control import AttentionControl, TokenMapper, refine_mapper
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession
 from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
@@ -31,10 +32,9 @@ from dehaze.prompts import (
 )
 from dehaze.recovery.exposure import keep_exposure
 from dehaze.recovery.recover import RECOVERIES
+from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
-
-NULL_TEXTS = ("embedding", "delete")
 
 
 @dataclass(frozen=True)
@@ -203,8 +203,7 @@ class Dehazing(Inverting):
         recover = RECOVERIES.get(recovery)
         ranges.EXPOSURE.check(exposure)
         output = OUTPUT_TYPES.get(output_type)
-        if null_text not in NULL_TEXTS:
-            raise ValueError(f"unknown null_text {null_text!r}: there are {', '.join(NULL_TEXTS)}")
+        NULL_TEXTS.get(null_text)
         control = self._control(cross_replace_steps, self_replace_steps)
         photos, several = as_photos(image)
         strengths = strength if isinstance(strength, list) else [strength] * len(photos)
@@ -302,15 +301,10 @@ class Dehazing(Inverting):
         control = control or self._control()
         prompt = inversion.own_prompt(prompt)
         source, span = self.prompt_and_span(prompt, word)
-        if null_text == "embedding":
-            null = self._embed(tokenize(self.tokenizer, ""))
-            context = swap_for_null_text(self._embed(source), null[0], span)
-        elif null_text == "delete":
-            target = tokenize(self.tokenizer, without_word(source.text, word or self.default_word))
-            context = self._embed(target)
-            control = replace(control, mapper=refine_mapper(source, target))
-        else:
-            raise ValueError(f"unknown null_text {null_text!r}: there are {', '.join(NULL_TEXTS)}")
+        swap = NULL_TEXTS.get(null_text)
+        context, mapper = swap(self, source, word or self.default_word, span)
+        if mapper is not None:
+            control = replace(control, mapper=mapper)
         return self.denoise_under(
             inversion,
             context,
@@ -336,3 +330,36 @@ class Dehazing(Inverting):
                 "remove as well"
             )
         return tokens, word_span(tokens, self.default_word if word is None else word)
+
+
+NullText = Callable[
+    [Inverting, TokenizedPrompt, str, tuple[int, ...]], tuple[Tensor, TokenMapper | None]
+]
+"""Takes a pipeline, the source prompt, the word and its token positions.
+
+It returns the target's embedding, (1, L, D), and how target tokens follow source tokens; None where
+every token follows its own position.
+"""
+
+
+def null_embedding(
+    pipe: Inverting, source: TokenizedPrompt, word: str, span: tuple[int, ...]
+) -> tuple[Tensor, None]:
+    """The source's embedding with that of the empty prompt at the word's positions."""
+    null = pipe.embed(tokenize(pipe.tokenizer, ""))
+    return swap_for_null_text(pipe.embed(source), null[0], span), None
+
+
+def without_the_word(
+    pipe: Inverting, source: TokenizedPrompt, word: str, span: tuple[int, ...]
+) -> tuple[Tensor, TokenMapper]:
+    """The embedding of the prompt without the word; its tokens follow those that stayed."""
+    target = tokenize(pipe.tokenizer, without_word(source.text, word))
+    return pipe.embed(target), refine_mapper(source, target)
+
+
+NULL_TEXTS: Registry[NullText] = Registry("null_text")
+"""How a word is swapped for null text."""
+
+NULL_TEXTS.register("embedding", null_embedding)
+NULL_TEXTS.register("delete", without_the_word)

@@ -354,7 +354,7 @@ class EditPipeline(InversionPipeline):
         if settings.guidance_outside is not None and focus is not None:
             outside = settings.guidance_outside
             guidance = outside + focus * (settings.guidance_scale - outside)
-        context = self._embed(after)
+        context = self.embed(after)
         anchors = self._anchors(inversion, before, settings)
         if anchors is not None and anchors.attention:
             inversion = replace(inversion, attention=anchors.attention)
@@ -371,7 +371,7 @@ class EditPipeline(InversionPipeline):
                 strength=strength,
                 guidance_scale=guidance,
                 unconditional=None if anchors is None else anchors.unconditional[:, :1],
-                source=self._embed(before) if settings.fresh_source else None,
+                source=self.embed(before) if settings.fresh_source else None,
                 revise=_revision(inversion, settings, generator, blend),
                 callback_on_step_end=callback_on_step_end,
             )
@@ -432,7 +432,7 @@ class EditPipeline(InversionPipeline):
         tokens = self.tokens_of(prompt)
         session = AttentionSession(recording=True)
         network = self._network(
-            table, self._embed(tokens), session=session, guidance_scale=guidance_scale
+            table, self.embed(tokens), session=session, guidance_scale=guidance_scale
         )
         with controlled_attention(self.unet, session):
             made = generate(network, noise, settings.generated())

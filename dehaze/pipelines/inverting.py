@@ -133,7 +133,7 @@ class Inverting:
         """The inversion of photos, without the hashes of where it is from."""
         latents = self.codec.encode_batch(photos)
         table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
-        context, distance, prepared = self._embed(source), None, 0
+        context, distance, prepared = self.embed(source), None, 0
         if settings.adjustment is not None:
             adjusting = self._network(table, context, guidance_scale=settings.guidance_scale)
             latents, distance = adjust(
@@ -247,7 +247,7 @@ class Inverting:
         tokens = self.tokens_of(prompt)
         session = AttentionSession(batch=inversion.latents.shape[0], recording=True)
         network = self._network(
-            inversion.table, self._embed(tokens), session=session, guidance_scale=guidance_scale
+            inversion.table, self.embed(tokens), session=session, guidance_scale=guidance_scale
         )
         with controlled_attention(self.unet, session):
             anchors = RECONSTRUCTION_MODES.get(mode).prepare(inversion, network)
@@ -385,7 +385,7 @@ class Inverting:
         tokens = self.tokens_of(prompt)
         return self._network(
             table,
-            self._embed(tokens),
+            self.embed(tokens),
             guidance_scale=guidance_scale,
             unconditional=unconditional,
         )
@@ -406,7 +406,7 @@ class Inverting:
             self.unet,
             table,
             conditional,
-            self._embed(tokenize(self.tokenizer, "")) if guided else conditional,
+            self.embed(tokenize(self.tokenizer, "")) if guided else conditional,
             guidance_scale=guidance_scale,
             unconditional_of_steps=unconditional,
             max_tokens=int(self.tokenizer.model_max_length),
@@ -438,7 +438,7 @@ class Inverting:
         return tokens, () if word is None else word_span(tokens, word)
 
     @torch.no_grad()
-    def _embed(self, prompt: TokenizedPrompt) -> Tensor:
+    def embed(self, prompt: TokenizedPrompt) -> Tensor:
         """(1, L, D), the text embedding; with further rows where the model needs more than that.
 
         See ``dehaze.models.conditioning``.

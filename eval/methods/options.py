@@ -82,7 +82,7 @@ def _spacing(value: str) -> str:
 def _null_text(value: str) -> str:
     from dehaze.pipelines.dehazing import NULL_TEXTS
 
-    return _one_of(value, NULL_TEXTS)
+    return _one_of(value, NULL_TEXTS.names())
 
 
 def _one_of(value: str, names: Iterable[str]) -> str:

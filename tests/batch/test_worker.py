@@ -224,7 +224,7 @@ def several(count: int) -> list[Item]:
 def batches_of(worker: DiffusionWorker, refused: Callable[[torch.Tensor], None]) -> list[int]:
     """How many photos the network is tried with, call by call; some calls are refused."""
     tried: list[int] = []
-    forward = worker._pipe.unet.forward
+    forward = worker.pipe.unet.forward
 
     def watched(latents: torch.Tensor, *arguments: Any, **named: Any) -> Any:
         # The first evaluation of an attempt is of all of its photos.
@@ -233,7 +233,7 @@ def batches_of(worker: DiffusionWorker, refused: Callable[[torch.Tensor], None])
         refused(latents)
         return forward(latents, *arguments, **named)
 
-    worker._pipe.unet.forward = watched
+    worker.pipe.unet.forward = watched
     return tried
 
 
@@ -260,7 +260,7 @@ def test_batch_too_large_is_halved_for_good(
 
 def test_a_photo_that_fits_nowhere_fails_alone_out_of_its_batch(worker: DiffusionWorker) -> None:
     items = several(4)
-    large = worker._pipe.codec.encode(items[2].decoded().pixels)
+    large = worker.pipe.codec.encode(items[2].decoded().pixels)
 
     def refused(latents: torch.Tensor) -> None:
         if any(torch.equal(latent, large[0]) for latent in latents):
@@ -285,7 +285,7 @@ def test_overflow_of_one_sample_leaves_its_batch_alone(
 
     def overflows(codec: PhotoCodec, pixels: FloatArray) -> torch.Tensor:
         latents = encode(codec, pixels)
-        lacks_range = pixels is large and worker._pipe.unet.dtype == torch.bfloat16
+        lacks_range = pixels is large and worker.pipe.unet.dtype == torch.bfloat16
         return latents.fill_(torch.inf) if lacks_range else latents
 
     monkeypatch.setattr(PhotoCodec, "encode", overflows)

@@ -272,7 +272,7 @@ def test_help_written_without_imports_matches_the_library() -> None:
     options = {option.name: option for option in module.run.params}
     null_text = options["null_text"].type
     assert isinstance(null_text, click.Choice)
-    assert tuple(null_text.choices) == tuple(NULL_TEXTS)
+    assert tuple(null_text.choices) == tuple(NULL_TEXTS.names())
     assert options["max_megapixels"].default == MAX_MEGAPIXELS
     assert options["recovery"].default in RECOVERIES.names()
     assert worker.BATCH_ON_CPU == 1
