@@ -80,7 +80,7 @@ class Runner:
         """How many records the run will have: one an image and method."""
         return sum(len(part.samples) for part in self.sets) * len(self.methods)
 
-    def run(self, on_record: Callable[[Record], None] = lambda record: None) -> Evaluation:
+    def run(self, on_record: Callable[[Record], object] = lambda record: None) -> Evaluation:
         """Score what has no valid record yet, and return everything.
 
         Args:

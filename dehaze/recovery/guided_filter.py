@@ -82,7 +82,7 @@ def solve_positive(
     pivots: list[NDArray[np.float64]] = []
     solution: list[NDArray[np.float64]] = []
     for i in range(size):
-        scaled = []
+        scaled: list[NDArray[np.float64]] = []
         for j in range(i):
             entry = matrix[i][j].copy()
             for k in range(j):
