@@ -13,8 +13,8 @@ from typing import Any
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from skimage.color import deltaE_ciede2000, rgb2lab
 
+from dehaze.errors import DehazeError
 from dehaze.luma import luma
 
 Picture = NDArray[Any]
@@ -372,6 +372,26 @@ def psnr_yiq(output: Picture, reference: Picture) -> float:
     return peak_signal_noise_ratio(luma_yiq(output), luma_yiq(reference))
 
 
+class ColourMissingError(DehazeError, RuntimeError):
+    """scikit-image is not installed; the message says how to install it."""
+
+
+def import_colour() -> Any:
+    """scikit-image's module of colour spaces and differences.
+
+    Raises:
+        ColourMissingError: it is not installed.
+    """
+    try:
+        from skimage import color
+    except ImportError as error:
+        raise ColourMissingError(
+            "the colour difference CIEDE2000 needs scikit-image: "
+            "pip install 'dehaze-diffusion[evaluate]'"
+        ) from error
+    return color
+
+
 def ciede2000(output: Picture, reference: Picture) -> float:
     """Mean CIEDE2000 colour difference (kL = kC = kH = 1, sRGB under D65); 0 is identical.
 
@@ -384,8 +404,11 @@ def ciede2000(output: Picture, reference: Picture) -> float:
 
     Raises:
         ValueError: the shapes differ.
+        ColourMissingError: scikit-image is not installed.
 
     Source: Sharma, Wu and Dalal, Color Research and Application 30(1), 2005, by scikit-image.
     """
     first, second = _float64(output, reference, (3,))
-    return float(np.mean(deltaE_ciede2000(rgb2lab(first / 255.0), rgb2lab(second / 255.0))))
+    color = import_colour()
+    first, second = color.rgb2lab(first / 255.0), color.rgb2lab(second / 255.0)
+    return float(np.mean(color.deltaE_ciede2000(first, second)))

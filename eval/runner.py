@@ -22,6 +22,7 @@ import cv2
 from dehaze.datasets import Dataset, LoadedSample, Sample, read_rgb
 from dehaze.errors import DehazeError, one_line
 from dehaze.eval.methods import Method, MethodInput
+from dehaze.eval.metrics import import_colour
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.protocol import BenchProtocol
 from dehaze.eval.records import Evaluation, Record, row_of, versions
@@ -138,6 +139,8 @@ class Runner:
             raise EvaluationError(f"a data set is listed twice: {', '.join(names)}")
         if self.protocol.oracle and not all(part.dataset.paired for part in self.sets):
             raise EvaluationError("an oracle needs ground truth, and a data set has none")
+        # A score that cannot be had is found before the first picture is, not in each of them.
+        import_colour()
 
     def _common_settings(self) -> dict[str, Any]:
         return {

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import re
 import runpy
+import subprocess
 import sys
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
+import numpy as np
+import pytest
 from test_architecture import imports_of, modules
+
+from dehaze.photos import write_photo
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -72,6 +77,48 @@ def test_every_import_is_declared() -> None:
             if top in sys.stdlib_module_names or top == "dehaze" or top in UNDECLARED:
                 continue
             assert {top, *owners.get(top, ())} & set(names), f"{path} imports {top}"
+
+
+OPTIONAL = ("skimage", "scipy", "matplotlib", "fastapi", "uvicorn", "pyiqa", "ray")
+
+
+def without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """A command where none of the packages of the extras can be imported."""
+    code = (
+        "import sys\n"
+        f"sys.modules.update(dict.fromkeys({OPTIONAL!r}))\n"
+        "from dehaze.commands import main\n"
+        f"main({list(arguments)!r})"
+    )
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_the_main_job_needs_no_extra(tmp_path: Path) -> None:
+    write_photo(tmp_path / "a.png", np.full((16, 24, 3), 0.5, np.float32))
+    done = without_extras(
+        "run", str(tmp_path / "a.png"), "-o", str(tmp_path / "out"), "--report", "--save", "trace"
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/a.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        (("evaluate", "folder"), "CIEDE2000 needs scikit-image: pip install 'dehaze-diffusion[ev"),
+        (("interpolate", "a.png"), "need SciPy: pip install 'dehaze-diffusion[interpolate]'"),
+    ],
+)
+def test_a_missing_extra_is_named_before_any_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...], message: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_photo(tmp_path / "a.png", np.full((16, 24, 3), 0.5, np.float32))
+    done = without_extras(*command, "." if "evaluate" in command else "a.png", "-o", "out")
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_compose_waits_until_the_server_has_stopped() -> None:

@@ -26,9 +26,7 @@ REQUIRED = {
     "huggingface_hub": "huggingface_hub",
     "tokenizers": "tokenizers",
     "numpy": "numpy",
-    "scipy": "scipy",
     "opencv-python-headless": "cv2",
-    "scikit-image": "skimage",
     "pillow": "PIL",
     "tifffile": "tifffile",
     "imagecodecs": "imagecodecs",
@@ -39,6 +37,8 @@ REQUIRED = {
 }
 # Extra of the package, its module, and what it is for.
 EXTRAS = {
+    "evaluate": ("skimage", "dehaze evaluate"),
+    "interpolate": ("scipy", "dehaze interpolate"),
     "iqa": ("pyiqa", "learned quality metrics in dehaze evaluate"),
     "ray": ("ray", "dehaze run --executor ray"),
     "ui": ("fastapi", "dehaze ui and dehaze serve"),

@@ -74,10 +74,14 @@ def interpolate(
         raise click.UsageError("name two photos, or two and more with --centroid.")
     quiet_libraries()
     from dehaze.attention.sheets import sheet
+    from dehaze.inversion.interpolation import minimiser
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_photo
     from dehaze.pipelines.interpolate import InterpolatePipeline
 
+    if centroid or path == "nao":
+        # Before the photos are inverted, not after.
+        minimiser()
     try:
         photos = [read_photo(image).pixels for image in images]
         pipe = model.load(InterpolatePipeline)

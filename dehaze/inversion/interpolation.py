@@ -12,22 +12,42 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 from torch import Tensor
 
+from dehaze.errors import DehazeError
 from dehaze.registry import Registry
 
 Float = NDArray[np.float64]
+
+INSTALL = "pip install 'dehaze-diffusion[interpolate]'"
 
 
 # L is evaluated at the middles of eight equal pieces of a segment. The paper takes the middle of
 # the whole segment: with few segments that rewards a zigzag of likely middles and unlikely corners,
 # and the corners are the pictures. With many segments the two agree.
 _PIECES = (np.arange(8) + 0.5) / 8
+
+
+class SciPyMissingError(DehazeError, RuntimeError):
+    """SciPy is not installed; the message says how to install it."""
+
+
+def minimiser() -> Callable[..., Any]:
+    """``scipy.optimize.minimize``, which likely paths and centres are found by.
+
+    Raises:
+        SciPyMissingError: SciPy is not installed.
+    """
+    try:
+        from scipy.optimize import minimize
+    except ImportError as error:
+        raise SciPyMissingError(f"likely paths and centres need SciPy: {INSTALL}") from error
+    return minimize
 
 
 def chi_log_density(norm: Float, dimension: int) -> Float:
@@ -162,7 +182,7 @@ def centroid(points: Sequence[Tensor], *, segments: int = 4) -> Tensor:
         return -total
 
     simplex = np.vstack([beginning, beginning + 0.05 * norms.mean() * np.eye(len(beginning))])
-    found = minimize(
+    found = minimiser()(
         loss, beginning, method="Nelder-Mead",
         options={"initial_simplex": simplex, "xatol": 1e-3 * norms.mean(), "fatol": 1e-2},
     )  # fmt: skip
@@ -273,7 +293,7 @@ def _best_polyline(start: Float, end: Float, segments: int, dimension: int) -> F
         return -share * float(densities.sum()), -np.append(by_heading, by_length)
 
     goal = end / scale
-    found = minimize(
+    found = minimiser()(
         loss, beginning, jac=True, method="SLSQP",
         bounds=[(None, None)] * segments + [(1e-9, None)],
         constraints={"type": "eq", "fun": lambda unknown: corners_of(unknown)[-1] - goal},

@@ -114,7 +114,7 @@ def test_the_gradient_of_the_objective_is_right(monkeypatch: pytest.MonkeyPatch)
         caught.update(loss=loss, beginning=beginning)
         raise StopIteration
 
-    monkeypatch.setattr(interpolation, "minimize", minimize)
+    monkeypatch.setattr(interpolation, "minimiser", lambda: minimize)
     with pytest.raises(StopIteration):
         norm_guided_path(normal(50, 5), normal(50, 6, 1.3), 6)
     loss, beginning = caught["loss"], caught["beginning"]
