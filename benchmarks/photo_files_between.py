@@ -45,13 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("other", type=Path, help="The root of the other checkout.")
     parser.add_argument("--megapixels", type=float, default=24)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--only", default="", help="Files whose names begin so.")
     given = parser.parse_args(arguments)
     heights = [round((megapixels * 1e6 / 1.5) ** 0.5) for megapixels in (0.05, given.megapixels)]
     makers = [files(picture(height, round(height * 1.5))) for height in heights]
     print("| file | read, s | to the other | write, s | to the other |")
     print("| --- | ---: | ---: | ---: | ---: |")
     with tempfile.TemporaryDirectory() as folder:
-        for name in makers[0]:
+        for name in filter(lambda each: each.startswith(given.only), makers[0]):
             paths = [Path(folder) / each for each in ("small", "large", "result")]
             for path, make in zip(paths, makers, strict=False):
                 make[name](path)
@@ -83,7 +84,7 @@ def timed(checkout: Path, paths: Sequence[Path]) -> tuple[float, float]:
         cwd=checkout,
         env=os.environ | {"PYTHONPATH": str(checkout)},
         check=True,
-        capture_output=True,
+        stdout=subprocess.PIPE,
         text=True,
     )
     read, write = map(float, done.stdout.split())

@@ -35,6 +35,14 @@ def test_reading_and_writing_is_timed_for_each_format() -> None:
     assert all(len(line.split(" | ")) == 5 for line in said)
 
 
+def test_reading_and_writing_is_timed_beside_a_checkout() -> None:
+    said = run(
+        "photo_files_between.py", str(ROOT), "--megapixels", "0.05", "--rounds", "1", "--only", "P"
+    ).splitlines()
+    assert [line.split(" | ")[0] for line in said[2:]] == ["| PNG 8 bits", "| PNG 16 bits"]
+    assert all(0.05 < float(line.split(" | ")[2]) < 20 for line in said[2:])
+
+
 def test_the_command_survives_its_kills() -> None:
     said = run("kill_job.py", "--kills", "2", "--photos", "4", "--megapixels", "0.01")
     assert said.startswith("2 kills over ")
