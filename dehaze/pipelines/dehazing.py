@@ -264,6 +264,7 @@ class Dehazing(Inverting):
                     nfe=evaluations[b] + swapping,
                 )
             )
+        self.maybe_free_model_hooks()
         if not return_dict:
             images = [result.image for result in results]
             return (images if several else images[0],)

@@ -293,6 +293,7 @@ class EditPipeline(InversionPipeline):
             codec.decode(latents, size) for latents in (inversion.trajectory[0], edited.latents)
         )
         result = output(after if photo is None else recover(photo, before, after, 1.0).image)
+        self.maybe_free_model_hooks()
         if not return_dict:
             return (result,)
         return EditResult(
@@ -436,6 +437,7 @@ class EditPipeline(InversionPipeline):
         )
         with controlled_attention(self.unet, session):
             made = generate(network, noise, settings.generated())
+        self.maybe_free_model_hooks()
         return replace(made, attention=session.record, origin=self._origin((), tokens))
 
     def _prompts(self, source: str, target: str | None) -> tuple[TokenizedPrompt, TokenizedPrompt]:

@@ -116,8 +116,10 @@ class InterpolatePipeline(InversionPipeline):
         made = generate(network, latents, InversionSettings(steps=like.table.steps).generated())
         size = self.codec.pixels_of(like.latent_size)
         expected = math.sqrt(points[0].numel())
+        decoded = tuple(output(self.codec.decode(one[None], size)) for one in made.trajectory[0])
+        self.maybe_free_model_hooks()
         return InterpolationResult(
-            tuple(output(self.codec.decode(one[None], size)) for one in made.trajectory[0]),
+            decoded,
             tuple(float(point.norm()) / expected for point in points),
             path_log_density(points) if len(points) > 1 else math.nan,
         )

@@ -72,6 +72,9 @@ class Inverting:
         def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
             """tqdm's bar, as the pipeline is set to draw it."""
 
+        def maybe_free_model_hooks(self) -> None:
+            """Brings the parts back to where they wait, if they are moved during a call."""
+
     @property
     def default_prompt(self) -> str:
         """The prompt that is used when none is given."""
@@ -124,6 +127,7 @@ class Inverting:
             steps=num_inference_steps, guidance_scale=guidance_scale, **options
         )
         inversion = self._inverted(photos, source, chosen)
+        self.maybe_free_model_hooks()
         return replace(inversion, origin=self._origin(photos, source))
 
     @torch.no_grad()

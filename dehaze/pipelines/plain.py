@@ -51,6 +51,9 @@ class PlainDehazer(Dehazing):
                 part.to(device)
         return self
 
+    def maybe_free_model_hooks(self) -> None:
+        """Nothing is moved during a call."""
+
     def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
         """A bar that is not drawn."""
         return tqdm(iterable, total=total, disable=True)

@@ -1,0 +1,63 @@
+"""Parts that wait in the CPU's memory: moved during a call, and back after each."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from dehaze.pipelines.base import InversionPipeline
+from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.interpolate import InterpolatePipeline
+
+Array = NDArray[np.float32]
+PROMPTS = ("a street with haze", "a street with snow")
+
+
+def test_parts_are_offloaded_after_every_call(
+    pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in diffusers, whose own ``maybe_free_model_hooks`` sets the hooks anew."""
+    reset: list[object] = []
+    monkeypatch.setattr(
+        InversionPipeline,
+        "enable_model_cpu_offload",
+        lambda self, **where: reset.append(where["device"]),
+    )
+
+    def offloaded(pipe: Any) -> Any:
+        pipe._all_hooks, pipe._offload_device = [object()], "the accelerator"
+        return pipe
+
+    dehazer = offloaded(pipeline)
+    editor, between = (
+        offloaded(kind.from_pipe(pipeline)) for kind in (EditPipeline, InterpolatePipeline)
+    )
+    inversion = dehazer.invert(photo, PROMPTS[0])
+    calls = [
+        lambda: dehazer.invert(photo, PROMPTS[0]),
+        lambda: dehazer(photo, max_iterations=1),
+        lambda: dehazer(photo, PROMPTS[0], inversion=inversion),
+        lambda: editor(photo, *PROMPTS, inversion=inversion),
+        lambda: editor.generate(PROMPTS[0], generator=torch.Generator().manual_seed(0)),
+        lambda: between(inversion, inversion, pictures=2),
+        lambda: between.centre([inversion, inversion]),
+    ]
+    for number, call in enumerate(calls):
+        reset.clear()
+        call()
+        assert reset == ["the accelerator"], number
+
+
+def test_offloading_without_accelerate_is_refused(
+    pipeline: DehazePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "accelerate", None)
+    monkeypatch.setattr("diffusers.pipelines.pipeline_utils.is_accelerate_available", lambda: False)
+    with pytest.raises(ImportError, match="requires `accelerate"):
+        pipeline.enable_model_cpu_offload(device="cuda")
