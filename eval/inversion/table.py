@@ -16,7 +16,7 @@ from dehaze.eval.inversion.methods import InversionMethod
 from dehaze.eval.inversion.scores import InversionScore, codec_ceiling, score_inversion
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.plots import as_png, import_figure
-from dehaze.inversion import SOLVERS, Solver
+from dehaze.inversion.solvers import idle_settings
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -64,7 +64,7 @@ class InversionTable:
         for score in self.scores:
             settings = score.settings
             iterations, tolerance = "", ""
-            if isinstance(SOLVERS.get(settings.solver), Solver):
+            if "max_iterations" not in idle_settings(settings.solver):
                 iterations, tolerance = str(settings.max_iterations), f"{settings.tolerance:.2g}"
             contractive = "" if isnan(score.contractive) else f"{100 * score.contractive:.0f} %"
             converged = "" if isnan(score.converged) else f"{100 * score.converged:.0f} %"

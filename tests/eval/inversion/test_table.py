@@ -41,6 +41,7 @@ def test_lpips_is_measured_where_it_is_given(pipeline: DehazePipeline, photo: Ar
     assert f"| {plain.psnr_worst:.2f} | {plain.lpips:.4f} | " in table.markdown()
     # What does not iterate has neither iterations nor a tolerance.
     assert "| edict |  |  | 2.00 |" in table.markdown()
+    assert "| ddim |  |  | 1.00 |" in table.markdown()
     columns = {line.count("|") for line in table.markdown().splitlines() if line.startswith("|")}
     assert len(columns) == 1
 
