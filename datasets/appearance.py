@@ -19,7 +19,6 @@ from dehaze.recovery.scattering import scatter
 from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
-Rendering = Callable[[Array, np.random.Generator], Array]
 
 _DISPLAY_GAMMA = 2.2
 
@@ -37,7 +36,7 @@ class Appearance:
 
     word: str
     prompt: str
-    render: Rendering
+    render: Callable[[Array, np.random.Generator], Array]
 
 
 @dataclass(frozen=True)

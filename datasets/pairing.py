@@ -19,9 +19,6 @@ from dehaze.photos import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 # RESIDE's indoor ground truth keeps a border of 10 px a side that its hazy pictures have lost.
 BORDER = 10
 
-Identify = Callable[[str], "str | None"]
-"""From a file name without its extension to the id of its scene; None when it is not of the set."""
-
 
 class OddityKind(Enum):
     """The kinds of odd files. A file of a failing kind cannot be scored."""
@@ -184,8 +181,8 @@ def pair(
     clear_files: Sequence[Path] | None,
     *,
     hazy_folder: Path,
-    scene_of_hazy: Identify,
-    scene_of_clear: Identify,
+    scene_of_hazy: Callable[[str], str | None],
+    scene_of_clear: Callable[[str], str | None],
 ) -> tuple[list[Sample], list[Oddity]]:
     """Pair hazy and clear files by the id of their scene, whatever their extensions.
 
@@ -197,8 +194,9 @@ def pair(
         hazy_files: the hazy pictures, in the order that the samples shall have.
         clear_files: the ground truths, or None for a set that has none.
         hazy_folder: the folder below which a sample's name is taken.
-        scene_of_hazy: from a hazy file's name to its id.
-        scene_of_clear: from a ground truth's name to its id.
+        scene_of_hazy: takes a hazy file's name without extension; returns the id of its scene, or
+            None for a name that does not follow the set's naming.
+        scene_of_clear: likewise for a ground truth's name.
 
     Returns:
         The samples that can be scored, and everything odd.

@@ -7,8 +7,8 @@ All functions take two pictures of one shape, uint8 or floating point, on one sc
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import cv2
 import numpy as np
@@ -19,7 +19,6 @@ from dehaze.luma import luma
 
 Picture = NDArray[Any]
 Float = NDArray[np.float64]
-Window = Callable[[Float], Float]
 
 # The constants K1 and K2 of Wang et al. 2004.
 _K1, _K2 = 0.01, 0.03
@@ -111,39 +110,59 @@ def luma_709(picture: Picture) -> Float:
     return np.asarray(picture.astype(np.float64) @ np.array([0.2125, 0.7154, 0.0721]))
 
 
-def gaussian_window(*, zero_padding: bool = False) -> Window:
-    """A filter by the 11x11 Gaussian of Wang et al., with sigma 1.5.
+class Window(Protocol):
+    """A local mean, under which SSIM compares two pictures.
 
-    Args:
+    Attributes:
+        size: side of the window, in pixels.
+    """
+
+    @property
+    def size(self) -> int: ...
+
+    def __call__(self, values: Float) -> Float:
+        """The local means of (H, W)."""
+
+
+@dataclass(frozen=True)
+class GaussianWindow:
+    """The 11x11 Gaussian of Wang et al., with sigma 1.5.
+
+    Attributes:
         zero_padding: whether the filtered picture keeps its size, with zeros beyond its edge. If
             not, it holds the pixels at which the window lies inside the picture.
     """
-    positions = np.arange(11) - 5
-    kernel = np.exp(-(positions**2) / (2 * 1.5**2))
-    kernel /= kernel.sum()
 
-    def apply(values: Float) -> Float:
+    zero_padding: bool = False
+    size: int = 11
+    sigma: float = 1.5
+
+    def __call__(self, values: Float) -> Float:
+        margin = self.size // 2
+        kernel = np.exp(-((np.arange(self.size) - margin) ** 2) / (2 * self.sigma**2))
+        kernel /= kernel.sum()
         filtered = cv2.sepFilter2D(
             values, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT
         )
-        return np.asarray(filtered if zero_padding else filtered[5:-5, 5:-5])
+        return np.asarray(
+            filtered if self.zero_padding else filtered[margin:-margin, margin:-margin]
+        )
 
-    return apply
 
+@dataclass(frozen=True)
+class UniformWindow:
+    """The mean of size x size pixels, at the pixels at which the window lies inside the picture.
 
-def uniform_window(size: int) -> Window:
-    """A filter by the mean of size x size pixels; it keeps the pixels whose window lies inside.
-
-    Args:
+    Attributes:
         size: odd, in pixels.
     """
-    margin = size // 2
 
-    def apply(values: Float) -> Float:
-        filtered = cv2.blur(values, (size, size), borderType=cv2.BORDER_CONSTANT)
+    size: int
+
+    def __call__(self, values: Float) -> Float:
+        margin = self.size // 2
+        filtered = cv2.blur(values, (self.size, self.size), borderType=cv2.BORDER_CONSTANT)
         return np.asarray(filtered[margin:-margin, margin:-margin])
-
-    return apply
 
 
 def structural_similarity(
@@ -151,7 +170,6 @@ def structural_similarity(
     reference: Picture,
     *,
     window: Window,
-    window_size: int,
     sample_covariance: bool = False,
     data_range: float = 255.0,
 ) -> float:
@@ -165,8 +183,7 @@ def structural_similarity(
     Args:
         output: (H, W, 3) or (H, W), in [0, data_range].
         reference: the same shape, on the same scale.
-        window: the local mean, ``gaussian_window()`` or ``uniform_window(size)``.
-        window_size: the window's side in pixels.
+        window: the local mean, ``GaussianWindow()`` or ``UniformWindow(size)``.
         sample_covariance: divide by N - 1 rather than N, the number of pixels in the window.
         data_range: the largest possible value, L.
 
@@ -179,12 +196,13 @@ def structural_similarity(
     Source: Wang, Bovik, Sheikh and Simoncelli, IEEE Transactions on Image Processing 13(4), 2004.
     """
     first, second = _float64(output, reference, (1, 3))
-    if min(first.shape[:2]) < window_size:
+    size = window.size
+    if min(first.shape[:2]) < size:
         raise ValueError(
-            f"SSIM's window of {window_size}x{window_size} does not fit into a picture of "
+            f"SSIM's window of {size}x{size} does not fit into a picture of "
             f"{first.shape[1]}x{first.shape[0]}"
         )
-    count = window_size**2
+    count = size**2
     norm = count / (count - 1) if sample_covariance else 1.0
     c1, c2 = (_K1 * data_range) ** 2, (_K2 * data_range) ** 2
     planes = [(first, second)] if first.ndim == 2 else list(_planes(first, second))
@@ -246,7 +264,7 @@ def ssim_wang(output: Picture, reference: Picture) -> float:
     Raises:
         ValueError: the shapes differ, or the picture is too small.
     """
-    return structural_similarity(output, reference, window=gaussian_window(), window_size=11)
+    return structural_similarity(output, reference, window=GaussianWindow())
 
 
 def ssim_dehazeformer(output: Picture, reference: Picture) -> float:
@@ -278,8 +296,7 @@ def ssim_ffa(output: Picture, reference: Picture) -> float:
     Raises:
         ValueError: the shapes differ, or the picture is too small.
     """
-    window = gaussian_window(zero_padding=True)
-    return structural_similarity(output, reference, window=window, window_size=11)
+    return structural_similarity(output, reference, window=GaussianWindow(zero_padding=True))
 
 
 def ssim_skimage7(output: Picture, reference: Picture) -> float:
@@ -292,9 +309,7 @@ def ssim_skimage7(output: Picture, reference: Picture) -> float:
     Raises:
         ValueError: the shapes differ, or the picture is too small.
     """
-    return structural_similarity(
-        output, reference, window=uniform_window(7), window_size=7, sample_covariance=True
-    )
+    return structural_similarity(output, reference, window=UniformWindow(7), sample_covariance=True)
 
 
 def ssim_y(output: Picture, reference: Picture) -> float:
@@ -325,8 +340,7 @@ def ssim_d4(output: Picture, reference: Picture) -> float:
     return structural_similarity(
         luma_709(output),
         luma_709(reference),
-        window=uniform_window(51),
-        window_size=51,
+        window=UniformWindow(51),
         sample_covariance=True,
     )
 

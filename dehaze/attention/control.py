@@ -162,10 +162,13 @@ def _pad(matrix: Tensor, source: TokenizedPrompt, target: TokenizedPrompt) -> No
         matrix[min(source.count - 1 + distance, length - 1), index] = 1.0
 
 
-MapperFunction = Callable[[TokenizedPrompt, TokenizedPrompt], TokenMapper | None]
+CONTROLS: Registry[Callable[[TokenizedPrompt, TokenizedPrompt], TokenMapper | None]] = Registry(
+    "control"
+)
+"""How target tokens follow source tokens, by the names of Prompt-to-Prompt's edits.
 
-CONTROLS: Registry[MapperFunction] = Registry("control")
-"""How target tokens follow source tokens, by the names of Prompt-to-Prompt's edits."""
+Each takes the source prompt and the target prompt; None stands for every token at its own position.
+"""
 
 CONTROLS.register("replace", replace_mapper)
 CONTROLS.register("refine", refine_mapper)

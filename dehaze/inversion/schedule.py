@@ -264,10 +264,6 @@ def _ends_with_noise(config: Mapping[str, Any]) -> bool:
     return config.get("final_sigmas_type", "zero") == "sigma_min"
 
 
-Spacing = Callable[[int, int, int], list[int]]
-"""Ascending timesteps of T training timesteps, the scheduler's offset, and N steps."""
-
-
 def diffusers_spacing(name: str, train_timesteps: int, offset: int, steps: int) -> list[int]:
     """The timesteps that diffusers' DDIMScheduler places under ``timestep_spacing=name``."""
     # Imported here: with the bundled model's spacing, noisy-end, nothing needs the library.
@@ -302,7 +298,9 @@ def noisy_end(train_timesteps: int, offset: int, steps: int) -> list[int]:
     return timesteps
 
 
-SPACINGS: Registry[Spacing] = Registry("spacing")
+SPACINGS: Registry[Callable[[int, int, int], list[int]]] = Registry("spacing")
+"""Each takes the number of training timesteps, the scheduler's offset and N, and returns tau."""
+
 for _name in ("leading", "trailing", "linspace"):
     SPACINGS.register(_name, partial(diffusers_spacing, _name))
 SPACINGS.register("noisy-end", noisy_end)

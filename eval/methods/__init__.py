@@ -47,9 +47,6 @@ __all__ = [
     "with_companions",
 ]
 
-# Takes the text after the colon and the options of the run; returns the row.
-Build = Callable[[str, PipelineOptions], Method]
-
 
 def _hazy(argument: str, options: PipelineOptions) -> Method:
     _refuse_argument("hazy", argument)
@@ -88,7 +85,9 @@ def _refuse_argument(name: str, argument: str) -> None:
         raise MethodError(f"{name} takes no options, got {name}:{argument}")
 
 
-METHODS: Registry[Build] = Registry("method")
+METHODS: Registry[Callable[[str, PipelineOptions], Method]] = Registry("method")
+"""Each takes the text after the colon and the options of the run, and returns the row."""
+
 METHODS.register("hazy", _hazy)
 for _name in BASELINES.names():
     METHODS.register(_name, partial(_baseline, _name))
