@@ -9,9 +9,8 @@
 FROM python:3.13-slim-bookworm AS build
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1
-RUN python -m venv /opt/dehaze
 # Torch first, from its own index: the layer is kept while the sources change.
-RUN /opt/dehaze/bin/pip install "torch>=2.6,<2.14" --index-url "${TORCH_INDEX}"
+RUN python -m venv /opt/dehaze && /opt/dehaze/bin/pip install "torch>=2.6,<2.14" --index-url "${TORCH_INDEX}"
 WORKDIR /src
 COPY . .
 RUN /opt/dehaze/bin/pip install ".[ui]"
@@ -24,7 +23,8 @@ COPY --from=build /opt/dehaze /opt/dehaze
 # Nothing is downloaded unless a model of the hub is asked for; then it lies in /models.
 ENV PATH="/opt/dehaze/bin:${PATH}" HF_HOME=/models HF_HUB_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1
 RUN useradd --create-home --uid 1000 dehaze && install -d -o dehaze -g dehaze /models
-USER dehaze
+# By its number, which a host that checks for root can read.
+USER 1000
 WORKDIR /home/dehaze
 EXPOSE 7860 8000
 ENTRYPOINT ["dehaze"]

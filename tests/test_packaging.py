@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from test_architecture import imports_of, modules
 
 from dehaze.photos import write_photo
@@ -119,6 +120,14 @@ def test_a_missing_extra_is_named_before_any_work(
     assert message in done.stderr
     assert done.stderr.count("\n") == 1
     assert not (tmp_path / "out").exists()
+
+
+def test_the_workflow_knows_the_size_of_its_photo() -> None:
+    workflow = (ROOT / ".github/workflows/tests.yml").read_text()
+    (name,) = re.findall(r"--data-binary @(\S+)", workflow)
+    (size,) = re.findall(r"file back\.jpg \| grep (\d+x\d+)", workflow)
+    with Image.open(ROOT / name) as photo:
+        assert size == f"{photo.width}x{photo.height}"
 
 
 def test_compose_waits_until_the_server_has_stopped() -> None:
