@@ -95,6 +95,7 @@ class FakePipeline:
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> FakePipeline:
     fake = FakePipeline()
+    monkeypatch.setattr(ModelChoice, "plain", lambda choice: False)
     monkeypatch.setattr(ModelChoice, "load", lambda choice, kind: fake)
     return fake
 
@@ -438,8 +439,10 @@ def test_the_main_job_from_a_checkout(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1
-    assert done.stderr.startswith("dehaze: in/torn.jpg: is cut short; ")
-    assert done.stderr.count("\n") == 1
+    # A slow machine says how far it is.
+    said = [line for line in done.stderr.splitlines() if not line.endswith(" left")]
+    assert len(said) == 1
+    assert said[0].startswith("dehaze: in/torn.jpg: is cut short; ")
     assert done.stdout.startswith("4 done, 1 failed; ")
     for name, mode, size in (
         ("a.jpg", "RGB", (61, 40)),
