@@ -55,10 +55,12 @@ class PromptedNetwork:
         session: the attention session that is told of each evaluation; None where attention is
             left alone.
         controlled: whether the session records and injects during these evaluations.
+        in_two_calls: evaluate both predictions of guidance one after the other, which takes half
+            the memory and more time, rather than as one batch.
 
     Attributes:
-        cost: network evaluations of one call: 1, or 2 under guidance.
-        evaluations: network evaluations so far; those of a batch count once.
+        cost: network evaluations of a sample in one call: 1, or 2 under guidance.
+        evaluations: network evaluations of each sample so far.
 
     Source: classifier-free guidance, Ho and Salimans, arXiv 2207.12598.
     """
@@ -76,6 +78,7 @@ class PromptedNetwork:
         pixels_per_latent: int,
         session: AttentionSession | None = None,
         controlled: bool = True,
+        in_two_calls: bool = False,
     ) -> None:
         self.table = table
         self.conditional = conditional
@@ -92,6 +95,7 @@ class PromptedNetwork:
         self._pixels_per_latent = pixels_per_latent
         self._session = session
         self._controlled = controlled
+        self._in_two_calls = in_two_calls
 
     def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
         """The noise in some samples of a batch at step i.
@@ -111,13 +115,16 @@ class PromptedNetwork:
         if session is not None:
             session.step, session.index = i, index
             session.latent_size = (int(latents.shape[-2]), int(latents.shape[-1]))
-        noise = self.noise_under(self.conditional, latents, i, controlled=self._controlled)
         if self.cost == 1:
-            return noise
+            return self.noise_under(self.conditional, latents, i, controlled=self._controlled)
         empty = self.unconditional
         if self._unconditional_of_steps is not None:
             empty = self._unconditional_of_steps[i - 1]
-        without = self.noise_under(empty, latents, i)
+        if self._in_two_calls:
+            noise = self.noise_under(self.conditional, latents, i, controlled=self._controlled)
+            without = self.noise_under(empty, latents, i)
+        else:
+            noise, without = self._noise_under_both(empty, latents, i)
         return without + self.guidance_scale * (noise - without)
 
     def noise_under(
@@ -134,12 +141,27 @@ class PromptedNetwork:
         Raises:
             NonFiniteError: the network returned a value that is not finite.
         """
+        self.evaluations += 1
+        return self._noise(embedding.expand(len(latents), -1, -1), latents, i, controlled)
+
+    def _noise_under_both(self, empty: Tensor, latents: Tensor, i: int) -> tuple[Tensor, Tensor]:
+        """The noise under the prompt and under the empty one, as one batch of 2 b rows."""
+        count, session = len(latents), self._session
+        embeddings = [row.expand(count, -1, -1) for row in (self.conditional, empty)]
+        with nullcontext() if session is None else session.leading(count):
+            both = self._noise(
+                torch.cat(embeddings), torch.cat([latents, latents]), i, self._controlled
+            )
+        self.evaluations += 2
+        return both[:count], both[count:]
+
+    def _noise(self, embedding: Tensor, latents: Tensor, i: int, controlled: bool) -> Tensor:
+        """The noise of each row under its own embedding (b, L, D)."""
         session = self._session
         paused = nullcontext() if controlled or session is None else session.paused()
         turn = self._turn if self._in_half_precision else nullcontext()
         with turn, paused:
             output = self._output(embedding, latents, self.table.timestep(i)).to(latents.dtype)
-        self.evaluations += 1
         if not torch.isfinite(output).all():
             raise NonFiniteError(
                 f"the network's output at step {i} (timestep {self.table.timestep(i)}) is not "
@@ -153,7 +175,7 @@ class PromptedNetwork:
         Samples that overflow in half precision, and no others, are evaluated again in float32.
         """
         unet, session = self._unet, self._session
-        embedding = embedding.to(unet.dtype).expand(latents.shape[0], -1, -1)
+        embedding = embedding.to(unet.dtype)
         arguments = self._arguments(embedding, latents)
         output = unet(latents.to(unet.dtype), timestep, **arguments).sample
         overflowed = torch.nonzero(~torch.isfinite(output).flatten(1).all(1)).flatten()

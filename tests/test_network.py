@@ -49,6 +49,61 @@ def test_each_step_may_have_its_own_unconditional_embedding(pipeline: DehazePipe
     torch.testing.assert_close(held(z, 3, everyone), plain(z, 3, everyone), rtol=1e-4, atol=1e-5)
 
 
+def rows_of_calls(pipeline: DehazePipeline) -> list[int]:
+    """The rows of each call of the network from now on."""
+    rows: list[int] = []
+    pipeline.unet.register_forward_hook(
+        lambda module, arguments, output: rows.append(output.sample.shape[0])
+    )
+    return rows
+
+
+@pytest.mark.parametrize("control", [{}, {"cross_replace_steps": 0.8, "self_replace_steps": 0.5}])
+def test_guidance_takes_one_call_of_twice_the_rows(
+    pipeline: DehazePipeline, photo: Array, control: dict[str, float]
+) -> None:
+    settings = {"num_inference_steps": 2, "solver": "ddim", "guidance_scale": 3.0, **control}
+    photos = [photo, photo[:, ::-1].copy()]
+    rows = rows_of_calls(pipeline)
+    together = pipeline(photos, **settings)
+    assert rows == [4] * 4
+    rows.clear()
+    pipeline.guidance_in_two_calls = True
+    apart = pipeline(photos, **settings)
+    assert rows == [2] * 8
+    for one, other in zip(together, apart, strict=True):
+        assert one.nfe == other.nfe == 8
+        np.testing.assert_allclose(one.image, other.image, atol=2e-4)
+        np.testing.assert_allclose(one.attention, other.attention, atol=1e-5)
+
+
+def test_only_the_prompts_rows_are_recorded(pipeline: DehazePipeline, photo: Array) -> None:
+    settings = {"num_inference_steps": 2, "solver": "ddim", "guidance_scale": 3.0}
+    together = pipeline.invert(photo, **settings).attention
+    pipeline.guidance_in_two_calls = True
+    apart = pipeline.invert(photo, **settings).attention
+    assert set(together) == set(apart)
+    for name, value in apart.items():
+        torch.testing.assert_close(together[name], value, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("row", [0, 1])
+def test_either_row_of_guidance_may_overflow(half: DehazePipeline, photo: Array, row: int) -> None:
+    settings = {"num_inference_steps": 2, "solver": "ddim", "guidance_scale": 3.0}
+    expected = half.invert(photo, **settings)
+
+    def hook(module: Any, arguments: Any, output: Any) -> None:
+        if output.sample.dtype == torch.bfloat16:
+            output.sample[row, 0, 0, 0] = torch.inf
+
+    half.unet.register_forward_hook(hook)
+    found = half.invert(photo, **settings)
+    assert {value.shape for value in found.attention.values()} == {
+        value.shape for value in expected.attention.values()
+    }
+    torch.testing.assert_close(found.trajectory, expected.trajectory, rtol=0.1, atol=0.1)
+
+
 @pytest.fixture
 def half(random_model: Path) -> DehazePipeline:
     pipeline = DehazePipeline.from_pretrained(random_model, torch_dtype=torch.bfloat16)
@@ -75,7 +130,7 @@ def test_an_overflow_is_evaluated_once_more_in_single_precision(
     evaluated = overflow(half, (torch.bfloat16,))
     result = half.invert(photo, num_inference_steps=4, solver="ddim", guidance_scale=3.0)
     assert torch.isfinite(result.trajectory).all()
-    assert evaluated == [torch.bfloat16, torch.float32] * 8
+    assert evaluated == [torch.bfloat16, torch.float32] * 4
     assert half.unet.dtype == torch.bfloat16
     assert "again in float32" in caplog.text
 

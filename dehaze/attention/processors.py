@@ -43,6 +43,8 @@ class AttentionSession:
         step: the step i of the current evaluation.
         steps: n, the number of denoising steps.
         index: int64 (b,), the current evaluation's samples in the batch.
+        rows: how many of the current evaluation's first rows are recorded and controlled; None for
+            all. The others are samples under another prompt.
     """
 
     record: dict[str, Tensor] = field(default_factory=dict)
@@ -54,6 +56,16 @@ class AttentionSession:
     step: int = 0
     steps: int = 0
     index: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
+    rows: int | None = None
+
+    @contextmanager
+    def leading(self, rows: int) -> Iterator[None]:
+        """Inside, only the first rows of an evaluation are recorded and controlled."""
+        self.rows = rows
+        try:
+            yield
+        finally:
+            self.rows = None
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -67,13 +79,16 @@ class AttentionSession:
 
     @contextmanager
     def narrowed(self, rows: Tensor) -> Iterator[None]:
-        """Inside, an evaluation is of these rows of the current one alone."""
-        index = self.index
+        """Inside, an evaluation is of these rows of the current one alone, in ascending order."""
+        index, leading = self.index, self.rows
+        if leading is not None:
+            rows = rows[rows < leading]
+            self.rows = len(rows)
         self.index = index[rows.to(index.device)]
         try:
             yield
         finally:
-            self.index = index
+            self.index, self.rows = index, leading
 
     def replaces_self(self, positions: int) -> bool:
         """Whether a self-attention layer of so many positions follows the source's maps now."""
@@ -222,12 +237,44 @@ class ControlledAttention:
         mask: Tensor | None,
         scale: float,
     ) -> Tensor:
-        control = session.control
-        if session.recording:
-            session.keep(self._name(session, kind, "query"), query)
-            session.keep(self._name(session, kind, "key"), key)
-        if control is None:
+        control, rows = session.control, session.rows
+        if session.recording and rows != 0:
+            session.keep(self._name(session, kind, "query"), query[:rows])
+            session.keep(self._name(session, kind, "key"), key[:rows])
+        if control is None or rows == 0:
             return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
+        if rows is None:
+            return self._attend_under(session, control, kind, query, key, value, mask, scale)
+        followed = self._attend_under(
+            session,
+            control,
+            kind,
+            query[:rows],
+            key[:rows],
+            value[:rows],
+            None if mask is None else mask[:rows],
+            scale,
+        )
+        own = F.scaled_dot_product_attention(
+            query[rows:],
+            key[rows:],
+            value[rows:],
+            None if mask is None else mask[rows:],
+            scale=scale,
+        )
+        return torch.cat([followed, own])
+
+    def _attend_under(
+        self,
+        session: AttentionSession,
+        control: AttentionControl,
+        kind: str,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        scale: float,
+    ) -> Tensor:
         if kind == "cross":
             return self._attend_across(session, control, query, key, value, mask, scale)
         if session.replaces_self(query.shape[2]):

@@ -142,5 +142,6 @@ class InversionPipeline(Inverting, DiffusionPipeline):
         if getattr(pipeline.config, "force_zeros_for_empty_prompt", False):
             description = replace(description, zero_null_text=True)
         shared = cls(**parts, description=description)
+        shared.guidance_in_two_calls = getattr(pipeline, "guidance_in_two_calls", False)
         shared.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         return shared

@@ -52,8 +52,11 @@ class Inverting:
         vae, text_encoder, tokenizer, unet, scheduler, text_encoder_2, tokenizer_2: the parts, see
             ``InversionPipeline``.
         description: the model's needs and defaults.
+        guidance_in_two_calls: evaluate the network under the prompt and without it one after the
+            other, which takes half the memory and more time, rather than as one batch.
     """
 
+    guidance_in_two_calls: bool = False
     vae: Any
     text_encoder: Any
     tokenizer: Any
@@ -417,6 +420,7 @@ class Inverting:
             pixels_per_latent=self.description.pixels_per_latent,
             session=session,
             controlled=controlled,
+            in_two_calls=self.guidance_in_two_calls,
         )
 
     def tokens_of(self, prompt: str | None = None) -> TokenizedPrompt:
