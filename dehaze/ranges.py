@@ -58,6 +58,7 @@ class Range:
 # At twice the swap, colours already leave the picture's range; more is never the photo's answer.
 STRENGTH = Range("strength", 0, 2)
 EXPOSURE = Range("exposure", 0, 1)
+ATTENTION_MEMORY = Range("attention_memory", 0)
 GUIDANCE_SCALE = Range("guidance_scale", 0, 50)
 TOLERANCE = Range("tolerance", 0, 1, open=True)
 ETA = Range("eta", 0, 1)

@@ -159,7 +159,7 @@ def _study_photo(pipeline: InversionPipeline, photo: Array, steps: int) -> dict[
     settled = pipeline.description.inversion.changed(
         steps=steps, solver="anderson", tolerance=SETTLED, max_iterations=_LONGEST
     )
-    solved: InversionResult = pipeline.invert(photo, settings=settled)
+    solved: InversionResult = pipeline.invert(photo, settings=settled, record_attention=False)
     found: dict[str, NDArray[Any]] = {"settled": solved.trace.stopped[:, 0].numpy()}
     for name, (solver, iterations) in CERTIFIED.items():
         short, trace = solve_steps(

@@ -89,8 +89,10 @@ class LocalBlend:
     def __call__(self, i: int, latents: Tensor, source: Tensor) -> Tensor:
         """The latents after step i, put back to the source's (B, C, H, W) outside of the mask."""
         for layer in self._layers:
-            query = self.record[record_name(layer, "cross", "query", i)].float()
-            key = self.record[record_name(layer, "cross", "key", 0)].float()
+            query, key = (
+                self.record[record_name(layer, "cross", tensor, step)].to(latents.device).float()
+                for tensor, step in (("query", i), ("key", 0))
+            )
             attended = attention_map(query, key, query.shape[-1] ** -0.5)
             self._add("source", layer, attended, self.source_span)
             self._add("source excluded", layer, attended, self.source_excluded)

@@ -84,7 +84,7 @@ def word_map(
             raise ControlError(f"none of the steps {steps} was recorded for {layer}")
         key = record[record_name(layer, "cross", "key", 0)].float()
         for step in chosen:
-            query = record[record_name(layer, "cross", "query", step)].float()
+            query = record[record_name(layer, "cross", "query", step)].to(key)
             attended = attention_map(query, key, query.shape[-1] ** -0.5)
             on_word = attended[..., list(span)].sum(-1).mean(1)
             grid = without_frame(on_word.unflatten(1, grid_of(on_word.shape[1], latent_size)))[

@@ -9,8 +9,9 @@ words are weighed, and where somebody looks at them.
 
 from __future__ import annotations
 
+import math
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -22,6 +23,52 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dehaze.attention.control import AttentionControl, ControlError
+
+
+@dataclass(frozen=True)
+class RecordingPlan:
+    """Which of a source's queries and keys are kept: those that something may ask for later.
+
+    Attributes:
+        control: what will be injected; None where that is open.
+        steps: n, the number of denoising steps; without a control of no account.
+        map_layers: the cross-attention layers whose maps will be looked at, by name; None for all.
+    """
+
+    control: AttentionControl | None = None
+    steps: int = 0
+    map_layers: Collection[str] | None = None
+
+    def keeps(
+        self, layer: str, kind: str, step: int, positions: int, latent_size: tuple[int, int]
+    ) -> bool:
+        """Whether a layer's queries and keys at a step are kept.
+
+        Args:
+            layer: its name.
+            kind: cross or self.
+            step: i.
+            positions: of the layer's queries.
+            latent_size: (H, W) of the latents.
+        """
+        if kind == "self":
+            followed = self.control is None or self.control.replaces_self(step, self.steps)
+            return followed and may_replace_self(positions, latent_size)
+        if self.map_layers is None or layer in self.map_layers:
+            return True
+        if self.control is None:
+            return True
+        return bool(torch.as_tensor(self.control.cross_weight(step, self.steps)).any())
+
+
+def may_replace_self(positions: int, latent_size: tuple[int, int]) -> bool:
+    """Whether a self-attention layer of so many positions ever follows the source's maps.
+
+    See ``AttentionControl.self_replace_steps``.
+    """
+    height, width = latent_size
+    return positions <= ((height + 1) // 2) * ((width + 1) // 2)
+
 
 Observer = Callable[[str, Tensor], None]
 """Gets a layer's name and the cross-attention map (B, heads, P, L) that the layer has used."""
@@ -36,6 +83,9 @@ class AttentionSession:
             (B, heads, positions, d). A cross-attention key does not depend on the step and is
             recorded once, as step 0.
         batch: B of the whole recording.
+        plan: what of it is kept.
+        budget: bytes of the recording that stay on the network's device; what is beyond goes to the
+            host's memory. None for no limit.
         recording: whether evaluations are recorded now.
         control: what to inject now; None for nothing.
         observer: sees every cross-attention map that is used under a control; None for nobody.
@@ -49,6 +99,8 @@ class AttentionSession:
 
     record: dict[str, Tensor] = field(default_factory=dict)
     batch: int = 1
+    plan: RecordingPlan = field(default_factory=RecordingPlan)
+    budget: int | None = None
     recording: bool = False
     control: AttentionControl | None = None
     observer: Observer | None = None
@@ -57,6 +109,7 @@ class AttentionSession:
     steps: int = 0
     index: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
     rows: int | None = None
+    _kept_here: int = field(default=0, init=False)
 
     @contextmanager
     def leading(self, rows: int) -> Iterator[None]:
@@ -94,16 +147,24 @@ class AttentionSession:
         """Whether a self-attention layer of so many positions follows the source's maps now."""
         if self.control is None or not self.control.replaces_self(self.step, self.steps):
             return False
-        height, width = self.latent_size
-        return positions <= ((height + 1) // 2) * ((width + 1) // 2)
+        return may_replace_self(positions, self.latent_size)
 
     def keep(self, name: str, value: Tensor) -> None:
         """Records the current samples' rows; a later evaluation of the same step overwrites."""
         kept = self.record.get(name)
         if kept is None:
-            kept = self.record[name] = value.new_zeros((self.batch, *value.shape[1:]))
+            kept = self.record[name] = self.room((self.batch, *value.shape[1:]), value)
         # A step that overflowed in half precision is evaluated again in float32.
-        kept[self.index] = value.to(kept.dtype)
+        kept[self.index.to(kept.device)] = value.to(kept.device, kept.dtype)
+
+    def room(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
+        """Zeros for a recording: on the network's device within the budget, else on the host."""
+        size = math.prod(shape) * like.element_size()
+        if self.budget is None or self._kept_here + size <= self.budget:
+            self._kept_here += size
+            return like.new_zeros(shape)
+        # Page-locked memory is copied without a detour; only an accelerator's driver gives it.
+        return torch.zeros(shape, dtype=like.dtype, pin_memory=like.is_cuda)
 
     def recall(self, name: str) -> Tensor:
         """The current samples' rows of what was recorded.
@@ -115,7 +176,8 @@ class AttentionSession:
             raise ControlError(
                 f"no attention was recorded for {name}: invert with attention recording on"
             )
-        return self.record[name][self.index]
+        kept = self.record[name]
+        return kept[self.index.to(kept.device)]
 
 
 def record_name(layer: str, kind: str, tensor: str, step: int) -> str:
@@ -238,7 +300,13 @@ class ControlledAttention:
         scale: float,
     ) -> Tensor:
         control, rows = session.control, session.rows
-        if session.recording and rows != 0:
+        if (
+            session.recording
+            and rows != 0
+            and session.plan.keeps(
+                self.layer, kind, session.step, query.shape[2], session.latent_size
+            )
+        ):
             session.keep(self._name(session, kind, "query"), query[:rows])
             session.keep(self._name(session, kind, "key"), key[:rows])
         if control is None or rows == 0:
@@ -278,7 +346,7 @@ class ControlledAttention:
         if kind == "cross":
             return self._attend_across(session, control, query, key, value, mask, scale)
         if session.replaces_self(query.shape[2]):
-            query, key = self._source(session, kind, value.dtype)
+            query, key = self._source(session, kind, value)
         return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
 
     def _attend_across(
@@ -295,23 +363,21 @@ class ControlledAttention:
         follows = isinstance(alpha, Tensor) or alpha > 0.0
         if not isinstance(alpha, Tensor) and (control.keeps_maps or not follows):
             if follows:
-                query, key = self._source(session, "cross", value.dtype)
+                query, key = self._source(session, "cross", value)
             if session.observer is None:
                 return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
             used = attention_map(query, key, scale, mask)
         else:
-            source = attention_map(*self._source(session, "cross", value.dtype), scale, mask)
+            source = attention_map(*self._source(session, "cross", value), scale, mask)
             used = control.mixed(source, attention_map(query, key, scale, mask), alpha)
         if session.observer is not None:
             session.observer(self.layer, used)
         return used @ value
 
-    def _source(
-        self, session: AttentionSession, kind: str, dtype: torch.dtype
-    ) -> tuple[Tensor, Tensor]:
-        """The source's queries and keys at this step."""
+    def _source(self, session: AttentionSession, kind: str, like: Tensor) -> tuple[Tensor, Tensor]:
+        """The source's queries and keys at this step, on the device and in the type of ``like``."""
         query, key = (
-            session.recall(self._name(session, kind, tensor)).to(dtype)
+            session.recall(self._name(session, kind, tensor)).to(like, non_blocking=True)
             for tensor in ("query", "key")
         )
         return query, key

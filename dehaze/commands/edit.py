@@ -10,7 +10,7 @@ import click
 
 from dehaze import ranges
 from dehaze.commands import options
-from dehaze.commands.command import RESEARCH, Command, Effect, option, with_any, without
+from dehaze.commands.command import MACHINE, RESEARCH, Command, Effect, option, with_any, without
 from dehaze.commands.options import Number, RegistryChoice
 from dehaze.commands.reporting import CommandError, Verbosity, quiet_libraries, verbosity
 from dehaze.commands.reporting import result as say
@@ -131,6 +131,14 @@ _INVERTING = without("generate", "inversion")
     heading=RESEARCH,
     help="Share of the steps with the source's self-attention.",
 )
+@option(
+    "--attention-memory",
+    type=Number(ranges.ATTENTION_MEMORY),
+    metavar="GB",
+    heading=MACHINE,
+    help="Of an accelerator's memory that the recorded attention may take; what is beyond goes to "
+    "the host's.  [default: a third of a CUDA device's]",
+)
 @options.guidance(help="Classifier-free guidance of the edit; 1 is none.")
 @option(
     "--guidance-outside",
@@ -225,6 +233,7 @@ def edit(
     solver: str | None,
     inversion_guidance: float,
     seed: int,
+    attention_memory: float | None,
     model: ModelChoice,
     **settings: Any,
 ) -> None:
@@ -269,6 +278,12 @@ def edit(
             check_name(output, photo)
         path = None if inversion is None else InversionResult.load(inversion)
         pipe = model.load(EditPipeline)
+        if attention_memory is not None:
+            if pipe.device.type == "cpu":
+                raise click.UsageError(
+                    "--attention-memory has an effect only on an accelerator; leave it out."
+                )
+            pipe.attention_memory = round(attention_memory * 1e9)
         pipe.check_prompts(source, target, chosen)
         if generate is not None:
             path = pipe.generate(

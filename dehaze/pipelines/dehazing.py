@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 from dehaze import ranges
 from dehaze.attention.control import AttentionControl, TokenMapper, refine_mapper
 from dehaze.attention.maps import normalised
-from dehaze.attention.processors import AttentionSession
+from dehaze.attention.processors import AttentionSession, RecordingPlan
 from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
 from dehaze.pipelines.callback import StepCallback
 from dehaze.pipelines.inverting import Inverting
@@ -216,7 +216,11 @@ class Dehazing(Inverting):
             settings = self.description.inversion.changed(
                 steps=num_inference_steps, guidance_scale=guidance_scale, **options
             )
-            inversion = self._inverted(photos, source, settings)
+            layers = self.description.map_layers
+            plan = RecordingPlan(
+                control, settings.inverted_steps, None if layers is None else list(layers)
+            )
+            inversion = self._inverted(photos, source, settings, plan)
             evaluations = inversion.trace.nfe.sum(0).tolist()
         samples = inversion.latents.shape[0]
         if not len(photos) == len(strengths) == samples:

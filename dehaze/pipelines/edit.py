@@ -18,7 +18,11 @@ from dehaze import ranges
 from dehaze.attention.blending import LocalBlend
 from dehaze.attention.control import AttentionControl, prompt_to_prompt
 from dehaze.attention.maps import word_map
-from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.attention.processors import (
+    AttentionSession,
+    RecordingPlan,
+    controlled_attention,
+)
 from dehaze.inversion import (
     DDIMTable,
     InversionOptions,
@@ -431,7 +435,7 @@ class EditPipeline(InversionPipeline):
             self._execution_device,
         )
         tokens = self.tokens_of(prompt)
-        session = AttentionSession(recording=True)
+        session = self.recording_session(1, RecordingPlan())
         network = self._network(
             table, self.embed(tokens), session=session, guidance_scale=guidance_scale
         )

@@ -14,7 +14,11 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from dehaze.attention.maps import word_map
-from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.attention.processors import (
+    AttentionSession,
+    RecordingPlan,
+    controlled_attention,
+)
 from dehaze.inversion import (
     CRITERIA,
     DDIMTable,
@@ -41,6 +45,9 @@ from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 
+# Recorded attention takes one part in so many of an accelerator's memory by default.
+_ATTENTION_SHARE = 3
+
 
 class Inverting:
     """Inverts photos, and denoises them under control, by the parts that it is given.
@@ -54,9 +61,13 @@ class Inverting:
         description: the model's needs and defaults.
         guidance_in_two_calls: evaluate the network under the prompt and without it one after the
             other, which takes half the memory and more time, rather than as one batch.
+        attention_memory: bytes of an accelerator's memory that recorded attention may take; what is
+            beyond goes to the host's. None for a third of the memory of a CUDA device, and for no
+            limit elsewhere.
     """
 
     guidance_in_two_calls: bool = False
+    attention_memory: int | None = None
     vae: Any
     text_encoder: Any
     tokenizer: Any
@@ -98,6 +109,7 @@ class Inverting:
         settings: InversionSettings | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
+        record_attention: bool = True,
         **options: Unpack[InversionOptions],
     ) -> InversionResult:
         """Inverts a photo under a prompt, at the model's working size; or several as one batch.
@@ -112,6 +124,8 @@ class Inverting:
             num_inference_steps: N, DDIM steps, in place of those of the settings.
             guidance_scale: classifier-free guidance g, likewise; 1 never runs the unconditional
                 pass.
+            record_attention: keep what the attention layers computed, which edits and attention
+                maps need; it is most of an inversion's memory.
             options: fields of ``InversionSettings`` by name, likewise. A solver that is named runs
                 as it was published, see ``InversionSettings.changed``.
 
@@ -129,15 +143,23 @@ class Inverting:
         chosen = (settings or self.description.inversion).changed(
             steps=num_inference_steps, guidance_scale=guidance_scale, **options
         )
-        inversion = self._inverted(photos, source, chosen)
+        plan = RecordingPlan() if record_attention else None
+        inversion = self._inverted(photos, source, chosen, plan)
         self.maybe_free_model_hooks()
         return replace(inversion, origin=self._origin(photos, source))
 
     @torch.no_grad()
     def _inverted(
-        self, photos: Sequence[Array], source: TokenizedPrompt, settings: InversionSettings
+        self,
+        photos: Sequence[Array],
+        source: TokenizedPrompt,
+        settings: InversionSettings,
+        plan: RecordingPlan | None,
     ) -> InversionResult:
-        """The inversion of photos, without the hashes of where it is from."""
+        """The inversion of photos, without the hashes of where it is from.
+
+        ``plan`` says which attention is recorded; None for none.
+        """
         latents = self.codec.encode_batch(photos)
         table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
         context, distance, prepared = self.embed(source), None, 0
@@ -149,7 +171,7 @@ class Inverting:
             prepared = adjusting.evaluations
         batch = latents.shape[0]
         paths = CRITERIA.get(settings.criterion).paths
-        session = AttentionSession(batch=batch * paths, recording=True)
+        session = self.recording_session(batch * paths, plan)
         network = self._network(
             table, context, session=session, guidance_scale=settings.guidance_scale
         )
@@ -163,6 +185,18 @@ class Inverting:
         # The evaluations of an adjustment count to step 1.
         result.trace.nfe[0] += prepared
         return replace(result, adjustment=None if distance is None else distance.cpu())
+
+    def recording_session(self, batch: int, plan: RecordingPlan | None) -> AttentionSession:
+        """A session that records what a plan keeps, within ``attention_memory``; None: nothing."""
+        budget, device = self.attention_memory, self._execution_device
+        if budget is None and device.type == "cuda":
+            budget = torch.cuda.get_device_properties(device).total_memory // _ATTENTION_SHARE
+        return AttentionSession(
+            batch=batch,
+            recording=plan is not None,
+            plan=plan or RecordingPlan(),
+            budget=budget,
+        )
 
     def _origin(self, photos: Sequence[Array], prompt: TokenizedPrompt) -> Origin:
         return Origin(
@@ -252,7 +286,7 @@ class Inverting:
         prompt = inversion.own_prompt(prompt)
         self.check_inversion(inversion)
         tokens = self.tokens_of(prompt)
-        session = AttentionSession(batch=inversion.latents.shape[0], recording=True)
+        session = self.recording_session(inversion.latents.shape[0], RecordingPlan())
         network = self._network(
             inversion.table, self.embed(tokens), session=session, guidance_scale=guidance_scale
         )
@@ -296,13 +330,15 @@ class Inverting:
         return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
     def placed(self, inversion: InversionResult) -> InversionResult:
-        """An inversion on the pipeline's device, where a loaded one may not be; else not copied."""
+        """An inversion on the pipeline's device, where a loaded one may not be; else not copied.
+
+        Its attention stays where it is: layers take what they need when they need it.
+        """
         device = self._execution_device
         return replace(
             inversion,
             trajectory=inversion.trajectory.to(device),
             noise=inversion.noise.to(device),
-            attention={name: value.to(device) for name, value in inversion.attention.items()},
             companion={name: value.to(device) for name, value in inversion.companion.items()},
         )
 

@@ -136,7 +136,7 @@ def _score_photo(
     lpips: PerceptualMetric | None,
 ) -> _PhotoScore:
     started = time.perf_counter()
-    inversion = pipeline.invert(photo, settings=settings)
+    inversion = pipeline.invert(photo, settings=settings, record_attention=False)
     seconds = time.perf_counter() - started
     anchors = None
     if mode not in ("", PLAIN):
