@@ -267,6 +267,7 @@ class EditPipeline(InversionPipeline):
                 guidance_scale=1.0
                 if inversion_guidance_scale is None
                 else inversion_guidance_scale,
+                record_attention=self._plan(source, target, settings or EditSettings()),
                 **options,
             )
             evaluations = int(inversion.trace.nfe.sum())
@@ -458,6 +459,12 @@ class EditPipeline(InversionPipeline):
             self_replace_steps=settings.self_replace_steps,
             word_weights=settings.word_weights,
         )
+
+    def _plan(self, source: str, target: str | None, settings: EditSettings) -> RecordingPlan:
+        """What an edit with these settings asks of the source's attention."""
+        control = self._control(*self._prompts(source, target), settings)
+        shown = settings.blend or settings.guidance_outside is not None or settings.samples > 1
+        return RecordingPlan(control, map_layers=None if shown else ())
 
     def _blend(
         self,

@@ -109,7 +109,7 @@ class Inverting:
         settings: InversionSettings | None = None,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        record_attention: bool = True,
+        record_attention: bool | RecordingPlan = True,
         **options: Unpack[InversionOptions],
     ) -> InversionResult:
         """Inverts a photo under a prompt, at the model's working size; or several as one batch.
@@ -125,7 +125,8 @@ class Inverting:
             guidance_scale: classifier-free guidance g, likewise; 1 never runs the unconditional
                 pass.
             record_attention: keep what the attention layers computed, which edits and attention
-                maps need; it is most of an inversion's memory.
+                maps need: all that any of them may ask for, nothing, or what a plan says, for so
+                many steps as are inverted. It is most of an inversion's memory.
             options: fields of ``InversionSettings`` by name, likewise. A solver that is named runs
                 as it was published, see ``InversionSettings.changed``.
 
@@ -144,6 +145,8 @@ class Inverting:
             steps=num_inference_steps, guidance_scale=guidance_scale, **options
         )
         plan = RecordingPlan() if record_attention else None
+        if isinstance(record_attention, RecordingPlan):
+            plan = replace(record_attention, steps=chosen.inverted_steps)
         inversion = self._inverted(photos, source, chosen, plan)
         self.maybe_free_model_hooks()
         return replace(inversion, origin=self._origin(photos, source))

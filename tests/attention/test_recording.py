@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -11,7 +13,7 @@ from dehaze.attention.control import AttentionControl
 from dehaze.attention.maps import recorded_layers
 from dehaze.attention.processors import AttentionSession, RecordingPlan
 from dehaze.pipelines.dehaze import DehazePipeline
-from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit import EditPipeline, EditSettings
 
 Array = NDArray[np.float32]
 SIZE = (8, 12)
@@ -88,6 +90,31 @@ def test_a_call_that_records_less_gives_the_same(
     found = pipeline(photo, null_text=null_text, **settings, **control)
     np.testing.assert_array_equal(found.image, expected.image)
     np.testing.assert_array_equal(found.attention, expected.attention)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {},
+        {"cross_replace_steps": 0.3, "self_replace_steps": 0.0},
+        {"blend": ("haze", "smoke")},
+        {"guidance_scale": 2.0, "guidance_outside": 1.0},
+        {"depth": 2},
+    ],
+    ids=lambda settings: ",".join(settings) or "defaults",
+)
+def test_an_edit_that_records_less_gives_the_same(
+    pipeline: DehazePipeline, photo: Array, settings: dict[str, Any]
+) -> None:
+    editor = EditPipeline.from_pipe(pipeline)
+    prompts = ("a photo with haze", "a photo with smoke")
+    inverting = {"num_inference_steps": 4, "solver": "ddim"}
+    inverting |= {name: settings.pop(name) for name in ("depth",) if name in settings}
+    chosen = EditSettings(**settings)
+    whole = editor.invert(photo, prompts[0], **inverting)
+    expected = editor(photo, *prompts, chosen, inversion=whole)
+    found = editor(photo, *prompts, chosen, **inverting)
+    np.testing.assert_array_equal(found.image, expected.image)
 
 
 def test_beyond_the_budget_room_is_made_elsewhere() -> None:
