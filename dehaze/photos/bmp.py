@@ -98,7 +98,11 @@ class BmpSource:
 
     def decode(self) -> Decoded:
         """The samples; see ``Source``."""
-        return Decoded(samples_in(self.data, "BMP"), self.container, self.notes)
+        try:
+            samples = samples_in(self.data, "BMP")
+        except ValueError as error:
+            raise _unsupported(error) from error
+        return Decoded(samples, self.container, self.notes)
 
 
 def open_bmp(data: bytes) -> BmpSource:
@@ -114,10 +118,7 @@ def open_bmp(data: bytes) -> BmpSource:
     except OSError as error:
         if "nsupported" not in str(error):
             raise
-        raise UnreadableError(
-            f"is a BMP of a kind that is not supported ({error})",
-            "save it as a BMP of 24 bits, or as PNG",
-        ) from error
+        raise _unsupported(error) from error
     length = int.from_bytes(data[14:18], "little")
     header = data[14 : 14 + length]
     density = header[24:32] if length >= _V3 else _NO_DENSITY
@@ -131,3 +132,10 @@ def open_bmp(data: bytes) -> BmpSource:
         notes.append("its colour profile is left out")
     container = BmpContainer(density.ljust(8, b"\0"), colours, profile)
     return BmpSource(width, height, data, container, tuple(notes))
+
+
+def _unsupported(error: Exception) -> UnreadableError:
+    return UnreadableError(
+        f"is a BMP of a kind that is not supported ({error})",
+        "save it as a BMP of 24 bits, or as PNG",
+    )

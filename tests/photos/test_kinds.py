@@ -285,6 +285,12 @@ def bmp_with_masks() -> bytes:
     return struct.pack("<2sIII", b"BM", 82, 0, 66) + header + masks + bytes(16)
 
 
+def bmp_with_long_palette() -> bytes:
+    """Of 300 colours, which eight bits cannot name."""
+    header = struct.pack("<IiiHHIIiiII", 40, 4, 2, 1, 8, 0, 8, 2835, 2835, 300, 0)
+    return struct.pack("<2sIII", b"BM", 1262, 0, 1254) + header + bytes(1200) + bytes(8)
+
+
 @pytest.mark.parametrize(
     ("data", "cause"),
     [
@@ -319,6 +325,7 @@ def bmp_with_masks() -> bytes:
         (jpeg_of_kind(0xC1, bits=12), "JPEG of 12 bits"),
         (jpeg_of_kind(0xC0, channels=2), "JPEG of 2 channels"),
         (bmp_with_masks(), "BMP of a kind that is not supported"),
+        (bmp_with_long_palette(), "BMP of a kind that is not supported"),
         (png_by_hand((1, 1, 8, 2), [b"abc"])[:8] + b"\0\0\0\4CgBIabcd1234", "PNG for Apple's"),
         (png_by_hand((1, 1, 8, 2), [b"abc"], (b"ABCd", b"")), r"chunk that is not .*ABCd"),
         (b"II*\0\x10\0\0\0CR\x02\0" + bytes(40), "camera raw .CR2."),
