@@ -312,7 +312,8 @@ class TiffSource:
             colour_map = np.array(self.structure.integers(self.directory.tags[_COLOUR_MAP]))
             # Colours of 16 bits, though some writers fill eight.
             colour_map = colour_map.reshape(3, -1) >> (8 if colour_map.max() > 255 else 0)
-            return colour_map.T.astype(np.uint8)[samples[..., 0]]
+            # tifffile gives single bits as truth values, which would choose and not look up.
+            return colour_map.T.astype(np.uint8)[samples[..., 0].astype(np.uint8)]
         colours = _COLOURS[self.photometric]
         if self.photometric == _CMYK:
             image = Image.fromarray(np.ascontiguousarray(samples[..., :4]), "CMYK")

@@ -147,6 +147,30 @@ def test_a_tiff_of_few_bits(tmp_path: Path, photometric: int, order: str, bits: 
     assert_comes_back(tmp_path, photo, stored(photo))
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_a_tiff_palette_of_few_bits(tmp_path: Path, order: str, bits: int) -> None:
+    colours = np.random.default_rng(bits).integers(0, 256, (2**bits, 3))
+    codes = np.arange(2**bits)
+    packed = np.packbits(
+        ((codes[:, None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8).ravel()
+    ).tobytes()
+    tree = Tree(order)
+    strip = tree.put(packed)
+    tags = {256: len(codes), 257: 1, 258: bits, 262: 3, 273: strip, 278: 1, 279: len(packed)}
+    data = tree.finished(
+        tree.directory(
+            [
+                *(tree.tag(tag, LONG if tag == 273 else SHORT, n) for tag, n in tags.items()),
+                tree.tag(320, SHORT, *(257 * colours.T).ravel().tolist()),
+            ]
+        )
+    )
+    photo = read(tmp_path, data)
+    np.testing.assert_array_equal(stored(photo)[0], colours)
+    assert_comes_back(tmp_path, photo, stored(photo))
+
+
 @pytest.mark.parametrize(
     ("mode", "compression"),
     [
