@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import RESEARCH, Command, option, with_any
+from dehaze.commands.command import RESEARCH, Command, Effect, option, with_any
 from dehaze.commands.options import RegistryChoice
 from dehaze.commands.reporting import (
     CommandError,
@@ -169,7 +169,7 @@ def _adjustments() -> Iterable[str]:
     type=click.IntRange(min=1),
     metavar="N",
     heading=RESEARCH,
-    effect=with_any("adjustment"),
+    effect=Effect(lambda given: given["adjustment"] is not None, "with --adjust"),
     help="How often it is adjusted.  [default: 1]",
 )
 def invert(

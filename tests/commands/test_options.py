@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -203,6 +204,17 @@ def test_every_effect_has_a_row() -> None:
                 assert any((name.replace("reside", "folder"), flag) in shown for flag in flags) or (
                     parameter.flag == "--quiet"
                 ), (name, parameter.flag)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_an_effect_names_options_that_there_are(name: str) -> None:
+    parameters = ALL[name].params
+    flags = {flag for each in parameters for flag in (*each.opts, *each.secondary_opts)}
+    for each in parameters:
+        # All commands share --quiet, and not all have what it is refused beside.
+        if isinstance(each, Option) and each.flag != "--quiet":
+            for effect in each.effects:
+                assert set(re.findall(r"--[\w-]+", effect.where)) <= flags, each.name
 
 
 @pytest.mark.parametrize("name", ALL)
