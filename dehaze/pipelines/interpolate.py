@@ -40,8 +40,10 @@ class InterpolatePipeline(InversionPipeline):
 
     Example:
         >>> pipe = InterpolatePipeline.from_pretrained("bundled")
-        >>> first, last = (pipe.invert(photo) for photo in photos)
-        >>> pictures = pipe(first, last, pictures=8).pictures
+        >>> pipe.set_progress_bar_config(disable=True)
+        >>> first, last = pipe.invert(photo), pipe.invert(photo[::-1].copy())
+        >>> len(pipe(first, last, pictures=3).pictures)
+        3
     """
 
     @torch.no_grad()
