@@ -108,8 +108,8 @@ class StepStudy:
 
 
 HEADER = (
-    f"| steps | settled | {' | '.join(CERTIFIED)} | contractive | Picard, NFE a step | Anderson "
-    "| within 1.1 of Picard | worst step | intra first | together | inter first |\n"
+    f"| steps | settled | {' | '.join(CERTIFIED)} | contractive | Picard, evaluations a step "
+    "| Anderson | within 1.1 of Picard | worst step | intra first | together | inter first |\n"
     "| ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"
 )
 
@@ -120,8 +120,8 @@ def study_table(studies: Sequence[StepStudy], command: str) -> str:
     return (
         f"{studies[0].photos} photos. Settled: solved to {SETTLED:g}. {', '.join(CERTIFIED)}: "
         "share of the settled steps where the bound held after so many iterations (median of "
-        f"bound / error). NFE: until {RACE_TOLERANCE:g}. First: below {VANISHED:g}, of "
-        f"{_TWO_PATHS} iterations.\n\n{HEADER}\n{rows}\n\n`{command}`\n"
+        f"bound / error). Evaluations: of the network, until {RACE_TOLERANCE:g}. First: below "
+        f"{VANISHED:g}, of {_TWO_PATHS} iterations.\n\n{HEADER}\n{rows}\n\n`{command}`\n"
     )
 
 

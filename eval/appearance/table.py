@@ -78,7 +78,7 @@ class AppearanceTable:
         means, beaten = self.means(), self.beaten(task)
         words = list(dict.fromkeys(score.word for score in self.scores))
         lines = [
-            f"| method | NFE | {' | '.join(words)} | better than left alone |",
+            f"| method | evaluations | {' | '.join(words)} | better than left alone |",
             f"| --- | ---: | {' | '.join('---' for _ in words)} | ---: |",
         ]
         for method in dict.fromkeys(score.method for score in self.scores if score.task == task):

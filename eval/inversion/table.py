@@ -56,8 +56,8 @@ class InversionTable:
             f"{self.photos} photos at the working size, reconstruction unrounded; the codec alone: "
             f"{self.ceiling:.1f} dB.",
             "",
-            f"| steps | g | method | iterations | tolerance | NFE a step | PSNR (dB) | worst (dB) "
-            f"|{perceptual} latent error | converged | contractive | s a photo |",
+            "| steps | g | method | iterations | tolerance | evaluations a step | PSNR (dB) "
+            f"| worst (dB) |{perceptual} latent error | converged | contractive | s a photo |",
             "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
             f"{' ---: |' * bool(perceptual)} ---: | ---: | ---: | ---: |",
         ]
@@ -136,7 +136,7 @@ class InversionTable:
             )
             axis.set(
                 title=f"{steps} steps, guidance {guidance_scale:g}",
-                xlabel="NFE a step",
+                xlabel="network evaluations a step",
                 ylabel="reconstruction PSNR (dB)",
                 ylim=(None, min(self.ceiling, best) + 3.0),
             )

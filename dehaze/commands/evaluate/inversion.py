@@ -106,7 +106,7 @@ def inversion(
             lpips=metric,
             on_score=lambda score: note(
                 f"{score.settings.steps} steps, guidance {score.guidance_scale:g}, {score.family}: "
-                f"{score.psnr:.2f} dB at {score.nfe_per_step:.2f} NFE a step"
+                f"{score.psnr:.2f} dB at {score.nfe_per_step:.2f} evaluations a step"
             ),
         )
         result(table.markdown())
