@@ -1,10 +1,10 @@
 """Attention processors that record the source's queries and keys, and inject them into the target.
 
-Where every target token follows its own position, "use the source's map" is exactly attention with
-the source's queries and keys and the target's values: softmax(Q_src K_src^T / sqrt(d)) V_tgt. So
-the (heads, HW, HW) maps of Prompt-to-Prompt are never formed; what is kept is linear in HW, and
-fused kernels stay in use. Cross-attention maps are formed where tokens follow other tokens, where
-words are weighed, and where somebody looks at them.
+Prompt-to-Prompt applies the source's map to the target's values. Where each token follows the map
+at its own position, that is attention with the source's queries and keys,
+softmax(Q_src K_src^T / sqrt(d)) V_tgt: no map of (heads, HW, HW) is formed, the memory grows with
+HW rather than with its square, and fused kernels can be used. A cross-attention map is formed only
+where tokens follow other tokens, where words are weighed, and where an observer looks at it.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class RecordingPlan:
     """Which of a source's queries and keys are kept: those that something may ask for later.
 
     Attributes:
-        control: what will be injected; None where that is open.
-        steps: n, the number of denoising steps; without a control of no account.
+        control: the control of the way back; None where it is not known yet.
+        steps: n, the number of denoising steps; it counts only with a control.
         map_layers: the cross-attention layers whose maps will be looked at, by name; None for all.
     """
 
@@ -71,7 +71,7 @@ def may_replace_self(positions: int, latent_size: tuple[int, int]) -> bool:
 
 
 Observer = Callable[[str, Tensor], None]
-"""Gets a layer's name and the cross-attention map (B, heads, P, L) that the layer has used."""
+"""Takes a layer's name and the cross-attention map, (B, heads, P, L), that the layer used."""
 
 
 @dataclass
@@ -83,9 +83,9 @@ class AttentionSession:
             (B, heads, positions, d). A cross-attention key does not depend on the step and is
             recorded once, as step 0.
         batch: B of the whole recording.
-        plan: what of it is kept.
-        budget: bytes of the recording that stay on the network's device; what is beyond goes to the
-            host's memory. None for no limit.
+        plan: says which queries and keys are recorded.
+        budget: the most bytes of the recording on the network's device; the rest goes to the host's
+            memory. None for no limit.
         recording: whether evaluations are recorded now.
         control: what to inject now; None for nothing.
         observer: sees every cross-attention map that is used under a control; None for nobody.
@@ -122,7 +122,7 @@ class AttentionSession:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Neither records nor injects inside: for evaluations under another prompt."""
+        """Inside, nothing is recorded or injected: for evaluations under another prompt."""
         recording, control = self.recording, self.control
         self.recording, self.control = False, None
         try:
@@ -132,7 +132,7 @@ class AttentionSession:
 
     @contextmanager
     def narrowed(self, rows: Tensor) -> Iterator[None]:
-        """Inside, an evaluation is of these rows of the current one alone, in ascending order."""
+        """Inside, only these rows of the current evaluation are evaluated, in ascending order."""
         index, leading = self.index, self.rows
         if leading is not None:
             rows = rows[rows < leading]
