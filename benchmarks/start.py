@@ -1,0 +1,68 @@
+"""What a command costs as a whole process, in processor time, beside another checkout's.
+
+    python benchmarks/start.py --beside ../older --rounds 5
+
+Each command runs in a process of its own, round after round and one checkout after the other, so
+that other programs on the machine count for little. The table has the median of user and system
+time over the rounds and, with ``--beside``, the ratio of the two medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import median
+
+ROOT = Path(__file__).resolve().parents[1]
+PHOTO = ROOT / "examples" / "kodim08_haze.jpg"
+
+
+def processor_seconds(command: Sequence[str], folder: Path) -> float:
+    """User and system time of one process."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--beside", type=Path, help="another checkout of dehaze")
+    given = parser.parse_args(arguments)
+    checkouts = [ROOT] if given.beside is None else [ROOT, given.beside.resolve()]
+    with tempfile.TemporaryDirectory() as out:
+        commands = {
+            "import torch": ["-c", "import torch"],
+            "--help": ["cli.py", "--help"],
+            "run --help": ["cli.py", "run", "--help"],
+            "models list": ["cli.py", "models", "list"],
+            "doctor --quick": ["cli.py", "doctor", "--quick"],
+            "run one.jpg": ["cli.py", "run", str(PHOTO), "-o", out, "--overwrite", "-q"],
+        }
+        if given.beside is not None:
+            # What an older checkout may not know.
+            del commands["doctor --quick"]
+        taken: dict[tuple[str, Path], list[float]] = {}
+        for _ in range(given.rounds):
+            for name, command in commands.items():
+                for checkout in checkouts:
+                    seconds = processor_seconds([sys.executable, *command], checkout)
+                    taken.setdefault((name, checkout), []).append(seconds)
+    beside = " beside | ratio |" if given.beside is not None else ""
+    print(f"| command | processor seconds |{beside}")
+    print(f"| --- | ---: |{' ---: | ---: |' if beside else ''}")
+    for name in commands:
+        own, *other = (median(taken[name, checkout]) for checkout in checkouts)
+        more = f" {other[0]:.2f} | {own / other[0]:.2f} |" if other else ""
+        print(f"| `{name}` | {own:.2f} |{more}")
+
+
+if __name__ == "__main__":
+    main()
