@@ -9,13 +9,10 @@ learns J from what it found:
     z_t = sqrt(a_t) x + s_t z.
 
 Chunks of inverted pairs are renewed all the time, so the noise is always that of the present model;
-what a picture's noise should be stays the closed form, so that it does not drift. And the way back
-does not begin at the truth: its first step finds an estimate of J, and the later ones start from
-that. So do their examples here, with the velocity that leads on to J.
+what a picture's noise should be stays the closed form, so that it does not drift.
 
-Sources: Liu, Gong and Liu, "Flow Straight and Fast", arXiv 2209.03003, section 2 (reflow; here the
-pairs of two captions share their noise); Ning et al., "Input Perturbation Reduces Exposure Bias in
-Diffusion Models", arXiv 2301.11706 (that sampling starts from estimates).
+Source: Liu, Gong and Liu, "Flow Straight and Fast", arXiv 2209.03003, section 2 (reflow; here the
+pairs of two captions share their noise).
 """
 
 from __future__ import annotations
@@ -51,9 +48,9 @@ from training.train import (
 
 logger = logging.getLogger(__name__)
 
-# Nearly the pipeline's own inversion, at half the evaluations: see DEFAULTS in training/export.py.
-INVERSION_STEPS = 6
-INVERSION_ITERATIONS = 2
+# Nearly the pipeline's own inversion, at fewer evaluations: see DEFAULTS in training/export.py.
+INVERSION_STEPS = 4
+INVERSION_ITERATIONS = 3
 CHUNK_PAIRS = 64
 
 COUPLED = TrainingSettings(
@@ -69,7 +66,6 @@ class Chunk:
         degraded: float32 (n, C, h, w), latents of what the captions say.
         clear: float32 (n, C, h, w), latents of the photos behind them.
         noise: float32 (n, C, h, w), z of each pair.
-        estimate: float32 (n, C, h, w), what the first step of the way back finds.
         captions: of ``degraded``.
         targets: of ``clear``, and whether the word is swapped for null text.
     """
@@ -77,7 +73,6 @@ class Chunk:
     degraded: Tensor
     clear: Tensor
     noise: Tensor
-    estimate: Tensor
     captions: list[Caption]
     targets: list[tuple[Caption, bool]]
 
@@ -112,34 +107,6 @@ def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tens
     return (last - alpha**0.5 * latents) / (1.0 - alpha) ** 0.5
 
 
-@torch.no_grad()
-def denoise(
-    networks: Networks,
-    latents: Tensor,
-    noise: Tensor,
-    targets: list[tuple[Caption, bool]],
-    steps: int = INVERSION_STEPS,
-) -> Tensor:
-    """z_0 as the way back from sqrt(a_N) latents + s_N noise finds it under the targets' captions.
-
-    Args:
-        steps: how many of the steps to take; then the estimate of z_0 as it is there.
-    """
-    table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
-    alpha = table.alphas[-1]
-    values = alpha**0.5 * latents + (1.0 - alpha) ** 0.5 * noise
-    estimate = values
-    with torch.autocast(networks.unet.device.type, dtype=torch.bfloat16):
-        context = embed_captions(networks, targets)
-        for i in range(table.steps, table.steps - steps, -1):
-            velocity = networks.unet(values, table.timestep(i), context).sample.float()
-            root = table.alphas[i] ** 0.5
-            estimate = root * values - table.sigma(i) * velocity
-            found = table.predicted_noise(velocity, values, i)
-            values = table.denoise_step(values, found, i)
-    return estimate if steps < table.steps else values
-
-
 @contextmanager
 def averaged(run: Run) -> Iterator[Networks]:
     """The run's networks with their running average, as long as the context lasts."""
@@ -161,26 +128,23 @@ def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:
     with averaged(run) as networks:
         degraded = latents_of(networks, shard.degraded[rows])
         noise = invert(networks, degraded, captions)
-        estimate = denoise(networks, degraded, noise, targets, steps=1)
     clear = latents_of(run.networks, shard.clear[rows])
-    return Chunk(degraded, clear, noise, estimate, captions, targets)
+    return Chunk(degraded, clear, noise, captions, targets)
 
 
 # Of 64 examples of the second stage.
-CLEAR_AT_THE_TOP = 22
-CLEAR_ON_THE_WAY = 12
-FIRST_STAGE_CLEAR = 10
-DEGRADED = 12
-CLEAR_CAPTIONS = 2
+CLEAR_AT_THE_TOP = 26
+FIRST_STAGE_CLEAR = 16
+DEGRADED = 14
+CLEAR_CAPTIONS = 3
 
 
 class CoupledBatches:
     """The second stage's batches, from chunks that are renewed as training goes on.
 
-    Of 64 examples 22 are clear photos at the noisy end with the noise that the model found, 12 such
-    photos on the way back, from the estimate that the model has by then; and, of as many pictures
-    as the pool holds, in the first stage's way, 10 clear photos at the noisy end, 12 degraded
-    pictures, 2 clear ones under clear captions, 6 of any kind with normal noise of their own.
+    Of 64 examples 26 are clear photos at the noisy end with the noise that the model found; and, of
+    as many pictures as the pool holds, in the first stage's way, 16 clear photos at the noisy end,
+    14 degraded pictures, 3 clear ones under clear captions, 5 of any kind with normal noise.
 
     Args:
         run: whose running average inverts.
@@ -217,40 +181,27 @@ class CoupledBatches:
     def _batch(
         self, chunk: Chunk, count: int, rng: np.random.Generator, generator: torch.Generator
     ) -> Batch:
-        top, way, first, degraded, captions = (
+        own, first, degraded, captions = (
             count * share // 64
-            for share in (
-                CLEAR_AT_THE_TOP,
-                CLEAR_ON_THE_WAY,
-                FIRST_STAGE_CLEAR,
-                DEGRADED,
-                CLEAR_CAPTIONS,
-            )
+            for share in (CLEAR_AT_THE_TOP, FIRST_STAGE_CLEAR, DEGRADED, CLEAR_CAPTIONS)
         )
-        own = top + way
         rows = rng.integers(len(chunk.captions), size=own)
-        start = chunk.clear[rows]
-        start[top:] = chunk.estimate[rows[top:]]
         shard = self.reader.draw_of(rng, chunk.clear.shape)
         parts = Parts(shard, self.run.networks, rng, self.noise_of)
         parts.add_clear(first, generator)
         parts.add_inverted(degraded, captions)
         parts.add_alone(count - own - parts.count, generator)
         timesteps = draw_sampler_timesteps(count, 1000, generator)
-        timesteps[:top] = draw_top_timesteps(top, generator)
-        # Nearer to the picture an estimate's error would be all that is seen.
-        timesteps[top:own].clamp_(min=150)
-        timesteps[own : own + first] = draw_top_timesteps(first, generator)
+        timesteps[: own + first] = draw_top_timesteps(own + first, generator)
         rest = parts.batch(timesteps[own:], 0)
         rest.seen[rest.inverted] = draw_seen_timesteps(rest.timesteps[rest.inverted], generator)
         inverted = slice(own + parts.inverted.start, own + parts.inverted.stop)
         return Batch(
-            torch.cat([start, rest.start]),
             torch.cat([chunk.clear[rows], rest.target]),
             torch.cat([chunk.noise[rows], rest.noise]),
             timesteps,
             [*(chunk.targets[row] for row in rows), *rest.captions],
-            top,
+            own,
             inverted,
             torch.cat([timesteps[:own], rest.seen]),
         )

@@ -17,7 +17,7 @@ from training.train import Run
 # Chosen on haze rendered over BSDS500's validation photos: see the model card.
 DEFAULTS: dict[str, Any] = {
     "short_side": 32,
-    "steps": 6,
+    "steps": 4,
     "spacing": "noisy-end",
     "solver": "anderson",
     "predictor": "previous",

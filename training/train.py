@@ -93,10 +93,9 @@ def latents_of(networks: HasCodec, cells: Array) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from: from z_t = sqrt(a_t) start + s_t noise to target.
+    """What one step learns from: from z_t = sqrt(a_t) target + s_t noise to target.
 
     Attributes:
-        start: (B, C, h, w), the latents that were noised: the target, or an estimate of it.
         target: (B, C, h, w), the latents that the network should find.
         noise: (B, C, h, w).
         timesteps: int64 (B,).
@@ -107,7 +106,6 @@ class Batch:
             inversion step begins with, before ``timesteps``.
     """
 
-    start: Tensor
     target: Tensor
     noise: Tensor
     timesteps: Tensor
@@ -170,8 +168,7 @@ def gaussian_noise(networks: Networks, reader: PoolReader, seed: int = 0) -> Gau
 INVERSION_ERROR = 0.04
 
 # Of 64 examples of the first stage.
-CLEAR_AT_THE_TOP = 28
-CLEAR_ON_THE_WAY = 10
+CLEAR_AT_THE_TOP = 38
 DEGRADED = 14
 CLEAR_CAPTIONS = 4
 
@@ -181,49 +178,27 @@ def first_batches(
 ) -> BatchSource:
     """The first stage's batches.
 
-    Of 64 examples 28 are clear photos, under their pair's caption with the word swapped for null
+    Of 64 examples 38 are clear photos, under their pair's caption with the word swapped for null
     text (one time in four: without the word), with the noise of the degraded picture and nothing
-    else: at the noisy end a step of the model is a regression, and all that the way back begins
-    with. 10 are such photos on the way, from what the network's first step finds; 14 degraded
-    pictures under their captions, 4 clear photos under clear captions, and 8 of all these kinds
-    with normal noise of their own.
+    else: at the noisy end a step of the model is a regression, and that step is the way back. 14
+    are degraded pictures under their captions, 4 clear photos under clear captions, and 8 of all
+    these kinds with normal noise of their own.
     """
 
     def draw(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
         shard = reader.draw(rng)
         parts = Parts(shard, networks, rng, noise_of)
-        top, way = (count * share // 64 for share in (CLEAR_AT_THE_TOP, CLEAR_ON_THE_WAY))
+        top = count * CLEAR_AT_THE_TOP // 64
         parts.add_clear(top, generator)
-        parts.add_clear(way, generator)
         parts.add_inverted(count * DEGRADED // 64, count * CLEAR_CAPTIONS // 64)
         parts.add_alone(count - parts.count, generator)
         timesteps = draw_sampler_timesteps(count, 1000, generator)
         timesteps[:top] = draw_top_timesteps(top, generator)
-        # Nearer to the picture an estimate's error would be all that is seen.
-        timesteps[top : top + way].clamp_(min=150)
         batch = parts.batch(timesteps, top)
         batch.seen[batch.inverted] = draw_seen_timesteps(timesteps[batch.inverted], generator)
-        on_the_way = slice(top, top + way)
-        batch.start[on_the_way] = first_estimates(
-            networks, batch.noise[on_the_way], batch.captions[on_the_way]
-        )
         return batch
 
     return draw
-
-
-@torch.no_grad()
-def first_estimates(
-    networks: Networks, noise: Tensor, captions: list[tuple[Caption, bool]]
-) -> Tensor:
-    """What the first step of the way back finds, (B, C, h, w), from noise alone."""
-    if not captions:
-        return noise
-    device = networks.unet.device
-    with torch.autocast(device.type, dtype=torch.bfloat16):
-        context = embed_captions(networks, captions)
-        velocity = networks.unet(noise.to(device), 990, context).sample
-    return -velocity.float().cpu()
 
 
 class Parts:
@@ -310,7 +285,6 @@ class Parts:
     def batch(self, timesteps: Tensor, clear: int) -> Batch:
         targets = torch.cat(self.targets)
         return Batch(
-            targets.clone(),
             targets,
             torch.cat(self.noises),
             timesteps,
@@ -340,10 +314,10 @@ def draw_seen_timesteps(timesteps: Tensor, generator: torch.Generator) -> Tensor
 
     A step is implicit: its iterations begin at z of the step before, and on a path where a picture
     and its noise belong together the network would know nothing of what lies between. Every second
-    example sees its own timestep, the others one that is up to a step of six before.
+    example sees its own timestep, the others one that is up to a step of four before.
     """
     share = 1.0 - (1.0 - timesteps / 1000.0).clamp(min=0.0) ** (1.0 / 1.7)
-    before = (share - 1.0 / 6.0).clamp(min=0.0)
+    before = (share - 1.0 / 4.0).clamp(min=0.0)
     earliest = 1000.0 * (1.0 - (1.0 - before) ** 1.7)
     back = torch.rand(timesteps.shape, generator=generator)
     back = back * (torch.rand(timesteps.shape, generator=generator) < 0.5)
@@ -366,21 +340,19 @@ def losses_of(
     be found, an error of the noise counts as what it is in the latents: with a share of a_t, since
     the velocity is the noise at a_t = 1 and the picture at a_t = 0.
 
-    The velocity is the one that leads from z_t to the target, v = (sqrt(a) z_t - target) / s; where
-    the target itself was noised that is the usual sqrt(a) eps - s z_0.
+    The velocity is v = sqrt(a) eps - s z_0.
 
     Source: Salimans and Ho, "Progressive Distillation", arXiv 2202.00512, appendix D.
     """
     device = networks.unet.device
-    start, target, noise, timesteps, seen = (
-        tensor.to(device)
-        for tensor in (batch.start, batch.target, batch.noise, batch.timesteps, batch.seen)
+    target, noise, timesteps, seen = (
+        tensor.to(device) for tensor in (batch.target, batch.noise, batch.timesteps, batch.seen)
     )
     alphas = networks.scheduler.alphas_cumprod.to(device)[:, None, None, None]
     alpha, present = alphas[timesteps], alphas[seen]
     root, sigma = alpha.sqrt(), (1.0 - alpha).sqrt()
-    noisy = present.sqrt() * start + (1.0 - present).sqrt() * noise
-    velocity = root * noise - sigma * target + alpha / sigma * (start - target)
+    noisy = present.sqrt() * target + (1.0 - present).sqrt() * noise
+    velocity = root * noise - sigma * target
     with torch.autocast(device.type, dtype=torch.bfloat16):
         context = embed_captions(networks, batch.captions)
         predicted = networks.unet(noisy, timesteps, context).sample
