@@ -69,6 +69,7 @@ def denoise(
     *,
     source_network: NoiseNetwork | None = None,
     strength: float | Tensor = 1.0,
+    steps: int | None = None,
     revise: Callable[[int, Tensor, Tensor], Tensor] = unrevised,
     on_step: Callable[[int, Tensor], None] = unreported,
 ) -> Tensor:
@@ -77,28 +78,56 @@ def denoise(
     w = 0 undoes the inversion exactly and never runs the target's network; w = 1 takes the target's
     noise alone. The sampler is the one that inverted: DDIM, EDICT or BDIA.
 
+    A model whose network finds z_0 from noise at once needs no more than a step or two. Then the
+    last of them, step i, goes to z_0 instead of z_{i-1} (DDIM on a subsequence of the timesteps).
+    With x(z, eps) = (z - s_i eps) / sqrt(a_i) that is, where a_0 is 1,
+
+        z_0 = (1 - w) z_0' + w x(z_i, eps_tgt),
+
+    z_0' being the inverted picture itself, to which the inversion's own noise leads.
+
     Args:
         inversion: from ``invert``.
         network: under the target prompt.
         source_network: under the source prompt; takes eps_src at the latents of the way back, for
             an evaluation more a step.
-        strength, revise, on_step: see ``WayBack``.
+        strength, revise, on_step: see ``WayBack``. After the step that goes to z_0 they are told
+            that step 1 was taken.
+        steps: how many of DDIM's steps are taken, from the noisy end; None for all. EDICT and BDIA
+            undo their own steps, and take all.
 
     Returns:
         z_0, float32 (B, C, H, W).
 
     Raises:
         NonFiniteError: the network returned a value that is not finite.
+        ValueError: there are not so many steps, or fewer than one.
+
+    Source: Song, Meng and Ermon, "Denoising Diffusion Implicit Models", section 4.2.
     """
+    if steps is not None and not 1 <= steps <= inversion.steps:
+        raise ValueError(f"steps is {steps}: it must lie between 1 and {inversion.steps}")
     way = WayBack(network, source_network, strength, revise, on_step)
     sampler = SOLVERS.get(inversion.settings.solver)
     if isinstance(sampler, ExactSampler):
         return sampler.denoise(inversion, way)
+    last = 1 if steps is None else inversion.steps - steps + 1
     z = inversion.latents
-    for i in range(inversion.steps, 0, -1):
+    for i in range(inversion.steps, last - 1, -1):
         noise = way.noise(z, i, inversion.noise[i - 1])
+        if i == last > 1:
+            return way.after(1, _leap(inversion, z, noise, i, strength), noise)
         z = way.after(i, inversion.table.denoise_step(z, noise, i), noise)
     return z
+
+
+def _leap(
+    inversion: InversionResult, z: Tensor, noise: Tensor, i: int, strength: float | Tensor
+) -> Tensor:
+    """z_0 of z_i in one step, and what the inversion's noise misses of its own picture there."""
+    table = inversion.table
+    own = table.leap(inversion.trajectory[i], inversion.noise[i - 1], i)
+    return table.leap(z, noise, i) + (1.0 - strength) * (inversion.trajectory[0] - own)
 
 
 @torch.no_grad()

@@ -184,6 +184,11 @@ class DDIMTable:
         A, B = self.coefficients(i)
         return (latent - B * noise) / A
 
+    def leap(self, latent: Tensor, noise: Tensor, i: int) -> Tensor:
+        """z_0 of z_i in one DDIM step: sqrt(a_0) (z_i - s_i eps) / sqrt(a_i) + s_0 eps."""
+        picture = (latent - self.sigma(i) * noise) / math.sqrt(self.alphas[i])
+        return math.sqrt(self.alphas[0]) * picture + self.sigma(0) * noise
+
     def predicted_noise(self, output: Tensor, latent: Tensor, i: int) -> Tensor:
         """The noise eps that the network's output at z_i stands for.
 

@@ -33,6 +33,8 @@ class ModelDescription:
         short_side: short side of the picture that the model works on, in pixels.
         inversion: how photos are inverted. In ``dehaze.json`` its fields stand beside the others.
         fitted_inversion: whether ``dehaze.inversion.best_at_equal_cost`` was fitted on this model.
+        denoising_steps: how many steps of the way back to an edited picture are taken, the last of
+            them to the picture at once; None for as many as the inversion has.
         cross_replace_steps: share of the steps that take the source's cross-attention maps, when a
             word is swapped for null text.
         self_replace_steps: share of the steps that take its self-attention maps.
@@ -51,6 +53,7 @@ class ModelDescription:
     short_side: int
     inversion: InversionSettings = field(default_factory=InversionSettings)
     fitted_inversion: bool = False
+    denoising_steps: int | None = None
     cross_replace_steps: float = 0.8
     self_replace_steps: float = 0.4
     prompt: str = "a photo with haze"
@@ -130,6 +133,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_count_or_none(value: Any) -> bool:
+    return value is None or (type(value) is int and value >= 1)
+
+
 def _is_layers(value: Any) -> bool:
     return value is None or (isinstance(value, dict) and all(map(_is_number, value.values())))
 
@@ -152,6 +159,7 @@ _FIELDS: dict[str, _Field] = {
     "size_multiple": _COUNT,
     "short_side": _COUNT,
     "fitted_inversion": _CHOICE,
+    "denoising_steps": ("null or a whole number from 1", _is_count_or_none),
     "cross_replace_steps": _SHARE,
     "self_replace_steps": _SHARE,
     "prompt": _TEXT,

@@ -395,15 +395,14 @@ class Inverting:
         if source is not None:
             own = self._network(table, source, session=session, controlled=False)
 
-        with (
-            controlled_attention(self.unet, session),
-            self.progress_bar(total=inversion.steps) as bar,
-        ):
+        taken = min(self.description.denoising_steps or inversion.steps, inversion.steps)
+        with controlled_attention(self.unet, session), self.progress_bar(total=taken) as bar:
             latents = denoise(
                 inversion,
                 network,
                 source_network=own,
                 strength=strength,
+                steps=taken,
                 revise=StepEnd(self, inversion, bar, revise, callback_on_step_end),
             )
         return latents, network.evaluations + (0 if own is None else own.evaluations)

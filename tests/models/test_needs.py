@@ -30,3 +30,11 @@ def test_an_unknown_field_is_named(pipeline: DehazePipeline, tmp_path: Path) -> 
     (tmp_path / "dehaze.json").write_text(json.dumps({"stepz": 7}))
     with pytest.raises(ValueError, match="stepz"):
         describe(pipeline.unet, pipeline.vae, tmp_path)
+
+
+def test_a_model_may_take_fewer_steps_back(pipeline: DehazePipeline, tmp_path: Path) -> None:
+    (tmp_path / "dehaze.json").write_text(json.dumps({"denoising_steps": 0}))
+    with pytest.raises(ValueError, match="denoising_steps is 0, and must be null or a whole"):
+        describe(pipeline.unet, pipeline.vae, tmp_path)
+    (tmp_path / "dehaze.json").write_text(json.dumps({"denoising_steps": 1}))
+    assert describe(pipeline.unet, pipeline.vae, tmp_path).denoising_steps == 1
