@@ -75,7 +75,7 @@ class RayExecutor:
         ray = _quiet_ray()
         ours = not ray.is_initialized()
         if ours:
-            self._connect(ray)
+            self.connect(ray)
         try:
             self._run(ray, list(items), report)
         except ray.exceptions.RayError as error:
@@ -88,7 +88,12 @@ class RayExecutor:
             if ours:
                 ray.shutdown()
 
-    def _connect(self, ray: Any) -> None:
+    def connect(self, ray: Any) -> None:
+        """Joins the cluster, or starts one here; the handler of SIGTERM stays the caller's.
+
+        Raises:
+            ClusterError: the cluster cannot be reached.
+        """
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"
         options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
         if address == "local":

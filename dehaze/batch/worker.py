@@ -144,7 +144,7 @@ class DiffusionWorker:
         # Outside of the handler: the error's traceback holds on to the tensors of the attempt.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        with _moved(self.pipe, device):
+        with in_single_precision(self.pipe, device):
             self._dehaze([item])
         item.notes += (note,)
 
@@ -231,7 +231,7 @@ def _load(model: ModelChoice) -> DehazePipeline | PlainDehazer:
 
 
 @contextmanager
-def _moved(pipe: DehazePipeline | PlainDehazer, device: str | None) -> Iterator[None]:
+def in_single_precision(pipe: DehazePipeline | PlainDehazer, device: str | None) -> Iterator[None]:
     """All networks in float32, on another device if one is named, and then back."""
     import torch
 

@@ -103,7 +103,7 @@ def doctor(context: click.Context, /, quick: bool, as_json: bool) -> None:
 def diagnose() -> list[Check]:
     """Look at the packages, the device, the bundled model and the extras, in this order."""
     checks = [_package(distribution, module) for distribution, module in REQUIRED.items()]
-    checks += _torchvision()
+    checks += torchvision_fits()
     if all(check.works for check in checks):
         quiet_libraries()
         checks += [_device(), _bundled_model()]
@@ -114,7 +114,7 @@ def look() -> list[Check]:
     """What ``diagnose`` finds without an import: packages by their versions, the model's files."""
     packages = [_installed(name, module) for name, module in REQUIRED.items()]
     extras = [_extra(name, *what) for name, what in EXTRAS.items()]
-    return [*packages, *_torchvision(), _bundled_files(), *extras]
+    return [*packages, *torchvision_fits(), _bundled_files(), *extras]
 
 
 def _installed(distribution: str, module: str) -> Check:
@@ -144,7 +144,7 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _torchvision() -> list[Check]:
+def torchvision_fits() -> list[Check]:
     """torchvision is not needed, but one built for another torch breaks what imports it."""
     installed, torch = _version("torchvision"), _version("torch")
     if installed is None or torch is None:

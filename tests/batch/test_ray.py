@@ -33,7 +33,7 @@ def cluster(ray: Any) -> Iterator[None]:
         here = Path(__file__).parent
         patch.setenv("PYTHONPATH", os.pathsep.join(map(str, (here, here.parent))))
         on_termination = signal.getsignal(signal.SIGTERM)
-        RayExecutor(ClassicalWork("dcp"), workers=2)._connect(ray)
+        RayExecutor(ClassicalWork("dcp"), workers=2).connect(ray)
         # A job that is told to end must be able to end cleanly.
         assert signal.getsignal(signal.SIGTERM) is on_termination
         yield

@@ -154,7 +154,7 @@ def test_networks_come_back_as_they_were_from_single_precision(random_model: Pat
     pipe = ModelChoice(str(random_model), dtype="bfloat16").load(DehazePipeline)
     before = {name: p.dtype for name, p in pipe.unet.named_parameters()}
     vae = pipe.vae.dtype
-    with module._moved(pipe, "cpu"):
+    with module.in_single_precision(pipe, "cpu"):
         assert {pipe.unet.dtype, pipe.text_encoder.dtype, pipe.vae.dtype} == {torch.float32}
     assert {name: p.dtype for name, p in pipe.unet.named_parameters()} == before
     assert set(before.values()) == {torch.bfloat16}

@@ -165,7 +165,7 @@ def test_torchvision_for_another_torch_is_explained(
     monkeypatch.setattr(
         metadata, "requires", lambda name: ["numpy", "torch==2.13.0", "gdown; extra == 'gdown'"]
     )
-    (check,) = module._torchvision()
+    (check,) = module.torchvision_fits()
     assert check.works is works
     if not works:
         assert check.detail.startswith("0.28.0 is built for torch 2.13.0, and torch is 2.12.1")
