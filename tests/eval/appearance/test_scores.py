@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,13 +20,6 @@ from dehaze.eval.metrics import psnr_rgb, ssim_wang
 from dehaze.pipelines.edit import EditPipeline, EditSettings
 
 Array = NDArray[np.float32]
-
-
-@pytest.fixture(scope="module")
-def pipe(random_model: Path) -> EditPipeline:
-    loaded = EditPipeline.from_pretrained(random_model)
-    loaded.set_progress_bar_config(disable=True)
-    return loaded
 
 
 def test_every_method_is_scored_against_the_right_answer(

@@ -19,13 +19,6 @@ from dehaze.registry import UnknownNameError
 Array = NDArray[np.float32]
 
 
-@pytest.fixture(scope="module")
-def pipe(random_model: Path) -> EditPipeline:
-    loaded = EditPipeline.from_pretrained(random_model)
-    loaded.set_progress_bar_config(disable=True)
-    return loaded
-
-
 def test_a_phrase_and_prompts_of_other_lengths_are_replaced(
     pipe: EditPipeline, photo: Array
 ) -> None:

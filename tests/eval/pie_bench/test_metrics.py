@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from plain_pictures import half, picture
 from skimage.metrics import structural_similarity
 from torch import Tensor
 from transformers import ViTConfig, ViTModel
@@ -25,16 +26,6 @@ from dehaze.eval.pie_bench.metrics import (
     psnr_outside,
     ssim_outside,
 )
-
-
-def picture(value: int, side: int = 4) -> np.ndarray:
-    return np.full((side, side, 3), value, np.uint8)
-
-
-def half(side: int = 4) -> np.ndarray:
-    mask = np.zeros((side, side))
-    mask[: side // 2] = 1.0
-    return mask
 
 
 def test_the_mean_of_the_background_goes_over_all_pixels() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plain_pictures import half, picture
 
 from dehaze.datasets.pie_bench import EditSample
 from dehaze.eval.pie_bench.metrics import (
@@ -16,16 +17,6 @@ from dehaze.eval.pie_bench.metrics import (
     psnr_outside,
 )
 from dehaze.eval.pie_bench.table import result_panel, score_edits
-
-
-def picture(value: int, side: int = 4) -> np.ndarray:
-    return np.full((side, side, 3), value, np.uint8)
-
-
-def half(side: int = 4) -> np.ndarray:
-    mask = np.zeros((side, side))
-    mask[: side // 2] = 1.0
-    return mask
 
 
 def test_the_rightmost_panel_is_the_result() -> None:
