@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,8 @@ from dehaze.models import ModelError
 from dehaze.models.needs import describe
 from dehaze.models.parts import ModelParts
 from dehaze.models.plain import scheduler as schedules
-from dehaze.models.plain import text, unet
-from dehaze.models.plain.settings import Settings
-from dehaze.models.plain.tokenizer import PlainTokenizer
+from dehaze.models.plain import text, tokenizer, unet
+from dehaze.models.plain.settings import Settings, differing
 from dehaze.models.unshuffling import CellsUnshuffling, PixelUnshuffling
 from dehaze.models.weights import fill, read_weights
 
@@ -33,6 +32,8 @@ _INSIDE_OF_TEXT = "text_model."
 
 
 class _PlainCodec(nn.Module):
+    settings: frozenset[str]
+
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         self.config: Any = Settings(config)
@@ -50,9 +51,13 @@ class _PlainCodec(nn.Module):
 class PlainPixelUnshuffleCodec(PixelUnshuffling, _PlainCodec):
     """``dehaze.models.codec.PixelUnshuffleCodec``."""
 
+    settings = frozenset({"patch_size", "scaling_factor"})
+
 
 class PlainCellsCodec(CellsUnshuffling, _PlainCodec):
     """``dehaze.models.codec.CellsCodec``."""
+
+    settings = frozenset({"cell_size", "patch_size", "scaling_factor"})
 
 
 _CODECS = {"PixelUnshuffleCodec": PlainPixelUnshuffleCodec, "CellsCodec": PlainCellsCodec}
@@ -81,7 +86,14 @@ def why_not(folder: Path) -> str | None:
             return f"{_INDEX}: {part}"
     if set(index) - set(wanted) - {"_class_name", "_diffusers_version"}:
         return _INDEX
-    checks = {"unet": unet.why_not, "text_encoder": text.why_not, "scheduler": schedules.why_not}
+    codec = _CODECS[classes["vae"]]
+    checks: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
+        "unet": unet.why_not,
+        "text_encoder": text.why_not,
+        "vae": lambda config: differing(config, codec.settings, {}),
+        "scheduler": schedules.why_not,
+        "tokenizer": tokenizer.why_not,
+    }
     for part, check in checks.items():
         setting = check(_read(folder / _CONFIGS[part]))
         if setting is not None:
@@ -125,7 +137,7 @@ def load_plain_parts(folder: Path, torch_dtype: torch.dtype | None = None) -> Mo
         path = folder / part / f"{file}.safetensors"
         fill(module, _plain_names(read_weights(path)), path, its_dtype)
     try:
-        tokenizer = PlainTokenizer(folder / "tokenizer")
+        words = tokenizer.PlainTokenizer(folder / "tokenizer")
     except Exception as error:
         cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
@@ -133,7 +145,7 @@ def load_plain_parts(folder: Path, torch_dtype: torch.dtype | None = None) -> Mo
         ) from error
     scheduler = schedules.DDIMScheduler(configs["scheduler"])
     description = describe(network, codec, folder)
-    return ModelParts(codec, encoder, tokenizer, network, scheduler, description)
+    return ModelParts(codec, encoder, words, network, scheduler, description)
 
 
 def _plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

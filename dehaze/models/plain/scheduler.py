@@ -14,10 +14,10 @@ _FREE = frozenset(
     {
         "num_train_timesteps", "beta_start", "beta_end", "prediction_type",
         "rescale_betas_zero_snr", "set_alpha_to_one", "steps_offset", "timestep_spacing",
-        # Of clipping and thresholding, which are off.
-        "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value",
     }
 )  # fmt: skip
+# Of clipping and thresholding, which are off.
+_UNUSED = frozenset({"clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value"})
 _FIXED: Mapping[str, Any] = {
     "beta_schedule": "scaled_linear",
     "clip_sample": False,
@@ -28,7 +28,7 @@ _FIXED: Mapping[str, Any] = {
 
 def why_not(config: Mapping[str, Any]) -> str | None:
     """The first setting of a DDIMScheduler that is not implemented here, or None."""
-    return differing(config, _FREE, _FIXED)
+    return differing(config, _FREE, _FIXED, _UNUSED)
 
 
 class DDIMScheduler:

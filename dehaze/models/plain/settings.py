@@ -17,17 +17,26 @@ class Settings(dict[str, Any]):
 
 
 def differing(
-    config: Mapping[str, Any], free: frozenset[str], fixed: Mapping[str, Any]
+    config: Mapping[str, Any],
+    free: frozenset[str],
+    fixed: Mapping[str, Any],
+    unused: frozenset[str] = frozenset(),
 ) -> str | None:
-    """The first setting that has another value than the one that is implemented, or None.
+    """The first setting that is missing, unknown, or of a value that is not implemented, or None.
+
+    A missing setting is not plain: its default is the library's, and may be another value.
 
     Args:
         config: the configuration; names that begin with an underscore are notes.
         free: names of settings that may have any value.
         fixed: the implemented value of each other setting.
+        unused: names of settings without effect, which may be missing.
     """
+    missing = sorted((free | fixed.keys()) - config.keys())
+    if missing:
+        return missing[0]
     for name, value in config.items():
-        known = name.startswith("_") or name in free
+        known = name.startswith("_") or name in free or name in unused
         if not known and (name not in fixed or value != fixed[name]):
             return name
     return None

@@ -19,7 +19,11 @@ _FREE = frozenset(
     {
         "hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads",
         "max_position_embeddings", "vocab_size", "layer_norm_eps",
-        # Without effect on the last hidden state of a trained encoder.
+    }
+)  # fmt: skip
+# Without effect on the last hidden state of a trained encoder.
+_UNUSED = frozenset(
+    {
         "architectures", "attention_dropout", "bos_token_id", "dtype", "eos_token_id",
         "initializer_factor", "initializer_range", "pad_token_id", "projection_dim",
         "transformers_version",
@@ -30,7 +34,7 @@ _FIXED: Mapping[str, Any] = {"hidden_act": "quick_gelu", "model_type": "clip_tex
 
 def why_not(config: Mapping[str, Any]) -> str | None:
     """The first setting of a CLIPTextModel that is not implemented here, or None."""
-    return differing(config, _FREE, _FIXED)
+    return differing(config, _FREE, _FIXED, _UNUSED)
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,29 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer
+
+from dehaze.models.plain.settings import differing
+
+_FREE = frozenset({"model_max_length"})
+_FIXED: Mapping[str, Any] = {
+    "bos_token": "<|startoftext|>",
+    "eos_token": "<|endoftext|>",
+    "pad_token": "<|endoftext|>",
+    "tokenizer_class": "CLIPTokenizer",
+    "unk_token": "<|endoftext|>",
+}
+# How the tokenizer was loaded when it was saved.
+_UNUSED = frozenset({"backend", "is_local", "local_files_only"})
+
+
+def why_not(config: Mapping[str, Any]) -> str | None:
+    """The first setting of a CLIPTokenizer that is not implemented here, or None."""
+    return differing(config, _FREE, _FIXED, _UNUSED)
 
 
 class PlainTokenizer:
@@ -23,6 +42,7 @@ class PlainTokenizer:
         config = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
         self.model_max_length = int(config["model_max_length"])
         self._tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+        self._tokenizer.no_truncation()
         pad = str(config["pad_token"])
         self._padding = {"pad_token": pad, "pad_id": self._tokenizer.token_to_id(pad)}
 

@@ -26,10 +26,10 @@ _FREE = frozenset(
         "down_block_types", "up_block_types", "cross_attention_dim", "attention_head_dim",
         "norm_num_groups", "norm_eps", "transformer_layers_per_block",
         "reverse_transformer_layers_per_block",
-        # Of parts that are not there.
-        "addition_embed_type_num_heads",
     }
 )  # fmt: skip
+# Of a part that is not there.
+_UNUSED = frozenset({"addition_embed_type_num_heads"})
 _FIXED: Mapping[str, Any] = {
     "act_fn": "silu",
     "addition_embed_type": None,
@@ -74,21 +74,20 @@ _PERIOD = 10_000.0
 
 def why_not(config: Mapping[str, Any]) -> str | None:
     """The first setting of a UNet2DConditionModel that is not implemented here, or None."""
-    found = differing(config, _FREE, _FIXED)
+    found = differing(config, _FREE, _FIXED, _UNUSED)
     if found is not None:
         return found
     levels = len(config["block_out_channels"])
     for name in sorted(_SHAPES):
-        if not isinstance(config.get(name), list) or len(config[name]) != levels:
+        if not isinstance(config[name], list) or len(config[name]) != levels:
             return name
     if not set(config["down_block_types"]) <= {_DOWN, _CROSS_DOWN}:
         return "down_block_types"
     if not set(config["up_block_types"]) <= {_UP, _CROSS_UP}:
         return "up_block_types"
-    if not isinstance(config.get("layers_per_block"), int):
-        return "layers_per_block"
-    if not isinstance(config.get("cross_attention_dim"), int):
-        return "cross_attention_dim"
+    for name in ("layers_per_block", "cross_attention_dim", "norm_num_groups"):
+        if not isinstance(config[name], int):
+            return name
     return None
 
 
@@ -464,9 +463,9 @@ class _Depths:
 
 def _depths(config: Mapping[str, Any]) -> _Depths:
     levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
-    given = config.get("transformer_layers_per_block", 1)
+    given = config["transformer_layers_per_block"]
     down = [given] * levels if isinstance(given, int) else given
-    reverse = config.get("reverse_transformer_layers_per_block")
+    reverse = config["reverse_transformer_layers_per_block"]
     up = list(reversed(down)) if reverse is None else reverse
     lowest = down[-1]
     return _Depths(

@@ -60,6 +60,9 @@ def test_the_schedule_is_that_of_diffusers(rescaled: bool, spacing: str) -> None
         ("text_encoder/config.json", "hidden_act", "gelu"),
         ("scheduler/scheduler_config.json", "clip_sample", True),
         ("scheduler/scheduler_config.json", "beta_schedule", "linear"),
+        ("vae/config.json", "shift_factor", 0.1),
+        ("tokenizer/tokenizer_config.json", "pad_token", "!"),
+        ("tokenizer/tokenizer_config.json", "do_lower_case", False),
         ("model_index.json", "vae", ["diffusers", "AutoencoderKL"]),
         ("model_index.json", "text_encoder_2", ["transformers", "CLIPTextModelWithProjection"]),
     ],
@@ -73,6 +76,25 @@ def test_what_is_not_plain_is_named(tmp_path: Path, file: str, setting: str, val
     assert said is not None
     assert said.startswith(file)
     assert not is_plain(folder)
+
+
+@pytest.mark.parametrize(
+    ("file", "setting"),
+    [
+        ("unet/config.json", "attention_head_dim"),
+        ("text_encoder/config.json", "layer_norm_eps"),
+        ("vae/config.json", "scaling_factor"),
+        # Its default is another value than the one that is implemented.
+        ("scheduler/scheduler_config.json", "clip_sample"),
+        ("tokenizer/tokenizer_config.json", "model_max_length"),
+    ],
+)
+def test_a_missing_setting_is_not_plain(tmp_path: Path, file: str, setting: str) -> None:
+    folder = Path(shutil.copytree(BUNDLED_FOLDER, tmp_path / "model"))
+    config = json.loads((folder / file).read_text())
+    del config[setting]
+    (folder / file).write_text(json.dumps(config))
+    assert why_not(folder) == f"{file}: {setting}"
 
 
 def test_a_damaged_folder_is_not_plain(tmp_path: Path) -> None:

@@ -29,7 +29,9 @@ SETTINGS = {
 
 def config_of(encoder: CLIPTextModel) -> dict[str, Any]:
     config: dict[str, Any] = json.loads(encoder.config.to_json_string(use_diff=False))
-    return {name: config[name] for name in (*SETTINGS, "hidden_act", "layer_norm_eps")}
+    return {
+        name: config[name] for name in (*SETTINGS, "hidden_act", "layer_norm_eps", "model_type")
+    }
 
 
 @torch.no_grad()

@@ -102,6 +102,7 @@ def test_the_bundled_network_has_nothing_beyond() -> None:
         ("flip_sin_to_cos", False),
         ("layers_per_block", [1, 2]),
         ("mid_block_type", None),
+        ("norm_num_groups", None),
         ("up_block_types", ["UpBlock2D", "AttnUpBlock2D"]),
         ("upcast_attention", True),
         ("use_linear_projection", True),
