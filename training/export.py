@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Any] = {
 }
 # Pixels. The photos learned from are too small for cells of more than 6; cells of 10 are found at a
 # short side of 320, where the darkest pixels of a photo are less blurred.
-CELL_SIZE = 10
+SHIPPED_CELL_SIZE = 10
 SIZE_LIMIT = 25 * 2**20
 
 
@@ -48,7 +48,7 @@ def export(run: Run, folder: Path) -> int:
         ValueError: the model is larger than the package may carry.
     """
     networks = run.use_average()
-    networks.vae = CellsCodec(cell_size=CELL_SIZE)
+    networks.vae = CellsCodec(cell_size=SHIPPED_CELL_SIZE)
     for part in vars(networks):
         shutil.rmtree(folder / part, ignore_errors=True)
     folder.mkdir(parents=True, exist_ok=True)

@@ -93,15 +93,15 @@ def denoise(
             an evaluation more a step.
         strength, revise, on_step: see ``WayBack``. After the step that goes to z_0 they are told
             that step 1 was taken.
-        steps: how many of DDIM's steps are taken, from the noisy end; None for all. EDICT and BDIA
-            undo their own steps, and take all.
+        steps: how many of DDIM's steps are taken, from the noisy end; None for all.
 
     Returns:
         z_0, float32 (B, C, H, W).
 
     Raises:
         NonFiniteError: the network returned a value that is not finite.
-        ValueError: there are not so many steps, or fewer than one.
+        ValueError: there are not so many steps, or fewer than one; or the sampler is EDICT or BDIA,
+            which take all.
 
     Source: Song, Meng and Ermon, "Denoising Diffusion Implicit Models", section 4.2.
     """
@@ -109,25 +109,24 @@ def denoise(
         raise ValueError(f"steps is {steps}: it must lie between 1 and {inversion.steps}")
     way = WayBack(network, source_network, strength, revise, on_step)
     sampler = SOLVERS.get(inversion.settings.solver)
+    taken = inversion.steps if steps is None else steps
     if isinstance(sampler, ExactSampler):
+        if taken < inversion.steps:
+            raise ValueError(f"{inversion.settings.solver} undoes its own steps: all are taken")
         return sampler.denoise(inversion, way)
-    last = 1 if steps is None else inversion.steps - steps + 1
-    z = inversion.latents
+    table, z = inversion.table, inversion.latents
+    last = inversion.steps - taken + 1
     for i in range(inversion.steps, last - 1, -1):
-        noise = way.noise(z, i, inversion.noise[i - 1])
-        if i == last > 1:
-            return way.after(1, _leap(inversion, z, noise, i, strength), noise)
-        z = way.after(i, inversion.table.denoise_step(z, noise, i), noise)
+        to = 0 if i == last else i - 1
+        source = inversion.noise[i - 1]
+        noise = way.noise(z, i, source)
+        z = table.denoise_step(z, noise, i, to)
+        if to < i - 1:
+            # What the inversion's noise, in one step, misses of the picture that was inverted.
+            own = table.denoise_step(inversion.trajectory[i], source, i, to)
+            z = z + (1.0 - strength) * (inversion.trajectory[0] - own)
+        z = way.after(to + 1, z, noise)
     return z
-
-
-def _leap(
-    inversion: InversionResult, z: Tensor, noise: Tensor, i: int, strength: float | Tensor
-) -> Tensor:
-    """z_0 of z_i in one step, and what the inversion's noise misses of its own picture there."""
-    table = inversion.table
-    own = table.leap(inversion.trajectory[i], inversion.noise[i - 1], i)
-    return table.leap(z, noise, i) + (1.0 - strength) * (inversion.trajectory[0] - own)
 
 
 @torch.no_grad()

@@ -165,10 +165,11 @@ class DDIMTable:
         """tau_i, the timestep at which step i evaluates the network, in both directions."""
         return self.timesteps[i - 1]
 
-    def coefficients(self, i: int) -> tuple[float, float]:
-        """(A_i, B_i) of step i, 1 <= i <= N."""
-        A = math.sqrt(self.alphas[i] / self.alphas[i - 1])
-        return A, self.sigma(i) - A * self.sigma(i - 1)
+    def coefficients(self, i: int, to: int | None = None) -> tuple[float, float]:
+        """(A_i, B_i) of step i, 1 <= i <= N, between z_i and z_to; ``to`` is i - 1 when None."""
+        other = i - 1 if to is None else to
+        A = math.sqrt(self.alphas[i] / self.alphas[other])
+        return A, self.sigma(i) - A * self.sigma(other)
 
     def sigma(self, i: int) -> float:
         """s_i = sqrt(1 - a_i)."""
@@ -179,15 +180,10 @@ class DDIMTable:
         A, B = self.coefficients(i)
         return A * previous + B * noise
 
-    def denoise_step(self, latent: Tensor, noise: Tensor, i: int) -> Tensor:
-        """z_{i-1} = (z_i - B_i eps(z_i, i)) / A_i."""
-        A, B = self.coefficients(i)
+    def denoise_step(self, latent: Tensor, noise: Tensor, i: int, to: int | None = None) -> Tensor:
+        """z_{i-1} = (z_i - B_i eps(z_i, i)) / A_i; or z_to, steps further down, in one step."""
+        A, B = self.coefficients(i, to)
         return (latent - B * noise) / A
-
-    def leap(self, latent: Tensor, noise: Tensor, i: int) -> Tensor:
-        """z_0 of z_i in one DDIM step: sqrt(a_0) (z_i - s_i eps) / sqrt(a_i) + s_0 eps."""
-        picture = (latent - self.sigma(i) * noise) / math.sqrt(self.alphas[i])
-        return math.sqrt(self.alphas[0]) * picture + self.sigma(0) * noise
 
     def predicted_noise(self, output: Tensor, latent: Tensor, i: int) -> Tensor:
         """The noise eps that the network's output at z_i stands for.

@@ -31,7 +31,7 @@ from dehaze.inversion import (
     generate,
 )
 from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES, Anchors
-from dehaze.inversion.stochastic import localisation, stochastic_step
+from dehaze.inversion.stochastic import localisation, step_deviation, stochastic_step
 from dehaze.pipelines.base import InversionPipeline
 from dehaze.pipelines.callback import StepCallback
 from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_pixels
@@ -351,6 +351,12 @@ class EditPipeline(InversionPipeline):
         inversion.require(prompt=source)
         inversion = self.placed(inversion)
         before, after = self._prompts(source, target)
+        last = step_deviation(inversion.table, 1, settings.eta)
+        if settings.eta > 0.0 and last == 0.0 and self.steps_back(inversion) == 1:
+            raise ValueError(
+                "eta adds noise between the steps of the way back, and this one has a single step: "
+                "leave it out"
+            )
         control = self._control(before, after, settings)
         strength = latent_strength(settings.strength, photo, inversion)
         guidance: float | Tensor = settings.guidance_scale

@@ -21,7 +21,9 @@ from dehaze.attention.processors import (
 )
 from dehaze.inversion import (
     CRITERIA,
+    SOLVERS,
     DDIMTable,
+    ExactSampler,
     InversionMismatchError,
     InversionOptions,
     InversionResult,
@@ -345,6 +347,16 @@ class Inverting:
             companion={name: value.to(device) for name, value in inversion.companion.items()},
         )
 
+    def steps_back(self, inversion: InversionResult) -> int:
+        """How many steps of the way back are taken: what the model asks for, N at most.
+
+        EDICT and BDIA take all N, since they undo their own steps.
+        """
+        asked = self.description.denoising_steps
+        if asked is None or isinstance(SOLVERS.get(inversion.settings.solver), ExactSampler):
+            return inversion.steps
+        return min(asked, inversion.steps)
+
     @torch.no_grad()
     def denoise_under(
         self,
@@ -395,7 +407,7 @@ class Inverting:
         if source is not None:
             own = self._network(table, source, session=session, controlled=False)
 
-        taken = min(self.description.denoising_steps or inversion.steps, inversion.steps)
+        taken = self.steps_back(inversion)
         with controlled_attention(self.unet, session), self.progress_bar(total=taken) as bar:
             latents = denoise(
                 inversion,

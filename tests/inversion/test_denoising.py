@@ -74,3 +74,10 @@ def test_a_leap_is_told_as_the_last_step() -> None:
 def test_steps_that_there_are_not_are_refused(steps: int) -> None:
     with pytest.raises(ValueError, match="between 1 and 6"):
         denoise(inverted(), MILD, steps=steps)
+
+
+def test_a_sampler_that_undoes_its_own_steps_takes_all() -> None:
+    inversion = invert(MILD, normal(0), InversionSettings(steps=6).changed(solver="edict"))
+    assert torch.equal(denoise(inversion, MILD, steps=6), denoise(inversion, MILD))
+    with pytest.raises(ValueError, match="edict undoes its own steps"):
+        denoise(inversion, MILD, steps=1)

@@ -152,6 +152,22 @@ def test_attention_shares_default_to_the_models_own(pipeline: DehazePipeline, ph
     )
 
 
+def test_a_model_may_take_fewer_steps_back(pipeline: DehazePipeline, photo: Array) -> None:
+    inversion = pipeline.invert(photo)
+    own = DehazePipeline.from_pipe(pipeline)
+    own.description = replace(pipeline.description, denoising_steps=1)
+    latents, evaluations = own.swap_word(inversion)
+    assert evaluations == 1
+    assert (latents - pipeline.swap_word(inversion)[0]).abs().max() > 1e-4
+    still, evaluations = own.swap_word(inversion, strength=0.0)
+    assert evaluations == 0
+    torch.testing.assert_close(still, inversion.trajectory[0], rtol=0, atol=1e-4)
+    # EDICT undoes its own steps, so it takes them all.
+    exact = pipeline.invert(photo, solver="edict")
+    whole, single = (pipe.swap_word(exact) for pipe in (pipeline, own))
+    assert torch.equal(whole[0], single[0])
+
+
 def test_result_is_deterministic(any_pipeline: DehazePipeline, photo: Array) -> None:
     np.testing.assert_array_equal(any_pipeline(photo).image, any_pipeline(photo).image)
 

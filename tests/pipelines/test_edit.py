@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -234,6 +235,19 @@ def test_the_best_of_several_samples_is_kept(
     assert torch.equal(alone[int(np.argmax(edited.scores))], edited.latents)
     again = pipe.edit(inversion, SOURCE, TARGET, settings, generator=seeded(5))
     assert torch.equal(edited.latents, again.latents)
+
+
+def test_noise_between_steps_needs_two(pipe: EditPipeline, inversion: InversionResult) -> None:
+    once = EditPipeline.from_pipe(pipe)
+    once.description = replace(pipe.description, denoising_steps=1)
+    noisy = EditSettings(eta=0.5)
+    if inversion.table.alphas[0] == 1.0:
+        with pytest.raises(ValueError, match="single step"):
+            once.edit(inversion, SOURCE, TARGET, noisy)
+    else:
+        # Stable Diffusion's last step leaves a little noise, so there is some to draw.
+        drawn = once.edit(inversion, SOURCE, TARGET, noisy, generator=seeded(5)).latents
+        assert not torch.equal(drawn, once.edit(inversion, SOURCE, TARGET).latents)
 
 
 def test_a_step_of_the_edit_calls_back(pipe: EditPipeline, inversion: InversionResult) -> None:
