@@ -143,5 +143,6 @@ class InversionPipeline(Inverting, DiffusionPipeline):
             description = replace(description, zero_null_text=True)
         shared = cls(**parts, description=description)
         shared.guidance_in_two_calls = getattr(pipeline, "guidance_in_two_calls", False)
+        shared.attention_memory = getattr(pipeline, "attention_memory", None)
         shared.set_progress_bar_config(**getattr(pipeline, "_progress_bar_config", {}))
         return shared

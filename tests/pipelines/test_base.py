@@ -81,6 +81,15 @@ def test_from_pipe_takes_diffusers_pipelines_and_gives_them_back(
     )
 
 
+def test_from_pipe_keeps_what_was_set(pipeline: DehazePipeline) -> None:
+    own = DehazePipeline.from_pipe(pipeline)
+    own.guidance_in_two_calls, own.attention_memory = True, 5
+    editor = EditPipeline.from_pipe(own)
+    assert (editor.guidance_in_two_calls, editor.attention_memory) == (True, 5)
+    untouched = EditPipeline.from_pipe(pipeline)
+    assert (untouched.guidance_in_two_calls, untouched.attention_memory) == (False, None)
+
+
 def test_from_pipe_takes_other_parts_by_name(pipeline: DehazePipeline) -> None:
     scheduler = DDIMScheduler.from_config(pipeline.scheduler.config, timestep_spacing="trailing")
     other = DehazePipeline.from_pipe(pipeline, scheduler=scheduler)
