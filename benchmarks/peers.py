@@ -138,11 +138,8 @@ class Peers:
         """Prompt-to-Prompt as published: both branches are denoised side by side, both guided."""
         session = AttentionSession(steps=self.steps)
         networks = [
-            self.pipe._network(
-                self.table,
-                self.pipe.embed(self.pipe.tokens_of(prompt)),
-                session=session,
-                guidance_scale=self.guidance,
+            self.pipe.prompted_network(
+                self.table, prompt, session=session, guidance_scale=self.guidance
             )
             for prompt in (SOURCE, TARGET)
         ]

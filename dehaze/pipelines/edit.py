@@ -443,8 +443,8 @@ class EditPipeline(InversionPipeline):
         )
         tokens = self.tokens_of(prompt)
         session = self.recording_session(1, RecordingPlan())
-        network = self._network(
-            table, self.embed(tokens), session=session, guidance_scale=guidance_scale
+        network = self.prompted_network(
+            table, prompt, session=session, guidance_scale=guidance_scale
         )
         with controlled_attention(self.unet, session):
             made = generate(network, noise, settings.generated())

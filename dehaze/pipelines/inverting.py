@@ -290,10 +290,9 @@ class Inverting:
         """
         prompt = inversion.own_prompt(prompt)
         self.check_inversion(inversion)
-        tokens = self.tokens_of(prompt)
         session = self.recording_session(inversion.latents.shape[0], RecordingPlan())
-        network = self._network(
-            inversion.table, self.embed(tokens), session=session, guidance_scale=guidance_scale
+        network = self.prompted_network(
+            inversion.table, prompt, session=session, guidance_scale=guidance_scale
         )
         with controlled_attention(self.unet, session):
             anchors = RECONSTRUCTION_MODES.get(mode).prepare(inversion, network)
@@ -426,6 +425,7 @@ class Inverting:
         *,
         guidance_scale: float = 1.0,
         unconditional: Tensor | None = None,
+        session: AttentionSession | None = None,
     ) -> PromptedNetwork:
         """The network under a prompt, to be evaluated directly.
 
@@ -435,14 +435,16 @@ class Inverting:
             guidance_scale: classifier-free guidance g.
             unconditional: (n, 1, L, D), the unconditional embedding of each step, step 1 first; the
                 empty prompt's when None.
+            session: of attention control, that is told of each evaluation; see
+                ``dehaze.attention.processors.controlled_attention``.
 
         Raises:
-            WordError: the prompt is too long.
+            WordError: the prompt is too long, or the model never learned one of its words.
         """
-        tokens = self.tokens_of(prompt)
         return self._network(
             table,
-            self.embed(tokens),
+            self.embed(self.tokens_of(prompt)),
+            session=session,
             guidance_scale=guidance_scale,
             unconditional=unconditional,
         )
