@@ -93,7 +93,8 @@ class _CaptionedNetwork:
 
 @torch.no_grad()
 def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tensor:
-    """The noise (B, C, h, w) that pictures are inverted to under their captions."""
+    """The noise (B, C, h, w) that pictures are inverted to under their captions, on the CPU."""
+    latents = latents.to(networks.unet.device)
     table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
     with torch.autocast(networks.unet.device.type, dtype=torch.bfloat16):
         context = embed_captions(networks, [(caption, False) for caption in captions])
@@ -104,7 +105,7 @@ def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tens
         last = invert_latents(network, latents, settings).latents
     # z_N = sqrt(a_N) x + s_N z, solved for z.
     alpha = table.alphas[-1]
-    return (last - alpha**0.5 * latents) / (1.0 - alpha) ** 0.5
+    return ((last - alpha**0.5 * latents) / (1.0 - alpha) ** 0.5).cpu()
 
 
 @contextmanager

@@ -53,7 +53,8 @@ class GaussianNoise:
 
     def unwhitened(self, noise: Tensor) -> Tensor:
         """What errors of the noise (B, C, h, w) are in the latents: (S + floor)^(1/2) times it."""
-        return torch.einsum("dc,bchw->bdhw", torch.linalg.inv(self.whitening), noise)
+        colouring = torch.linalg.inv(self.whitening).to(noise.device)
+        return torch.einsum("dc,bchw->bdhw", colouring, noise)
 
     def save(self, path: Path) -> None:
         np.savez(path, mean=self.mean.numpy(), whitening=self.whitening.numpy())
