@@ -27,12 +27,6 @@ def _controls() -> Iterable[str]:
     return CONTROLS.names()
 
 
-def _modes() -> Iterable[str]:
-    from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
-
-    return (PLAIN, *RECONSTRUCTION_MODES.names())
-
-
 class _Weight(click.ParamType):
     """WORD=NUMBER, or a number alone where a default makes sense."""
 
@@ -157,16 +151,7 @@ _INVERTING = without("generate", "inversion")
     ),
     help="The edited word of the source.  [default: found]",
 )
-@option(
-    "--mode",
-    type=RegistryChoice(_modes),
-    default="plain",
-    show_default=True,
-    metavar="NAME",
-    heading=RESEARCH,
-    help="What holds guidance to the source: plain, or a reconstruction mode; a wrong name lists "
-    "them.",
-)
+@options.mode(default="plain", show_default=True)
 @option(
     "--inversion-guidance",
     type=Number(ranges.GUIDANCE_SCALE),
@@ -207,14 +192,7 @@ _INVERTING = without("generate", "inversion")
 )
 @options.seed(help="Of the noise that --eta adds.", effect=_WITH_ETA)
 @options.steps(effect=without("inversion"))
-@option(
-    "--depth",
-    type=click.IntRange(min=1),
-    metavar="N",
-    heading=RESEARCH,
-    effect=_INVERTING,
-    help="Invert so many of the steps.  [default: all]",
-)
+@options.depth(effect=_INVERTING)
 @options.solver(effect=_INVERTING)
 @options.model()
 def edit(

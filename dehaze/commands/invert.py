@@ -51,12 +51,6 @@ def _criteria() -> Iterable[str]:
     return CRITERIA.names()
 
 
-def _modes() -> Iterable[str]:
-    from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
-
-    return (PLAIN, *RECONSTRUCTION_MODES.names())
-
-
 def _adjustments() -> Iterable[str]:
     from dehaze.inversion import ADJUSTMENTS
 
@@ -112,13 +106,7 @@ def _adjustments() -> Iterable[str]:
     help="When a step is left; a wrong name lists them.",
 )
 @options.steps("num_inference_steps")
-@option(
-    "--depth",
-    type=click.IntRange(min=1),
-    metavar="N",
-    heading=RESEARCH,
-    help="Invert so many of the steps.  [default: all]",
-)
+@options.depth()
 @option(
     "--iterations",
     "max_iterations",
@@ -141,11 +129,7 @@ def _adjustments() -> Iterable[str]:
     help="Measure how exactly each step was solved, for one network evaluation more a step.",
 )
 @options.guidance(help="Classifier-free guidance; 1 evaluates the network once, all else twice.")
-@option(
-    "--mode",
-    type=RegistryChoice(_modes),
-    metavar="NAME",
-    heading=RESEARCH,
+@options.mode(
     effect=with_any("plots"),
     help=(
         "Invert at guidance 1 and guide the way back alone, held by NAME; a wrong name lists "

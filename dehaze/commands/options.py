@@ -103,6 +103,12 @@ def _recoveries() -> Iterable[str]:
     return RECOVERIES.names()
 
 
+def _modes() -> Iterable[str]:
+    from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
+
+    return (PLAIN, *RECONSTRUCTION_MODES.names())
+
+
 def used_by_solver(setting: str) -> Effect:
     """Where the solver, if one is named, uses this field of ``InversionSettings``."""
 
@@ -158,6 +164,13 @@ steps = _shared(
     heading=RESEARCH,
     help=f"Steps of the inversion.  {OF_MODEL}",
 )
+depth = _shared(
+    "--depth",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading=RESEARCH,
+    help="Invert so many of the steps.  [default: all]",
+)
 solver = _shared(
     "--solver",
     type=RegistryChoice(_solvers),
@@ -189,6 +202,14 @@ guidance = _shared(
     show_default=True,
     heading=RESEARCH,
     help="Classifier-free guidance; 1 is none.",
+)
+mode = _shared(
+    "--mode",
+    type=RegistryChoice(_modes),
+    metavar="NAME",
+    heading=RESEARCH,
+    help="What holds guidance to the source: plain, or a reconstruction mode; a wrong name lists "
+    "them.",
 )
 seed = _shared(
     "--seed",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +11,6 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Command, option, without
 from dehaze.commands.evaluate.parameters import command_line
-from dehaze.commands.options import RegistryChoice
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
 
@@ -27,12 +25,6 @@ if TYPE_CHECKING:
 
 # The edits are made here, or were made elsewhere.
 EDITING = without("results")
-
-
-def _modes() -> Iterable[str]:
-    from dehaze.commands.edit import _modes
-
-    return _modes()
 
 
 @click.command(
@@ -52,13 +44,9 @@ def _modes() -> Iterable[str]:
     help="Score results made elsewhere, under the pictures' own paths, rather than edit.",
 )
 @options.output_folder("pie_bench.md, .csv, .json and the results", "evaluation")
-@option(
-    "--mode",
-    type=RegistryChoice(_modes),
-    metavar="NAME",
+@options.mode(
     default="plain",
     show_default=True,
-    heading=RESEARCH,
     effect=EDITING,
     help="What holds guidance to the source, as in edit.",
 )
