@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,23 +28,10 @@ if TYPE_CHECKING:
 _SHOWN_STEPS = 10
 
 
-class _Kinds(click.ParamType):
-    """Kinds of figures with commas between them."""
+def _figures() -> Iterable[str]:
+    from dehaze.eval.plots import FIGURES
 
-    name = "kinds"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        from dehaze.eval.plots import FIGURES
-
-        if isinstance(value, tuple):
-            return value
-        kinds = [kind.strip().lower() for kind in value.split(",")]
-        for kind in kinds:
-            if kind not in FIGURES:
-                self.fail(f"{kind!r} is not one of {', '.join(FIGURES)}.", param, ctx)
-        return tuple(dict.fromkeys(kinds))
+    return FIGURES
 
 
 @click.command(cls=Command)
@@ -61,7 +48,7 @@ class _Kinds(click.ParamType):
 @option(
     "--figure",
     "figures",
-    type=_Kinds(),
+    type=options.Kinds(_figures),
     default=(),
     help="Also draw figures with a colour bar, comma-separated: png, pdf, svg; needs "
     "dehaze-diffusion[plots].",

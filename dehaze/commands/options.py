@@ -42,6 +42,26 @@ class RegistryChoice(click.ParamType):
         return str(value)
 
 
+class Kinds(click.ParamType):
+    """Some of these names, with commas between them: each once, in alphabetical order."""
+
+    name = "kinds"
+
+    def __init__(self, choices: Callable[[], Iterable[str]]) -> None:
+        self._choices = choices
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        choices = list(self._choices())
+        kinds = {kind.strip().lower() for kind in value.split(",")}
+        for kind in sorted(kinds.difference(choices)):
+            self.fail(f"{kind!r} is not one of {', '.join(choices)}.", param, ctx)
+        return tuple(sorted(kinds))
+
+
 class Exposure(click.ParamType):
     """How far a result is lightened: a name, or a number between the two."""
 

@@ -27,7 +27,7 @@ from dehaze.commands.command import (
     with_value,
     without,
 )
-from dehaze.commands.options import Number, RegistryChoice
+from dehaze.commands.options import Kinds, Number, RegistryChoice
 from dehaze.commands.reporting import (
     CommandError,
     note,
@@ -68,23 +68,6 @@ def _recovery_estimates(given: Any) -> bool:
     from dehaze.recovery.recover import WITH_TRANSMISSION
 
     return "transmission" not in given["save"] or given["recovery"] in WITH_TRANSMISSION
-
-
-class _SideFiles(click.ParamType):
-    """Names of SIDE_FILES with commas between them."""
-
-    name = "kinds"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        kinds = [kind.strip() for kind in value.split(",")]
-        for kind in kinds:
-            if kind not in SIDE_FILES:
-                self.fail(f"{kind!r} is not one of {', '.join(SIDE_FILES)}.", param, ctx)
-        return tuple(sorted(set(kinds)))
 
 
 class _Suffix(click.ParamType):
@@ -196,7 +179,7 @@ class _Task:
 )
 @option(
     "--save",
-    type=_SideFiles(),
+    type=Kinds(lambda: SIDE_FILES),
     default=(),
     effect=(
         TO_FOLDER,
