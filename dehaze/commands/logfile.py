@@ -55,6 +55,9 @@ def logging_to(path: Path | None) -> Iterator[None]:
         said.error("%s", error.format_message(), exc_info=error.__cause__)
         said.info("ended with exit code %d", error.exit_code)
         raise
+    except BrokenPipeError:
+        said.info("ended early: the reader of its output has seen enough")
+        raise
     except Exception:
         said.exception("a fault of dehaze")
         raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections.abc import Callable
@@ -32,6 +33,8 @@ def command(end: str | None) -> None:
         raise DehazeError("it cannot be; mend it")
     if end == "usage":
         raise CommandError("the command is wrong")
+    if end == "pipe":
+        raise BrokenPipeError(errno.EPIPE, "Broken pipe")
     if end == "fault":
         raise ZeroDivisionError("by nothing")
 
@@ -80,6 +83,12 @@ def test_how_it_ended_is_logged(invoke: Invoke, end: str, code: int, said: str |
     assert invoke("--end", end).exit_code == code
     assert lines()[-1] == f"INFO ended with exit code {code}"
     assert said is None or said in lines()
+
+
+def test_a_reader_that_has_seen_enough_is_no_fault(invoke: Invoke) -> None:
+    invoke("--end", "pipe")
+    assert lines()[-1] == "INFO ended early: the reader of its output has seen enough"
+    assert not any("Traceback" in line for line in lines())
 
 
 def test_the_traceback_of_a_fault_is_logged_with_v_as_well(invoke: Invoke) -> None:
