@@ -41,7 +41,8 @@ def read_config(context: click.Context, path: Path) -> dict[str, Any]:
         click.UsageError: the file cannot be read, a line is no option, or its value is wrong.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        # Some editors of Windows put a byte order mark at the beginning.
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(
             f"{path} cannot be read ({error}); write one option a line, such as strength = 0.6.",

@@ -32,6 +32,12 @@ def test_a_file_gives_options_of_every_kind() -> None:
     assert done.stdout.startswith('{"event": "photo", ')
 
 
+def test_a_byte_order_mark_is_passed_over() -> None:
+    done = run("\ufeffmethod = dcp\noutput = clear")
+    assert done.exit_code == 0, done.output
+    assert Path("clear/a.png").is_file()
+
+
 def test_the_command_line_comes_first() -> None:
     done = run("output = clear\nmethod = cap\ndry-run = no", "--method", "dcp", "-o", "other")
     assert done.exit_code == 0, done.output
