@@ -97,10 +97,11 @@ class _Addition(click.ParamType):
 
 
 def _has_quality(given: Values) -> bool:
-    from dehaze.photos.kinds import format_of
+    from dehaze.photos import ResultFile
+    from dehaze.photos.formats import FORMATS
 
-    suffix = given["format"]
-    return suffix is None or format_of(Path(f"a{suffix}")) in ("JPEG", "WEBP")
+    chosen = ResultFile(given["format"]).format
+    return chosen is None or FORMATS.get(chosen).has_quality
 
 
 class _BatchSize(click.ParamType):
@@ -484,10 +485,14 @@ def _termination_interrupts() -> Iterator[list[int]]:
 
 def _any_lossy(plan: Plan) -> bool:
     """Whether a photo of the plan has a quality, by its name."""
-    from dehaze.photos.kinds import suffixes_of
+    from dehaze.photos.formats import FORMATS
+    from dehaze.photos.kinds import PHOTO_SUFFIXES, format_of
 
-    named = {*suffixes_of("JPEG"), *suffixes_of("WEBP")}
-    return any(photo.source.suffix.lower() in named for photo in plan.photos)
+    return any(
+        photo.source.suffix.lower() in PHOTO_SUFFIXES
+        and FORMATS.get(format_of(photo.source)).has_quality
+        for photo in plan.photos
+    )
 
 
 def _refuse_nothing(plan: Plan) -> None:

@@ -59,6 +59,7 @@ def dehaze_stream(
     from dehaze.batch.effect import measure
     from dehaze.batch.item import process_items, step_of
     from dehaze.photos import encode_photo, open_bytes, open_photo
+    from dehaze.photos.formats import FORMATS
 
     name = Path("standard input") if source == STREAM else source
     item = Item(name, Path(), Path(), megapixels, result_file)
@@ -72,7 +73,7 @@ def dehaze_stream(
     if item.error is not None:
         return _end(item)
     photo = item.decoded()
-    refuse_idle_options(context, {"lossy": photo.encoding.format in ("JPEG", "WEBP")})
+    refuse_idle_options(context, {"lossy": FORMATS.get(photo.encoding.format).has_quality})
     process_items([item], work.start())
     coded = b""
     if item.error is None:

@@ -31,14 +31,17 @@ class ResultFile:
     quality: int | None = None
     addition: str = ""
 
+    @property
+    def format(self) -> str | None:
+        """The format that the suffix names; None for the photo's own."""
+        return None if self.suffix is None else format_of(Path(f"a{self.suffix}"))
+
     def name(self, path: Path) -> Path:
         """The result's path, for that of its photo below the folder."""
-        has_suffix = path.suffix.lower() in PHOTO_SUFFIXES
-        stem, own = (path.stem, path.suffix) if has_suffix else (path.name, "")
-        suffix = own if self.suffix is None else self.suffix
-        if has_suffix and self.suffix and format_of(path) == format_of(Path(f"a{self.suffix}")):
-            suffix = own
-        return path.with_name(f"{stem}{self.addition}{suffix}")
+        own = path.suffix if path.suffix.lower() in PHOTO_SUFFIXES else ""
+        stem = path.name.removesuffix(own)
+        keeps = self.suffix is None or (own and format_of(path) == self.format)
+        return path.with_name(f"{stem}{self.addition}{own if keeps else self.suffix}")
 
     def applied_to(self, photo: Photo, path: Path) -> Photo:
         """The photo with the encoding that its result is written in, and notes on what that loses.
@@ -51,14 +54,14 @@ class ResultFile:
             PhotoError: the format has no place for what the photo has.
         """
         source = photo.encoding.format
-        target = source if self.suffix is None else format_of(Path(f"a{self.suffix}"))
+        target = self.format or source
         if target != source:
             said = note_on_name(path, source)
             photo = replace(photo, notes=tuple(note for note in photo.notes if note not in said))
             photo = _converted(photo, path, target)
-        if self.quality is None or target not in ("JPEG", "WEBP"):
+        if self.quality is None or not FORMATS.get(target).has_quality:
             return photo
-        # The two containers that have a quality: the protocol that all share says nothing of it.
+        # The protocol that all containers share says nothing of a quality.
         container: Any = photo.encoding.container or FORMATS.get(target).container()
         if target == "WEBP" and container.lossless:
             return replace(

@@ -27,6 +27,7 @@ class Format:
         depths: bits a channel that its files can have.
         has_alpha: whether they can be transparent.
         has_grey: whether they can have one channel of colour.
+        has_quality: whether their containers have a ``quality``, 1 to 100.
     """
 
     beginning: re.Pattern[bytes]
@@ -36,14 +37,15 @@ class Format:
     depths: tuple[int, ...] = (8,)
     has_alpha: bool = True
     has_grey: bool = True
+    has_quality: bool = False
 
 
 FORMATS: Registry[Format] = Registry("photo format")
 for _name, _beginning, _open, _container, _limits in (
-    ("JPEG", rb"\xff\xd8\xff", open_jpeg, JpegContainer, {"has_alpha": False}),
+    ("JPEG", rb"\xff\xd8\xff", open_jpeg, JpegContainer, {"has_alpha": False, "has_quality": True}),
     ("PNG", rb"\x89PNG\r\n\x1a\n", open_png, PngContainer, {"depths": (8, 16)}),
     ("TIFF", rb"II[*+]\0|MM\0[*+]", open_tiff, TiffContainer, {"depths": (8, 16)}),
-    ("WEBP", rb"RIFF....WEBP", open_webp, WebpContainer, {"has_grey": False}),
+    ("WEBP", rb"RIFF....WEBP", open_webp, WebpContainer, {"has_grey": False, "has_quality": True}),
     ("BMP", rb"BM", open_bmp, BmpContainer, {}),
 ):
     FORMATS.register(
