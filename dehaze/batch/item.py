@@ -263,7 +263,8 @@ def _refuse_escape(item: Item) -> None:
 
 def _refuse_full_disk(item: Item) -> None:
     """A full disk is better found before the network runs than after."""
-    if shutil.disk_usage(item.folder).free < item.source.stat().st_size:
+    needed = item.source.stat().st_size * item.result_file.growth(item.source)
+    if shutil.disk_usage(item.folder).free < needed:
         raise PhotoError(
             item.source,
             "its output does not fit on the disk",

@@ -215,10 +215,16 @@ def plan(
 def check_room(plan: Plan) -> None:
     """See to it that the disk has room for the results: about what their photos take.
 
+    A result in another format takes more or less, see ``ResultFile.growth``.
+
     Raises:
         PlanError: it has not.
     """
-    new = sum(_size(photo.source) for photo in plan.photos if not os.path.lexists(photo.output))
+    new = sum(
+        _size(photo.source) * photo.result_file.growth(photo.source)
+        for photo in plan.photos
+        if not os.path.lexists(photo.output)
+    )
     place = Path(os.path.abspath(plan.output))
     while not place.exists():
         place = place.parent

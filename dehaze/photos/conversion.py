@@ -43,6 +43,13 @@ class ResultFile:
         keeps = self.suffix is None or (own and format_of(path) == self.format)
         return path.with_name(f"{stem}{self.addition}{own if keeps else self.suffix}")
 
+    def growth(self, path: Path) -> float:
+        """About how many times as large as its photo a result is, by the formats that both name."""
+        if self.format is None or path.suffix.lower() not in PHOTO_SUFFIXES:
+            return 1.0
+        source, target = FORMATS.get(format_of(path)), FORMATS.get(self.format)
+        return target.bytes_per_pixel / source.bytes_per_pixel
+
     def applied_to(self, photo: Photo, path: Path) -> Photo:
         """The photo with the encoding that its result is written in, and notes on what that loses.
 

@@ -530,6 +530,19 @@ def test_results_that_the_disk_has_no_room_for_are_not_begun(
     assert invoke("in").exit_code == 0
 
 
+@pytest.mark.parametrize(("name", "suffix", "times"), [("a.jpg", "png", 2), ("a.png", "jpg", 0.5)])
+def test_the_room_is_that_of_the_format_of_the_results(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch, name: str, suffix: str, times: float
+) -> None:
+    photo_at(f"in/{name}", shape=(200, 300))
+    free = int(Path("in", name).stat().st_size * times)
+    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": free}))
+    same, other = invoke("in"), invoke("in", "-o", "out", "--format", suffix)
+    assert [same.exit_code, other.exit_code] == ([0, 2] if times > 1 else [2, 0])
+    refused = other if times > 1 else same
+    assert "make room, name another folder with -o" in refused.stderr
+
+
 def test_json_says_all_that_text_says(invoke: Invoke) -> None:
     photo_at("in/a.png")
     Image.new("CMYK", (4, 4)).save("in/b.jpg")

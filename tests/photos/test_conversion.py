@@ -224,6 +224,22 @@ def test_a_wrong_name_is_no_matter_where_the_format_changes(tmp_path: Path) -> N
     assert ResultFile(".jpg").applied_to(photo, path).notes == ()
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".bmp"])
+def test_a_results_size_is_about_what_was_expected(suffix: str) -> None:
+    data = (Path(__file__).parents[2] / "examples" / "kodim19_haze.jpg").read_bytes()
+    coded, _ = converted(data, ResultFile(suffix))
+    expected = len(data) * ResultFile(suffix).growth(Path("a.jpg"))
+    assert expected / 3 < len(coded) < 3 * expected
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [("a.jpg", ResultFile(quality=20)), ("a.JPEG", ResultFile(".jpg")), ("a", ResultFile(".png"))],
+)
+def test_a_format_that_stays_or_is_unknown_keeps_the_size(name: str, file: ResultFile) -> None:
+    assert file.growth(Path(name)) == 1.0
+
+
 @pytest.mark.parametrize(
     ("name", "file", "result"),
     [
