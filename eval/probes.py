@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.inversion import InversionResult, InversionSettings, InversionTrace, denoise
 from dehaze.inversion.denoising import unrevised
 from dehaze.inversion.inverter import StepMap, noised, solve_step, trace_of
@@ -62,6 +64,63 @@ def retrace(
     return denoise(inversion, network, revise=unrevised if anchors is None else anchors.held)
 
 
+@dataclass(frozen=True)
+class RoundTrip:
+    """A photo, and what denoising makes of its inversion, both at the working size.
+
+    Attributes:
+        photo: float32 (h, w, 3) in [0, 1].
+        back: likewise.
+        latents: z_0 of ``back``, float32 (1, C, h, w).
+        nfe: network evaluations that the mode took to prepare the way back.
+    """
+
+    photo: Array
+    back: Array
+    latents: Tensor
+    nfe: int
+
+    @property
+    def psnr(self) -> float:
+        """PSNR of ``back`` against ``photo``, unrounded, in dB."""
+        return peak_signal_noise_ratio(self.back, self.photo, data_range=1.0)
+
+
+def come_back(
+    pipeline: InversionPipeline,
+    image: Any,
+    inversion: InversionResult,
+    *,
+    guidance_scale: float = 1.0,
+    mode: str | None = None,
+) -> RoundTrip:
+    """Denoises a photo's inversion under its own prompt with the network run anew.
+
+    Args:
+        pipeline: that made the inversion.
+        image: the photo.
+        inversion: of the photo; at guidance 1 where a mode is given.
+        guidance_scale: classifier-free guidance g of the way back.
+        mode: what holds the way back, see ``dehaze.inversion.reconstruction``; None or ``plain``
+            for nothing.
+
+    Raises:
+        ValueError: there is no such mode, or it cannot hold the way back of this inversion.
+        NonFiniteError: the network returned values that are not finite.
+    """
+    photo, codec = as_pixels(image), pipeline.codec
+    anchors = None
+    if mode is not None and mode != PLAIN:
+        anchors = pipeline.anchor(inversion, mode, guidance_scale=guidance_scale)
+    latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
+    return RoundTrip(
+        codec.reduced(photo),
+        codec.decode(latents, codec.working_size(photo)),
+        latents,
+        0 if anchors is None else anchors.nfe,
+    )
+
+
 def reconstruct(
     pipeline: InversionPipeline,
     image: Any,
@@ -86,15 +145,10 @@ def reconstruct(
     Returns:
         two pictures, float32 (h, w, 3) in [0, 1].
     """
-    photo = as_pixels(image)
     there = guidance_scale if mode is None else 1.0
-    inversion = pipeline.invert(photo, prompt, guidance_scale=there, **settings)
-    anchors = None
-    if mode is not None and mode != PLAIN:
-        anchors = pipeline.anchor(inversion, mode, guidance_scale=guidance_scale)
-    latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
-    codec = pipeline.codec
-    return codec.reduced(photo), codec.decode(latents, codec.working_size(photo))
+    inversion = pipeline.invert(image, prompt, guidance_scale=there, **settings)
+    trip = come_back(pipeline, image, inversion, guidance_scale=guidance_scale, mode=mode)
+    return trip.photo, trip.back
 
 
 @torch.no_grad()

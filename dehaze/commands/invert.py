@@ -273,15 +273,13 @@ class _Job:
 
     def drawings(self, pixels: NDArray[Any], inversion: InversionResult) -> dict[str, bytes]:
         """The plots by file name: DDIM's own steps by Picard iteration, and the way back."""
-        from dehaze.eval.metrics import psnr_rgb
         from dehaze.eval.plots import (
             draw_contraction,
             draw_reconstruction,
             draw_residuals,
             draw_trajectories,
         )
-        from dehaze.eval.probes import picard_paths, retrace
-        from dehaze.inversion.reconstruction import PLAIN
+        from dehaze.eval.probes import come_back, picard_paths
 
         pipeline = self.pipeline
         followed = pipeline.invert(
@@ -294,13 +292,9 @@ class _Job:
                 tolerance=1e-9,
             ),
         )
-        anchors = None
-        if self.mode not in (None, PLAIN):
-            anchors = pipeline.anchor(inversion, self.mode, guidance_scale=self.guidance_scale)
-        latents = retrace(pipeline, inversion, guidance_scale=self.guidance_scale, anchors=anchors)
-        original = pipeline.codec.reduced(pixels)
-        back = pipeline.codec.decode(latents, pipeline.codec.working_size(pixels))
-        psnr = psnr_rgb(255.0 * back.astype("float64"), 255.0 * original.astype("float64"))
+        trip = come_back(
+            pipeline, pixels, inversion, guidance_scale=self.guidance_scale, mode=self.mode
+        )
 
         def paths_of_step(i: int) -> NDArray[Any]:
             paths = picard_paths(pipeline, followed, i, iterations=_PLOTTED_ITERATIONS)
@@ -310,7 +304,7 @@ class _Job:
             "residuals.png": draw_residuals(followed.trace),
             "trajectories.png": draw_trajectories(followed, paths_of_step),
             "contraction.png": draw_contraction(followed.trace, followed.table.timesteps),
-            "reconstruction.png": draw_reconstruction(original, back, psnr),
+            "reconstruction.png": draw_reconstruction(trip.photo, trip.back, trip.psnr),
         }
 
 

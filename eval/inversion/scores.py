@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.eval.inversion.methods import InversionMethod, family
-from dehaze.eval.metrics import psnr_rgb
+from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.eval.perceptual import PerceptualMetric
-from dehaze.eval.probes import codec_roundtrip, retrace
+from dehaze.eval.probes import codec_roundtrip, come_back
 from dehaze.inversion import InversionResult, InversionSettings
 from dehaze.inversion.criteria import root_mean_square
-from dehaze.inversion.reconstruction import PLAIN
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -138,18 +137,13 @@ def _score_photo(
     started = time.perf_counter()
     inversion = pipeline.invert(photo, settings=settings, record_attention=False)
     seconds = time.perf_counter() - started
-    anchors = None
-    if mode not in ("", PLAIN):
-        anchors = pipeline.anchor(inversion, mode, guidance_scale=guidance_scale)
-    latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
-    start, codec = inversion.trajectory[0], pipeline.codec
-    back, reference = codec.decode(latents, codec.working_size(photo)), codec.reduced(photo)
-    prepared = 0 if anchors is None else anchors.nfe
+    trip = come_back(pipeline, photo, inversion, guidance_scale=guidance_scale, mode=mode or None)
+    start = inversion.trajectory[0]
     return _PhotoScore(
-        nfe_per_step=float(inversion.trace.nfe.double().mean()) + prepared / inversion.steps,
-        psnr=_psnr(back, reference),
-        lpips=nan if lpips is None else lpips(255.0 * back, 255.0 * reference),
-        latent_error=float(root_mean_square(latents - start) / root_mean_square(start)),
+        nfe_per_step=float(inversion.trace.nfe.double().mean()) + trip.nfe / inversion.steps,
+        psnr=trip.psnr,
+        lpips=nan if lpips is None else lpips(255.0 * trip.back, 255.0 * trip.photo),
+        latent_error=float(root_mean_square(trip.latents - start) / root_mean_square(start)),
         converged=_converged(inversion),
         below_one=_below_one(inversion),
         seconds=seconds,
@@ -171,12 +165,11 @@ def _below_one(inversion: InversionResult) -> list[bool]:
 def codec_ceiling(pipeline: InversionPipeline, photos: Iterable[Array]) -> float:
     """Mean PSNR in dB of photos that were only encoded and decoded; infinite without any loss."""
     return _mean(
-        _psnr(codec_roundtrip(pipeline, photo), pipeline.codec.reduced(photo)) for photo in photos
+        peak_signal_noise_ratio(
+            codec_roundtrip(pipeline, photo), pipeline.codec.reduced(photo), data_range=1.0
+        )
+        for photo in photos
     )
-
-
-def _psnr(picture: Array, reference: Array) -> float:
-    return psnr_rgb(255.0 * picture.astype(np.float64), 255.0 * reference.astype(np.float64))
 
 
 def _mean(values: Iterable[float]) -> float:
