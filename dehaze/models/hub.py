@@ -21,15 +21,16 @@ from dehaze.models.source import BUNDLED, ModelSource
 ERRORS = (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError)
 
 
-def download_layout(source: ModelSource, hub_id: str, patterns: list[str]) -> Path:
-    """The folder of another model's files, with the settings of ``source``.
+def snapshot(source: ModelSource, patterns: list[str]) -> Path:
+    """The folder of a model's files that fit these patterns, downloaded where they are missing.
 
     Raises:
         one of ``ERRORS``: the hub did not give them.
     """
     return Path(
         snapshot_download(
-            hub_id,
+            str(source.model),
+            revision=source.revision,
             allow_patterns=patterns,
             local_files_only=source.local_files_only,
             cache_dir=source.cache_dir,
@@ -48,22 +49,13 @@ def list_files(source: ModelSource) -> list[str]:
 
 
 def download(source: ModelSource, patterns: list[str]) -> Path:
-    """The folder of a model's files that fit these patterns, downloaded where they are missing.
+    """As ``snapshot``, for a model that was named.
 
     Raises:
         ModelError: the hub did not give them; the message says why, and what to do.
     """
     try:
-        return Path(
-            snapshot_download(
-                str(source.model),
-                revision=source.revision,
-                allow_patterns=patterns,
-                local_files_only=source.local_files_only,
-                cache_dir=source.cache_dir,
-                token=source.token,
-            )
-        )
+        return snapshot(source, patterns)
     except ERRORS as error:
         raise ModelError(f"{source.model}: {_why_no_download(source, error)}") from error
 

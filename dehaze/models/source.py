@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from dehaze.models import ModelError
@@ -119,7 +119,7 @@ def find_layout(source: ModelSource, file: Path) -> Path:
     from dehaze.models import hub
 
     try:
-        return hub.download_layout(source, usual, _LAYOUT_FILES)
+        return hub.snapshot(replace(source, model=usual, revision=None), _LAYOUT_FILES)
     except hub.ERRORS as error:
         raise ModelError(
             f"{file} holds weights alone, and the hub did not give the layout of {usual} "
