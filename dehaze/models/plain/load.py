@@ -10,16 +10,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from dehaze.errors import one_line
 from dehaze.models import ModelError
 from dehaze.models.needs import describe
 from dehaze.models.parts import ModelParts
 from dehaze.models.plain import scheduler as schedules
 from dehaze.models.plain import text, tokenizer, unet
 from dehaze.models.plain.settings import Settings, differing
+from dehaze.models.source import INDEX, WEIGHTS
 from dehaze.models.unshuffling import CellsUnshuffling, PixelUnshuffling
 from dehaze.models.weights import fill, read_weights
 
-_INDEX = "model_index.json"
 # The file of each part's configuration.
 _CONFIGS = {
     "unet": "unet/config.json",
@@ -72,7 +73,7 @@ def why_not(folder: Path) -> str | None:
     Raises:
         OSError, ValueError, KeyError: it is no such folder, or a file in it is damaged.
     """
-    index = _read(folder / _INDEX)
+    index = _read(folder / INDEX)
     classes = {name: entry[1] for name, entry in index.items() if isinstance(entry, list)}
     wanted = {
         "unet": ("UNet2DConditionModel",),
@@ -83,9 +84,9 @@ def why_not(folder: Path) -> str | None:
     }
     for part, names in wanted.items():
         if classes.get(part) not in names:
-            return f"{_INDEX}: {part}"
+            return f"{INDEX}: {part}"
     if set(index) - set(wanted) - {"_class_name", "_diffusers_version"}:
-        return _INDEX
+        return INDEX
     codec = _CODECS[classes["vae"]]
     checks: dict[str, Callable[[Mapping[str, Any]], str | None]] = {
         "unet": unet.why_not,
@@ -123,25 +124,24 @@ def load_plain_parts(folder: Path, torch_dtype: torch.dtype | None = None) -> Mo
         ModelError: weights are missing or damaged, or the tokenizer is.
     """
     configs = {part: _read(folder / path) for part, path in _CONFIGS.items()}
-    kind = _CODECS[_read(folder / _INDEX)["vae"][1]]
+    kind = _CODECS[_read(folder / INDEX)["vae"][1]]
     dtype = torch_dtype or torch.float32
     with torch.device("meta"):
         network = unet.PlainUNet(configs["unet"])
         encoder = text.PlainTextEncoder(configs["text_encoder"])
         codec = kind(configs["vae"])
-    for part, module, file, its_dtype in (
-        ("unet", network, "diffusion_pytorch_model", dtype),
-        ("text_encoder", encoder, "model", dtype),
-        ("vae", codec, "diffusion_pytorch_model", torch.float32),
+    for part, module, its_dtype in (
+        ("unet", network, dtype),
+        ("text_encoder", encoder, dtype),
+        ("vae", codec, torch.float32),
     ):
-        path = folder / part / f"{file}.safetensors"
+        path = folder / part / f"{WEIGHTS[part]}.safetensors"
         fill(module, _plain_names(read_weights(path)), path, its_dtype)
     try:
         words = tokenizer.PlainTokenizer(folder / "tokenizer")
     except Exception as error:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"{folder / 'tokenizer'} makes no tokenizer ({cause}): get it again"
+            f"{folder / 'tokenizer'} makes no tokenizer ({one_line(error)}): get it again"
         ) from error
     scheduler = schedules.DDIMScheduler(configs["scheduler"])
     description = describe(network, codec, folder)
