@@ -6,7 +6,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from dehaze.datasets.pairing import list_images, natural_key, pair
+from dehaze.datasets.pairing import before_underscore, list_images, natural_key, pair
 from dehaze.datasets.registry import (
     CLEAR_FOLDERS,
     HAZY_FOLDERS,
@@ -21,10 +21,6 @@ _ROLE = re.compile(r"_(?:hazy|haze|input|gt|clear|original|target)$", re.IGNOREC
 
 def _without_role(stem: str) -> str:
     return _ROLE.sub("", stem)
-
-
-def _before_underscore(stem: str) -> str:
-    return stem.split("_", 1)[0]
 
 
 def open_paired_folder(hazy_folder: Path, clear_folder: Path) -> Dataset:
@@ -54,7 +50,7 @@ def open_paired_folder(hazy_folder: Path, clear_folder: Path) -> Dataset:
         hazy_files,
         clear_files,
         hazy_folder=hazy_folder,
-        scene_of_hazy=_without_role if identical else _before_underscore,
+        scene_of_hazy=_without_role if identical else before_underscore,
         scene_of_clear=_without_role,
     )
     transmission_folder = subfolder(hazy_folder.parent, TRANSMISSION_FOLDERS)

@@ -147,6 +147,11 @@ def _read(path: Path, oddities: list[Oddity]) -> NDArray[np.uint8]:
     return decoded.pixels
 
 
+def before_underscore(stem: str) -> str:
+    """What stands before the first underscore of a name: in RESIDE's sets the id of the scene."""
+    return stem.split("_", 1)[0]
+
+
 def natural_key(text: str) -> list[tuple[int, str]]:
     """A sorting key under which "2" comes before "10"."""
     parts = re.split(r"(\d+)", text)

@@ -10,7 +10,7 @@ import re
 from dataclasses import replace
 from pathlib import Path
 
-from dehaze.datasets.pairing import Sample
+from dehaze.datasets.pairing import Sample, before_underscore
 from dehaze.datasets.registry import (
     TRANSMISSION_FOLDERS,
     BenchmarkDataset,
@@ -19,10 +19,6 @@ from dehaze.datasets.registry import (
 )
 
 _PUBLISHED = "https://sites.google.com/view/reside-dehaze-datasets"
-
-
-def _before_underscore(stem: str) -> str:
-    return stem.split("_", 1)[0]
 
 
 def _grey(airlight: str) -> tuple[float, float, float]:
@@ -36,7 +32,7 @@ class _Rendered(BenchmarkDataset):
 
     @classmethod
     def scene_of_hazy(cls, stem: str) -> str | None:
-        return _before_underscore(stem) if "_" in stem else None
+        return before_underscore(stem) if "_" in stem else None
 
 
 class _OutdoorRendered(_Rendered):
