@@ -32,8 +32,9 @@ _ESCAPED = {
 def latex_table(runner: Runner, evaluation: Evaluation) -> str:
     """A table environment of the means, for the package booktabs; the command as a comment.
 
-    The best mean of each data set is bold: among the methods, not among ceilings and oracles. A
-    metric whose better direction is not known has none.
+    The best mean of each data set is bold: among the methods, not among ceilings and oracles, nor
+    among rows of which an image failed, whose means are of other images. A metric whose better
+    direction is not known has none.
     """
     metrics = evaluation.metrics
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
@@ -89,15 +90,20 @@ def _cell(row: Row, name: str, alike: Iterable[Row], better: dict[str, bool]) ->
     values = [
         found.mean
         for other in alike
-        if not (other.is_ceiling or other.is_oracle)
+        if _competes(other)
         and (found := other.statistics.get(name)) is not None
         and found.mean is not None
     ]
-    if row.is_ceiling or row.is_oracle or name not in better or len(values) < 2:
+    if not _competes(row) or name not in better or len(values) < 2:
         return text
     best = max(values) if better[name] else min(values)
     # What is equal as printed is equally good.
     return rf"\textbf{{{text}}}" if text == _number(best, name) else text
+
+
+def _competes(row: Row) -> bool:
+    """Whether a row may be the best: a method that was scored on every image of its data set."""
+    return not (row.is_ceiling or row.is_oracle or row.failed)
 
 
 def _mean(row: Row, name: str) -> str:

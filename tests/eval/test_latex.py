@@ -79,6 +79,15 @@ def test_ceilings_and_oracles_are_never_best() -> None:
     assert found["a", "codec"] == ["15", "40.00"]
 
 
+def test_a_mean_over_fewer_images_is_never_best() -> None:
+    found = table(
+        row("a", "hazy", psnr=10.0), row("a", "ours", psnr=20.0),
+        row("a", "torn", failed=3, psnr=30.0),
+    )  # fmt: skip
+    assert found["a", "ours"] == ["15", r"\textbf{20.00}"]
+    assert found["a", "torn"] == ["12 of 15", "30.00"]
+
+
 def test_what_failed_or_is_infinite_or_missing_is_shown() -> None:
     found = table(
         row("a", "hazy", psnr=10.0, niqe=4.0),
