@@ -98,7 +98,7 @@ def _converted(photo: Photo, path: Path, target: str) -> Photo:
     if source.grey and not wanted.has_grey and metadata.profile[16:20] == b"GRAY":
         metadata = replace(metadata, profile=b"")
         missing.append("a colour profile of grey")
-    container = wanted.labelled(metadata)
+    container = wanted.container.labelled(metadata)
     kept = container.metadata
     missing += [
         name

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from dehaze.photos.bmp import BmpContainer, open_bmp
 from dehaze.photos.jpeg import JpegContainer, open_jpeg
-from dehaze.photos.photo import Container, Metadata, Source
+from dehaze.photos.photo import Container, Source
 from dehaze.photos.png import PngContainer, open_png
 from dehaze.photos.tiff import TiffContainer, open_tiff
 from dehaze.photos.webp import WebpContainer, open_webp
@@ -20,10 +20,9 @@ class Format:
     """A format of photos.
 
     Attributes:
-        beginning: matches the first bytes of its files.
+        beginning: a pattern of the first bytes of its files.
         open: reads the header of a file's bytes.
-        container: makes one without metadata.
-        labelled: makes one with those of the metadata that it has a place for.
+        container: the class of what its files have besides their pixels.
         bytes_per_pixel: about what its files take, of photos with 8 bits a channel.
         depths: bits a channel that its files can have.
         has_alpha: whether they can be transparent.
@@ -31,47 +30,30 @@ class Format:
         has_quality: whether their containers have a ``quality``, 1 to 100.
     """
 
-    beginning: re.Pattern[bytes]
+    beginning: bytes
     open: Callable[[bytes], Source]
-    container: Callable[[], Container]
-    labelled: Callable[[Metadata], Container]
+    container: type[Container]
     bytes_per_pixel: float
     depths: tuple[int, ...] = (8,)
     has_alpha: bool = True
     has_grey: bool = True
     has_quality: bool = False
 
+    def begins(self, data: bytes) -> bool:
+        """Whether a file of these bytes begins as those of this format do."""
+        return re.match(self.beginning, data, re.DOTALL) is not None
+
 
 FORMATS: Registry[Format] = Registry("photo format")
-for _name, _beginning, _open, _container, _bytes_per_pixel, _limits in (
-    (
-        "JPEG",
-        rb"\xff\xd8\xff",
-        open_jpeg,
-        JpegContainer,
-        0.45,
-        {"has_alpha": False, "has_quality": True},
+for _name, _format in {
+    "JPEG": Format(
+        rb"\xff\xd8\xff", open_jpeg, JpegContainer, 0.45, has_alpha=False, has_quality=True
     ),
-    ("PNG", rb"\x89PNG\r\n\x1a\n", open_png, PngContainer, 1.6, {"depths": (8, 16)}),
-    ("TIFF", rb"II[*+]\0|MM\0[*+]", open_tiff, TiffContainer, 1.6, {"depths": (8, 16)}),
-    (
-        "WEBP",
-        rb"RIFF....WEBP",
-        open_webp,
-        WebpContainer,
-        0.3,
-        {"has_grey": False, "has_quality": True},
+    "PNG": Format(rb"\x89PNG\r\n\x1a\n", open_png, PngContainer, 1.6, depths=(8, 16)),
+    "TIFF": Format(rb"II[*+]\0|MM\0[*+]", open_tiff, TiffContainer, 1.6, depths=(8, 16)),
+    "WEBP": Format(
+        rb"RIFF....WEBP", open_webp, WebpContainer, 0.3, has_grey=False, has_quality=True
     ),
-    ("BMP", rb"BM", open_bmp, BmpContainer, 3.0, {}),
-):
-    FORMATS.register(
-        _name,
-        Format(
-            re.compile(_beginning, re.DOTALL),
-            _open,
-            _container,
-            _container.labelled,
-            _bytes_per_pixel,
-            **_limits,
-        ),
-    )
+    "BMP": Format(rb"BM", open_bmp, BmpContainer, 3.0),
+}.items():
+    FORMATS.register(_name, _format)

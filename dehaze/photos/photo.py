@@ -73,6 +73,10 @@ class Container(Protocol):
     def metadata(self) -> Metadata:
         """What of it other formats have a place for."""
 
+    @classmethod
+    def labelled(cls, metadata: Metadata) -> Container:
+        """One with those of the metadata that this format has a place for."""
+
 
 class Source(Protocol):
     """A file of one format, its header read and its samples not decoded yet."""

@@ -97,9 +97,7 @@ def open_bytes(data: bytes, path: Path, *, max_megapixels: float = MAX_MEGAPIXEL
         raise PhotoError(path, "is empty (0 bytes)", COPY_AGAIN)
     with _named_errors(path):
         refuse_unsupported(path, data)
-        name = next(
-            (name for name in FORMATS.names() if FORMATS.get(name).beginning.match(data)), None
-        )
+        name = next((name for name in FORMATS.names() if FORMATS.get(name).begins(data)), None)
         if name is None:
             raise UnreadableError(
                 "is not a photo that can be read",
