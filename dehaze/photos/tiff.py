@@ -231,10 +231,7 @@ class TiffContainer:
         return "little" if self.order == "<" else "big"
 
     def _integers(self, kind: int, *numbers: int) -> Value:
-        letter = {SHORT: "H", LONG: "I", LONG8: "Q"}[kind]
-        return Value(
-            kind, len(numbers), struct.pack(f"{self.order}{len(numbers)}{letter}", *numbers)
-        )
+        return _integers(self.order, kind, *numbers)
 
 
 @dataclass(frozen=True)
@@ -368,10 +365,7 @@ class TiffSource:
             size: the tags that say how large it is.
         """
         tags, order = self.directory.tags, self.structure.order
-        tiled = _TILE_WIDTH in tags
-        tags_of_pieces = (
-            (_TILE_OFFSETS, _TILE_LENGTHS) if tiled else (_STRIP_OFFSETS, _STRIP_LENGTHS)
-        )
+        tags_of_pieces = _piece_tags(self.directory)
         offsets, lengths = (self.structure.integers(tags[tag]) for tag in tags_of_pieces)
         unpack = _UNPACKERS.get(self.compression)
         body, places, sizes = bytearray(8), [], []
@@ -385,10 +379,11 @@ class TiffSource:
         if unpack is not None:
             numbers[_COMPRESSION] = _NONE
         values = self._layout()
-        values |= {tag: _longs(order, number) for tag, number in {**numbers, **size}.items()}
-        values |= dict(
-            zip(tags_of_pieces, (_longs(order, *places), _longs(order, *sizes)), strict=True)
-        )
+        values |= {
+            tag: _integers(order, LONG, number) for tag, number in {**numbers, **size}.items()
+        }
+        where = (_integers(order, LONG, *places), _integers(order, LONG, *sizes))
+        values |= dict(zip(tags_of_pieces, where, strict=True))
         for tag in (_EXTRA_SAMPLES, _SAMPLE_FORMAT):
             values.pop(tag, None)
         body[:8] = _header(order, len(body), big=False)
@@ -415,14 +410,15 @@ class TiffSource:
             if entry is None:
                 continue
             if entry.kind == LONG8:
-                values[tag] = _longs(self.structure.order, *self.structure.integers(entry))
+                values[tag] = _integers(self.structure.order, LONG, *self.structure.integers(entry))
             else:
                 values[tag] = Value(entry.kind, entry.count, self.structure.value(entry))
         return values
 
 
-def _longs(order: str, *numbers: int) -> Value:
-    return Value(LONG, len(numbers), struct.pack(f"{order}{len(numbers)}I", *numbers))
+def _integers(order: str, kind: int, *numbers: int) -> Value:
+    letter = {SHORT: "H", LONG: "I", LONG8: "Q"}[kind]
+    return Value(kind, len(numbers), struct.pack(f"{order}{len(numbers)}{letter}", *numbers))
 
 
 def open_tiff(data: bytes) -> TiffSource:
@@ -550,11 +546,7 @@ def _refuse_missing(
     structure: Structure, directory: Directory, width: int, height: int, planes: int
 ) -> None:
     """Raises a refusal if pixels lie outside of the file: the decoder would fill in black."""
-    tags = directory.tags
-    names = (
-        (_TILE_OFFSETS, _TILE_LENGTHS) if _TILE_WIDTH in tags else (_STRIP_OFFSETS, _STRIP_LENGTHS)
-    )
-    places, sizes = map(tags.get, names)
+    places, sizes = map(directory.tags.get, _piece_tags(directory))
     across, down = _piece_size(structure, directory, width, height)
     expected = -(-width // across) * -(-height // down) * planes
     offsets, lengths = structure.integers(places), structure.integers(sizes)
@@ -567,6 +559,13 @@ def _refuse_missing(
         for start, length in zip(offsets, lengths, strict=False)
     ):
         raise UnreadableError("is cut short")
+
+
+def _piece_tags(directory: Directory) -> tuple[int, int]:
+    """The tags of where the strips or tiles lie, and of how long they are."""
+    if _TILE_WIDTH in directory.tags:
+        return _TILE_OFFSETS, _TILE_LENGTHS
+    return _STRIP_OFFSETS, _STRIP_LENGTHS
 
 
 def _piece_size(
