@@ -284,7 +284,8 @@ def _check_claims(photos: Sequence[Item], beside: Sequence[str]) -> None:
             if other is not photo.source:
                 raise PlanError(
                     f"{printable(photo.source)}: would be written to the same file as "
-                    f"{printable(other)}, {printable(output)}; do them in two runs"
+                    f"{printable(other)}, {printable(output)}; do them in two runs, "
+                    "into two folders"
                 )
 
 

@@ -344,6 +344,7 @@ def test_photos_that_would_get_one_name_are_refused(invoke: Invoke) -> None:
     refused = invoke("in", "--format", "png")
     assert refused.exit_code == 2
     assert "in/a.png: would be written to the same file as in/a.jpg" in refused.stderr
+    assert "do them in two runs, into two folders" in refused.stderr
     photo_at("one/a.jpg")
     photo_at("two/a.png")
     assert invoke("one", "two", "--format", "png").exit_code == 0
