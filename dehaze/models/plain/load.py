@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dehaze.errors import one_line
 from dehaze.models import ModelError
@@ -16,7 +16,8 @@ from dehaze.models.needs import describe
 from dehaze.models.parts import ModelParts
 from dehaze.models.plain import scheduler as schedules
 from dehaze.models.plain import text, tokenizer, unet
-from dehaze.models.plain.settings import Settings, differing
+from dehaze.models.plain.part import PlainPart
+from dehaze.models.plain.settings import differing
 from dehaze.models.source import INDEX, WEIGHTS
 from dehaze.models.unshuffling import CellsUnshuffling, PixelUnshuffling
 from dehaze.models.weights import fill, read_weights
@@ -32,21 +33,12 @@ _CONFIGS = {
 _INSIDE_OF_TEXT = "text_model."
 
 
-class _PlainCodec(nn.Module):
+class _PlainCodec(PlainPart):
     settings: frozenset[str]
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.config: Any = Settings(config)
+        super().__init__(config)
         self.register_buffer("anchor", torch.zeros(1))
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.get_buffer("anchor").dtype
-
-    @property
-    def device(self) -> torch.device:
-        return self.get_buffer("anchor").device
 
 
 class PlainPixelUnshuffleCodec(PixelUnshuffling, _PlainCodec):

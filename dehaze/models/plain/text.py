@@ -13,7 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dehaze.models.plain.settings import Settings, differing
+from dehaze.models.plain.part import PlainPart
+from dehaze.models.plain.settings import differing
 
 _FREE = frozenset(
     {
@@ -113,7 +114,7 @@ class _Embeddings(nn.Module):
         return embedded
 
 
-class PlainTextEncoder(nn.Module):
+class PlainTextEncoder(PlainPart):
     """CLIPTextModel of those settings for which ``why_not`` is None.
 
     Args:
@@ -121,8 +122,7 @@ class PlainTextEncoder(nn.Module):
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.config = Settings(config)
+        super().__init__(config)
         width, eps = config["hidden_size"], config["layer_norm_eps"]
         self.embeddings = _Embeddings(
             config["vocab_size"], config["max_position_embeddings"], width
@@ -132,16 +132,6 @@ class PlainTextEncoder(nn.Module):
             for _ in range(config["num_hidden_layers"])
         )
         self.final_layer_norm = nn.LayerNorm(width, eps=eps)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.final_layer_norm.weight.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Of the weights."""
-        return self.final_layer_norm.weight.device
 
     def forward(self, ids: Tensor) -> TextOutput:
         """The embedding of tokens, int64 (B, L)."""

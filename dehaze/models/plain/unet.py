@@ -18,7 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from dehaze.models.plain.settings import Settings, differing
+from dehaze.models.plain.part import PlainPart
+from dehaze.models.plain.settings import differing
 
 _FREE = frozenset(
     {
@@ -331,7 +332,7 @@ class TimeEmbedding(nn.Module):
         return embedded
 
 
-class PlainUNet(nn.Module):
+class PlainUNet(PlainPart):
     """UNet2DConditionModel of those settings for which ``why_not`` is None.
 
     Args:
@@ -339,8 +340,7 @@ class PlainUNet(nn.Module):
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        self.config = Settings(config)
+        super().__init__(config)
         widths: list[int] = config["block_out_channels"]
         heads: list[int] = config["attention_head_dim"]
         groups, eps = config["norm_num_groups"], config["norm_eps"]
@@ -395,16 +395,6 @@ class PlainUNet(nn.Module):
         )
         self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=eps)
         self.conv_out = nn.Conv2d(widths[0], config["out_channels"], 3, padding=1)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the weights."""
-        return self.conv_in.weight.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Of the weights."""
-        return self.conv_in.weight.device
 
     @property
     def attn_processors(self) -> dict[str, Any]:
