@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 from dehaze.commands.reporting import Verbosity, note, verbosity
 
@@ -13,8 +14,15 @@ from dehaze.commands.reporting import Verbosity, note, verbosity
 SECONDS = 60.0
 
 
+class Ended(Protocol):
+    """What is to be called when one more thing is done."""
+
+    def __call__(self, kept: bool = False) -> object:
+        """One more is done; ``kept``: by an earlier run, so that it took no time now."""
+
+
 @contextmanager
-def progress(total: int, unit: str) -> Iterator[Callable[[], object]]:
+def progress(total: int, unit: str) -> Iterator[Ended]:
     """Show on stderr how many of so many things are done, while this lasts; nothing with -q.
 
     Args:
@@ -25,14 +33,14 @@ def progress(total: int, unit: str) -> Iterator[Callable[[], object]]:
         what is to be called when one more is done.
     """
     if verbosity() is Verbosity.QUIET:
-        yield lambda: None
+        yield lambda kept=False: None
     elif not sys.stderr.isatty():
         yield _Lines(total, unit).update
     else:
         from tqdm import tqdm
 
         with tqdm(total=total, unit=unit, file=sys.stderr, leave=False) as bar:
-            yield bar.update
+            yield lambda kept=False: bar.update()
 
 
 class _Lines:
@@ -41,17 +49,21 @@ class _Lines:
     def __init__(self, total: int, unit: str) -> None:
         self._total = total
         self._unit = unit
-        self._done = 0
+        self._done = self._kept = 0
         self._started = self._said = time.monotonic()
 
-    def update(self) -> None:
+    def update(self, kept: bool = False) -> None:
         self._done += 1
+        self._kept += kept
         now = time.monotonic()
         if now - self._said < SECONDS or self._done == self._total:
             return
         self._said = now
-        left = (now - self._started) / self._done * (self._total - self._done)
-        note(f"{self._done} of {self._total} {self._unit}s, about {_duration(left)} left")
+        text = f"{self._done} of {self._total} {self._unit}s"
+        if self._done > self._kept:
+            each = (now - self._started) / (self._done - self._kept)
+            text += f", about {_duration(each * (self._total - self._done))} left"
+        note(text)
 
 
 def _duration(seconds: float) -> str:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from dehaze.commands.progress import progress
+from dehaze.commands.progress import Ended, progress
 from dehaze.commands.reporting import Verbosity, note, problem, result, verbosity
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ class Text:
     """For people: progress and failures on stderr, sums on stdout."""
 
     def __init__(self) -> None:
-        self._ended: Callable[[], object] | None = None
+        self._ended: Ended | None = None
 
     @contextmanager
     def progress(self, total: int) -> Iterator[None]:
@@ -33,7 +33,7 @@ class Text:
         from dehaze.photos import printable
 
         if self._ended is not None:
-            self._ended()
+            self._ended(kept=item.status == "kept")
         if item.status == "done":
             for text in (*item.notes, *item.effect.sentences()):
                 note(f"{printable(item.source)}: note: {text}")

@@ -31,10 +31,11 @@ class Clock:
 
 @click.command(cls=Command)
 @click.option("--total", type=int, default=10)
-def command(total: int) -> None:
+@click.option("--kept", type=int, default=0)
+def command(total: int, kept: int) -> None:
     with progress(total, "photo") as ended:
-        for _ in range(total):
-            ended()
+        for number in range(total):
+            ended(kept=number < kept)
 
 
 def said(*arguments: str) -> str:
@@ -52,6 +53,17 @@ def test_without_a_terminal_a_line_comes_every_minute(monkeypatch: pytest.Monkey
     )
     monkeypatch.setattr(module, "time", Clock())
     assert said("--total", "300").startswith("dehaze: 3 of 300 photos, about 2 h 4 min left\n")
+
+
+def test_what_an_earlier_run_did_makes_the_rest_no_shorter(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "time", Clock())
+    assert said("--kept", "5") == (
+        "dehaze: 3 of 10 photos\n"
+        "dehaze: 6 of 10 photos, about 10 min left\n"
+        "dehaze: 9 of 10 photos, about 1 min left\n"
+    )
 
 
 def test_a_short_job_and_a_quiet_one_say_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
