@@ -174,12 +174,13 @@ def vary_sharpness(photo: Bytes, rng: np.random.Generator) -> Bytes:
 def vary_colours(photo: Bytes, rng: np.random.Generator, indoor: bool = False) -> Array:
     """Varies range, exposure, contrast, saturation and white balance as cameras and editors do.
 
-    Every second photo is stretched to the full range, as what a camera makes of a clear day is.
+    Rooms are stretched to the full range more often than views, whose distance is pale on the
+    clearest day.
 
     Args:
         photo: uint8 (H, W, 3).
         rng: the only source of chance.
-        indoor: rooms are dark more often.
+        indoor: rooms are dark more often too.
 
     Returns:
         float32 (H, W, 3) in [0, 1].
@@ -187,11 +188,12 @@ def vary_colours(photo: Bytes, rng: np.random.Generator, indoor: bool = False) -
     sampled = photo[::4, ::4]
     chance = float(rng.random())
     slope, intercept = 1.0, 0.0
-    if chance < 0.5:
+    stretched, contrasted = (0.55, 0.75) if indoor else (0.15, 0.35)
+    if chance < stretched:
         low, high = np.quantile(sampled, (rng.uniform(0.0, 0.02), rng.uniform(0.97, 1.0)))
         slope = 255.0 / max(float(high - low), 25.0)
         intercept = -slope * float(low)
-    elif chance < 0.7:
+    elif chance < contrasted:
         slope = float(rng.uniform(1.0, 1.6))
         intercept = (1.0 - slope) * float(sampled.mean())
     saturation = float(rng.uniform(0.75, 1.25))
@@ -220,17 +222,23 @@ def _draw_haze(scene: Scene, rng: np.random.Generator) -> tuple[RenderedHaze, Ca
     kinds = HAZE_KINDS.names()
     if rng.random() < 0.5:
         kind = "haze" if rng.random() < 0.6 else kinds[int(rng.integers(len(kinds)))]
-        return render_over(scene, PLAIN, kind, draw_plain_density(rng), rng), PLAIN
+        density = draw_plain_density(scene.indoor, rng)
+        return render_over(scene, PLAIN, kind, density, rng), PLAIN
     caption = hazy_caption(rng)
     kind = caption.kind or "haze"
     density = float(rng.uniform(*(caption.density or HAZE_KINDS.get(kind).density)))
     return render_over(scene, caption, kind, density, rng), caption
 
 
-def draw_plain_density(rng: np.random.Generator) -> float:
-    """A mean of 1 - t under the plain prompt: one photo in eight is clear already."""
-    clear_already = rng.random() < 0.125
-    return float(rng.uniform(0.0, 0.04) if clear_already else rng.uniform(0.04, 0.92))
+def draw_plain_density(indoor: bool, rng: np.random.Generator) -> float:
+    """A mean of 1 - t under the plain prompt: one photo in eight is clear already.
+
+    In rooms all densities are as frequent; outdoors those about a third are the most frequent.
+    """
+    if rng.random() < 0.125:
+        return float(rng.uniform(0.0, 0.04))
+    share = float(rng.random() if indoor else rng.beta(1.3, 1.9))
+    return 0.04 + 0.88 * share
 
 
 def render_over(

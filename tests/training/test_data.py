@@ -8,7 +8,13 @@ from dehaze.datasets.appearance import APPEARANCES
 from dehaze.datasets.synthesis import DENSITY_WORDS, HAZE_KINDS
 from dehaze.models.unshuffling import cells_of
 from training.captions import HAZE_WORDS
-from training.data import CELL_SIZE, draw_pair, draw_pair_of_cells, find_cells
+from training.data import (
+    CELL_SIZE,
+    draw_pair,
+    draw_pair_of_cells,
+    draw_plain_density,
+    find_cells,
+)
 from training.photos import PhotoCache
 
 SIZE = (96, 144)
@@ -65,3 +71,16 @@ def test_cells_fill_the_working_size(photo_cache: PhotoCache, size: tuple[int, i
         # A JPEG's darkest is no brighter than its mean, whatever is padded.
         assert (degraded[..., 3:6] <= degraded[..., :3] + 1e-6).all()
         assert (degraded[..., 6:] >= degraded[..., :3] - 1e-6).all()
+
+
+def test_outdoor_haze_is_thinner_than_that_of_rooms() -> None:
+    rng = np.random.default_rng(0)
+    rooms, views = (
+        np.array([draw_plain_density(indoor, rng) for _ in range(4000)]) for indoor in (True, False)
+    )
+    assert views.mean() < rooms.mean() - 0.03
+    for densities in (rooms, views):
+        assert densities.min() >= 0.0
+        assert densities.max() <= 0.92
+        # One photo in eight is clear already.
+        assert np.mean(densities < 0.04) == pytest.approx(0.125, abs=0.025)

@@ -6,7 +6,15 @@ import cv2
 import numpy as np
 import pytest
 
-from training.photos import PhotoCache, build_cache, fill_holes, source_weights
+from training.photos import (
+    ROOM_SHARE,
+    Entry,
+    PhotoCache,
+    build_cache,
+    drawn_weights,
+    fill_holes,
+    source_weights,
+)
 
 
 def test_a_split_holds_its_own_photos(photo_data: Path, tmp_path: Path) -> None:
@@ -64,3 +72,14 @@ def test_a_long_sequence_is_drawn_less_than_its_length() -> None:
     weights = source_weights(["long"] * 100 + ["short"] * 10)
     assert weights.sum() == pytest.approx(1.0)
     assert weights[:100].sum() / weights[100:].sum() == pytest.approx(10**0.6)
+
+
+def test_rooms_are_drawn_as_often_as_said() -> None:
+    entries = [
+        Entry(str(i), "rooms" if i < 90 else "views", 8, 8, 0, -1, 0.0, i < 90) for i in range(100)
+    ]
+    weights = drawn_weights(entries)
+    assert weights.sum() == pytest.approx(1.0)
+    assert weights[:90].sum() == pytest.approx(ROOM_SHARE)
+    # Of one kind alone, nothing is to be balanced.
+    np.testing.assert_allclose(drawn_weights(entries[:90]), 1 / 90)
