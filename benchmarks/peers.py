@@ -33,7 +33,8 @@ from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.inversion import DDIMTable, InversionResult
 from dehaze.inversion.denoising import denoise
 from dehaze.photos import read_photo
-from dehaze.pipelines.edit import EditPipeline, EditSettings
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_settings import EditSettings
 
 Array = NDArray[np.float32]
 SOURCE, TARGET = "a photo with haze", "a photo with smoke"
@@ -132,7 +133,7 @@ class Peers:
         )
 
     def _control(self) -> AttentionControl:
-        return prompt_to_prompt(self.pipe.tokens_of(SOURCE), self.pipe.tokens_of(TARGET))
+        return prompt_to_prompt(self.pipe.prompts.tokens(SOURCE), self.pipe.prompts.tokens(TARGET))
 
     def _two_branches(self, inversion: InversionResult) -> Tensor:
         """Prompt-to-Prompt as published: both branches are denoised side by side, both guided."""

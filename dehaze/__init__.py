@@ -18,7 +18,8 @@ if TYPE_CHECKING:
     from dehaze.photos import Photo, PhotoError, read_photo, write_photo
     from dehaze.pipelines.dehaze import DehazePipeline
     from dehaze.pipelines.dehazing import DehazeResult
-    from dehaze.pipelines.edit import EditPipeline, EditResult, EditSettings
+    from dehaze.pipelines.edit import EditPipeline, EditResult
+    from dehaze.pipelines.edit_settings import EditSettings
     from dehaze.pipelines.interpolate import InterpolatePipeline, InterpolationResult
     from dehaze.prompts import WordError
 
@@ -49,7 +50,7 @@ _HOME = {
     "DehazeResult": "dehaze.pipelines.dehazing",
     "EditPipeline": "dehaze.pipelines.edit",
     "EditResult": "dehaze.pipelines.edit",
-    "EditSettings": "dehaze.pipelines.edit",
+    "EditSettings": "dehaze.pipelines.edit_settings",
     "InterpolatePipeline": "dehaze.pipelines.interpolate",
     "InterpolationResult": "dehaze.pipelines.interpolate",
     "InversionResult": "dehaze.inversion",

@@ -242,7 +242,8 @@ def edit(
     from dehaze.inversion import InversionResult
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, check_name, read_photo
-    from dehaze.pipelines.edit import EditPipeline, EditSettings
+    from dehaze.pipelines.edit import EditPipeline
+    from dehaze.pipelines.edit_settings import EditSettings
 
     try:
         chosen = EditSettings(

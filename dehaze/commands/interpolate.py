@@ -86,7 +86,7 @@ def interpolate(
         photos = [read_photo(image).pixels for image in images]
         pipe = model.load(InterpolatePipeline)
         text = pipe.default_prompt if prompt is None else prompt
-        pipe.tokens_of(text)
+        pipe.prompts.tokens(text)
         inversions = [
             pipe.invert(_cut(photo, photos[0].shape[:2]), text, num_inference_steps=steps)
             for photo in photos

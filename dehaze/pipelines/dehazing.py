@@ -229,7 +229,7 @@ class Dehazing(Inverting):
                 f"{samples} samples"
             )
         if given:
-            self.check_inversion(
+            self.provenance.check(
                 inversion,
                 photos,
                 prompt,
@@ -328,7 +328,7 @@ class Dehazing(Inverting):
             WordError: the word is not in the prompt, the prompt is too long, or the model never
                 learned one of its words.
         """
-        tokens = self.tokens_of(prompt)
+        tokens = self.prompts.tokens(prompt)
         if word is None and self.default_word not in tokens.text.lower():
             raise WordError(
                 f"the prompt {tokens.text!r} has no word {self.default_word!r}: name the word to "
@@ -351,8 +351,8 @@ def null_embedding(
     pipe: Inverting, source: TokenizedPrompt, word: str, span: tuple[int, ...]
 ) -> tuple[Tensor, None]:
     """The source's embedding with that of the empty prompt at the word's positions."""
-    null = pipe.embed(tokenize(pipe.tokenizer, ""))
-    return swap_for_null_text(pipe.embed(source), null[0], span), None
+    null = pipe.prompts.null_text()
+    return swap_for_null_text(pipe.prompts.embed(source), null[0], span), None
 
 
 def without_the_word(
@@ -360,7 +360,7 @@ def without_the_word(
 ) -> tuple[Tensor, TokenMapper]:
     """The embedding of the prompt without the word; its tokens follow those that stayed."""
     target = tokenize(pipe.tokenizer, without_word(source.text, word))
-    return pipe.embed(target), refine_mapper(source, target)
+    return pipe.prompts.embed(target), refine_mapper(source, target)
 
 
 NULL_TEXTS: Registry[NullText] = Registry("null_text")

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
 import numpy as np
@@ -15,9 +13,6 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from dehaze import ranges
-from dehaze.attention.blending import LocalBlend
-from dehaze.attention.control import AttentionControl, prompt_to_prompt
-from dehaze.attention.maps import word_map
 from dehaze.attention.processors import (
     AttentionSession,
     RecordingPlan,
@@ -30,85 +25,17 @@ from dehaze.inversion import (
     InversionTrace,
     generate,
 )
-from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES, Anchors
-from dehaze.inversion.stochastic import localisation, step_deviation, stochastic_step
+from dehaze.inversion.reconstruction import PLAIN, Anchors
+from dehaze.inversion.stochastic import localisation, step_deviation
 from dehaze.pipelines.base import InversionPipeline
 from dehaze.pipelines.callback import StepCallback
+from dehaze.pipelines.edit_plan import EditPlan, EditStep
+from dehaze.pipelines.edit_settings import EditSettings
 from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_pixels
-from dehaze.pipelines.strength import check_strength, latent_strength
-from dehaze.prompts import TokenizedPrompt, WordError, changed_words, either_span, word_span
+from dehaze.pipelines.strength import latent_strength
 from dehaze.recovery.recover import RECOVERIES
 
 Array = NDArray[np.float32]
-
-
-@dataclass(frozen=True)
-class EditSettings:
-    """How an edit goes; the defaults are Prompt-to-Prompt's, at strength 1, without guidance.
-
-    Attributes:
-        control: ``replace``, ``refine`` or ``reweight``, see ``dehaze.attention.control.CONTROLS``;
-            None for what fits the prompts.
-        cross_replace_steps: share of the steps with the source's cross-attention maps, [0, 1]; or a
-            share for each of some words of the target, ``default`` for all others.
-        self_replace_steps: share of the steps with the source's self-attention maps, [0, 1].
-        word_weights: what the attention to words of the target is multiplied by.
-        blend: words, of either prompt, that the change is held to (LocalBlend).
-        exclude: words, of either prompt; nothing changes where they are. Needs ``blend``.
-        blend_threshold: of LocalBlend, relative to a map's maximum.
-        mode: ``plain``, or a reconstruction mode, see ``dehaze.inversion.reconstruction``.
-        guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
-        guidance_outside: AIDI's blended guidance: g is ``guidance_scale`` where ``focus`` is
-            attended to, this where it is not, and between them in between; None for one g.
-        strength: w, 0 for the photo as it was, 1 for the target prompt; or a map (H, W) of it.
-        fresh_source: w goes from the noise of the source prompt at the edited latents, for an
-            evaluation more a step, rather than from the noise of the inversion.
-        focus: words of the source that are being edited, for ``guidance_outside`` and for the score
-            of ``samples``; None for the words that the target lacks or weighs.
-        eta: noise of the denoising steps, 0 for DDIM, 1 for DDPM.
-        samples: how many draws with ``eta`` the best is chosen of.
-    """
-
-    control: str | None = None
-    cross_replace_steps: float | Mapping[str, float] = 0.8
-    self_replace_steps: float = 0.4
-    word_weights: Mapping[str, float] = field(default_factory=dict)
-    blend: tuple[str, ...] = ()
-    exclude: tuple[str, ...] = ()
-    blend_threshold: float = 0.3
-    mode: str = PLAIN
-    guidance_scale: float = 1.0
-    guidance_outside: float | None = None
-    strength: float | Array = 1.0
-    fresh_source: bool = False
-    focus: str | None = None
-    eta: float = 0.0
-    samples: int = 1
-
-    def __post_init__(self) -> None:
-        ranges.GUIDANCE_SCALE.check(self.guidance_scale)
-        if self.guidance_outside is not None:
-            replace(ranges.GUIDANCE_SCALE, name="guidance_outside").check(self.guidance_outside)
-        replace(ranges.SHARE, name="blend_threshold").check(self.blend_threshold)
-        ranges.ETA.check(self.eta)
-        check_strength(self.strength)
-        for word, weight in self.word_weights.items():
-            if not math.isfinite(weight):
-                raise ValueError(f"the weight of {word!r} is {weight}: it must be a finite number")
-        if self.mode != PLAIN:
-            RECONSTRUCTION_MODES.get(self.mode)
-            if self.guidance_scale == 1.0:
-                raise ValueError(
-                    f"mode {self.mode} undoes what guidance breaks: give a guidance_scale above 1"
-                )
-            if self.guidance_outside is not None:
-                raise ValueError(f"guidance_outside needs mode {PLAIN}, not {self.mode}")
-        if self.exclude and not self.blend:
-            raise ValueError("exclude takes words out of a blend: name the words to blend too")
-        if self.samples < 1 or (self.samples > 1 and self.eta == 0.0):
-            raise ValueError(
-                f"{self.samples} samples need at least 1, and an eta above 0 to differ"
-            )
 
 
 @dataclass(frozen=True)
@@ -255,7 +182,7 @@ class EditPipeline(InversionPipeline):
         recover = RECOVERIES.get(recovery)
         output = OUTPUT_TYPES.get(output_type)
         photo = None if image is None else as_pixels(image)
-        self.check_prompts(source, target, settings)
+        plan = self._plan(source, target, settings)
         evaluations = 0
         if inversion is None:
             if photo is None:
@@ -267,14 +194,14 @@ class EditPipeline(InversionPipeline):
                 guidance_scale=1.0
                 if inversion_guidance_scale is None
                 else inversion_guidance_scale,
-                record_attention=self._plan(source, target, settings or EditSettings()),
+                record_attention=plan.recording(),
                 **options,
             )
             evaluations = int(inversion.trace.nfe.sum())
         elif inversion_guidance_scale is not None:
             raise ValueError("inversion_guidance_scale was chosen when the inversion was made")
         else:
-            self.check_inversion(
+            self.provenance.check(
                 inversion,
                 None if photo is None else [photo],
                 source,
@@ -314,13 +241,7 @@ class EditPipeline(InversionPipeline):
         self, source: str, target: str | None = None, settings: EditSettings | None = None
     ) -> None:
         """Raises ``WordError`` or ``ControlError`` where prompts, words and control do not fit."""
-        settings = settings or EditSettings()
-        before, after = self._prompts(source, target)
-        for word in (*settings.blend, *settings.exclude):
-            either_span(before, after, word)
-        if settings.guidance_outside is not None or settings.samples > 1:
-            self._focus(before, after, settings)
-        self._control(before, after, settings)
+        self._plan(source, target, settings)
 
     @torch.no_grad()
     def edit(
@@ -347,44 +268,37 @@ class EditPipeline(InversionPipeline):
         Raises:
             ValueError: as ``__call__`` raises it.
         """
-        settings = settings or EditSettings()
+        plan = self._plan(source, target, settings)
+        settings = plan.settings
         inversion.require(prompt=source)
         inversion = self.placed(inversion)
-        before, after = self._prompts(source, target)
         last = step_deviation(inversion.table, 1, settings.eta)
         if settings.eta > 0.0 and last == 0.0 and self.steps_back(inversion) == 1:
             raise ValueError(
                 "eta adds noise between the steps of the way back, and this one has a single step: "
                 "leave it out"
             )
-        control = self._control(before, after, settings)
         strength = latent_strength(settings.strength, photo, inversion)
-        guidance: float | Tensor = settings.guidance_scale
-        focus = None
-        if settings.guidance_outside is not None or settings.samples > 1:
-            focus = self._focus_map(inversion, self._focus(before, after, settings))
-        if settings.guidance_outside is not None and focus is not None:
-            outside = settings.guidance_outside
-            guidance = outside + focus * (settings.guidance_scale - outside)
-        context = self.embed(after)
-        anchors = self._anchors(inversion, before, settings)
+        focus = plan.focus_map(inversion, self.description.map_layers)
+        context = self.prompts.embed(plan.after)
+        anchors = self._anchors(inversion, plan)
         if anchors is not None and anchors.attention:
             inversion = replace(inversion, attention=anchors.attention)
         samples: list[tuple[float, Tensor, Tensor | None]] = []
         evaluations = 0 if anchors is None else anchors.nfe
         for _ in range(settings.samples):
-            blend = self._blend(inversion, before, after, settings)
+            blend = plan.blend(inversion)
             latents, nfe = self.denoise_under(
                 inversion,
                 context,
                 AttentionSession(
-                    control=control, observer=None if blend is None else blend.observe
+                    control=plan.control(), observer=None if blend is None else blend.observe
                 ),
                 strength=strength,
-                guidance_scale=guidance,
+                guidance_scale=plan.guidance(focus),
                 unconditional=None if anchors is None else anchors.unconditional[:, :1],
-                source=self.embed(before) if settings.fresh_source else None,
-                revise=_revision(inversion, settings, generator, blend),
+                source=self.prompts.embed(plan.before) if settings.fresh_source else None,
+                revise=EditStep(inversion, settings.eta, generator, blend),
                 callback_on_step_end=callback_on_step_end,
             )
             evaluations += nfe
@@ -441,7 +355,7 @@ class EditPipeline(InversionPipeline):
             generator,
             self._execution_device,
         )
-        tokens = self.tokens_of(prompt)
+        tokens = self.prompts.tokens(prompt)
         session = self.recording_session(1, RecordingPlan())
         network = self.prompted_network(
             table, prompt, session=session, guidance_scale=guidance_scale
@@ -449,103 +363,19 @@ class EditPipeline(InversionPipeline):
         with controlled_attention(self.unet, session):
             made = generate(network, noise, settings.generated())
         self.maybe_free_model_hooks()
-        return replace(made, attention=session.record, origin=self._origin((), tokens))
+        return replace(made, attention=session.record, origin=self.provenance.origin((), tokens))
 
-    def _prompts(self, source: str, target: str | None) -> tuple[TokenizedPrompt, TokenizedPrompt]:
-        return self.tokens_of(source), self.tokens_of(source if target is None else target)
+    def _plan(self, source: str, target: str | None, settings: EditSettings | None) -> EditPlan:
+        before = self.prompts.tokens(source)
+        after = before if target is None else self.prompts.tokens(target)
+        return EditPlan(before, after, settings or EditSettings())
 
-    def _control(
-        self, before: TokenizedPrompt, after: TokenizedPrompt, settings: EditSettings
-    ) -> AttentionControl:
-        return prompt_to_prompt(
-            before,
-            after,
-            settings.control,
-            cross_replace_steps=settings.cross_replace_steps,
-            self_replace_steps=settings.self_replace_steps,
-            word_weights=settings.word_weights,
-        )
-
-    def _plan(self, source: str, target: str | None, settings: EditSettings) -> RecordingPlan:
-        """What an edit with these settings asks of the source's attention."""
-        control = self._control(*self._prompts(source, target), settings)
-        shown = settings.blend or settings.guidance_outside is not None or settings.samples > 1
-        return RecordingPlan(control, map_layers=None if shown else ())
-
-    def _blend(
-        self,
-        inversion: InversionResult,
-        before: TokenizedPrompt,
-        after: TokenizedPrompt,
-        settings: EditSettings,
-    ) -> LocalBlend | None:
-        if not settings.blend:
-            return None
-        return LocalBlend(
-            inversion.attention,
-            inversion.latent_size,
-            inversion.steps,
-            *_either_spans(before, after, settings.blend),
-            *_either_spans(before, after, settings.exclude),
-            threshold=settings.blend_threshold,
-        )
-
-    def _focus(
-        self, before: TokenizedPrompt, after: TokenizedPrompt, settings: EditSettings
-    ) -> tuple[int, ...]:
-        """Positions in the source of the words that are being edited."""
-        if settings.focus is not None:
-            return word_span(before, settings.focus)
-        spans = changed_words(before, after) or [
-            word_span(before, word) for word in settings.word_weights
-        ]
-        if not spans:
-            raise WordError(
-                f"no word of {before.text!r} is being edited: name one that is attended to where "
-                "the change belongs (focus)"
-            )
-        return tuple(sorted({position for span in spans for position in span}))
-
-    def _focus_map(self, inversion: InversionResult, span: Sequence[int]) -> Tensor:
-        """(1, 1, h, w) in [0, 1]: where the source attends to the span, stretched."""
-        heat = word_map(
-            inversion.attention, span, inversion.latent_size, layers=self.description.map_layers
-        )[:, None]
-        low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
-        return (heat - low) / (high - low).clamp(min=1e-12)
-
-    def _anchors(
-        self, inversion: InversionResult, before: TokenizedPrompt, settings: EditSettings
-    ) -> Anchors | None:
-        if settings.mode == PLAIN:
+    def _anchors(self, inversion: InversionResult, plan: EditPlan) -> Anchors | None:
+        if plan.settings.mode == PLAIN:
             return None
         return self.anchor(
-            inversion, settings.mode, before.text, guidance_scale=settings.guidance_scale
+            inversion,
+            plan.settings.mode,
+            plan.before.text,
+            guidance_scale=plan.settings.guidance_scale,
         )
-
-
-def _revision(
-    inversion: InversionResult,
-    settings: EditSettings,
-    generator: torch.Generator | None,
-    blend: LocalBlend | None,
-) -> Callable[[int, Tensor, Tensor], Tensor]:
-    """What becomes of the latents after a step: noised, then blended."""
-
-    def revise(i: int, latents: Tensor, noise: Tensor) -> Tensor:
-        if settings.eta > 0.0:
-            latents = stochastic_step(inversion.table, i, latents, noise, settings.eta, generator)
-        if blend is not None:
-            latents = blend(i, latents, inversion.trajectory[i - 1])
-        return latents
-
-    return revise
-
-
-def _either_spans(
-    before: TokenizedPrompt, after: TokenizedPrompt, words: Sequence[str]
-) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where any of these words stand in the source, and in the target."""
-    pairs = [either_span(before, after, word) for word in words]
-    source = tuple(position for span, _ in pairs for position in span)
-    return source, tuple(position for _, span in pairs for position in span)

@@ -101,7 +101,7 @@ class InterpolatePipeline(InversionPipeline):
         _check_match(inversions)
         prompt = inversions[0].own_prompt(prompt)
         for inversion in inversions:
-            self.check_inversion(inversion, prompt=prompt)
+            self.provenance.check(inversion, prompt=prompt)
         return prompt
 
     def _denoised(

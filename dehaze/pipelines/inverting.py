@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -24,26 +23,23 @@ from dehaze.inversion import (
     SOLVERS,
     DDIMTable,
     ExactSampler,
-    InversionMismatchError,
     InversionOptions,
     InversionResult,
     InversionSettings,
-    Origin,
     adjust,
     denoise,
     invert,
 )
 from dehaze.inversion.denoising import unrevised
 from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES, Anchors
-from dehaze.models.conditioning import embed_one, embed_two
-from dehaze.models.hashes import weights_fingerprint
 from dehaze.models.needs import ModelDescription
 from dehaze.network import PromptedNetwork, is_guided
 from dehaze.pipelines.callback import StepCallback, StepEnd
 from dehaze.pipelines.latents import PhotoCodec
-from dehaze.pipelines.pictures import as_photos, as_pixels, photo_hash
-from dehaze.prompts import TokenizedPrompt, WordError, check_vocabulary, tokenize, word_span
-from dehaze.recovery.guided_filter import resize
+from dehaze.pipelines.pictures import as_photos, as_pixels
+from dehaze.pipelines.prompting import PromptEncoder
+from dehaze.pipelines.provenance import Provenance
+from dehaze.prompts import TokenizedPrompt, WordError, word_span
 
 Array = NDArray[np.float32]
 
@@ -101,6 +97,29 @@ class Inverting:
         """Photos to latents, and back to pictures, on the pipeline's device."""
         return PhotoCodec(self.vae, self.description, self._execution_device)
 
+    @property
+    def prompts(self) -> PromptEncoder:
+        """Prompts to tokens, and to the embeddings that the network takes."""
+        return PromptEncoder(
+            self.description,
+            self.tokenizer,
+            self.text_encoder,
+            self.tokenizer_2,
+            self.text_encoder_2,
+            self._execution_device,
+            self.unet.dtype,
+        )
+
+    @property
+    def provenance(self) -> Provenance:
+        """What inversions by this model are of, to be written down and checked."""
+        parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2)
+        return Provenance(
+            tuple(part for part in parts if part is not None),
+            self.codec,
+            int(self.unet.config.in_channels),
+        )
+
     @torch.no_grad()
     def invert(
         self,
@@ -151,7 +170,7 @@ class Inverting:
             plan = replace(record_attention, steps=chosen.inverted_steps)
         inversion = self._inverted(photos, source, chosen, plan)
         self.maybe_free_model_hooks()
-        return replace(inversion, origin=self._origin(photos, source))
+        return replace(inversion, origin=self.provenance.origin(photos, source))
 
     @torch.no_grad()
     def _inverted(
@@ -167,7 +186,7 @@ class Inverting:
         """
         latents = self.codec.encode_batch(photos)
         table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
-        context, distance, prepared = self.embed(source), None, 0
+        context, distance, prepared = self.prompts.embed(source), None, 0
         if settings.adjustment is not None:
             adjusting = self._network(table, context, guidance_scale=settings.guidance_scale)
             latents, distance = adjust(
@@ -203,70 +222,6 @@ class Inverting:
             budget=budget,
         )
 
-    def _origin(self, photos: Sequence[Array], prompt: TokenizedPrompt) -> Origin:
-        return Origin(
-            photos=tuple(photo_hash(photo) for photo in photos),
-            sizes=tuple((photo.shape[0], photo.shape[1]) for photo in photos),
-            prompt=prompt.text,
-            model=self.model_fingerprint(),
-        )
-
-    def model_fingerprint(self) -> str:
-        """A hash of the weights as they are now; the same in any folder, another in any precision.
-
-        See ``dehaze.models.hashes.weights_fingerprint``.
-        """
-        parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2)
-        return weights_fingerprint([part for part in parts if part is not None])
-
-    def check_inversion(
-        self,
-        inversion: InversionResult,
-        photos: Sequence[Array] | None = None,
-        prompt: str | None = None,
-        *,
-        num_inference_steps: int | None = None,
-        guidance_scale: float | None = None,
-        **options: Unpack[InversionOptions],
-    ) -> None:
-        """Checks that an inversion is of these photos, this prompt and this model.
-
-        Args:
-            inversion: from ``invert``, ``generate`` or a file.
-            photos: float32 (H, W, 3) RGB in [0, 1]; None where there is none to compare.
-            prompt: None where it is not said.
-            num_inference_steps, guidance_scale, options: what was asked for, as for ``invert``;
-                None is not checked.
-
-        Raises:
-            InversionMismatchError: something differs; the message names it.
-        """
-        channels, found = inversion.trajectory.shape[2], inversion.latent_size
-        if channels != self.unet.config.in_channels:
-            raise InversionMismatchError(
-                f"the inversion has {channels} channels and the model "
-                f"{self.unet.config.in_channels}: it was made by another model"
-            )
-        for photo in photos or ():
-            wanted = self.codec.latent_size(photo)
-            if found != wanted:
-                raise InversionMismatchError(
-                    f"the inversion's latents are {found} and the photo's {wanted}: it was made "
-                    "of another photo"
-                )
-        known = inversion.origin is not None
-        inversion.require(
-            model=self.model_fingerprint() if known else None,
-            sizes=None if photos is None else tuple(photo.shape[:2] for photo in photos),
-            photos=None
-            if photos is None or not known
-            else tuple(photo_hash(photo) for photo in photos),
-            prompt=prompt,
-            steps=num_inference_steps,
-            guidance_scale=guidance_scale,
-            **options,
-        )
-
     def anchor(
         self,
         inversion: InversionResult,
@@ -289,7 +244,7 @@ class Inverting:
             NonFiniteError: the network returned values that are not finite.
         """
         prompt = inversion.own_prompt(prompt)
-        self.check_inversion(inversion)
+        self.provenance.check(inversion)
         session = self.recording_session(inversion.latents.shape[0], RecordingPlan())
         network = self.prompted_network(
             inversion.table, prompt, session=session, guidance_scale=guidance_scale
@@ -329,9 +284,7 @@ class Inverting:
             layers=self.description.map_layers if layers is None else layers,
             steps=steps,
         )
-        height, width = self.codec.working_size(photo)
-        cropped = resize(heat[0].cpu().numpy(), self.codec.padded_size(photo))[:height, :width]
-        return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
+        return self.codec.enlarged(heat[0].cpu().numpy(), photo)
 
     def placed(self, inversion: InversionResult) -> InversionResult:
         """An inversion on the pipeline's device, where a loaded one may not be; else not copied.
@@ -443,7 +396,7 @@ class Inverting:
         """
         return self._network(
             table,
-            self.embed(self.tokens_of(prompt)),
+            self.prompts.embed(self.prompts.tokens(prompt)),
             session=session,
             guidance_scale=guidance_scale,
             unconditional=unconditional,
@@ -465,7 +418,7 @@ class Inverting:
             self.unet,
             table,
             conditional,
-            self.embed(tokenize(self.tokenizer, "")) if guided else conditional,
+            self.prompts.null_text() if guided else conditional,
             guidance_scale=guidance_scale,
             unconditional_of_steps=unconditional,
             max_tokens=int(self.tokenizer.model_max_length),
@@ -474,16 +427,6 @@ class Inverting:
             controlled=controlled,
             in_two_calls=self.guidance_in_two_calls,
         )
-
-    def tokens_of(self, prompt: str | None = None) -> TokenizedPrompt:
-        """A prompt as tokens; the model's own when None.
-
-        Raises:
-            WordError: the prompt is too long, or the model never learned one of its words.
-        """
-        text = self.default_prompt if prompt is None else prompt
-        check_vocabulary(text, self.description.vocabulary)
-        return tokenize(self.tokenizer, text)
 
     def prompt_and_span(
         self, prompt: str | None = None, word: str | None = None
@@ -494,25 +437,5 @@ class Inverting:
             WordError: the word is not in the prompt, the prompt is too long, or the model never
                 learned one of its words.
         """
-        tokens = self.tokens_of(prompt)
+        tokens = self.prompts.tokens(prompt)
         return tokens, () if word is None else word_span(tokens, word)
-
-    @torch.no_grad()
-    def embed(self, prompt: TokenizedPrompt) -> Tensor:
-        """(1, L, D), the text embedding; with further rows where the model needs more than that.
-
-        See ``dehaze.models.conditioning``.
-        """
-        ids = prompt.ids[None].to(self._execution_device)
-        if self.text_encoder_2 is None:
-            embedding = embed_one(self.text_encoder, ids)
-        else:
-            again = tokenize(self.tokenizer_2, prompt.text)
-            # Its padding may be another token; a word must stand at the same positions.
-            if again.offsets != prompt.offsets:
-                raise WordError(f"the model's two tokenizers cut {prompt.text!r} differently")
-            ids_2 = again.ids[None].to(self._execution_device)
-            embedding = embed_two(self.text_encoder, ids, self.text_encoder_2, ids_2)
-        if self.description.zero_null_text and not prompt.text:
-            embedding = torch.zeros_like(embedding)
-        return embedding.to(self.unet.dtype)

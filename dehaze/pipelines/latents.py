@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import cv2
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -72,6 +73,12 @@ class PhotoCodec:
         """The photo at the working size, float32 (h, w, 3): what ``decode`` is compared with."""
         size = self.working_size(photo)
         return resize(resize(photo, self._times_cell(size)), size)
+
+    def enlarged(self, heat: Array, photo: Array) -> Array:
+        """A map over a photo's latents, float32 (h', w'), at the photo's own size, (H, W)."""
+        height, width = self.working_size(photo)
+        cropped = resize(heat, self.padded_size(photo))[:height, :width]
+        return cv2.resize(cropped, photo.shape[1::-1], interpolation=cv2.INTER_LINEAR)
 
     @torch.no_grad()
     def encode(self, photo: Array) -> Tensor:

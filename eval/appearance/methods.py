@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from dehaze.datasets.appearance import APPEARANCES
 from dehaze.inversion import InversionResult
 from dehaze.pipelines.dehaze import DehazePipeline
-from dehaze.pipelines.edit import EditPipeline, EditSettings
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_settings import EditSettings
 from dehaze.registry import Registry
 
 Array = NDArray[np.float32]

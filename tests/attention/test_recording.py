@@ -13,7 +13,8 @@ from dehaze.attention.control import AttentionControl
 from dehaze.attention.maps import recorded_layers
 from dehaze.attention.processors import AttentionSession, RecordingPlan
 from dehaze.pipelines.dehaze import DehazePipeline
-from dehaze.pipelines.edit import EditPipeline, EditSettings
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_settings import EditSettings
 
 Array = NDArray[np.float32]
 SIZE = (8, 12)

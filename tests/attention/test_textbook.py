@@ -16,7 +16,8 @@ from dehaze.attention.control import AttentionControl, TokenMapper
 from dehaze.attention.processors import AttentionSession
 from dehaze.inversion import InversionResult
 from dehaze.pipelines.dehaze import DehazePipeline
-from dehaze.pipelines.edit import EditPipeline, EditSettings
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_settings import EditSettings
 from dehaze.prompts import swap_for_null_text, tokenize, word_span
 
 STEPS = 5
@@ -278,7 +279,7 @@ def check_case(model: Model, case: str) -> None:
     pipe, path = model.pipe, model.path
     with torch.no_grad():
         contexts = torch.cat(
-            [pipe.embed(tokenize(pipe.tokenizer, text)) for text in (SOURCE, target)]
+            [pipe.prompts.embed(tokenize(pipe.tokenizer, text)) for text in (SOURCE, target)]
         )
     source, wanted = textbook().edit(pipe, path, contexts).split(1)
     # Our path has no source branch: the textbook's must have come back to the same picture.
@@ -298,8 +299,8 @@ def check_swap(model: Model, cross: float, self_: float) -> None:
     haze = DehazePipeline.from_pipe(pipe)
     prompt = tokenize(pipe.tokenizer, SOURCE)
     with torch.no_grad():
-        context = pipe.embed(prompt)
-        null = pipe.embed(tokenize(pipe.tokenizer, ""))
+        context = pipe.prompts.embed(prompt)
+        null = pipe.prompts.null_text()
     swapped = swap_for_null_text(context, null[0], word_span(prompt, "dense haze"))
     textbook = Textbook(shares=torch.full((32,), cross), self_share=self_)
     wanted = textbook.edit(pipe, path, torch.cat([context, swapped]))[1:]
@@ -339,7 +340,7 @@ def test_queries_and_keys_stand_for_the_maps_themselves(random: Model) -> None:
     """The identity as a mapper forms the maps, as none does not: both are the same edit."""
     pipe, path = random.pipe, random.path
     with torch.no_grad():
-        context = pipe.embed(tokenize(pipe.tokenizer, SOURCE.replace("haze", "snow")))
+        context = pipe.prompts.embed(tokenize(pipe.tokenizer, SOURCE.replace("haze", "snow")))
     identity = TokenMapper(torch.eye(32), torch.ones(32))
     injected, formed = (
         pipe.denoise_under(
@@ -358,7 +359,7 @@ def check_direct(model: Model) -> None:
     inversion = pipe.invert(photo, SOURCE, solver="ddim", num_inference_steps=STEPS)
     with torch.no_grad():
         source, after, null = (
-            pipe.embed(tokenize(pipe.tokenizer, text)) for text in (SOURCE, target, "")
+            pipe.prompts.embed(tokenize(pipe.tokenizer, text)) for text in (SOURCE, target, "")
         )
     contexts = torch.cat([source, after])
     kept, wanted = Textbook().edit_directly(pipe, inversion, contexts, null, 3.0).split(1)

@@ -32,8 +32,8 @@ def test_sdxl_embeddings_equal_those_of_diffusers(
         tokens, empty, pooled, pooled_empty = theirs.encode_prompt(
             PROMPT, do_classifier_free_guidance=True
         )
-        ours = xl.embed(tokenize(xl.tokenizer, PROMPT))
-        null = xl.embed(tokenize(xl.tokenizer, ""))
+        ours = xl.prompts.embed(tokenize(xl.tokenizer, PROMPT))
+        null = xl.prompts.null_text()
     torch.testing.assert_close(ours[:, :32], tokens)
     torch.testing.assert_close(ours[:, 32, :20], pooled)
     assert ours.shape == (1, 33, 56)
@@ -100,4 +100,4 @@ def test_tokenizers_that_disagree_are_refused(
     prompt = tokenize(pipe.tokenizer, PROMPT)
     wrong = replace(prompt, offsets=prompt.offsets[1:])
     with pytest.raises(WordError, match="two tokenizers"):
-        pipe.embed(wrong)
+        pipe.prompts.embed(wrong)

@@ -14,7 +14,8 @@ from PIL import Image
 from dehaze.attention.control import ControlError
 from dehaze.eval.probes import retrace
 from dehaze.inversion import InversionMismatchError, InversionResult
-from dehaze.pipelines.edit import EditPipeline, EditSettings
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_settings import EditSettings
 from dehaze.prompts import WordError
 
 Array = NDArray[np.float32]

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 
 from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.pipelines.dehaze import DehazePipeline
-from dehaze.pipelines.edit import EditPipeline, EditSettings
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_settings import EditSettings
 from dehaze.prompts import tokenize
 
 Array = NDArray[np.float32]

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 
     from dehaze.datasets.pie_bench import EditSample
     from dehaze.models.choice import ModelChoice
-    from dehaze.pipelines.edit import EditPipeline, EditSettings
+    from dehaze.pipelines.edit import EditPipeline
+    from dehaze.pipelines.edit_settings import EditSettings
 
 
 # The edits are made here, or were made elsewhere.
@@ -95,7 +96,8 @@ def pie_bench(
     from dehaze.datasets.pie_bench import open_pie_bench
     from dehaze.eval.pie_bench.metrics import CLIP, DINO, load_metrics
     from dehaze.eval.pie_bench.table import score_edits
-    from dehaze.pipelines.edit import EditPipeline, EditSettings
+    from dehaze.pipelines.edit import EditPipeline
+    from dehaze.pipelines.edit_settings import EditSettings
 
     try:
         samples = open_pie_bench(root)[:limit]

@@ -17,7 +17,8 @@ from dehaze.eval.appearance.scores import (
     score_photo,
 )
 from dehaze.eval.metrics import psnr_rgb, ssim_wang
-from dehaze.pipelines.edit import EditPipeline, EditSettings
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_settings import EditSettings
 
 Array = NDArray[np.float32]
 

@@ -1,0 +1,85 @@
+"""How an edit goes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dehaze import ranges
+from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
+from dehaze.pipelines.strength import check_strength
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class EditSettings:
+    """How an edit goes; the defaults are Prompt-to-Prompt's, at strength 1, without guidance.
+
+    Attributes:
+        control: ``replace``, ``refine`` or ``reweight``, see ``dehaze.attention.control.CONTROLS``;
+            None for what fits the prompts.
+        cross_replace_steps: share of the steps with the source's cross-attention maps, [0, 1]; or a
+            share for each of some words of the target, ``default`` for all others.
+        self_replace_steps: share of the steps with the source's self-attention maps, [0, 1].
+        word_weights: what the attention to words of the target is multiplied by.
+        blend: words, of either prompt, that the change is held to (LocalBlend).
+        exclude: words, of either prompt; nothing changes where they are. Needs ``blend``.
+        blend_threshold: of LocalBlend, relative to a map's maximum.
+        mode: ``plain``, or a reconstruction mode, see ``dehaze.inversion.reconstruction``.
+        guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
+        guidance_outside: AIDI's blended guidance: g is ``guidance_scale`` where ``focus`` is
+            attended to, this where it is not, and between them in between; None for one g.
+        strength: w, 0 for the photo as it was, 1 for the target prompt; or a map (H, W) of it.
+        fresh_source: w goes from the noise of the source prompt at the edited latents, for an
+            evaluation more a step, rather than from the noise of the inversion.
+        focus: words of the source that are being edited, for ``guidance_outside`` and for the score
+            of ``samples``; None for the words that the target lacks or weighs.
+        eta: noise of the denoising steps, 0 for DDIM, 1 for DDPM.
+        samples: how many draws with ``eta`` the best is chosen of.
+    """
+
+    control: str | None = None
+    cross_replace_steps: float | Mapping[str, float] = 0.8
+    self_replace_steps: float = 0.4
+    word_weights: Mapping[str, float] = field(default_factory=dict)
+    blend: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    blend_threshold: float = 0.3
+    mode: str = PLAIN
+    guidance_scale: float = 1.0
+    guidance_outside: float | None = None
+    strength: float | Array = 1.0
+    fresh_source: bool = False
+    focus: str | None = None
+    eta: float = 0.0
+    samples: int = 1
+
+    def __post_init__(self) -> None:
+        ranges.GUIDANCE_SCALE.check(self.guidance_scale)
+        if self.guidance_outside is not None:
+            replace(ranges.GUIDANCE_SCALE, name="guidance_outside").check(self.guidance_outside)
+        replace(ranges.SHARE, name="blend_threshold").check(self.blend_threshold)
+        ranges.ETA.check(self.eta)
+        check_strength(self.strength)
+        for word, weight in self.word_weights.items():
+            if not math.isfinite(weight):
+                raise ValueError(f"the weight of {word!r} is {weight}: it must be a finite number")
+        if self.mode != PLAIN:
+            RECONSTRUCTION_MODES.get(self.mode)
+            if self.guidance_scale == 1.0:
+                raise ValueError(
+                    f"mode {self.mode} undoes what guidance breaks: give a guidance_scale above 1"
+                )
+            if self.guidance_outside is not None:
+                raise ValueError(f"guidance_outside needs mode {PLAIN}, not {self.mode}")
+        if self.exclude and not self.blend:
+            raise ValueError("exclude takes words out of a blend: name the words to blend too")
+        if self.samples < 1 or (self.samples > 1 and self.eta == 0.0):
+            raise ValueError(
+                f"{self.samples} samples need at least 1, and an eta above 0 to differ"
+            )
