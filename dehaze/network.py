@@ -13,7 +13,7 @@ from torch import Tensor
 
 from dehaze.attention.processors import AttentionSession
 from dehaze.errors import DehazeError
-from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.schedule import StepTable
 from dehaze.models.conditioning import network_arguments
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
@@ -68,7 +68,7 @@ class PromptedNetwork:
     def __init__(
         self,
         unet: Any,
-        table: DDIMTable,
+        table: StepTable,
         conditional: Tensor,
         unconditional: Tensor,
         *,
@@ -164,12 +164,12 @@ class PromptedNetwork:
             output = self._output(embedding, latents, self.table.timestep(i)).to(latents.dtype)
         if not torch.isfinite(output).all():
             raise NonFiniteError(
-                f"the network's output at step {i} (timestep {self.table.timestep(i)}) is not "
+                f"the network's output at step {i} (timestep {self.table.timestep(i):g}) is not "
                 "finite: run it in float32"
             )
         return self.table.predicted_noise(output, latents, i)
 
-    def _output(self, embedding: Tensor, latents: Tensor, timestep: int) -> Tensor:
+    def _output(self, embedding: Tensor, latents: Tensor, timestep: float) -> Tensor:
         """The network's own output, float32 (b, C, h, w).
 
         Samples that overflow in half precision, and no others, are evaluated again in float32.
@@ -189,10 +189,10 @@ class PromptedNetwork:
         return output
 
     def _output_in_single_precision(
-        self, embedding: Tensor, latents: Tensor, timestep: int
+        self, embedding: Tensor, latents: Tensor, timestep: float
     ) -> Tensor:
         unet, dtype = self._unet, self._unet.dtype
-        logger.warning("timestep %d is not finite in %s: again in float32", timestep, dtype)
+        logger.warning("timestep %g is not finite in %s: again in float32", timestep, dtype)
         unet.float()
         try:
             arguments = self._arguments(embedding.float(), latents)

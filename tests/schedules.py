@@ -1,4 +1,4 @@
-"""DDIM schedules of Stable Diffusion's betas, and networks on them, for tests."""
+"""Schedules of Stable Diffusion's betas and of flows, and networks on them, for tests."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from diffusers import DDIMScheduler
+from diffusers import DDIMScheduler, FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from dehaze.inversion import DDIMTable
+from dehaze.inversion import DDIMTable, FlowTable, StepTable
 
 
 def scheduler_of(**settings: Any) -> DDIMScheduler:
@@ -31,6 +31,12 @@ def table_of(steps: int, spacing: str = "leading", **settings: Any) -> DDIMTable
     return DDIMTable.from_scheduler(scheduler_of(**settings), steps, spacing)
 
 
+def flow_table_of(steps: int, shift: float = 3.0) -> FlowTable:
+    """The table of so many steps as Stable Diffusion 3 places them."""
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
+    return FlowTable.from_scheduler(scheduler, steps, positions=16)
+
+
 @dataclass
 class FunctionNetwork:
     """A function of latents, step and positions in the place of a network.
@@ -43,7 +49,7 @@ class FunctionNetwork:
         rows: the positions of each call so far.
     """
 
-    table: DDIMTable
+    table: StepTable
     output: Callable[[Tensor, int, Tensor], Tensor]
     cost: int = 1
     calls: list[int] = field(default_factory=list)

@@ -1,4 +1,4 @@
-"""Exact inversion of DDIM: schedule, solvers, the inverter, and the way back.
+"""Exact inversion of DDIM and rectified flows: schedules, solvers, the inverter, the way back.
 
 Nothing here knows what is being edited: a network comes in, latents go out.
 """
@@ -6,6 +6,7 @@ Nothing here knows what is being edited: a network comes in, latents go out.
 from dehaze.inversion.criteria import CRITERIA
 from dehaze.inversion.denoising import WayBack, denoise, generate
 from dehaze.inversion.exact import bdia_invert, edict_invert
+from dehaze.inversion.flow import FlowTable
 from dehaze.inversion.inverter import ADJUSTMENTS, adjust, best_at_equal_cost, invert
 from dehaze.inversion.predictors import PREDICTORS
 from dehaze.inversion.relaxation import RELAXATIONS
@@ -19,7 +20,7 @@ from dehaze.inversion.result import (
     NoiseNetwork,
     Origin,
 )
-from dehaze.inversion.schedule import DDIMTable, ScheduleError
+from dehaze.inversion.schedule import DDIMTable, ScheduleError, StepTable
 from dehaze.inversion.solvers import SOLVERS, ExactSampler, Solver
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "SOLVERS",
     "DDIMTable",
     "ExactSampler",
+    "FlowTable",
     "InversionFileError",
     "InversionMismatchError",
     "InversionOptions",
@@ -40,6 +42,7 @@ __all__ = [
     "Origin",
     "ScheduleError",
     "Solver",
+    "StepTable",
     "WayBack",
     "adjust",
     "bdia_invert",

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dehaze.inversion.relaxation import filtered, frequencies, transformed
-from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.schedule import StepTable
 from dehaze.registry import Registry
 
 
@@ -83,7 +83,7 @@ class Criterion:
     retreats: bool = False
     evaluated: bool = False
 
-    def of_step(self, table: DDIMTable, i: int, clean: Tensor) -> Criterion:
+    def of_step(self, table: StepTable, i: int, clean: Tensor) -> Criterion:
         """The criterion at step i of the inversion of z_0, (B, C, H, W)."""
         if self.later is None or i == 1:
             return self
@@ -239,12 +239,13 @@ def power(latents: Tensor) -> Tensor:
     return means[:, ring].view(-1, 1, height, width)
 
 
-def gain_to_picture(table: DDIMTable, i: int, clean: Tensor) -> Tensor:
-    """The factor by which an error of z_i is expected to grow until z_0, on DDIM's way back.
+def gain_to_picture(table: StepTable, i: int, clean: Tensor) -> Tensor:
+    """The factor by which an error of z_i is expected to grow until z_0, on the way back.
 
-    If pictures are Gaussian in a direction, with the variance V, DDIM's deterministic path keeps
-    the quantile: z_0 / sqrt(V) = z_i / sqrt(a_i V + s_i^2). An error of z_i is then multiplied by
-    sqrt(V / (a_i V + s_i^2)). V is the picture's own ``power``.
+    If pictures are Gaussian in a direction, with the variance V, the deterministic path keeps the
+    quantile: z_0 / sqrt(V) = z_i / sqrt(k_i^2 V + s_i^2), where z_i is the picture with the weight
+    k_i and noise with the weight s_i. An error of z_i is then multiplied by
+    sqrt(V / (k_i^2 V + s_i^2)). V is the picture's own ``power``.
 
     Args:
         table: the schedule.
@@ -257,4 +258,4 @@ def gain_to_picture(table: DDIMTable, i: int, clean: Tensor) -> Tensor:
     Source: this project; Song et al., arXiv 2011.13456, for the path.
     """
     variance = power(clean)
-    return (variance / (table.alphas[i] * variance + table.sigma(i) ** 2)).sqrt()
+    return (variance / (table.signal(i) ** 2 * variance + table.sigma(i) ** 2)).sqrt()

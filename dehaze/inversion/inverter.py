@@ -19,7 +19,7 @@ from dehaze.inversion.result import (
     InversionTrace,
     NoiseNetwork,
 )
-from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.schedule import ScheduleError, StepTable
 from dehaze.inversion.solvers import (
     SOLVERS,
     ExactSampler,
@@ -78,9 +78,11 @@ def invert(
         on_step: called with i after each step.
 
     Raises:
-        ValueError: a setting is unknown, or the network's schedule has another number of steps.
+        ValueError: a setting is unknown or not of the network's process, see ``check_served``; or
+            the network's schedule has another number of steps.
         NonFiniteError: the network returned a value that is not finite.
     """
+    check_served(network.table, settings)
     if settings.steps != network.table.steps:
         raise ValueError(
             f"the settings are of {settings.steps} steps, the network's schedule of "
@@ -108,12 +110,38 @@ def invert(
     )
 
 
+def check_served(table: StepTable, settings: InversionSettings) -> None:
+    """Refuses what is of another process than the table's steps.
+
+    ReNoise's regularisation is of a predicted noise, and ``spectral`` was fitted on DDIM: a flow
+    has neither.
+
+    Raises:
+        ScheduleError: the message names the setting and lists what there is.
+    """
+    for kind, registry in (("solver", SOLVERS), ("relaxation", RELAXATIONS)):
+        name = getattr(settings, kind)
+        served = [known for known in registry.names() if _serves(registry.get(known), table)]
+        if not _serves(registry.get(name), table):
+            raise ScheduleError(
+                f"the {kind} {name} is not made for a model of {_PROCESSES[table.process]}: there "
+                f"are {', '.join(served)}"
+            )
+
+
+_PROCESSES = {"ddim": "DDIM's process", "flow": "flow matching"}
+
+
+def _serves(entry: object, table: StepTable) -> bool:
+    return table.process == "ddim" or not getattr(entry, "ddim_only", False)
+
+
 @dataclass(frozen=True)
 class StepMap:
-    """f_i(z) = A_i z_{i-1} + B_i eps(z, i), of latents and their positions in the batch.
+    """f_i(z) = A_i z_{i-1} + B_i p(z, i), of latents and their positions in the batch.
 
     Attributes:
-        network: gives eps.
+        network: gives p.
         i: the step.
         previous: z_{i-1}, (B, C, H, W).
     """
@@ -140,7 +168,7 @@ class NoiseRegulariser:
         generator: of the shifts, see ``dehaze.inversion.renoise``.
     """
 
-    table: DDIMTable
+    table: StepTable
     i: int
     previous: Tensor
     reference: Tensor
@@ -230,11 +258,11 @@ def trace_of(
     )
 
 
-def noised(table: DDIMTable, clean: Tensor, i: int, *, seed: int) -> Tensor:
-    """sqrt(a_i) z_0 + s_i n, one draw of n for all samples: none depends on its neighbours."""
+def noised(table: StepTable, clean: Tensor, i: int, *, seed: int) -> Tensor:
+    """z_0 with the noise n of step i, one draw for all samples: none depends on its neighbours."""
     generator = torch.Generator().manual_seed(seed)
     n = torch.randn(clean.shape[1:], generator=generator, dtype=clean.dtype).to(clean.device)
-    return math.sqrt(table.alphas[i]) * clean + table.sigma(i) * n
+    return table.noised(clean, n, i)
 
 
 @dataclass(frozen=True)

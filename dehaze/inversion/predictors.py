@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.schedule import StepTable
 from dehaze.registry import Registry
 
 
@@ -25,16 +25,16 @@ class Predictor:
         source: where it was published.
     """
 
-    predict: Callable[[DDIMTable, int, Sequence[Tensor], Sequence[Tensor]], Tensor]
+    predict: Callable[[StepTable, int, Sequence[Tensor], Sequence[Tensor]], Tensor]
     source: str
 
 
-def explicit_step(table: DDIMTable, i: int, previous: Tensor, clean: Tensor) -> Tensor:
+def explicit_step(table: StepTable, i: int, previous: Tensor, clean: Tensor) -> Tensor:
     """z_i from z_{i-1} and the clean picture x that the network predicts at z_i.
 
-    z_i = s_i / s_{i-1} (z_{i-1} - sqrt(a_{i-1}) x) + sqrt(a_i) x, where x = x0hat(z_i) =
-    (z_i - s_i eps(z_i, i)) / sqrt(a_i). With that x it is the fixed point itself: put eps(z_i, i)
-    from the definition of x into z_i = A_i z_{i-1} + B_i eps(z_i, i) and solve for z_i.
+    z_i = s_i / s_{i-1} (z_{i-1} - c_{i-1} x) + c_i x, where x = x0hat(z_i) = (z_i - s_i p) / c_i,
+    with p = p(z_i, i) and, for DDIM, c_i = sqrt(a_i). With that x it is the fixed point itself: put
+    p from the definition of x into z_i = A_i z_{i-1} + B_i p and solve for z_i.
 
     Args:
         table: the schedule.
@@ -44,40 +44,41 @@ def explicit_step(table: DDIMTable, i: int, previous: Tensor, clean: Tensor) -> 
 
     Source: derived from the abstract of IFE, arXiv 2512.08547, with x = z_0 + e_i.
     """
-    before, after = math.sqrt(table.alphas[i - 1]), math.sqrt(table.alphas[i])
+    before, after = table.picture_scale(i - 1), table.picture_scale(i)
     ratio = table.sigma(i) / table.sigma(i - 1)
     return ratio * (previous - before * clean) + after * clean
 
 
 def previous_latent(
-    table: DDIMTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
+    table: StepTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
 ) -> Tensor:
     """The guess of plain DDIM inversion: z_i = z_{i-1}."""
     return trajectory[-1]
 
 
 def iteration_free_estimate(
-    table: DDIMTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
+    table: StepTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
 ) -> Tensor:
     """The explicit step, with the clean picture that was predicted at step i - 1.
 
     IFE writes that picture as z_0 + e_{i-1}, with the error
-    e_{i-1} = (z_{i-1} - s_{i-1} eps_{i-1}) / sqrt(a_{i-1}) - z_0. At the first step, and where
+    e_{i-1} = (z_{i-1} - s_{i-1} p_{i-1}) / c_{i-1} - z_0. At the first step, and where
     s_{i-1} = 0, there is none, and the guess is z_{i-1}.
     """
     if not noise or table.sigma(i - 1) == 0.0:
         return trajectory[-1]
-    clean = predicted_picture(table, i - 1, trajectory[-1], noise[-1])
+    clean = table.predicted_picture(trajectory[-1], noise[-1], i - 1)
     return explicit_step(table, i, trajectory[-1], clean)
 
 
 def extrapolated_estimate(
-    table: DDIMTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
+    table: StepTable, i: int, trajectory: Sequence[Tensor], noise: Sequence[Tensor]
 ) -> Tensor:
     """The explicit step, with the predicted clean picture extrapolated from the last two steps.
 
     x = x_{i-1} + (x_{i-1} - x_{i-2}) (phi_i - phi_{i-1}) / (phi_{i-1} - phi_{i-2}), where
-    x_j = x0hat(z_j), and phi_j = arctan(s_j / sqrt(a_j)) is the angle between picture and noise.
+    x_j = x0hat(z_j), and phi_j is the angle between picture and noise: arctan of the noise's
+    weight in z_j over the picture's.
 
     The first step is guessed as z_{i-1}, the second as ``iteration_free_estimate`` does.
 
@@ -86,18 +87,11 @@ def extrapolated_estimate(
     if len(noise) < 2 or table.sigma(i - 1) == 0.0:
         return iteration_free_estimate(table, i, trajectory, noise)
     earlier, latest = (
-        predicted_picture(table, j, trajectory[j], noise[j - 1]) for j in (i - 2, i - 1)
+        table.predicted_picture(trajectory[j], noise[j - 1], j) for j in (i - 2, i - 1)
     )
-    before, last, now = (
-        math.atan2(table.sigma(j), math.sqrt(table.alphas[j])) for j in (i - 2, i - 1, i)
-    )
+    before, last, now = (math.atan2(table.sigma(j), table.signal(j)) for j in (i - 2, i - 1, i))
     trend = (now - last) / (last - before) * (latest - earlier)
     return explicit_step(table, i, trajectory[-1], latest + trend)
-
-
-def predicted_picture(table: DDIMTable, i: int, latent: Tensor, noise: Tensor) -> Tensor:
-    """x0hat(z_i) = (z_i - s_i eps_i) / sqrt(a_i)."""
-    return (latent - table.sigma(i) * noise) / math.sqrt(table.alphas[i])
 
 
 PREDICTORS: Registry[Predictor] = Registry("predictor")

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.schedule import DDIMTable, StepTable
 from dehaze.registry import Registry
 
 
@@ -27,12 +27,14 @@ class Relaxation:
         factors: takes the table, step i and the latents' shape (B, C, H, W); returns w, a number,
             or (H, W), a number for each wave of the latents' cosine transform. None for w = 1.
         source: where it was published.
+        ddim_only: whether it is of DDIM's steps alone.
     """
 
-    factors: Callable[[DDIMTable, int, torch.Size], float | Tensor] | None
+    factors: Callable[[StepTable, int, torch.Size], float | Tensor] | None
     source: str
+    ddim_only: bool = False
 
-    def of_step(self, table: DDIMTable, i: int, shape: torch.Size) -> Lengthening:
+    def of_step(self, table: StepTable, i: int, shape: torch.Size) -> Lengthening:
         """What lengthens the updates of step i."""
         return Lengthening(None if self.factors is None else self.factors(table, i, shape))
 
@@ -58,12 +60,13 @@ class Lengthening:
 _SHARE = 1.0 / 16.0
 
 
-def wiener(table: DDIMTable, i: int, shape: torch.Size) -> float:
+def wiener(table: StepTable, i: int, shape: torch.Size) -> float:
     """w = 1 / (1 - f'), with the slope f' of f if the network were a Wiener filter.
 
-    With x0hat = (z - s_i eps) / sqrt(a_i) and J its derivative, f' = (B_i / s_i) (1 - sqrt(a_i) J).
-    The best linear denoiser of a direction in which pictures have the variance V has
-    J = sqrt(a_i) V / (a_i V + s_i^2), so that
+    With x0hat = (z - s_i p) / c_i and J its derivative, f' = (B_i / s_i) (1 - c_i J). The best
+    linear denoiser of a direction in which pictures have the variance V has
+    J = k_i V / (k_i^2 V + s_i^2), k_i being the picture's weight in z_i. For DDIM, where
+    k_i = c_i = sqrt(a_i), that is
 
         f' = (B_i / s_i) s_i^2 / (a_i V + s_i^2).
 
@@ -75,8 +78,10 @@ def wiener(table: DDIMTable, i: int, shape: torch.Size) -> float:
     Series (1949), for the filter.
     """
     _, B = table.coefficients(i)
-    alpha, sigma = table.alphas[i], table.sigma(i)
-    slope = (B / sigma) * sigma**2 / (alpha * shape[1:].numel() * _SHARE + sigma**2)
+    signal, sigma, variance = table.signal(i), table.sigma(i), shape[1:].numel() * _SHARE
+    # s^2 + k^2 V - c k V, over k^2 V + s^2.
+    unexplained = sigma**2 + signal * (signal - table.picture_scale(i)) * variance
+    slope = (B / sigma) * unexplained / (signal**2 * variance + sigma**2)
     return 1.0 / (1.0 - slope)
 
 
@@ -94,7 +99,7 @@ _FLOOR = 0.05
 _FIRST_STEP = 0.25
 
 
-def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Tensor:
+def spectral(table: StepTable, i: int, shape: torch.Size) -> Tensor:
     """w = 1 / (1 - f') for each spatial frequency of the latents, fitted on the bundled network.
 
     As in ``wiener``, f' = (B_i / s_i) (1 - sqrt(a_i) J) = (B_i / s_i) / (1 + k). A Wiener filter
@@ -107,8 +112,13 @@ def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Tensor:
     second for the finest waves, of variance 0.05. Step 1 starts far from its solution, where the
     slope changes along the way: its factors are w^(1/4).
 
+    Raises:
+        TypeError: the table is of another process than DDIM's: nothing was fitted on a flow.
+
     Source: this project.
     """
+    if not isinstance(table, DDIMTable):
+        raise TypeError("spectral was fitted on DDIM's steps")
     _, B = table.coefficients(i)
     q = frequencies(*shape[-2:])
     noise = table.sigma(i) ** 2 / table.alphas[i]
@@ -121,7 +131,7 @@ def spectral(table: DDIMTable, i: int, shape: torch.Size) -> Tensor:
 RELAXATIONS: Registry[Relaxation] = Registry("relaxation")
 RELAXATIONS.register("none", Relaxation(None, "as each solver's own source has it"))
 RELAXATIONS.register("wiener", Relaxation(wiener, "this project"))
-RELAXATIONS.register("spectral", Relaxation(spectral, "this project"))
+RELAXATIONS.register("spectral", Relaxation(spectral, "this project", ddim_only=True))
 
 
 @lru_cache(maxsize=16)

@@ -16,7 +16,8 @@ from typing_extensions import TypedDict, Unpack
 
 from dehaze import ranges
 from dehaze.errors import DehazeError
-from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.flow import FlowTable
+from dehaze.inversion.schedule import DDIMTable, StepTable
 from dehaze.inversion.solvers import idle_settings
 
 _FORMAT = "dehaze-inversion-3"
@@ -40,13 +41,13 @@ class NoiseNetwork(Protocol):
     """
 
     @property
-    def table(self) -> DDIMTable: ...
+    def table(self) -> StepTable: ...
 
     @property
     def cost(self) -> int: ...
 
     def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
-        """eps(z, i) of some samples of a batch.
+        """p(z, i) of some samples of a batch: the noise, or, of a flow, the velocity.
 
         Args:
             latents: z, (b, C, H, W).
@@ -258,7 +259,8 @@ class InversionResult:
 
     Attributes:
         trajectory: float32 (n + 1, B, C, H, W): z_0 .. z_n. n < N after a partial inversion.
-        noise: float32 (n, B, C, H, W): ``noise[i - 1]`` leads from z_{i-1} to z_i, and back.
+        noise: float32 (n, B, C, H, W): ``noise[i - 1]`` leads from z_{i-1} to z_i, and back. Of a
+            flow it is the velocity.
         table: the schedule of all N steps.
         trace: how the solver fared.
         settings: how it was inverted.
@@ -273,7 +275,7 @@ class InversionResult:
 
     trajectory: Tensor
     noise: Tensor
-    table: DDIMTable
+    table: StepTable
     trace: InversionTrace
     settings: InversionSettings
     origin: Origin | None = None
@@ -418,7 +420,7 @@ def _assembled(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Inversio
     found = InversionResult(
         tensors["trajectory"],
         tensors["noise"],
-        DDIMTable(tuple(table["timesteps"]), tuple(table["alphas"]), str(table["prediction_type"])),
+        _table(table),
         InversionTrace(
             **{each.name: tensors[f"trace.{each.name}"] for each in fields(InversionTrace)}
         ),
@@ -430,6 +432,13 @@ def _assembled(tensors: dict[str, Tensor], metadata: dict[str, str]) -> Inversio
     )
     _check_shapes(found)
     return found
+
+
+def _table(fields_of: dict[str, Any]) -> StepTable:
+    timesteps = tuple(fields_of["timesteps"])
+    if "sigmas" in fields_of:
+        return FlowTable(timesteps, tuple(fields_of["sigmas"]))
+    return DDIMTable(timesteps, tuple(fields_of["alphas"]), str(fields_of["prediction_type"]))
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -448,7 +457,7 @@ def _check_shapes(found: InversionResult) -> None:
         )
     n, B = noise.shape[:2]
     N = found.table.steps
-    if len(found.table.alphas) != N + 1 or found.settings.steps != N:
+    if found.table.levels != N + 1 or found.settings.steps != N:
         raise ValueError(f"its table is not of {found.settings.steps} steps")
     if n != found.settings.inverted_steps:
         raise ValueError(f"{n} steps were inverted and not {found.settings.inverted_steps}")

@@ -67,7 +67,7 @@ class ImplicitStep:
     tolerance: float
     max_iterations: int
     lengthening: Lengthening = field(default_factory=Lengthening)
-    timestep: int = 1000
+    timestep: float = 1000
     regularise: Regulariser = field(default_factory=Unregularised)
 
 
@@ -101,16 +101,17 @@ class Solution:
 
 @dataclass(frozen=True)
 class Solver:
-    """A registered solver of DDIM's implicit steps.
+    """A registered solver of implicit steps, DDIM's or a rectified flow's.
 
     Attributes:
         solve: the function.
         cost: in network evaluations (NFE).
         source: where it was published.
         share: (low, high): the steps i with low N < i < high N are solved, the others are plain
-            DDIM.
+            ``ddim``.
         idle: the fields of ``InversionSettings`` that have no effect with it.
         regularises: whether it uses the step's ``regularise``.
+        ddim_only: whether it is of DDIM's steps alone.
     """
 
     solve: Callable[[ImplicitStep], Solution]
@@ -119,6 +120,7 @@ class Solver:
     share: tuple[float, float] = (0.0, math.inf)
     idle: tuple[str, ...] = ()
     regularises: bool = False
+    ddim_only: bool = False
 
     def solve_step(self, step: ImplicitStep, i: int, steps: int) -> Solution:
         """The solution of step i of N."""
@@ -145,7 +147,10 @@ class ExactSampler:
 
 
 def ddim(step: ImplicitStep) -> Solution:
-    """Plain DDIM inversion: f is applied once, to the start; nothing is solved or measured."""
+    """Plain DDIM inversion: f is applied once, to the start; nothing is solved or measured.
+
+    On a rectified flow it is the same: one evaluation, at z_{i-1} and the noisier timestep.
+    """
     rows = torch.arange(step.starts.shape[0] // step.criterion.paths, device=step.starts.device)
     start = step.starts[rows]
     z = step.lengthening(start, step.f(start, rows))

@@ -8,14 +8,25 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.schedule import DDIMTable, ScheduleError, StepTable
 
 
-def step_deviation(table: DDIMTable, i: int, eta: float) -> float:
+def step_deviation(table: StepTable, i: int, eta: float) -> float:
     """sigma_i = eta sqrt((1 - a_{i-1}) / (1 - a_i)) sqrt(1 - a_i / a_{i-1}); 0 at the last step.
+
+    Raises:
+        ScheduleError: the table is of a flow, whose steps have no noise of DDPM's, and eta is not
+            0.
 
     Source: DDIM, arXiv 2010.02502, eq. 16.
     """
+    if eta == 0.0:
+        return 0.0
+    if not isinstance(table, DDIMTable):
+        raise ScheduleError(
+            f"eta is {eta:g}: it is the noise of DDIM's steps, and this model is of flow matching, "
+            "whose steps have none: leave it out"
+        )
     now, after = table.alphas[i], table.alphas[i - 1]
     if after >= 1.0:
         return 0.0
@@ -23,7 +34,7 @@ def step_deviation(table: DDIMTable, i: int, eta: float) -> float:
 
 
 def stochastic_step(
-    table: DDIMTable,
+    table: StepTable,
     i: int,
     latents: Tensor,
     noise: Tensor,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dehaze.inversion import InversionResult
 
-StepCallback = Callable[[Any, int, int, dict[str, Tensor]], Any]
+StepCallback = Callable[[Any, int, float, dict[str, Tensor]], Any]
 """diffusers' own: ``callback(pipeline, step, timestep, {"latents": latents})``.
 
 It returns a dict, whose ``latents``, of the same shape, are denoised further; or None.

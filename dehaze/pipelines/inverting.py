@@ -26,6 +26,7 @@ from dehaze.inversion import (
     InversionOptions,
     InversionResult,
     InversionSettings,
+    StepTable,
     adjust,
     denoise,
     invert,
@@ -373,7 +374,7 @@ class Inverting:
 
     def prompted_network(
         self,
-        table: DDIMTable,
+        table: StepTable,
         prompt: str | None = None,
         *,
         guidance_scale: float = 1.0,
@@ -404,7 +405,7 @@ class Inverting:
 
     def _network(
         self,
-        table: DDIMTable,
+        table: StepTable,
         conditional: Tensor,
         *,
         session: AttentionSession | None = None,
