@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dehaze.inversion.criteria import CRITERIA, relative_residual
-from dehaze.inversion.predictors import PREDICTORS
+from dehaze.inversion.predictors import PREDICTORS, neighbour_estimate
 from dehaze.inversion.relaxation import RELAXATIONS
 from dehaze.inversion.renoise import regularised
 from dehaze.inversion.result import (
@@ -26,6 +26,7 @@ from dehaze.inversion.solvers import (
     ImplicitStep,
     Solution,
     Unregularised,
+    idle_settings,
 )
 from dehaze.registry import Registry
 
@@ -65,6 +66,7 @@ def invert(
     latents: Tensor,
     settings: InversionSettings,
     *,
+    start: InversionResult | None = None,
     on_step: Callable[[int], None] = lambda i: None,
 ) -> InversionResult:
     """Inverts z_0 through the steps 1 .. ``settings.inverted_steps``.
@@ -75,11 +77,15 @@ def invert(
         network: under the source prompt; its schedule has ``settings.steps`` steps.
         latents: z_0, float (B, C, H, W); kept in float32 or better throughout.
         settings: how.
+        start: the inversion of pictures nearly the same, under the same schedule, that each step
+            starts from instead of the predictor's guess. A solver of published steps that iterates
+            nothing, such as ``ddim``, would no longer be what was published.
         on_step: called with i after each step.
 
     Raises:
-        ValueError: a setting is unknown or not of the network's process, see ``check_served``; or
-            the network's schedule has another number of steps.
+        ValueError: a setting is unknown or not of the network's process, see ``check_served``; the
+            network's schedule has another number of steps; or ``start`` is of another schedule or
+            shape, or has no steps to solve.
         NonFiniteError: the network returned a value that is not finite.
     """
     check_served(network.table, settings)
@@ -90,13 +96,15 @@ def invert(
         )
     z = latents if latents.dtype == torch.float64 else latents.float()
     solver = SOLVERS.get(settings.solver)
+    if start is not None:
+        _check_start(start, network.table, z, settings)
     if isinstance(solver, ExactSampler):
         result = solver.invert(network, z, settings.inverted_steps, on_step)
         return replace(result, settings=settings)
     trajectory, noise = [z], list[Tensor]()
     solutions: list[Solution] = []
     for i in range(1, settings.inverted_steps + 1):
-        solution = solve_step(network, i, trajectory, noise, settings)
+        solution = solve_step(network, i, trajectory, noise, settings, start)
         noise.append(network.table.noise_of_step(solution.z, trajectory[-1], i))
         trajectory.append(solution.z)
         solutions.append(solution)
@@ -134,6 +142,20 @@ _PROCESSES = {"ddim": "DDIM's process", "flow": "flow matching"}
 
 def _serves(entry: object, table: StepTable) -> bool:
     return table.process == "ddim" or not getattr(entry, "ddim_only", False)
+
+
+def _check_start(
+    start: InversionResult, table: StepTable, latents: Tensor, settings: InversionSettings
+) -> None:
+    if "max_iterations" in idle_settings(settings.solver):
+        raise ValueError(f"{settings.solver} iterates nothing: leave the start out")
+    if start.table != table or start.steps < settings.inverted_steps:
+        raise ValueError("the start is an inversion along another schedule")
+    if start.trajectory.shape[1:] != latents.shape:
+        raise ValueError(
+            f"the start's latents are {tuple(start.trajectory.shape[1:])} and the picture's "
+            f"{tuple(latents.shape)}"
+        )
 
 
 @dataclass(frozen=True)
@@ -201,6 +223,7 @@ def solve_step(
     trajectory: Sequence[Tensor],
     noise: Sequence[Tensor],
     settings: InversionSettings,
+    start: InversionResult | None = None,
 ) -> Solution:
     """The solution of one implicit step.
 
@@ -210,6 +233,7 @@ def solve_step(
         trajectory: z_0 .. z_{i-1}, (B, C, H, W) each.
         noise: eps_1 .. eps_{i-1}, which led there.
         settings: how.
+        start: see ``invert``.
 
     Raises:
         ValueError: a setting is unknown, or the solver has no implicit steps.
@@ -219,7 +243,12 @@ def solve_step(
     solver = SOLVERS.get(settings.solver)
     if isinstance(solver, ExactSampler):
         raise ValueError(f"{settings.solver} has no implicit steps to solve")
-    starts = [PREDICTORS.get(settings.predictor).predict(table, i, trajectory, noise)]
+    if start is None:
+        starts = [PREDICTORS.get(settings.predictor).predict(table, i, trajectory, noise)]
+    else:
+        starts = [
+            neighbour_estimate(table, i, trajectory, start.trajectory.unbind(), start.noise[i - 1])
+        ]
     if criterion.paths == 2:
         starts.append(noised(table, clean, i, seed=_SECOND_PATH_SEED + i))
     step = ImplicitStep(

@@ -94,6 +94,34 @@ def extrapolated_estimate(
     return explicit_step(table, i, trajectory[-1], latest + trend)
 
 
+def neighbour_estimate(
+    table: StepTable,
+    i: int,
+    trajectory: Sequence[Tensor],
+    neighbour: Sequence[Tensor],
+    neighbour_noise: Tensor,
+) -> Tensor:
+    """The guess from the inversion of a picture nearly the same, such as a film's last frame.
+
+    The clean picture that the network predicts at z_i is x_i = z_0 + e_i. Neighbours nearly share
+    the error e_i, and the neighbour's is known, so it is the explicit step with its e_i. Where
+    s_{i-1} = 0 it is the step with the neighbour's p_i, A_i z_{i-1} + B_i p_i.
+
+    Args:
+        table: the schedule of both.
+        i: the step.
+        trajectory: z_0 .. z_{i-1}, (B, C, H, W) each.
+        neighbour: the neighbour's z_0 .. z_i, or more of them.
+        neighbour_noise: its p_i.
+
+    Source: this project; e_i is that of IFE, arXiv 2512.08547.
+    """
+    if table.sigma(i - 1) == 0.0:
+        return table.inverse_step(trajectory[-1], neighbour_noise, i)
+    error = table.predicted_picture(neighbour[i], neighbour_noise, i) - neighbour[0]
+    return explicit_step(table, i, trajectory[-1], trajectory[0] + error)
+
+
 PREDICTORS: Registry[Predictor] = Registry("predictor")
 PREDICTORS.register("previous", Predictor(previous_latent, "Song et al. 2021, arXiv 2010.02502"))
 PREDICTORS.register("ife", Predictor(iteration_free_estimate, "IFE, arXiv 2512.08547"))

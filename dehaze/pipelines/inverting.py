@@ -132,6 +132,7 @@ class Inverting:
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
         record_attention: bool | RecordingPlan = True,
+        start: InversionResult | None = None,
         **options: Unpack[InversionOptions],
     ) -> InversionResult:
         """Inverts a photo under a prompt, at the model's working size; or several as one batch.
@@ -149,6 +150,9 @@ class Inverting:
             record_attention: keep what the attention layers computed, which edits and attention
                 maps need: all that any of them may ask for, nothing, or what a plan says, for so
                 many steps as are inverted. It is most of an inversion's memory.
+            start: the inversion of a photo nearly the same, such as the frame before it in a film,
+                that every step starts from. It saves evaluations, and changes the result within the
+                tolerance only.
             options: fields of ``InversionSettings`` by name, likewise. A solver that is named runs
                 as it was published, see ``InversionSettings.changed``.
 
@@ -169,7 +173,7 @@ class Inverting:
         plan = RecordingPlan() if record_attention else None
         if isinstance(record_attention, RecordingPlan):
             plan = replace(record_attention, steps=chosen.inverted_steps)
-        inversion = self._inverted(photos, source, chosen, plan)
+        inversion = self._inverted(photos, source, chosen, plan, start)
         self.maybe_free_model_hooks()
         return replace(inversion, origin=self.provenance.origin(photos, source))
 
@@ -180,10 +184,11 @@ class Inverting:
         source: TokenizedPrompt,
         settings: InversionSettings,
         plan: RecordingPlan | None,
+        start: InversionResult | None = None,
     ) -> InversionResult:
         """The inversion of photos, without the hashes of where it is from.
 
-        ``plan`` says which attention is recorded; None for none.
+        ``plan`` says which attention is recorded; None for none. ``start`` as for ``invert``.
         """
         latents = self.codec.encode_batch(photos)
         table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
@@ -204,7 +209,7 @@ class Inverting:
             controlled_attention(self.unet, session),
             self.progress_bar(total=settings.inverted_steps) as bar,
         ):
-            result = invert(network, latents, settings, on_step=lambda i: bar.update())
+            result = invert(network, latents, settings, start=start, on_step=lambda i: bar.update())
         # A second path only checks the first.
         result.attention.update({name: rows[:batch] for name, rows in session.record.items()})
         # The evaluations of an adjustment count to step 1.

@@ -9,7 +9,7 @@ photo itself.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -62,6 +62,21 @@ class Recovery:
     airlight: Array | None = None
 
 
+@dataclass(frozen=True)
+class ProxyEstimate:
+    """What a small pair says of the haze in its photo, at the size that the guided filter works at.
+
+    Attributes:
+        photo: I at that size, float32 (h, w, 3) in [0, 1]: a short side of at most 400 pixels.
+        transmission: t, float32 (h, w) in (0, 1].
+        airlight: A, float32 (3,) in [0, 1].
+    """
+
+    photo: Array
+    transmission: Array
+    airlight: Array
+
+
 def recover_by_physics(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
     """Carries a low-resolution result to the photo's size through t and A.
 
@@ -85,14 +100,40 @@ def recover_calibrated(photo: Array, hazy: Array, clear: Array, strength: float 
     What the darkest pixels say of it counts as well (``dehaze.recovery.density``), and skies are
     left as they are (``dehaze.recovery.sky``). Arguments as ``recover_by_physics``.
     """
+    return recover_through(photo, estimate_calibrated(photo, hazy, clear, strength))
+
+
+def estimate_by_physics(
+    photo: Array, hazy: Array, clear: Array, strength: float = 1.0
+) -> ProxyEstimate:
+    """The t and A that ``recover_by_physics`` divides by. Arguments as there."""
     proxy = _proxy(photo)
     airlight, slopes, intercepts = _transmission_map(proxy, hazy, clear)
-    guide = proxy.mean(2)
-    found = np.clip(apply_coefficients(guide, slopes, intercepts), TRANSMISSION_MINIMUM, 1.0)
-    veil = np.asarray(1.0 - found)
-    transmission = calibrated_transmission(proxy, veil, airlight, strength)
-    slopes, intercepts = guided_coefficients(guide, transmission, 1, 1e-5)
-    return _recover(photo, airlight, slopes, intercepts)
+    found = apply_coefficients(proxy.mean(2), slopes, intercepts)
+    transmission = np.clip(found, TRANSMISSION_MINIMUM, 1.0)
+    return ProxyEstimate(proxy, transmission, airlight)
+
+
+def estimate_calibrated(
+    photo: Array, hazy: Array, clear: Array, strength: float = 1.0
+) -> ProxyEstimate:
+    """The t and A that ``recover_calibrated`` divides by. Arguments as there."""
+    found = estimate_by_physics(photo, hazy, clear, strength)
+    veil = np.asarray(1.0 - found.transmission)
+    transmission = calibrated_transmission(found.photo, veil, found.airlight, strength)
+    return replace(found, transmission=transmission)
+
+
+def recover_through(photo: Array, estimate: ProxyEstimate) -> Recovery:
+    """Removes the haze of an estimate from a photo of any size.
+
+    Args:
+        photo: I, float32 (H, W, 3) in [0, 1].
+        estimate: of the photo, or of its neighbours in a film as well.
+    """
+    guide = estimate.photo.mean(2)
+    slopes, intercepts = guided_coefficients(guide, estimate.transmission, 1, 1e-5)
+    return _recover(photo, estimate.airlight, slopes, intercepts)
 
 
 def calibrated_transmission(
@@ -260,12 +301,17 @@ RECOVERIES.register("physics", recover_by_physics)
 RECOVERIES.register("affine", recover_by_affine)
 RECOVERIES.register("none", recover_by_resizing)
 
-WITH_TRANSMISSION = ("calibrated", "physics")
+ESTIMATES = Registry[Callable[[Array, Array, Array, float], ProxyEstimate]]("recovery")
+"""The recoveries that estimate t and A, as far as these; arguments as those of ``RECOVERIES``."""
+ESTIMATES.register("calibrated", estimate_calibrated)
+ESTIMATES.register("physics", estimate_by_physics)
+
+WITH_TRANSMISSION = tuple(ESTIMATES.names())
 """The recoveries that estimate t and A."""
 
 
 def _proxy(photo: Array) -> Array:
-    """The photo at no more than the proxy's short side."""
+    """The photo at no more than the proxy's short side, float32 (h, w, 3)."""
     short = min(photo.shape[:2])
     if short <= _PROXY_SHORT_SIDE:
         return photo

@@ -259,3 +259,38 @@ def test_the_default_says_what_it_evaluated() -> None:
     short = invert(MILD, latents(), InversionSettings(steps=10, max_iterations=1))
     assert not short.trace.converged.all()
     assert torch.equal(short.trace.converged, residuals_of(short) < 1e-4)
+
+
+@pytest.mark.parametrize("solver", ["fixed-point", "anderson", "averaged"])
+def test_a_start_nearby_saves_evaluations_alone(solver: str) -> None:
+    settings = replace(EXACT, solver=solver, tolerance=1e-6, max_iterations=50)
+    z_0 = latents().double()
+    neighbour = invert(MILD, z_0 + 1e-3 * z_0.flip(-1), settings)
+    alone, started = invert(MILD, z_0, settings), invert(MILD, z_0, settings, start=neighbour)
+    assert started.trace.nfe.sum() < alone.trace.nfe.sum()
+    assert (started.latents - alone.latents).abs().max() < 1e-4
+
+
+def test_its_own_inversion_is_a_start_that_solves_all() -> None:
+    table = table_of(10, "noisy-end", set_alpha_to_one=True)
+    network, z_0 = FunctionNetwork(table, mild), latents().double()
+    exact = invert(network, z_0, EXACT)
+    assert table.sigma(0) == 0.0
+    again = invert(network, z_0, replace(EXACT, tolerance=1e-9), start=exact)
+    assert again.trace.iterations.max() == 1
+
+
+@pytest.mark.parametrize("solver", ["ddim", "easyinv", "edict"])
+def test_a_solver_that_iterates_nothing_takes_no_start(solver: str) -> None:
+    neighbour = invert(MILD, latents(), settings_of())
+    with pytest.raises(ValueError, match=f"{solver} iterates nothing"):
+        invert(MILD, latents(), settings_of(solver), start=neighbour)
+
+
+def test_a_start_of_another_size_or_schedule_is_refused() -> None:
+    neighbour = invert(MILD, latents(), settings_of())
+    with pytest.raises(ValueError, match=r"\(2, 3, 8, 10\) and the picture's \(1, 3, 8, 10\)"):
+        invert(MILD, latents(1), settings_of(), start=neighbour)
+    trailing = FunctionNetwork(table_of(10, "trailing"), mild)
+    with pytest.raises(ValueError, match="another schedule"):
+        invert(trailing, latents(), settings_of(), start=neighbour)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -130,3 +131,12 @@ def test_edit_refuses_a_saved_inversion_of_another_photo(
     code, said = edit("a.png", PROMPT)
     assert code == 2
     assert "cut short" in said
+
+
+def test_the_frame_before_is_a_start_for_the_next(pipeline: DehazePipeline, photo: Array) -> None:
+    settings = replace(pipeline.description.inversion, depth=2, tolerance=1e-5, max_iterations=12)
+    following = np.clip(photo + np.float32(0.01), 0.0, 1.0)
+    before, alone = (pipeline.invert(each, settings=settings) for each in (photo, following))
+    started = pipeline.invert(following, settings=settings, start=before)
+    assert started.trace.nfe.sum() < alone.trace.nfe.sum()
+    torch.testing.assert_close(started.latents, alone.latents, atol=5e-3, rtol=0)

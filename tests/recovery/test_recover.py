@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -8,7 +10,13 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from dehaze.recovery.guided_filter import guided_coefficients, guided_filter, resize
-from dehaze.recovery.recover import RECOVERIES, recover_quietly, subdue_colours
+from dehaze.recovery.recover import (
+    ESTIMATES,
+    RECOVERIES,
+    recover_quietly,
+    recover_through,
+    subdue_colours,
+)
 from dehaze.recovery.scattering import (
     TRANSMISSION_MINIMUM,
     fit_scattering,
@@ -336,3 +344,17 @@ def test_blue_veil_leaves_a_grey_scene_grey() -> None:
     recovered = recover_scene(scatter(grey, transmission, veil_colour), transmission, AIRLIGHT)
     subdued = subdue_colours(recovered, transmission)
     assert np.abs(subdued - grey).mean() < 0.7 * np.abs(recovered - grey).mean()
+
+
+@pytest.mark.parametrize("size", [(96, 144), (404, 420)])
+def test_a_photo_is_recovered_through_its_estimate(size: tuple[int, int]) -> None:
+    clear, t = scene(*size), veil(*size)
+    hazy = scatter(clear, t, AIRLIGHT)
+    small = (hazy, clear) if size[0] < 400 else (resize(hazy, (32, 48)), resize(clear, (32, 48)))
+    estimate = ESTIMATES.get("calibrated")(hazy, *small, 1.0)
+    assert estimate.photo.shape[:2] == estimate.transmission.shape
+    assert min(estimate.transmission.shape) == min(400, size[0])
+    through = recover_through(hazy, estimate)
+    np.testing.assert_array_equal(through.image, RECOVERIES.get("calibrated")(hazy, *small).image)
+    thinner = replace(estimate, transmission=np.sqrt(estimate.transmission))
+    assert np.abs(recover_through(hazy, thinner).image - through.image).mean() > 0.02
