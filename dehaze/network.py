@@ -49,7 +49,8 @@ class PromptedNetwork:
             model needs them, see ``dehaze.models.conditioning``.
         unconditional: the empty prompt's embedding, the same shape. Not used where g = 1.
         guidance_scale: g, a number, or a map that broadcasts to (B, C, h, w).
-        unconditional_of_steps: (n, 1, L, D), replaces ``unconditional`` at step i by row i - 1.
+        unconditional_of_steps: (n, 1, L, D), or (n, B, L, D) for an embedding of each sample's own;
+            replaces ``unconditional`` at step i by row i - 1.
         max_tokens: length of the model's prompts, L.
         pixels_per_latent: pixels on a side of one position of the latents.
         session: the attention session that is told of each evaluation; None where attention is
@@ -111,21 +112,41 @@ class PromptedNetwork:
         Raises:
             NonFiniteError: the network returned a value that is not finite.
         """
-        session = self._session
-        if session is not None:
-            session.step, session.index = i, index
-            session.latent_size = (int(latents.shape[-2]), int(latents.shape[-1]))
+        self._announce(latents, i, index)
         if self.cost == 1:
             return self.noise_under(self.conditional, latents, i, controlled=self._controlled)
         empty = self.unconditional
         if self._unconditional_of_steps is not None:
             empty = self._unconditional_of_steps[i - 1]
+            empty = empty if len(empty) == 1 else empty[index]
         if self._in_two_calls:
             noise = self.noise_under(self.conditional, latents, i, controlled=self._controlled)
             without = self.noise_under(empty, latents, i)
         else:
             noise, without = self._noise_under_both(empty, latents, i)
         return without + self.guidance_scale * (noise - without)
+
+    def recorded_noise(self, latents: Tensor, i: int) -> Tensor:
+        """The noise of a whole batch at step i under the prompt, without guidance.
+
+        The attention session records and injects, where there is one.
+
+        Args:
+            latents: z, float (B, C, h, w).
+            i: the step.
+
+        Raises:
+            NonFiniteError: the network returned a value that is not finite.
+        """
+        self._announce(latents, i, torch.arange(len(latents), device=latents.device))
+        return self.noise_under(self.conditional, latents, i, controlled=self._controlled)
+
+    def _announce(self, latents: Tensor, i: int, index: Tensor) -> None:
+        """Tells the session which samples are evaluated, and at which step."""
+        session = self._session
+        if session is not None:
+            session.step, session.index = i, index
+            session.latent_size = (int(latents.shape[-2]), int(latents.shape[-1]))
 
     def noise_under(
         self, embedding: Tensor, latents: Tensor, i: int, *, controlled: bool = False

@@ -14,7 +14,7 @@ from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.inversion import InversionResult, InversionSettings, InversionTrace, denoise
 from dehaze.inversion.denoising import unrevised
 from dehaze.inversion.inverter import StepMap, noised, solve_step, trace_of
-from dehaze.inversion.reconstruction import PLAIN, Anchors
+from dehaze.inversion.reconstruction import Anchors, holds
 from dehaze.pipelines.pictures import as_pixels
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ def come_back(
     """
     photo, codec = as_pixels(image), pipeline.codec
     anchors = None
-    if mode is not None and mode != PLAIN:
+    if holds(mode):
         anchors = pipeline.anchor(inversion, mode, guidance_scale=guidance_scale)
     latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
     return RoundTrip(

@@ -33,22 +33,10 @@ if TYPE_CHECKING:
 _PLOTTED_ITERATIONS = 12
 
 
-def _predictors() -> Iterable[str]:
-    from dehaze.inversion import PREDICTORS
-
-    return PREDICTORS.names()
-
-
 def _relaxations() -> Iterable[str]:
     from dehaze.inversion import RELAXATIONS
 
     return RELAXATIONS.names()
-
-
-def _criteria() -> Iterable[str]:
-    from dehaze.inversion import CRITERIA
-
-    return CRITERIA.names()
 
 
 def _adjustments() -> Iterable[str]:
@@ -81,14 +69,7 @@ def _adjustments() -> Iterable[str]:
         "published.  [default: what the model does best with]"
     ),
 )
-@option(
-    "--predictor",
-    effect=options.used_by_solver("predictor"),
-    type=RegistryChoice(_predictors),
-    metavar="NAME",
-    heading=RESEARCH,
-    help="What the solver starts from; a wrong name lists them.",
-)
+@options.predictor(effect=options.used_by_solver("predictor"))
 @option(
     "--relaxation",
     effect=options.used_by_solver("relaxation"),
@@ -97,25 +78,10 @@ def _adjustments() -> Iterable[str]:
     heading=RESEARCH,
     help="How long its updates are made; a wrong name lists them.",
 )
-@option(
-    "--criterion",
-    effect=options.used_by_solver("criterion"),
-    type=RegistryChoice(_criteria),
-    metavar="NAME",
-    heading=RESEARCH,
-    help="When a step is left; a wrong name lists them.",
-)
+@options.criterion(effect=options.used_by_solver("criterion"))
 @options.steps("num_inference_steps")
 @options.depth()
-@option(
-    "--iterations",
-    "max_iterations",
-    effect=options.used_by_solver("max_iterations"),
-    type=click.IntRange(min=1),
-    metavar="N",
-    heading=RESEARCH,
-    help="The solver's limit a step.",
-)
+@options.iterations(effect=options.used_by_solver("max_iterations"))
 @options.tolerance(
     effect=options.used_by_solver("tolerance"),
     help="How exactly a step is solved, relative to the latent.",

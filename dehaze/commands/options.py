@@ -24,6 +24,7 @@ _Command = TypeVar("_Command", bound=Callable[..., Any])
 Decorator = Callable[[Any], Any]
 
 OF_MODEL = "[default: the model's]"
+OF_SOLVER = "[default: the named solver's, else the model's]"
 
 
 class RegistryChoice(click.ParamType):
@@ -117,6 +118,18 @@ def _solvers() -> Iterable[str]:
     return SOLVERS.names()
 
 
+def _predictors() -> Iterable[str]:
+    from dehaze.inversion import PREDICTORS
+
+    return PREDICTORS.names()
+
+
+def _criteria() -> Iterable[str]:
+    from dehaze.inversion import CRITERIA
+
+    return CRITERIA.names()
+
+
 def _recoveries() -> Iterable[str]:
     from dehaze.recovery.recover import RECOVERIES
 
@@ -138,6 +151,32 @@ def used_by_solver(setting: str) -> Effect:
         return given["solver"] is None or setting not in idle_settings(given["solver"])
 
     return Effect(holds, "with a --solver that uses it")
+
+
+def _holds_nothing(given: Values) -> bool:
+    from dehaze.inversion.reconstruction import PLAIN
+
+    return given["mode"] is None or given["mode"] == PLAIN
+
+
+def _held_by_mode(given: Values) -> bool:
+    from dehaze.inversion import SOLVERS, ExactSampler
+
+    solver = given["solver"]
+    return solver is None or not isinstance(SOLVERS.get(solver), ExactSampler)
+
+
+# Where a --mode other than plain has an effect.
+MODE_HOLDS = (
+    Effect(
+        lambda given: _holds_nothing(given) or given["guidance_scale"] != 1.0,
+        "with --guidance above 1",
+    ),
+    Effect(
+        lambda given: _holds_nothing(given) or _held_by_mode(given),
+        "without --solver edict or bdia",
+    ),
+)
 
 
 def output_folder(written: str, default: str) -> Decorator:
@@ -204,6 +243,28 @@ tolerance = _shared(
     metavar="NUMBER",
     heading=RESEARCH,
     help=f"Relative residual at which a step is done.  {OF_MODEL}",
+)
+predictor = _shared(
+    "--predictor",
+    type=RegistryChoice(_predictors),
+    metavar="NAME",
+    heading=RESEARCH,
+    help=f"What the solver starts from; a wrong name lists them.  {OF_SOLVER}",
+)
+criterion = _shared(
+    "--criterion",
+    type=RegistryChoice(_criteria),
+    metavar="NAME",
+    heading=RESEARCH,
+    help=f"When a step is done; a wrong name lists the criteria.  {OF_SOLVER}",
+)
+iterations = _shared(
+    "--iterations",
+    "max_iterations",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading=RESEARCH,
+    help=f"The solver's limit a step.  {OF_MODEL}",
 )
 recovery = _shared(
     "--recovery",

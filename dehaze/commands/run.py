@@ -273,7 +273,18 @@ class _Task:
     effect=BY_MODEL,
     help="Swap the word's embedding for null text, or delete the word from the prompt.",
 )
+@options.mode(
+    default="plain",
+    show_default=True,
+    effect=(BY_MODEL, *options.MODE_HOLDS),
+    help="What holds a guided way back to the inversion: plain (nothing), null-text, "
+    "negative-prompt or direct.",
+)
+@options.guidance(effect=BY_MODEL, help="Classifier-free guidance of the way back; 1 is none.")
 @options.solver(effect=BY_MODEL)
+@options.predictor(effect=(BY_MODEL, options.used_by_solver("predictor")))
+@options.criterion(effect=(BY_MODEL, options.used_by_solver("criterion")))
+@options.iterations(effect=(BY_MODEL, options.used_by_solver("max_iterations")))
 @options.steps("num_inference_steps", effect=BY_MODEL)
 @options.tolerance(
     effect=(BY_MODEL, options.used_by_solver("tolerance")),

@@ -7,9 +7,9 @@ an unconditional embedding for each step, or an offset for each step.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -34,9 +34,36 @@ class GuidedNetwork(Protocol):
     def noise_under(self, embedding: Tensor, latents: Tensor, i: int) -> Tensor:
         """The noise at step i under an embedding (1, L, D), without guidance."""
 
+    def recorded_noise(self, latents: Tensor, i: int) -> Tensor:
+        """The noise at step i under the prompt, without guidance; its attention is recorded."""
+
 
 PLAIN = "plain"
 """The name of a guided way back that nothing holds."""
+
+
+def holds(mode: str | None) -> TypeGuard[str]:
+    """Whether anything holds the way back in this mode."""
+    return mode is not None and mode != PLAIN
+
+
+def check_mode(mode: str | None, guidance_scale: float) -> None:
+    """Checks that there is a mode, and something for it to hold.
+
+    Args:
+        mode: ``PLAIN``, one of ``RECONSTRUCTION_MODES``, or None for no mode.
+        guidance_scale: g, of the way back.
+
+    Raises:
+        UnknownNameError: there is no such mode.
+        ValueError: g is 1, and the mode would change nothing.
+    """
+    if not holds(mode):
+        return
+    RECONSTRUCTION_MODES.get(mode)
+    if guidance_scale == 1.0:
+        raise ValueError(f"mode {mode} undoes what guidance breaks: give a guidance_scale above 1")
+
 
 _INNER_STEPS = 10
 
@@ -46,11 +73,12 @@ class Anchors:
     """What keeps n guided denoising steps of B samples on the inverted path.
 
     Attributes:
-        unconditional: (n, B, L, D), the unconditional embedding at each step;
-            ``unconditional[i - 1]`` belongs to step i.
+        unconditional: (n, B, L, D), the unconditional embedding at each step, or (n, 1, L, D) where
+            all samples have the same; ``unconditional[i - 1]`` belongs to step i.
         offsets: (n, B, C, H, W), added to z_{i-1} after step i of a way back under the source
             prompt. An edit gets none.
-        nfe: network evaluations of the preparation, for each sample; gradients are not counted.
+        nfe: network evaluations of the preparation, for each sample, the most where they differ;
+            gradients are not counted.
         attention: the source's attention at the inverted latents, as in
             ``InversionResult.attention``; empty where the mode does not record it.
     """
@@ -59,6 +87,19 @@ class Anchors:
     offsets: Tensor
     nfe: int = 0
     attention: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of_batch(cls, samples: Sequence[Anchors]) -> Anchors:
+        """Those of several samples, each (n, 1, ...), as those of one batch."""
+        return cls(
+            torch.cat([one.unconditional for one in samples], dim=1),
+            torch.cat([one.offsets for one in samples], dim=1),
+            max(one.nfe for one in samples),
+            {
+                name: torch.cat([one.attention[name] for one in samples])
+                for name in samples[0].attention
+            },
+        )
 
     def held(self, i: int, latents: Tensor, noise: Tensor) -> Tensor:
         """z_{i-1} with the offset of step i, as ``dehaze.inversion.denoise`` takes it."""
@@ -91,14 +132,7 @@ class ReconstructionMode:
             NonFiniteError: the network returned a value that is not finite.
         """
         settings = inversion.settings
-        if not isinstance(SOLVERS.get(settings.solver), Solver):
-            known = ", ".join(
-                name for name in SOLVERS.names() if isinstance(SOLVERS.get(name), Solver)
-            )
-            raise ValueError(
-                f"a reconstruction mode holds DDIM's trajectory, and {settings.solver} inverts "
-                f"another: choose one of {known}"
-            )
+        check_solver(settings.solver)
         if settings.guidance_scale != 1.0:
             raise ValueError(
                 "a reconstruction mode holds an inversion at guidance 1, and this one is at "
@@ -109,6 +143,16 @@ class ReconstructionMode:
         return replace(anchors, nfe=network.evaluations - before)
 
 
+def check_solver(solver: str) -> None:
+    """Raises ``ValueError`` where a solver inverts along a trajectory that no mode holds."""
+    if not isinstance(SOLVERS.get(solver), Solver):
+        known = ", ".join(name for name in SOLVERS.names() if isinstance(SOLVERS.get(name), Solver))
+        raise ValueError(
+            f"a reconstruction mode holds DDIM's trajectory, and {solver} inverts another: choose "
+            f"one of {known}"
+        )
+
+
 def null_text(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
     """Null-text inversion: an unconditional embedding for each step, fitted to the inverted path.
 
@@ -116,18 +160,27 @@ def null_text(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
     mean square of D_i(z, e) - z_{i-1} over the embedding e. D_i is DDIM's guided step, z_{i-1} the
     inverted latent. With j = N - i, the learning rate is 1e-2 (1 - j / 100); there are at most 10
     iterations, and none after a loss below 1e-5 + 2e-5 j. The next step starts from the embedding
-    found.
+    found. The source's attention is that at z, where the published code's source branch has it.
+
+    An embedding is fitted to one picture: the samples of a batch are fitted one by one.
+
+    Raises:
+        ValueError: the inversion is of several samples.
 
     Source: NTI, arXiv 2211.09794, section 3.2, with the settings of its published code.
     """
-    table, guided, g = inversion.table, network.unconditional, network.guidance_scale
+    if inversion.latents.shape[0] != 1:
+        raise ValueError("null-text fits an embedding to one picture: give one sample of the batch")
+    table, g = inversion.table, network.guidance_scale
+    # In float32 whatever the network's precision: Adam's steps are lost in half of it.
+    guided = network.unconditional.float()
     z = inversion.latents
     found: list[Tensor] = []
     for i in range(inversion.steps, 0, -1):
         j = inversion.steps - i
         target = inversion.trajectory[i - 1]
         with torch.no_grad():
-            noise = network.noise_under(network.conditional, z, i)
+            noise = network.recorded_noise(z, i)
         embedding = guided.detach().clone().requires_grad_()
         optimiser = torch.optim.Adam([embedding], lr=1e-2 * max(0.0, 1.0 - j / 100.0))
         for _ in range(_INNER_STEPS):

@@ -18,6 +18,7 @@ from dehaze.attention.control import AttentionControl, TokenMapper, refine_mappe
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession, RecordingPlan
 from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
+from dehaze.inversion.reconstruction import Anchors, check_mode, check_solver, holds
 from dehaze.pipelines.callback import StepCallback
 from dehaze.pipelines.inverting import Inverting
 from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_photos
@@ -68,6 +69,7 @@ class DehazeOptions(InversionOptions, total=False):
 
     inversion: InversionResult | None
     null_text: str
+    mode: str | None
     strength: float | Array | list[float | Array]
     num_inference_steps: int | None
     guidance_scale: float | None
@@ -147,6 +149,7 @@ class Dehazing(Inverting):
         *,
         inversion: InversionResult | None = None,
         null_text: str = "embedding",
+        mode: str | None = None,
         strength: float | Array | list[float | Array] = 1.0,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
@@ -175,11 +178,17 @@ class Dehazing(Inverting):
                 model, or was made with other settings than those that are given here.
             null_text: ``embedding`` puts null text at the word's token positions; ``delete``
                 removes the word from the text and aligns the rest.
+            mode: how guidance goes. None guides both ways. ``plain`` inverts at guidance 1 and
+                guides the way back alone; so do ``null-text``, ``negative-prompt`` and ``direct``,
+                which hold it to the inversion, see
+                ``dehaze.inversion.reconstruction.RECONSTRUCTION_MODES``. With the solver ``ddim``
+                ``null-text`` is null-text inversion as it was published, else null-text on a
+                fixed-point inversion.
             strength: w, 0 for the photo as it was, 1 for the swap; or a map (H, W) of it; or, for
                 a list of photos, a list with one of these for each.
             num_inference_steps: N, DDIM steps.
-            guidance_scale: classifier-free guidance g, of both ways; 1 never runs the unconditional
-                pass.
+            guidance_scale: classifier-free guidance g, of both ways unless a mode is given; 1 never
+                runs the unconditional pass.
             cross_replace_steps: share of the steps with the source's cross-attention maps.
             self_replace_steps: share of the steps with the source's self-attention maps.
             recovery: how the result reaches the photo's own size: ``calibrated``, ``physics``,
@@ -197,6 +206,7 @@ class Dehazing(Inverting):
             WordError: the word is not in the prompt, or the model never learned it.
             InversionMismatchError: the inversion is of another photo, prompt, model or setting.
             ValueError: a setting is unknown or out of range; the message lists what there is. Or
+                the mode has nothing to hold at guidance 1, or cannot hold the solver's path. Or
                 the photos cannot be one batch, or are not as many as the inversion has samples.
             NonFiniteError: the network returned values that are not finite.
         """
@@ -205,6 +215,11 @@ class Dehazing(Inverting):
         output = OUTPUT_TYPES.get(output_type)
         NULL_TEXTS.get(null_text)
         control = self._control(cross_replace_steps, self_replace_steps)
+        there = guidance_scale
+        if mode is not None:
+            guidance_scale = 1.0 if guidance_scale is None else guidance_scale
+            there = 1.0
+            check_mode(mode, ranges.GUIDANCE_SCALE.check(guidance_scale))
         photos, several = as_photos(image)
         strengths = strength if isinstance(strength, list) else [strength] * len(photos)
         for one in strengths:
@@ -214,12 +229,11 @@ class Dehazing(Inverting):
         if inversion is None:
             source, _ = self.prompt_and_span(prompt, word)
             settings = self.description.inversion.changed(
-                steps=num_inference_steps, guidance_scale=guidance_scale, **options
+                steps=num_inference_steps, guidance_scale=there, **options
             )
-            layers = self.description.map_layers
-            plan = RecordingPlan(
-                control, settings.inverted_steps, None if layers is None else list(layers)
-            )
+            if holds(mode):
+                check_solver(settings.solver)
+            plan = self._plan(control, settings.inverted_steps)
             inversion = self._inverted(photos, source, settings, plan)
             evaluations = inversion.trace.nfe.sum(0).tolist()
         samples = inversion.latents.shape[0]
@@ -234,17 +248,25 @@ class Dehazing(Inverting):
                 photos,
                 prompt,
                 num_inference_steps=num_inference_steps,
-                guidance_scale=guidance_scale,
+                guidance_scale=there,
                 **options,
             )
             prompt = inversion.own_prompt(prompt)
+        if guidance_scale is None or mode is None:
+            guidance_scale = inversion.settings.guidance_scale
+        unconditional = None
+        if holds(mode):
+            inversion, anchors = self._held(inversion, mode, prompt, guidance_scale, control)
+            unconditional = Anchors.of_batch(anchors).unconditional
+            evaluations = [n + each.nfe for n, each in zip(evaluations, anchors, strict=True)]
         latents, swapping = self.swap_word(
             inversion,
             prompt,
             word,
             null_text=null_text,
             strength=latent_strengths(strengths, photos, inversion),
-            guidance_scale=inversion.settings.guidance_scale,
+            guidance_scale=guidance_scale,
+            unconditional=unconditional,
             control=control,
             callback_on_step_end=callback_on_step_end,
         )
@@ -281,6 +303,32 @@ class Dehazing(Inverting):
             self.description.self_replace_steps if self_ is None else self_,
         )
 
+    def _held(
+        self,
+        inversion: InversionResult,
+        mode: str,
+        prompt: str | None,
+        guidance_scale: float,
+        control: AttentionControl,
+    ) -> tuple[InversionResult, list[Anchors]]:
+        """What holds the way back of each photo, and the inversion with the source's attention.
+
+        Each photo has its own unconditional embedding at each step. Where the mode records the
+        source's attention, that replaces what the inversion recorded.
+        """
+        plan = self._plan(control, inversion.steps)
+        anchors = [
+            self.anchor(inversion.sample(b), mode, prompt, guidance_scale=guidance_scale, plan=plan)
+            for b in range(inversion.latents.shape[0])
+        ]
+        attention = Anchors.of_batch(anchors).attention
+        return replace(inversion, attention=attention or inversion.attention), anchors
+
+    def _plan(self, control: AttentionControl, steps: int) -> RecordingPlan:
+        """What the swap and the haze attention map ask of the source's attention."""
+        layers = self.description.map_layers
+        return RecordingPlan(control, steps, None if layers is None else list(layers))
+
     @torch.no_grad()
     def swap_word(
         self,
@@ -291,6 +339,7 @@ class Dehazing(Inverting):
         null_text: str = "embedding",
         strength: float | Tensor = 1.0,
         guidance_scale: float = 1.0,
+        unconditional: Tensor | None = None,
         control: AttentionControl | None = None,
         callback_on_step_end: StepCallback | None = None,
     ) -> tuple[Tensor, int]:
@@ -298,6 +347,7 @@ class Dehazing(Inverting):
 
         Args:
             strength: one number, or a map that broadcasts to the latents (B, C, h, w).
+            unconditional: of each step and sample, see ``denoise_under``.
             control: Prompt-to-Prompt's settings; the model's own when None.
 
         Returns:
@@ -316,6 +366,7 @@ class Dehazing(Inverting):
             AttentionSession(control=control),
             strength=strength,
             guidance_scale=guidance_scale,
+            unconditional=unconditional,
             callback_on_step_end=callback_on_step_end,
         )
 

@@ -25,7 +25,7 @@ from dehaze.inversion import (
     InversionTrace,
     generate,
 )
-from dehaze.inversion.reconstruction import PLAIN, Anchors
+from dehaze.inversion.reconstruction import Anchors, holds
 from dehaze.inversion.stochastic import localisation, step_deviation
 from dehaze.pipelines.base import InversionPipeline
 from dehaze.pipelines.callback import StepCallback
@@ -273,7 +273,8 @@ class EditPipeline(InversionPipeline):
         inversion.require(prompt=source)
         inversion = self.placed(inversion)
         last = step_deviation(inversion.table, 1, settings.eta)
-        if settings.eta > 0.0 and last == 0.0 and self.steps_back(inversion) == 1:
+        taken = self.steps_back(inversion, held=holds(settings.mode))
+        if settings.eta > 0.0 and last == 0.0 and taken == 1:
             raise ValueError(
                 "eta adds noise between the steps of the way back, and this one has a single step: "
                 "leave it out"
@@ -296,7 +297,7 @@ class EditPipeline(InversionPipeline):
                 ),
                 strength=strength,
                 guidance_scale=plan.guidance(focus),
-                unconditional=None if anchors is None else anchors.unconditional[:, :1],
+                unconditional=None if anchors is None else anchors.unconditional,
                 source=self.prompts.embed(plan.before) if settings.fresh_source else None,
                 revise=EditStep(inversion, settings.eta, generator, blend),
                 callback_on_step_end=callback_on_step_end,
@@ -371,7 +372,7 @@ class EditPipeline(InversionPipeline):
         return EditPlan(before, after, settings or EditSettings())
 
     def _anchors(self, inversion: InversionResult, plan: EditPlan) -> Anchors | None:
-        if plan.settings.mode == PLAIN:
+        if not holds(plan.settings.mode):
             return None
         return self.anchor(
             inversion,

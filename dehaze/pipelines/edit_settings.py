@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze import ranges
-from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
+from dehaze.inversion.reconstruction import PLAIN, check_mode, holds
 from dehaze.pipelines.strength import check_strength
 
 Array = NDArray[np.float32]
@@ -69,14 +69,9 @@ class EditSettings:
         for word, weight in self.word_weights.items():
             if not math.isfinite(weight):
                 raise ValueError(f"the weight of {word!r} is {weight}: it must be a finite number")
-        if self.mode != PLAIN:
-            RECONSTRUCTION_MODES.get(self.mode)
-            if self.guidance_scale == 1.0:
-                raise ValueError(
-                    f"mode {self.mode} undoes what guidance breaks: give a guidance_scale above 1"
-                )
-            if self.guidance_outside is not None:
-                raise ValueError(f"guidance_outside needs mode {PLAIN}, not {self.mode}")
+        check_mode(self.mode, self.guidance_scale)
+        if holds(self.mode) and self.guidance_outside is not None:
+            raise ValueError(f"guidance_outside needs mode {PLAIN}, not {self.mode}")
         if self.exclude and not self.blend:
             raise ValueError("exclude takes words out of a blend: name the words to blend too")
         if self.samples < 1 or (self.samples > 1 and self.eta == 0.0):

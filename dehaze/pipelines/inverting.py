@@ -235,6 +235,7 @@ class Inverting:
         prompt: str | None = None,
         *,
         guidance_scale: float,
+        plan: RecordingPlan | None = None,
     ) -> Anchors:
         """What holds a guided way back to the path of an inversion at guidance 1.
 
@@ -243,6 +244,8 @@ class Inverting:
             mode: see ``dehaze.inversion.reconstruction.RECONSTRUCTION_MODES``.
             prompt: that the photo was inverted under; may be left out.
             guidance_scale: g, of the way back.
+            plan: which of the source's attention is recorded, where the mode does so; all of it
+                when None.
 
         Raises:
             InversionMismatchError: the inversion is of another prompt or model.
@@ -251,7 +254,7 @@ class Inverting:
         """
         prompt = inversion.own_prompt(prompt)
         self.provenance.check(inversion)
-        session = self.recording_session(inversion.latents.shape[0], RecordingPlan())
+        session = self.recording_session(inversion.latents.shape[0], plan or RecordingPlan())
         network = self.prompted_network(
             inversion.table, prompt, session=session, guidance_scale=guidance_scale
         )
@@ -305,13 +308,18 @@ class Inverting:
             companion={name: value.to(device) for name, value in inversion.companion.items()},
         )
 
-    def steps_back(self, inversion: InversionResult) -> int:
+    def steps_back(self, inversion: InversionResult, *, held: bool = False) -> int:
         """How many steps of the way back are taken: what the model asks for, N at most.
 
-        EDICT and BDIA take all N, since they undo their own steps.
+        EDICT and BDIA take all N, since they undo their own steps; so does a way back that a
+        reconstruction mode has ``held``, since it was held step by step.
         """
         asked = self.description.denoising_steps
-        if asked is None or isinstance(SOLVERS.get(inversion.settings.solver), ExactSampler):
+        if (
+            held
+            or asked is None
+            or isinstance(SOLVERS.get(inversion.settings.solver), ExactSampler)
+        ):
             return inversion.steps
         return min(asked, inversion.steps)
 
@@ -338,8 +346,8 @@ class Inverting:
             strength: w, one number, or a map that broadcasts to the latents (B, C, h, w).
             guidance_scale: classifier-free guidance g, one number or such a map; 1 never runs the
                 unconditional pass.
-            unconditional: (n, 1, L, D), the unconditional embedding of each step, step 1 first; the
-                empty prompt's when None.
+            unconditional: (n, 1, L, D) or (n, B, L, D), the unconditional embedding of each step,
+                step 1 first; the empty prompt's when None.
             source: the source's embedding. If it is given, w goes from the noise that the source
                 has at the target's latents, for an evaluation more a step, rather than from the
                 noise of the inversion.
@@ -365,7 +373,7 @@ class Inverting:
         if source is not None:
             own = self._network(table, source, session=session, controlled=False)
 
-        taken = self.steps_back(inversion)
+        taken = self.steps_back(inversion, held=unconditional is not None)
         with controlled_attention(self.unet, session), self.progress_bar(total=taken) as bar:
             latents = denoise(
                 inversion,
@@ -392,8 +400,8 @@ class Inverting:
             table: the schedule, of an inversion for instance.
             prompt: the model's own when None.
             guidance_scale: classifier-free guidance g.
-            unconditional: (n, 1, L, D), the unconditional embedding of each step, step 1 first; the
-                empty prompt's when None.
+            unconditional: (n, 1, L, D) or (n, B, L, D), the unconditional embedding of each step,
+                step 1 first; the empty prompt's when None.
             session: of attention control, that is told of each evaluation; see
                 ``dehaze.attention.processors.controlled_attention``.
 
@@ -418,7 +426,7 @@ class Inverting:
         guidance_scale: float | Tensor = 1.0,
         unconditional: Tensor | None = None,
     ) -> PromptedNetwork:
-        """The network under an embedding; ``unconditional`` is (n, 1, L, D), a row for a step."""
+        """The network under an embedding; ``unconditional`` has a row for a step."""
         guided = is_guided(guidance_scale)
         return PromptedNetwork(
             self.unet,

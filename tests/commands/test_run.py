@@ -227,17 +227,22 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: FakePipeline) -> None:
     photo_at("a.png")
     invoke("a.png")
-    assert pipeline.settings == [
-        {"null_text": "embedding", "strength": 1.0, "exposure": 0.0, "recovery": "calibrated"}
-    ]
+    given = {"null_text": "embedding", "strength": 1.0, "exposure": 0.0, "recovery": "calibrated"}
+    assert pipeline.settings == [given | {"mode": "plain", "guidance_scale": 1.0}]
     solver = "fixed-point"
     result = invoke(
         *("a.png", "--prompt", "a street in fog", "--word", "fog", "--null-text", "delete"),
         *("--strength", "0.5", "--solver", solver, "--steps", "7", "--tolerance", "0.01"),
-        *("--recovery", "none", "--exposure", "keep"),
+        *("--recovery", "none", "--exposure", "keep", "--mode", "direct", "--guidance", "3"),
+        *("--predictor", "ife", "--criterion", "inter-path", "--iterations", "8"),
     )
     assert result.exit_code == 0, result.output
     assert pipeline.settings[1] == {
+        "mode": "direct",
+        "guidance_scale": 3.0,
+        "predictor": "ife",
+        "criterion": "inter-path",
+        "max_iterations": 8,
         "prompt": "a street in fog",
         "word": "fog",
         "null_text": "delete",
