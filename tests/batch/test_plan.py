@@ -60,9 +60,7 @@ def test_a_device_folder_named_by_hand_is_searched(tmp_path: Path) -> None:
     assert len(plan([folder / "a.jpg"], tmp_path / "out").photos) == 1
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     names=st.sets(
         st.lists(st.sampled_from(["a", "b", "c"]), min_size=1, max_size=3).map("/".join),

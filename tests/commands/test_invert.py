@@ -112,11 +112,11 @@ def test_an_adjustment_says_how_far_the_photo_moved(
     assert f"the photo was changed by {float(loaded.adjustment[0]):.2%} first" in done.stdout
 
 
-def test_plots_are_drawn_beside_it(picture: Path, any_model: Path) -> None:
+def test_plots_are_drawn_beside_it(picture: Path, random_model: Path) -> None:
     pytest.importorskip("matplotlib")
     folder = picture.parent / "plots"
     done = call(
-        picture, any_model, "--steps", 3, "--plots", folder, "--mode", "direct", "--guidance", 3
+        picture, random_model, "--steps", 2, "--plots", folder, "--mode", "direct", "--guidance", 3
     )
     assert done.exit_code == 0, done.output
     names = sorted(path.name for path in folder.iterdir())

@@ -58,7 +58,7 @@ def test_a_depth_map_is_obeyed() -> None:
 
 
 @given(density=st.floats(0.0, 0.97), seed=st.integers(0, 20))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_density_is_the_mean_of_what_is_lost(density: float, seed: int) -> None:
     depth = np.random.default_rng(seed).uniform(0.1, 5.0, (9, 13)).astype(np.float32)
     transmission = transmission_of(depth, density)
@@ -68,7 +68,7 @@ def test_density_is_the_mean_of_what_is_lost(density: float, seed: int) -> None:
 
 
 @given(height=st.integers(2, 60), width=st.integers(2, 60), seed=st.integers(0, 30))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_made_up_depth_is_positive_of_mean_one(height: int, width: int, seed: int) -> None:
     depth = pseudo_depth(scene(height, width), np.random.default_rng(seed))
     assert depth.shape == (height, width)
@@ -77,7 +77,7 @@ def test_made_up_depth_is_positive_of_mean_one(height: int, width: int, seed: in
 
 
 @given(st.integers(2, 40), st.integers(2, 60), st.integers(0, 10**6))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_room_is_deepest_at_its_far_wall(height: int, width: int, seed: int) -> None:
     depth = room_depth((height, width), np.random.default_rng(seed))
     assert depth.shape == (height, width)

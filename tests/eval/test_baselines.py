@@ -61,7 +61,7 @@ def test_baselines_find_airlight_and_order_of_t(
 
 
 @pytest.mark.parametrize("name", baselines.BASELINES.names())
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(
     hazy=arrays(
         np.float32,
@@ -111,7 +111,7 @@ def test_photo_editors_transmission_by_hand() -> None:
     assert 0.1 < unbounded.mean() < 1
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000), strength=st.floats(0, 1))
 def test_bounds_on_t_keep_channels_in_range(seed: int, strength: float) -> None:
     hazy = np.random.default_rng(seed).random((20, 24, 3), dtype=np.float32)
@@ -123,7 +123,7 @@ def test_bounds_on_t_keep_channels_in_range(seed: int, strength: float) -> None:
 
 
 def test_the_photo_editors_airlight_does_not_depend_on_the_size() -> None:
-    small = np.kron(np.random.default_rng(5).random((64, 96, 3)), np.ones((16, 16, 1))).astype(
+    small = np.kron(np.random.default_rng(5).random((16, 96, 3)), np.ones((16, 16, 1))).astype(
         np.float32
     )
     large = np.kron(small, np.ones((2, 2, 1))).astype(np.float32)

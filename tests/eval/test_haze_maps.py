@@ -13,7 +13,7 @@ from scipy.stats import spearmanr
 from dehaze.eval.haze_maps import compare_airlights, compare_transmissions, density_correlation
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000), levels=st.integers(2, 40))
 def test_the_correlation_is_scipys_with_ties(seed: int, levels: int) -> None:
     rng = np.random.default_rng(seed)

@@ -211,7 +211,7 @@ def test_uint8_does_not_wrap_around() -> None:
     assert metrics.psnr_rgb(dark, bright) == 0.0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     height=st.integers(3, 40),
     width=st.integers(3, 40),
@@ -226,7 +226,7 @@ def test_adaptive_pooling_is_pytorchs(height: int, width: int, data: st.DataObje
     )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(offset=st.integers(1, 100))
 def test_psnr_falls_as_the_error_grows(offset: int) -> None:
     clear = np.full((6, 6, 3), 50, dtype=np.uint8)

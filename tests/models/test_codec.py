@@ -30,7 +30,7 @@ def test_it_is_saved_and_loaded_with_its_settings(tmp_path: Path) -> None:
     assert loaded.dtype == torch.float32
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     seed=st.integers(0, 2**32 - 1),
     cell=st.integers(2, 7),

@@ -196,7 +196,6 @@ def _assert_same_tags(data: bytes, result: bytes, orientation: int, order: str) 
 
 @settings(
     max_examples=60,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
@@ -624,7 +623,6 @@ def test_xmp_that_fills_its_segment_still_fits(tmp_path: Path) -> None:
 
 @settings(
     max_examples=100,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -53,7 +53,6 @@ def save(path: Path, image: Image.Image, file_format: str | None = None, **optio
 
 @settings(
     max_examples=40,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(
@@ -289,7 +288,6 @@ def test_a_16_bit_photo_cut_short_is_refused(tmp_path: Path, file_format: str) -
 
 @settings(
     max_examples=150,
-    deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(

@@ -187,3 +187,13 @@ def test_the_bundled_model_knows_its_own_words_only(bundled: DehazePipeline) -> 
     with pytest.raises(WordError, match="never learned 'Dunst'"):
         bundled.check_prompt("a photo with Dunst", "Dunst")
     bundled.check_prompt("a photo with dense fog", "dense fog")
+
+
+def test_an_unknown_option_is_refused_at_run_time(pipeline: DehazePipeline, photo: Array) -> None:
+    with pytest.raises(TypeError, match="stepz"):
+        pipeline(photo, stepz=3)
+    editor = EditPipeline.from_pipe(pipeline)
+    with pytest.raises(TypeError, match="stepz"):
+        editor(photo, "a photo with haze", "a photo", stepz=3)
+    with pytest.raises(TypeError, match="stepz"):
+        pipeline.invert(photo, stepz=3)

@@ -318,7 +318,11 @@ def test_what_cannot_be_edited_is_named(pipe: EditPipeline, photo: Array) -> Non
 
 # Latents of 64 x 96, as Stable Diffusion's at 512 x 768, and of 128 x 192, as XL's at 1024 x 1536.
 @pytest.mark.parametrize(
-    ("model", "size"), [("stable_diffusion_1", (128, 192)), ("stable_diffusion_xl", (256, 384))]
+    ("model", "size"),
+    [
+        ("stable_diffusion_1", (128, 192)),
+        pytest.param("stable_diffusion_xl", (256, 384), marks=pytest.mark.slow),
+    ],
 )
 def test_self_replace_steps_act_at_large_sizes(
     request: pytest.FixtureRequest, model: str, size: tuple[int, int]

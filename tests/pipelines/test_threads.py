@@ -20,7 +20,7 @@ from dehaze.prompts import tokenize
 
 Array = NDArray[np.float32]
 THREADS = 4
-QUICK: dict[str, Any] = {"max_iterations": 1, "recovery": "none"}
+QUICK: dict[str, Any] = {"num_inference_steps": 2, "max_iterations": 1, "recovery": "none"}
 
 
 @pytest.fixture

@@ -68,7 +68,7 @@ def test_region_without_dark_pixels_is_scaled_within_bounds() -> None:
 
 
 @given(found=st.floats(0.4, 1.6), share=st.floats(0.0, 0.9))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_trusted_wholly_the_darkest_pixels_put_any_density_right(
     found: float, share: float
 ) -> None:
@@ -85,7 +85,7 @@ def test_a_scene_without_haze_has_next_to_no_veil() -> None:
 
 
 @given(strength=st.floats(0.1, 1.0))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_partial_strength_is_judged_like_the_whole(strength: float) -> None:
     hazy = scatter(scene_with_shadows(60, 90), np.full((60, 90), 0.5, np.float32), AIRLIGHT)
     found = np.full((60, 90), 0.35, dtype=np.float32)

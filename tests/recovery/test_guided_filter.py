@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from dehaze.recovery.guided_filter import solve_positive
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 2**32 - 1), size=st.integers(1, 4), floor=st.sampled_from([1e-4, 1.0]))
 def test_systems_are_solved_as_by_numpy(seed: int, size: int, floor: float) -> None:
     rng = np.random.default_rng(seed)

@@ -147,7 +147,7 @@ def test_a_pair_without_difference_is_all_transmission() -> None:
 
 
 @given(seed=st.integers(0, 50))
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_any_pair_gives_values_in_range(seed: int) -> None:
     rng = np.random.default_rng(seed)
     hazy, clear = rng.random((2, 9, 13, 3)).astype(np.float32)
@@ -179,7 +179,7 @@ def test_something_white_raises_an_airlight_that_is_too_dark() -> None:
 
 
 @given(airlight=st.floats(0.2, 1.0), t=st.floats(0.12, 1.0), seed=st.integers(0, 9))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_airlight_is_only_raised_and_never_past_what_is_true(
     airlight: float, t: float, seed: int
 ) -> None:

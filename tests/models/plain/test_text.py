@@ -61,7 +61,7 @@ def tokenizers() -> tuple[Any, PlainTokenizer]:
     return load_parts(ModelSource()).tokenizer, PlainTokenizer(BUNDLED_FOLDER / "tokenizer")
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(text=st.text(max_size=8) | st.sampled_from(["a photo with haze", "A  Foggy\tstreet, d'or"]))
 def test_tokens_are_those_of_transformers(
     tokenizers: tuple[Any, PlainTokenizer], text: str

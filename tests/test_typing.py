@@ -1,0 +1,58 @@
+"""mypy is clean on the layout as installed, and knows the main calls' options and results."""
+
+from __future__ import annotations
+
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SNIPPET = """
+import numpy as np
+from PIL import Image
+from dehaze import DehazePipeline, EditPipeline
+
+pipe = DehazePipeline.from_pretrained("bundled")
+photo = Image.new("RGB", (8, 8))
+pipe(photo, stepz=3)
+pipe(photo, strength="much")
+reveal_type(pipe(photo, num_inference_steps=3))
+reveal_type(pipe([photo, np.zeros((8, 8, 3))]))
+reveal_type(pipe(photo, return_dict=False))
+editor = EditPipeline.from_pipe(pipe)
+editor(photo, "a photo", stepz=3)
+reveal_type(editor(photo, "a photo", num_inference_steps=3))
+reveal_type(editor(photo, "a photo", return_dict=False))
+"""
+
+
+def test_mypy_is_clean_and_knows_the_main_calls() -> None:
+    """One run for both: most of its time goes into the libraries."""
+    # The cache stays where mypy keeps it: only the first run in a checkout checks everything.
+    cache = ROOT / ".mypy_cache"
+    layout = cache / "layout"
+    runpy.run_path(str(ROOT / ".ci" / "layout.py"))["lay_out"](layout)
+    (layout / "main_calls.py").write_text(SNIPPET)
+    settings = ("--config-file", str(ROOT / "pyproject.toml"), "--cache-dir", str(cache))
+    checked = ("-p", "dehaze", "-p", "training", "-m", "cli", "-m", "main_calls")
+    done = subprocess.run(
+        [sys.executable, "-m", "mypy", *settings, *checked],
+        cwd=layout, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    said: dict[int, str] = {}
+    elsewhere = []
+    for line in done.stdout.splitlines():
+        if found := re.match(r"main_calls\.py:(\d+): ", line):
+            said[int(found[1])] = said.get(int(found[1]), "") + line
+        elif ": error:" in line:
+            elsewhere.append(line)
+    assert not elsewhere, "\n".join(elsewhere)
+    assert sorted(said) == [8, 9, 10, 11, 12, 14, 15, 16], done.stdout + done.stderr
+    assert all("error" in said[line] for line in (8, 9, 14))
+    assert 'Revealed type is "dehaze.pipelines.dehazing.DehazeResult"' in said[10]
+    assert "list[dehaze.pipelines.dehazing.DehazeResult]" in said[11]
+    assert "tuple[Any]" in said[12]
+    assert 'Revealed type is "dehaze.pipelines.edit.EditResult"' in said[15]
+    assert "tuple[Any]" in said[16]
