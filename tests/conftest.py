@@ -230,7 +230,12 @@ def stable_diffusion_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_stable_diffusion(tmp_path_factory.mktemp("sd1"), "epsilon")
 
 
-@pytest.fixture(scope="session", params=["epsilon", "v_prediction", "xl"])
+# XL has all that 1.x has, and a second text encoder; 2.x differs from 1.x in what the network
+# predicts, which tests of the inversion hold apart.
+_SLOW_2 = pytest.param("v_prediction", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="session", params=["epsilon", _SLOW_2, "xl"])
 def stable_diffusion(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
@@ -241,14 +246,7 @@ def stable_diffusion(
     return save_stable_diffusion(tmp_path_factory.mktemp("sd"), str(request.param))
 
 
-# XL has all that 1.x has, and a second text encoder; 2.x differs from 1.x in what the network
-# predicts, which tests of the inversion hold apart. ``stable_diffusion`` is of every kind, always.
-_SHAPES = [
-    "bundled",
-    pytest.param("epsilon", marks=pytest.mark.slow),
-    pytest.param("v_prediction", marks=pytest.mark.slow),
-    "xl",
-]
+_SHAPES = ["bundled", pytest.param("epsilon", marks=pytest.mark.slow), _SLOW_2, "xl"]
 
 
 @pytest.fixture(scope="session", params=_SHAPES)
@@ -292,7 +290,13 @@ def bundled() -> DehazePipeline:
 
 
 @pytest.fixture
-def photo() -> NDArray[np.float32]:
+def photo(scene: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The made-up scene, float32 (40, 60, 3) in [0, 1]; a copy, to be changed at will."""
+    return scene.copy()
+
+
+@pytest.fixture(scope="session")
+def scene() -> NDArray[np.float32]:
     """A made-up scene, float32 (40, 60, 3) in [0, 1]: sky, ground, a few blocks."""
     rng = np.random.default_rng(7)
     rows = np.linspace(0.0, 1.0, 40, dtype=np.float32)[:, None, None]

@@ -39,10 +39,10 @@ def study(bundled: DehazePipeline) -> StepStudy:
     )
 
 
-@pytest.fixture
-def small(pipeline: DehazePipeline, photo: Array) -> StepStudy:
+@pytest.fixture(scope="module")
+def small(loaded_pipeline: DehazePipeline, scene: Array) -> StepStudy:
     """Of the random model."""
-    return study_steps(pipeline, [photo], steps=3)
+    return study_steps(loaded_pipeline, [scene], steps=2)
 
 
 @pytest.mark.slow

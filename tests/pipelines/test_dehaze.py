@@ -320,6 +320,7 @@ def test_saving_pickled_weights_is_refused(pipeline: DehazePipeline, tmp_path: P
         pipeline.save_pretrained(tmp_path, safe_serialization=False)
 
 
+@pytest.mark.parametrize("stable_diffusion", ["epsilon", "v_prediction", "xl"], indirect=True)
 def test_stable_diffusion_runs_through_the_same_code(stable_diffusion: Path, photo: Array) -> None:
     pipe = DehazePipeline.from_pretrained(stable_diffusion)
     pipe.set_progress_bar_config(disable=True)
