@@ -129,6 +129,13 @@ def test_a_generated_picture_is_edited(tmp_path: Path, any_model: Path) -> None:
     assert not np.array_equal(pixels(out), pixels(tmp_path / "made.source.png"))
 
 
+def test_guidance_makes_the_generated_source_too(tmp_path: Path, random_model: Path) -> None:
+    settings = (*SOURCE, *TARGET, "--model", random_model, "-o", tmp_path / "made.png", "-v")
+    done = call("--generate", 7, "--guidance", 6, *settings)
+    # Four steps each way, under the prompt and without it.
+    assert "16 network evaluations" in done.stdout, done.output
+
+
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
