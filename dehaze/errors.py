@@ -16,6 +16,15 @@ class DehazeError(Exception):
     """
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of any error's message, or its class's name where it has none.
+
+    >>> first_line(OSError("no such file\\nin the folder")), first_line(MemoryError())
+    ('no such file', 'MemoryError')
+    """
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def one_line(error: BaseException) -> str:
     """The message of any error as one line, or its class's name where it has none.
 

@@ -94,6 +94,28 @@ def recover(hazy: Array, estimate: HazeEstimate, t_min: float) -> Array:
     return recover_scene(hazy, transmission, estimate.airlight)
 
 
+@dataclass(frozen=True)
+class Recovery:
+    """Haze removal by an estimate of t and A: solves the scattering model for the scene.
+
+    Takes (H, W, 3) float32 RGB in [0, 1] and returns the like.
+
+    Attributes:
+        estimate: reads t and A from the picture.
+        t_min: as for ``recover``.
+
+    Raises:
+        ValueError: the picture is not float32 (H, W, 3).
+    """
+
+    estimate: Callable[[Array], HazeEstimate]
+    t_min: float
+
+    def __call__(self, hazy: Array) -> Array:
+        """J, (H, W, 3) float32 in [0, 1]."""
+        return recover(hazy, self.estimate(hazy), self.t_min)
+
+
 def dark_channel(picture: Array, patch: int) -> Array:
     """The smallest value of any channel within patch x patch pixels.
 
@@ -159,23 +181,6 @@ def estimate_by_dark_channel(
     return HazeEstimate(np.clip(refined, 0, 1), airlight)
 
 
-def dark_channel_prior(hazy: Array) -> Array:
-    """Haze removal by the dark channel prior, with t held at .1 or above.
-
-    Args:
-        hazy: (H, W, 3) float32 RGB in [0, 1].
-
-    Returns:
-        (H, W, 3) float32 RGB in [0, 1].
-
-    Raises:
-        ValueError: not float32 (H, W, 3).
-
-    Source: see ``estimate_by_dark_channel``.
-    """
-    return recover(hazy, estimate_by_dark_channel(hazy), t_min=0.1)
-
-
 # Fitted by the authors on 500 rendered pictures (their section 4.2): intercept, value, saturation.
 _ATTENUATION = (0.121779, 0.959710, -0.780245)
 
@@ -218,23 +223,6 @@ def estimate_by_color_attenuation(
     return HazeEstimate(np.clip(np.exp(-np.float32(beta) * refined), 0.1, 0.9), airlight)
 
 
-def color_attenuation_prior(hazy: Array) -> Array:
-    """Haze removal by the colour attenuation prior.
-
-    Args:
-        hazy: (H, W, 3) float32 RGB in [0, 1].
-
-    Returns:
-        (H, W, 3) float32 RGB in [0, 1].
-
-    Raises:
-        ValueError: not float32 (H, W, 3).
-
-    Source: see ``estimate_by_color_attenuation``.
-    """
-    return recover(hazy, estimate_by_color_attenuation(hazy), t_min=0.1)
-
-
 PRIORS = Registry[ClassicalMethod]("prior")
 PRIORS.register(
     "dcp",
@@ -242,7 +230,7 @@ PRIORS.register(
         "dcp",
         "dark channel prior",
         "He, Sun and Tang 2009, 2013",
-        dark_channel_prior,
+        Recovery(estimate_by_dark_channel, t_min=0.1),
         estimate_by_dark_channel,
     ),
 )
@@ -252,7 +240,7 @@ PRIORS.register(
         "cap",
         "colour attenuation prior",
         "Zhu, Mai and Shao 2015",
-        color_attenuation_prior,
+        Recovery(estimate_by_color_attenuation, t_min=0.1),
         estimate_by_color_attenuation,
     ),
 )

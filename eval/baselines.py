@@ -14,9 +14,9 @@ from dehaze.priors import (
     PRIORS,
     ClassicalMethod,
     HazeEstimate,
+    Recovery,
     checked,
     dark_channel,
-    recover,
     thinning,
 )
 from dehaze.recovery.density import minimum_filter
@@ -117,23 +117,6 @@ def estimate_by_photo_editor(
     return HazeEstimate(np.clip(np.maximum(refined, bound), 0, 1), airlight)
 
 
-def photo_editor(hazy: Array) -> Array:
-    """The haze removal of darktable and RawTherapee, with darktable's defaults.
-
-    Args:
-        hazy: (H, W, 3) float32 RGB in [0, 1].
-
-    Returns:
-        (H, W, 3) float32 RGB in [0, 1].
-
-    Raises:
-        ValueError: not float32 (H, W, 3).
-
-    Source: see ``estimate_by_photo_editor``.
-    """
-    return recover(hazy, estimate_by_photo_editor(hazy), t_min=0.05)
-
-
 BASELINES = Registry[ClassicalMethod]("baseline")
 for _prior in PRIORS:
     BASELINES.register(_prior.name, _prior)
@@ -149,7 +132,7 @@ BASELINES.register(
         "darktable",
         "photo editor's haze removal",
         "darktable and RawTherapee, re-implemented",
-        photo_editor,
+        Recovery(estimate_by_photo_editor, t_min=0.05),
         estimate_by_photo_editor,
     ),
 )

@@ -81,11 +81,14 @@ class Runner:
         """How many records the run will have: one an image and method."""
         return sum(len(part.samples) for part in self.sets) * len(self.methods)
 
-    def run(self, on_record: Callable[[Record], object] = lambda record: None) -> Evaluation:
+    def run(
+        self, on_record: Callable[[Record, bool], object] = lambda record, kept: None
+    ) -> Evaluation:
         """Score what has no valid record yet, and return everything.
 
         Args:
-            on_record: called with each record, an earlier run's too, as soon as it is there.
+            on_record: called with each record as soon as it is there, and whether it is an earlier
+                run's.
 
         Raises:
             EvaluationError: two rows share a label, an oracle is asked for where there is no
@@ -97,9 +100,9 @@ class Runner:
         records: list[Record] = []
         for part in self.sets:
             for sample in part.samples:
-                for record in self._score_sample(part, sample):
+                for record, kept in self._score_sample(part, sample):
                     records.append(record)
-                    on_record(record)
+                    on_record(record, kept)
         return Evaluation(
             rows=tuple(
                 row_of(part.name, method, records, is_oracle=self.scorer.is_oracle(method))
@@ -188,12 +191,14 @@ class Runner:
 
     # --- one image ----------------------------------------------------------------------------
 
-    def _score_sample(self, part: EvaluationSet, sample: Sample) -> Iterator[Record]:
+    def _score_sample(self, part: EvaluationSet, sample: Sample) -> Iterator[tuple[Record, bool]]:
+        """The record of each method, and whether it is an earlier run's."""
         inputs = _digest_files(sample)
         loaded: LoadedSample | None = None
         error: str | None = None
         for method in self.methods:
             record = self._valid_record(part, sample, method, inputs)
+            kept = record is not None
             if record is None:
                 if loaded is None and error is None:
                     try:
@@ -201,7 +206,7 @@ class Runner:
                     except _IMAGE_ERRORS as caught:
                         error = one_line(caught)
                 record = self._new_record(part, sample, method, inputs, loaded, error)
-            yield record
+            yield record, kept
 
     def _valid_record(
         self, part: EvaluationSet, sample: Sample, method: Method, inputs: str

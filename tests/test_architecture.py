@@ -29,7 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "prompts": set(),
     "photos": set(),
     "recovery": set(),
-    "models": {"inversion"},
+    "models": {"inversion", "prompts"},
     "inversion": set(),
     "network": {"inversion", "attention", "models"},
     "attention": {"prompts"},

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from dehaze.errors import DehazeError, one_line
+from dehaze.errors import DehazeError, first_line, one_line
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(
@@ -37,6 +37,11 @@ def test_an_error_class_derives_from_the_base(name: str, bases: list[str]) -> No
 def test_there_are_error_classes_to_look_at() -> None:
     assert len(error_classes()) > 10
     assert issubclass(DehazeError, Exception)
+
+
+def test_the_first_line_of_an_error_is_never_empty() -> None:
+    assert first_line(OSError("\nno such\n  file")) == "no such"
+    assert first_line(MemoryError()) == "MemoryError"
 
 
 def test_one_line_of_an_error_is_never_empty() -> None:

@@ -11,7 +11,7 @@ through its steps with a worker, ``Job`` writes it into the journal, and ``Summa
 from dehaze.batch.item import Executor, Item, Status, Work, Worker
 from dehaze.batch.job import Job, Summary
 from dehaze.batch.journal import JOURNAL_NAME, LOCK_NAME
-from dehaze.batch.plan import Plan, PlanError, check_room, plan
+from dehaze.batch.plan import Plan, PlanError, check_claims, check_room, plan
 from dehaze.batch.watch import watch
 
 __all__ = [
@@ -26,6 +26,7 @@ __all__ = [
     "Summary",
     "Work",
     "Worker",
+    "check_claims",
     "check_room",
     "plan",
     "watch",

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dehaze.batch.effect import Array, Effect, measure
+from dehaze.errors import first_line
 from dehaze.photos import MAX_MEGAPIXELS, Photo, PhotoError, ResultFile, open_photo, write_photo
 
 Status = Literal["planned", "done", "kept", "failed"]
@@ -231,8 +232,7 @@ def named(source: Path, error: Exception) -> PhotoError:
     if isinstance(error, OSError):
         cause = f"cannot be read or written ({error.strerror or error})"
         return PhotoError(source, cause, "check permissions and the room on the disk")
-    first_line = (str(error).splitlines() or [""])[0]
-    cause = f"cannot be dehazed ({type(error).__name__}: {first_line})"
+    cause = f"cannot be dehazed ({type(error).__name__}: {first_line(error)})"
     return PhotoError(source, cause, "the other photos are not affected; dehaze doctor may help")
 
 

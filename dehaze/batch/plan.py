@@ -147,6 +147,7 @@ def plan(
     output: Path,
     *,
     beside: Sequence[str] = (),
+    results: bool = True,
     max_megapixels: float = MAX_MEGAPIXELS,
     result_file: ResultFile | None = None,
 ) -> Plan:
@@ -161,6 +162,7 @@ def plan(
         inputs: files and folders.
         output: the output folder; it need not exist.
         beside: what is appended to an output's name for the files written next to it.
+        results: whether a file of the output's own name is written.
         max_megapixels: larger photos fail.
         result_file: how the results' files differ from their photos'; None for not at all.
 
@@ -201,7 +203,7 @@ def plan(
         for root, prefix in zip(roots, _prefixes(roots, result_file), strict=True)
         for below, source in root.members.items()
     )
-    _check_claims(photos, beside)
+    check_claims(photos, ("", *beside) if results else beside)
     return Plan(
         output=output,
         photos=photos,
@@ -267,12 +269,21 @@ def _prefixes(roots: Sequence[_Root], result_file: ResultFile) -> list[Path]:
     return [Path(root.label if index in meeting else "") for index, root in enumerate(roots)]
 
 
-def _check_claims(photos: Sequence[Item], beside: Sequence[str]) -> None:
+def check_claims(photos: Sequence[Item], endings: Sequence[str]) -> None:
+    """See to it that no file that is written is an input, or the file of another photo.
+
+    Args:
+        photos: planned ones.
+        endings: what is appended to an output's name, for each file that is written.
+
+    Raises:
+        PlanError: one is.
+    """
     sources = {_place(photo.source): photo.source for photo in photos}
     sources |= {_real(photo.source): photo.source for photo in photos}
     claims: dict[str, Path] = {}
     for photo in photos:
-        for ending in ("", *beside):
+        for ending in endings:
             output = photo.output.with_name(photo.output.name + ending)
             place = _place(output)
             if place in sources:

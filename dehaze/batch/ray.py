@@ -20,7 +20,7 @@ from typing import Any
 
 from dehaze.batch.item import Item, Work
 from dehaze.batch.local import LocalExecutor
-from dehaze.errors import DehazeError
+from dehaze.errors import DehazeError, first_line
 from dehaze.photos import PhotoError
 
 # A photo whose worker dies is tried so many times again: whatever kills each of them is not chance.
@@ -104,7 +104,7 @@ class RayExecutor:
             ray.init(address=address, **options)
         # Where a node does not start in time, Ray raises nothing more special than this.
         except Exception as error:
-            reason = (str(error).splitlines() or [""])[0]
+            reason = first_line(error)
             raise ClusterError(
                 f"the Ray cluster at {address} cannot be reached ({reason}); check the address and "
                 "that ray start ran there"

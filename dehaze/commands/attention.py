@@ -99,7 +99,7 @@ def attention(
         from dehaze.eval.plots import import_figure
 
         import_figure()
-    plan = batch.plan(inputs, output, max_megapixels=max_megapixels)
+    plan = batch.plan(inputs, output, results=False, max_megapixels=max_megapixels)
     if not plan.photos:
         raise CommandError("no photo found; name photos, or folders that hold some")
     pipe = model.load(EditPipeline)
@@ -107,6 +107,8 @@ def attention(
     chosen = pipe.description.word if word is None else word
     pipe.prompt_and_span(text, chosen)
     pipe.check_prompts(text)
+    start = f".{_in_name(chosen)}"
+    batch.check_claims(plan.photos, [".words.png", *(start + kind for kind in _KINDS)])
     shown = _evenly(plan.photos, MAX_PICTURES) if figures and len(plan.photos) > 1 else []
     drawn: list[Attended] = []
     failed = 0
@@ -123,6 +125,9 @@ def attention(
     if drawn:
         _write_grid(output, drawn, chosen, figures, len(plan.photos))
     context.exit(1 if failed else 0)
+
+
+_KINDS = (".png", ".npy", ".grid.png", ".grid.npy")
 
 
 def _evenly(photos: Sequence[Item], count: int) -> list[Item]:

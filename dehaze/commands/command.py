@@ -80,6 +80,8 @@ class Option(click.Option):
     ) -> None:
         super().__init__(*arguments, **attributes)
         self.heading = heading
+        # What the option stands for where it is given without a value, as --watch is.
+        self.value_alone = None if self.is_flag else attributes.get("flag_value")
         self.effects = (effect,) if isinstance(effect, Effect) else effect
 
     @property

@@ -15,7 +15,7 @@ from dehaze import __version__
 from dehaze.commands import options
 from dehaze.commands.command import Command, option
 from dehaze.commands.reporting import Verbosity, problem, quiet_libraries, result, verbosity
-from dehaze.errors import one_line
+from dehaze.errors import first_line, one_line
 
 # Distribution and module of everything the main job imports.
 REQUIRED = {
@@ -131,7 +131,7 @@ def _package(distribution: str, module: str) -> Check:
         detail = "is not installed" if error.name == module else f"cannot be imported ({error})"
         return Check(distribution, False, detail, f'pip install "{distribution}"')
     except (ImportError, OSError, RuntimeError, AttributeError) as error:
-        reason = (str(error).splitlines() or [""])[0]
+        reason = first_line(error)
         cure = f'pip install --force-reinstall "{distribution}"'
         return Check(distribution, False, f"cannot be imported ({reason})", cure)
     return Check(distribution, True, _version(distribution) or str(imported.__version__))

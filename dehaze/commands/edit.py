@@ -51,6 +51,11 @@ class _Weight(click.ParamType):
 
 _WITH_ETA = Effect(lambda given: given["eta"] > 0.0, "with --eta above 0")
 _INVERTING = without("generate", "inversion")
+# A given inversion brings its attention along; only a mode's way back records its own.
+_RECORDING = Effect(
+    lambda given: given["inversion"] is None or given["mode"] != "plain",
+    "without --inversion, or with a --mode",
+)
 
 
 @click.command(cls=Command)
@@ -130,6 +135,7 @@ _INVERTING = without("generate", "inversion")
     type=Number(ranges.ATTENTION_MEMORY),
     metavar="GB",
     heading=MACHINE,
+    effect=_RECORDING,
     help="Of an accelerator's memory that the recorded attention may take; what is beyond goes to "
     "the host's.  [default: a third of a CUDA device's]",
 )

@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from dehaze.commands.logfile import logging_to, said
-from dehaze.errors import DehazeError
+from dehaze.errors import DehazeError, first_line
 
 INTERRUPTED = 130
 _KEY = "dehaze.verbosity"
@@ -145,10 +145,9 @@ def _errors_in_one_line(context: click.Context, level: Verbosity) -> Iterator[No
     except Exception as error:
         if level is Verbosity.VERBOSE:
             raise
-        first_line = (str(error).strip().splitlines() or [""])[0]
         raise UnexpectedError(
-            f"unexpected {type(error).__name__} ({first_line}); run it again with -v and report "
-            "what it prints: this is a fault of dehaze"
+            f"unexpected {type(error).__name__} ({first_line(error)}); run it again with -v and "
+            "report what it prints: this is a fault of dehaze"
         ) from error
 
 

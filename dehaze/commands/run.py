@@ -495,15 +495,11 @@ def _termination_interrupts() -> Iterator[list[int]]:
 
 
 def _any_lossy(plan: Plan) -> bool:
-    """Whether a photo of the plan has a quality, by its name."""
-    from dehaze.photos.formats import FORMATS
-    from dehaze.photos.kinds import PHOTO_SUFFIXES, format_of
+    """Whether a photo of the plan has a quality, by its first bytes: a name may say otherwise."""
+    from dehaze.photos.formats import format_of_file
 
-    return any(
-        photo.source.suffix.lower() in PHOTO_SUFFIXES
-        and FORMATS.get(format_of(photo.source)).has_quality
-        for photo in plan.photos
-    )
+    formats = (format_of_file(photo.source) for photo in plan.photos)
+    return any(format is not None and format.has_quality for format in formats)
 
 
 def _refuse_nothing(plan: Plan) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from dehaze.commands.command import GENERAL, option
+from dehaze.commands.command import GENERAL, Option, option
 
 _CONFIG = "config"
 _YES, _NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
@@ -86,6 +86,7 @@ def _value(context: click.Context, chosen: click.Option, name: str, value: str |
         if answer not in (*_YES, *_NO):
             raise click.UsageError(f"{value!r} is neither yes nor no; leave the value out.")
         return (answer in _YES) is (f"--{name}" in chosen.opts)
-    if not value:
+    given = value or (chosen.value_alone if isinstance(chosen, Option) else None)
+    if not given:
         raise click.UsageError(f"needs a value; write {name} = ...")
-    return chosen.type_cast_value(context, value)
+    return chosen.type_cast_value(context, given)

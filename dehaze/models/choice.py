@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from dehaze.errors import DehazeError
+from dehaze.errors import DehazeError, first_line
 
 if TYPE_CHECKING:
     import torch
@@ -120,8 +120,7 @@ def find_device(name: str) -> torch.device:
         device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = (str(error).splitlines() or [""])[0]
         raise DeviceError(
-            f"--device {name} cannot be used ({reason}); dehaze doctor lists what can"
+            f"--device {name} cannot be used ({first_line(error)}); dehaze doctor lists what can"
         ) from error
     return device

@@ -18,6 +18,7 @@ from torch import Tensor
 from dehaze.models import ModelError
 from dehaze.models.conditioning import embed_one, network_arguments
 from dehaze.models.parts import ModelParts
+from dehaze.prompts import tokenize
 
 ANSWER_FILE = "known_answer.json"
 
@@ -88,14 +89,7 @@ def check_known_answer(folder: Path, parts: ModelParts) -> bool:
 
 @torch.no_grad()
 def _answer(parts: ModelParts) -> KnownAnswer:
-    length = int(parts.tokenizer.model_max_length)
-    encoded = parts.tokenizer(
-        parts.description.prompt,
-        padding="max_length",
-        max_length=length,
-        return_offsets_mapping=True,
-    )
-    ids = torch.tensor(encoded["input_ids"])[None]
+    ids = tokenize(parts.tokenizer, parts.description.prompt).ids[None]
     embedding = embed_one(parts.text_encoder, ids)
     height, width = _LATENT_SIZE
     channels = int(parts.unet.config.in_channels)

@@ -21,6 +21,7 @@ from diffusers import AutoencoderKL, UNet2DConditionModel
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from dehaze.errors import first_line
 from dehaze.inversion.schedule import check_scheduler, check_scheduler_class
 from dehaze.models import ModelError
 from dehaze.models.codec import CellsCodec, PixelUnshuffleCodec
@@ -102,8 +103,7 @@ def load_parts(
     except ModelError:
         raise
     except (OSError, ValueError, KeyError, TypeError) as error:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{source.model} cannot be loaded: {cause}") from error
+        raise ModelError(f"{source.model} cannot be loaded: {first_line(error)}") from error
     if index.get("force_zeros_for_empty_prompt"):
         description = replace(description, zero_null_text=True)
     return ModelParts(scheduler=scheduler, description=description, **tokenizers, **networks)
@@ -213,8 +213,9 @@ def _without_weights(folder: Path, index: Mapping[str, Any], part: str) -> Any:
             _name_ignored(path, config, classes[name])
             return classes[name].from_config(config)
         except Exception as error:
-            cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            raise ModelError(f"{path} makes no {name} ({cause}): get it again") from error
+            raise ModelError(
+                f"{path} makes no {name} ({first_line(error)}): get it again"
+            ) from error
 
 
 def _name_ignored(path: Path, config: Mapping[str, Any], kind: Any) -> None:
@@ -276,8 +277,9 @@ def _tokenizer(folder: Path, index: Mapping[str, Any], part: str, encoder: Any) 
     try:
         tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
     except Exception as error:
-        cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise ModelError(f"{path} makes no tokenizer ({cause}): get it again") from error
+        raise ModelError(
+            f"{path} makes no tokenizer ({first_line(error)}): get it again"
+        ) from error
     # Without its files the library makes a tokenizer of next to no tokens, and says nothing.
     if len(tokenizer) != encoder.config.vocab_size:
         raise ModelError(

@@ -11,6 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from dehaze.errors import first_line
 from dehaze.models import ModelError
 
 Weights = Mapping[str, Tensor]
@@ -85,5 +86,4 @@ def _refuse(file: Path, what: str, names: Iterable[str]) -> None:
 
 
 def _torn(file: Path, error: Exception) -> ModelError:
-    cause = (str(error).strip().splitlines() or [type(error).__name__])[0]
-    return ModelError(f"{file} is no whole safetensors file ({cause}): get it again")
+    return ModelError(f"{file} is no whole safetensors file ({first_line(error)}): get it again")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from dehaze.photos.bmp import BmpContainer, open_bmp
 from dehaze.photos.jpeg import JpegContainer, open_jpeg
@@ -57,3 +58,16 @@ for _name, _format in {
     "BMP": Format(rb"BM", open_bmp, BmpContainer, 3.0),
 }.items():
     FORMATS.register(_name, _format)
+
+# As many bytes as the longest pattern of a beginning.
+_BEGINNING = 16
+
+
+def format_of_file(path: Path) -> Format | None:
+    """The format that a file's first bytes say it has; None for another, or where it has none."""
+    try:
+        with path.open("rb") as file:
+            data = file.read(_BEGINNING)
+    except OSError:
+        return None
+    return next((each for each in FORMATS if each.begins(data)), None)

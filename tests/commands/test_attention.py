@@ -78,6 +78,17 @@ def test_a_folder_has_maps_and_figures_of_every_photo(picture: Path, random_mode
     assert f"3 of 4 photos side by side: {maps / 'haze.figure.png'}" in done.stderr
 
 
+def test_the_files_may_lie_beside_the_photo(picture: Path, random_model: Path) -> None:
+    before = picture.read_bytes()
+    settings = ("--model", random_model, "--steps", 2, "-o", picture.parent)
+    assert call(picture, *settings).exit_code == 0
+    assert (picture.parent / "photo.png.haze.png").is_file()
+    assert picture.read_bytes() == before
+    again = call(picture, picture.parent / "photo.png.haze.png", *settings)
+    assert again.exit_code == 2
+    assert "would replace the input" in again.stderr
+
+
 def test_one_photo_has_no_grid_of_photos(picture: Path, random_model: Path) -> None:
     assert call(picture, "--model", random_model, "--figure", "pdf").exit_code == 0
     assert [path.name for path in (picture.parent / "maps").glob("*figure*")] == [

@@ -189,9 +189,11 @@ def test_word_unknown_to_the_bundled_model_lists_the_known(picture: Path) -> Non
     assert "\n" not in done.stderr.strip()
 
 
-def test_attention_memory_is_refused_without_an_accelerator(picture: Path, any_model: Path) -> None:
+def test_attention_memory_is_refused_without_an_accelerator(
+    picture: Path, random_model: Path
+) -> None:
     done = call(
-        picture, *SOURCE, *TARGET, "--model", any_model, "--device", "cpu",
+        picture, *SOURCE, *TARGET, "--model", random_model, "--device", "cpu",
         "--attention-memory", 1, "-o", picture.parent / "out.png",
     )  # fmt: skip
     assert done.exit_code == 2

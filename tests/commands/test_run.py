@@ -616,6 +616,15 @@ def test_names_with_leading_dashes_follow_two_dashes(invoke: Invoke) -> None:
     assert shade("out/-o.png") == pytest.approx(0.6, abs=0.003)
 
 
+def test_a_quality_is_of_what_is_in_the_file(invoke: Invoke) -> None:
+    Image.new("RGB", (6, 5)).save("a.png", "JPEG")
+    assert invoke("a.png", "--quality", "80").exit_code == 0
+    Image.new("RGB", (6, 5)).save("b.jpg", "PNG")
+    refused = invoke("b.jpg", "--quality", "80")
+    assert refused.exit_code == 2
+    assert "--quality has an effect only" in refused.stderr
+
+
 @pytest.mark.parametrize("option", ["--workers=2", "--ray-address=10.0.0.1:6379"])
 def test_options_of_ray_need_ray(invoke: Invoke, option: str) -> None:
     photo_at("a.png")

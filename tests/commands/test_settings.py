@@ -53,6 +53,19 @@ def test_the_second_name_of_a_switch_is_its_opposite() -> None:
     assert run("method = dcp\noverwrite", "--resume").stdout.startswith("0 done, 1 kept")
 
 
+def test_an_option_may_be_given_without_its_value(monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("time.sleep", sleep)
+    for text in ("watch", "watch = 3"):
+        assert run(f"method = dcp\n{text}").exit_code == 0
+    assert waits == [5.0, 3.0]
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [

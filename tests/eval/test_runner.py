@@ -97,11 +97,12 @@ def test_the_scores_are_those_of_the_saved_png(sots: Path, tmp_path: Path) -> No
 
 def test_every_record_is_reported_as_it_comes(sots: Path, tmp_path: Path) -> None:
     runner = runner_over(sots, tmp_path / "out")
-    for _ in range(2):
-        told: list[Record] = []
-        evaluation = runner.run(on_record=told.append)
-        assert tuple(told) == evaluation.records
+    told: list[tuple[Record, bool]] = []
+    for again in (False, True):
+        evaluation = runner.run(on_record=lambda record, kept: told.append((record, kept)))
+        assert told == [(record, again) for record in evaluation.records]
         assert len(told) == runner.total > 0
+        told.clear()
 
 
 def test_unrounded_output_is_scored_between_the_levels(sots: Path, tmp_path: Path) -> None:

@@ -247,7 +247,7 @@ def score_methods(
             overwrite=not resume,
         )
         with progress(runner.total, "image") as ended:
-            evaluation = runner.run(on_record=lambda record: ended())
+            evaluation = runner.run(on_record=lambda record, kept: ended(kept=kept))
     except DehazeError as error:
         raise CommandError(str(error)) from error
     except KeyboardInterrupt:
