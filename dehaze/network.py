@@ -14,7 +14,8 @@ from torch import Tensor
 from dehaze.attention.processors import AttentionSession
 from dehaze.errors import DehazeError
 from dehaze.inversion.schedule import StepTable
-from dehaze.models.conditioning import network_arguments
+from dehaze.models.conditioning import network_output
+from dehaze.models.kinds import has_distilled_guidance
 
 HALF_PRECISION = (torch.float16, torch.bfloat16)
 
@@ -43,12 +44,13 @@ class PromptedNetwork:
     It belongs to one call of a pipeline and counts that call's evaluations.
 
     Args:
-        unet: UNet2DConditionModel.
+        unet: UNet2DConditionModel, SD3Transformer2DModel or FluxTransformer2DModel.
         table: the schedule.
         conditional: the prompt's embedding, (1, L, D) for all samples; with further rows where the
             model needs them, see ``dehaze.models.conditioning``.
         unconditional: the empty prompt's embedding, the same shape. Not used where g = 1.
-        guidance_scale: g, a number, or a map that broadcasts to (B, C, h, w).
+        guidance_scale: g, a number, or a map that broadcasts to (B, C, h, w). A network whose
+            guidance is distilled into it, as FLUX.1-dev's is, takes the number and has no eps_u.
         unconditional_of_steps: (n, 1, L, D), or (n, B, L, D) for an embedding of each sample's own;
             replaces ``unconditional`` at step i by row i - 1.
         max_tokens: length of the model's prompts, L.
@@ -58,6 +60,9 @@ class PromptedNetwork:
         controlled: whether the session records and injects during these evaluations.
         in_two_calls: evaluate both predictions of guidance one after the other, which takes half
             the memory and more time, rather than as one batch.
+
+    Raises:
+        ValueError: a map of guidance for a network that takes a number.
 
     Attributes:
         cost: network evaluations of a sample in one call: 1, or 2 under guidance.
@@ -85,7 +90,12 @@ class PromptedNetwork:
         self.conditional = conditional
         self.unconditional = unconditional
         self.guidance_scale = guidance_scale
-        self.cost = 2 if is_guided(guidance_scale) else 1
+        distilled = has_distilled_guidance(unet)
+        if distilled and isinstance(guidance_scale, Tensor):
+            raise ValueError(
+                "this model's guidance is distilled into it: it takes one number, not a map of them"
+            )
+        self.cost = 2 if is_guided(guidance_scale) and not distilled else 1
         self.evaluations = 0
         self._unet = unet
         self._turn = _turns.setdefault(unet, threading.RLock())
@@ -197,8 +207,7 @@ class PromptedNetwork:
         """
         unet, session = self._unet, self._session
         embedding = embedding.to(unet.dtype)
-        arguments = self._arguments(embedding, latents)
-        output = unet(latents.to(unet.dtype), timestep, **arguments).sample
+        output = self._evaluated(embedding, latents.to(unet.dtype), timestep)
         overflowed = torch.nonzero(~torch.isfinite(output).flatten(1).all(1)).flatten()
         if overflowed.numel() == 0 or output.dtype not in HALF_PRECISION:
             return output.float()
@@ -216,11 +225,19 @@ class PromptedNetwork:
         logger.warning("timestep %g is not finite in %s: again in float32", timestep, dtype)
         unet.float()
         try:
-            arguments = self._arguments(embedding.float(), latents)
-            return unet(latents.float(), timestep, **arguments).sample
+            return self._evaluated(embedding.float(), latents.float(), timestep)
         finally:
             unet.to(dtype)
 
-    def _arguments(self, embedding: Tensor, latents: Tensor) -> dict[str, Any]:
+    def _evaluated(self, embedding: Tensor, latents: Tensor, timestep: float) -> Tensor:
         height, width = (int(side) * self._pixels_per_latent for side in latents.shape[-2:])
-        return network_arguments(self._unet, embedding, self._max_tokens, (height, width))
+        guidance = self.guidance_scale
+        return network_output(
+            self._unet,
+            latents,
+            timestep,
+            embedding,
+            self._max_tokens,
+            (height, width),
+            1.0 if isinstance(guidance, Tensor) else guidance,
+        )

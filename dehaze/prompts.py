@@ -29,26 +29,48 @@ class TokenizedPrompt:
         count: tokens before the padding, begin and end tokens included.
         offsets: for each of the ``count`` tokens its (start, end) characters in ``text``;
             (0, 0) for the begin and end tokens.
+        parts: the prompt as each of several tokenizers has it, one after the other in what the
+            network reads; then ``ids``, ``count`` and ``offsets`` are those of all of them,
+            padding included. Empty where one tokenizer makes all tokens.
     """
 
     text: str
     ids: Tensor
     count: int
     offsets: tuple[tuple[int, int], ...]
+    parts: tuple[TokenizedPrompt, ...] = ()
+
+    @property
+    def sequences(self) -> tuple[TokenizedPrompt, ...]:
+        """``parts``, or the prompt itself."""
+        return self.parts or (self,)
+
+
+def joined(parts: Sequence[TokenizedPrompt]) -> TokenizedPrompt:
+    """One prompt, tokenized several times, as one sequence: each token keeps its characters.
+
+    Args:
+        parts: of one text; the network reads their tokens in this order, each with its padding.
+    """
+    offsets: list[tuple[int, int]] = []
+    for part in parts:
+        offsets += [*part.offsets, *[(0, 0)] * (len(part.ids) - len(part.offsets))]
+    ids = torch.cat([part.ids for part in parts])
+    return TokenizedPrompt(parts[0].text, ids, len(ids), tuple(offsets), tuple(parts))
 
 
 # A fast tokenizer keeps a call's padding as its own state and fails if another thread calls it.
 _tokenizing = threading.Lock()
 
 
-def tokenize(tokenizer: Any, text: str) -> TokenizedPrompt:
-    """Tokenizes ``text`` to the tokenizer's full length.
+def tokenize(tokenizer: Any, text: str, most: int | None = None) -> TokenizedPrompt:
+    """Tokenizes ``text`` to the tokenizer's full length, or to ``most`` tokens where that is less.
 
     Raises:
         WordError: the prompt is longer than the tokenizer's length. Cutting it silently could cut
             the very word that is to be swapped.
     """
-    length = int(tokenizer.model_max_length)
+    length = min(int(tokenizer.model_max_length), most or int(tokenizer.model_max_length))
     with _tokenizing:
         encoded = tokenizer(
             text, padding="max_length", max_length=length, return_offsets_mapping=True
@@ -114,8 +136,15 @@ def prompt_words(prompt: TokenizedPrompt) -> list[tuple[str, tuple[int, ...]]]:
 
 def changed_words(source: TokenizedPrompt, target: TokenizedPrompt) -> list[tuple[int, ...]]:
     """Token positions of each word of the source of which a token is not found in the target."""
-    aligned = align_tokens(source.ids[: source.count].tolist(), target.ids[: target.count].tolist())
-    return [span for _, span in prompt_words(source) if not set(span) <= set(aligned)]
+    kept: set[int] = set()
+    start = 0
+    for before, after in zip(source.sequences, target.sequences, strict=True):
+        aligned = align_tokens(
+            before.ids[: before.count].tolist(), after.ids[: after.count].tolist()
+        )
+        kept |= {start + position for position in aligned if position >= 0}
+        start += len(before.ids)
+    return [span for _, span in prompt_words(source) if not set(span) <= kept]
 
 
 def check_vocabulary(text: str, vocabulary: Collection[str] | None) -> None:

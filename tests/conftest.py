@@ -27,6 +27,7 @@ from diffusers import (
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
 )
+from flow_models import save_flux, save_stable_diffusion_3
 from hypothesis import settings
 from numpy.typing import NDArray
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
@@ -244,6 +245,31 @@ def stable_diffusion(
         folder: Path = request.getfixturevalue("stable_diffusion_xl")
         return folder
     return save_stable_diffusion(tmp_path_factory.mktemp("sd"), str(request.param))
+
+
+@pytest.fixture(scope="session")
+def stable_diffusion_3(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random Stable Diffusion 3."""
+    return save_stable_diffusion_3(tmp_path_factory.mktemp("sd3"))
+
+
+@pytest.fixture(scope="session")
+def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random FLUX."""
+    return save_flux(tmp_path_factory.mktemp("flux"))
+
+
+@pytest.fixture(scope="session")
+def distilled_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random FLUX whose network takes the guidance as a number."""
+    return save_flux(tmp_path_factory.mktemp("flux_dev"), distilled=True)
+
+
+@pytest.fixture(scope="session", params=["stable_diffusion_3", "flux"])
+def flow_model(request: pytest.FixtureRequest) -> Path:
+    """A folder with a tiny random model of flow matching: Stable Diffusion 3 and FLUX."""
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
 
 
 _SHAPES = ["bundled", pytest.param("epsilon", marks=pytest.mark.slow), _SLOW_2, "xl"]

@@ -9,8 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dehaze.attention.control import ControlError
-from dehaze.attention.maps import grid_of, recorded_layers
-from dehaze.attention.processors import attention_map, record_name
+from dehaze.attention.maps import attended, grid_of_layer, recorded_layers
 
 Span = Sequence[int]
 
@@ -31,8 +30,7 @@ def layers_near_a_quarter(
     """
     grids = {}
     for layer, steps in recorded_layers(record).items():
-        query = record[record_name(layer, "cross", "query", steps[0])]
-        grids[layer] = grid_of(query.shape[2], latent_size)
+        grids[layer] = grid_of_layer(record, layer, steps[0], latent_size)
     if not grids:
         raise ControlError("no cross-attention was recorded: invert with attention recording on")
     wanted = max(latent_size) / _QUARTER
@@ -83,19 +81,21 @@ class LocalBlend:
     def observe(self, layer: str, used: Tensor) -> None:
         """Adds the map (B, heads, P, L) that the target used in a layer at the current step."""
         if layer in self._layers:
-            self._add("target", layer, used, self.target_span)
-            self._add("target excluded", layer, used, self.target_excluded)
+            for whose, span in (
+                ("target", self.target_span),
+                ("target excluded", self.target_excluded),
+            ):
+                self._add(whose, layer, used[..., list(span)].sum(-1).mean(1))
 
     def __call__(self, i: int, latents: Tensor, source: Tensor) -> Tensor:
         """The latents after step i, put back to the source's (B, C, H, W) outside of the mask."""
         for layer in self._layers:
-            query, key = (
-                self.record[record_name(layer, "cross", tensor, step)].to(latents.device).float()
-                for tensor, step in (("query", i), ("key", 0))
-            )
-            attended = attention_map(query, key, query.shape[-1] ** -0.5)
-            self._add("source", layer, attended, self.source_span)
-            self._add("source excluded", layer, attended, self.source_excluded)
+            for whose, span in (
+                ("source", self.source_span),
+                ("source excluded", self.source_excluded),
+            ):
+                on_words = attended(self.record, layer, i, span)
+                self._add(whose, layer, on_words.to(latents.device))
         # At strength 0 the network does not run, and there is no change to hold.
         if self.steps - i < int(self.start * self.steps) or "target" not in self._sums:
             return latents
@@ -108,9 +108,9 @@ class LocalBlend:
         self.mask = mask.to(latents)
         return source + self.mask * (latents - source)
 
-    def _add(self, whose: str, layer: str, maps: Tensor, span: Span) -> None:
-        attended = maps[..., list(span)].sum(-1).mean(1)
-        grid = attended.float().unflatten(1, self._layers[layer])
+    def _add(self, whose: str, layer: str, on_words: Tensor) -> None:
+        """Adds the probability on some words, (B, P), to whose sum."""
+        grid = on_words.float().unflatten(1, self._layers[layer])
         self._sums[whose] = self._sums[whose] + grid if whose in self._sums else grid
 
     def _covered(self, whose: str, *, pooled: bool) -> Tensor:

@@ -208,7 +208,6 @@ def prompt_to_prompt(
         WordError: a word is not in the target prompt, or the prompts do not fit the control.
     """
     name = control or choose_control(source, target)
-    mapper = CONTROLS.get(name)
     if name == "reweight" and not torch.equal(source.ids, target.ids):
         raise ControlError(
             f"reweight keeps the prompt, and {source.text!r} is not {target.text!r}: use replace "
@@ -230,6 +229,27 @@ def prompt_to_prompt(
     return AttentionControl(
         shares,
         self_replace_steps,
-        mapper=mapper(source, target),
+        mapper=mapped(CONTROLS.get(name), source, target),
         equalizer=equalizer,
+    )
+
+
+def mapped(
+    mapper: Callable[[TokenizedPrompt, TokenizedPrompt], TokenMapper | None],
+    source: TokenizedPrompt,
+    target: TokenizedPrompt,
+) -> TokenMapper | None:
+    """What target tokens take of the source's maps, each tokenizer's tokens among themselves.
+
+    Raises:
+        WordError: the prompts do not fit the mapper.
+    """
+    pairs = zip(source.sequences, target.sequences, strict=True)
+    found = [mapper(before, after) for before, after in pairs]
+    mappers = [each for each in found if each is not None]
+    if not mappers:
+        return None
+    return TokenMapper(
+        torch.block_diag(*(each.matrix for each in mappers)),
+        torch.cat([each.weight for each in mappers]),
     )

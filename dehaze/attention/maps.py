@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dehaze.attention.control import ControlError
-from dehaze.attention.processors import attention_map, record_name
+from dehaze.attention.processors import attention_map, record_name, text_attention
 
 Array = NDArray[np.float32]
 
@@ -32,14 +32,58 @@ def grid_of(positions: int, latent_size: tuple[int, int]) -> tuple[int, int]:
     return height, width
 
 
-def recorded_layers(record: Mapping[str, Tensor], kind: str = "cross") -> dict[str, list[int]]:
-    """The layers in a recording, each with its recorded steps, ascending."""
+def recorded_layers(record: Mapping[str, Tensor], kind: str = "text") -> dict[str, list[int]]:
+    """The layers in a recording, each with its recorded steps, ascending.
+
+    Args:
+        record: queries and keys as an ``AttentionSession`` recorded them.
+        kind: ``cross``, ``joint`` or ``self``; ``text`` for both in which a picture attends to a
+            prompt, cross-attention and joint attention.
+    """
+    kinds = ("cross", "joint") if kind == "text" else (kind,)
     layers: dict[str, list[int]] = {}
     for name in record:
         layer, its_kind, tensor, step = name.split("|")
-        if (its_kind, tensor) == (kind, "query"):
+        if its_kind in kinds and tensor == "query":
             layers.setdefault(layer, []).append(int(step))
     return {layer: sorted(steps) for layer, steps in layers.items()}
+
+
+def is_joint(record: Mapping[str, Tensor], layer: str, step: int) -> bool:
+    """Whether a recorded layer is one of joint attention."""
+    return record_name(layer, "joint", "query", step) in record
+
+
+def grid_of_layer(
+    record: Mapping[str, Tensor], layer: str, step: int, latent_size: tuple[int, int]
+) -> tuple[int, int]:
+    """The (height, width) of a recorded layer's map."""
+    kind = "joint" if is_joint(record, layer, step) else "cross"
+    return grid_of(record[record_name(layer, kind, "query", step)].shape[2], latent_size)
+
+
+def attended(record: Mapping[str, Tensor], layer: str, step: int, span: Sequence[int]) -> Tensor:
+    """Probability on a span of tokens at each position of a recorded layer: float32 (B, P).
+
+    It is summed over the span and averaged over heads. In joint attention the picture shares its
+    attention between the tokens and itself, so that it is less than in cross-attention.
+
+    Args:
+        record: queries and keys as an ``AttentionSession`` recorded them.
+        layer: its name.
+        step: i.
+        span: positions of tokens.
+    """
+    if is_joint(record, layer, step):
+        query, key = (
+            record[record_name(layer, "joint", tensor, step)].float() for tensor in ("query", "key")
+        )
+        chosen = key.new_zeros(key.shape[2], 1)
+        chosen[list(span)] = 1.0
+        return text_attention(query, key, chosen)[..., 0].mean(1)
+    key = record[record_name(layer, "cross", "key", 0)].float()
+    query = record[record_name(layer, "cross", "query", step)].to(key)
+    return attention_map(query, key, query.shape[-1] ** -0.5)[..., list(span)].sum(-1).mean(1)
 
 
 def word_map(
@@ -62,7 +106,7 @@ def word_map(
 
     Returns:
         float32 (B, H, W); a probability, in [0, 1], with equal weights. The outermost positions of
-        each layer are left out, see ``without_frame``.
+        each layer of cross-attention are left out, see ``without_frame``.
 
     Raises:
         ControlError: nothing was recorded for what was asked.
@@ -82,14 +126,12 @@ def word_map(
         chosen = [step for step in recorded[layer] if steps is None or step in steps]
         if not chosen:
             raise ControlError(f"none of the steps {steps} was recorded for {layer}")
-        key = record[record_name(layer, "cross", "key", 0)].float()
         for step in chosen:
-            query = record[record_name(layer, "cross", "query", step)].to(key)
-            attended = attention_map(query, key, query.shape[-1] ** -0.5)
-            on_word = attended[..., list(span)].sum(-1).mean(1)
-            grid = without_frame(on_word.unflatten(1, grid_of(on_word.shape[1], latent_size)))[
-                :, None
-            ]
+            on_word = attended(record, layer, step, span)
+            grid = on_word.unflatten(1, grid_of(on_word.shape[1], latent_size))[:, None]
+            if not is_joint(record, layer, step):
+                # Only a network of convolutions sees zeros beyond the edge.
+                grid = without_frame(grid)
             fitted = torch.nn.functional.interpolate(
                 grid, size=latent_size, mode="bilinear", align_corners=False
             )

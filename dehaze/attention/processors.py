@@ -46,17 +46,18 @@ class RecordingPlan:
 
         Args:
             layer: its name.
-            kind: cross or self.
+            kind: cross or self; or joint, which is both in one.
             step: i.
             positions: of the layer's queries.
             latent_size: (H, W) of the latents.
         """
+        follows = self.control is None or self.control.replaces_self(step, self.steps)
+        follows = follows and may_replace_self(positions, latent_size)
         if kind == "self":
-            followed = self.control is None or self.control.replaces_self(step, self.steps)
-            return followed and may_replace_self(positions, latent_size)
+            return follows
         if self.map_layers is None or layer in self.map_layers:
             return True
-        if self.control is None:
+        if self.control is None or (kind == "joint" and follows):
             return True
         return bool(torch.as_tensor(self.control.cross_weight(step, self.steps)).any())
 
@@ -81,7 +82,8 @@ class AttentionSession:
     Attributes:
         record: by name (see ``record_name``), the source's queries and keys,
             (B, heads, positions, d). A cross-attention key does not depend on the step and is
-            recorded once, as step 0.
+            recorded once, as step 0. Of joint attention the queries of the picture are recorded,
+            and the keys of the prompt followed by those of the picture.
         batch: B of the whole recording.
         plan: says which queries and keys are recorded.
         budget: the most bytes of the recording on the network's device; the rest goes to the host's
@@ -181,7 +183,7 @@ class AttentionSession:
 
 
 def record_name(layer: str, kind: str, tensor: str, step: int) -> str:
-    """Name of a recorded tensor: kind is cross or self, tensor is query or key."""
+    """Name of a recorded tensor: kind is cross, self or joint, tensor is query or key."""
     return f"{layer}|{kind}|{tensor}|{step}"
 
 
@@ -218,6 +220,8 @@ _PLAIN = frozenset(
         "XFormersAttnProcessor",
     }
 )
+# Those of joint attention, see ``dehaze.attention.joint``.
+_JOINT = frozenset({"FluxAttnProcessor", "JointAttnProcessor2_0"})
 _PLAIN_LIBRARIES = ("diffusers.", "dehaze.")
 
 
@@ -243,13 +247,12 @@ class ControlledAttention:
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
     ) -> Tensor:
-        active = _active.get()
-        if active is None or active[0] is not self.installation:
+        session = self.session()
+        if session is None:
             attended: Tensor = self.replaced(
                 attn, hidden_states, encoder_hidden_states, attention_mask, temb
             )
             return attended
-        session = active[1]
         residual = hidden_states
         if attn.spatial_norm is not None:
             hidden_states = attn.spatial_norm(hidden_states, temb)
@@ -289,6 +292,11 @@ class ControlledAttention:
             hidden_states = hidden_states + residual
         return hidden_states / attn.rescale_output_factor
 
+    def session(self) -> AttentionSession | None:
+        """The calling thread's session on this network; None where it has none."""
+        active = _active.get()
+        return None if active is None or active[0] is not self.installation else active[1]
+
     def _attend(
         self,
         session: AttentionSession,
@@ -300,15 +308,8 @@ class ControlledAttention:
         scale: float,
     ) -> Tensor:
         control, rows = session.control, session.rows
-        if (
-            session.recording
-            and rows != 0
-            and session.plan.keeps(
-                self.layer, kind, session.step, query.shape[2], session.latent_size
-            )
-        ):
-            session.keep(self._name(session, kind, "query"), query[:rows])
-            session.keep(self._name(session, kind, "key"), key[:rows])
+        if session.recording and rows != 0:
+            self._record(session, kind, self._of_picture(session, kind, query[:rows]), key[:rows])
         if control is None or rows == 0:
             return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
         if rows is None:
@@ -331,6 +332,16 @@ class ControlledAttention:
             scale=scale,
         )
         return torch.cat([followed, own])
+
+    def _of_picture(self, session: AttentionSession, kind: str, query: Tensor) -> Tensor:
+        """The picture's queries."""
+        return query
+
+    def _record(self, session: AttentionSession, kind: str, query: Tensor, key: Tensor) -> None:
+        positions = query.shape[2]
+        if session.plan.keeps(self.layer, kind, session.step, positions, session.latent_size):
+            session.keep(self._name(session, kind, "query"), query)
+            session.keep(self._name(session, kind, "key"), key)
 
     def _attend_under(
         self,
@@ -393,6 +404,24 @@ def attention_map(query: Tensor, key: Tensor, scale: float, mask: Tensor | None 
     return (scores if mask is None else scores + mask).softmax(-1)
 
 
+def text_attention(query: Tensor, key: Tensor, chosen: Tensor) -> Tensor:
+    """softmax(Q K^T / sqrt(d)) times a matrix that is the same for all heads.
+
+    With a unit column for a token it gives that token's column of the map, and the map of
+    (positions, L + positions) is never formed.
+
+    Args:
+        query: (B, heads, P, d).
+        key: (B, heads, L + P, d).
+        chosen: (L + P, n).
+
+    Returns:
+        (B, heads, P, n).
+    """
+    value = chosen.to(query).expand(*key.shape[:2], -1, -1)
+    return F.scaled_dot_product_attention(query, key, value)
+
+
 @contextmanager
 def controlled_attention(network: Any, session: AttentionSession) -> Iterator[AttentionSession]:
     """Gives the network's attention layers the orders of a session, for the calling thread alone.
@@ -425,14 +454,21 @@ def _install(network: Any) -> _Installation:
             installation = _installations[network] = _Installation(before)
             network.set_attn_processor(
                 {
-                    name: ControlledAttention(
-                        name.removesuffix(".processor"), installation, processor
-                    )
+                    name: _controlled(name.removesuffix(".processor"), installation, processor)
                     for name, processor in before.items()
                 }
             )
         installation.sessions += 1
         return installation
+
+
+def _controlled(layer: str, installation: _Installation, replaced: Any) -> ControlledAttention:
+    if type(replaced).__name__ not in _JOINT:
+        return ControlledAttention(layer, installation, replaced)
+    # Only transformers need it, and it needs diffusers, which the bundled model does not.
+    from dehaze.attention.joint import ControlledJointAttention
+
+    return ControlledJointAttention(layer, installation, replaced)
 
 
 def _release(network: Any, installation: _Installation) -> None:
@@ -448,7 +484,7 @@ def _check_replaceable(network: Any, processors: Mapping[str, Any]) -> None:
         raise ControlError(f"{type(network).__name__} has no attention layer to control")
     for name, processor in processors.items():
         kind = type(processor)
-        if kind.__name__ not in _PLAIN or not kind.__module__.startswith(_PLAIN_LIBRARIES):
+        if kind.__name__ not in _PLAIN | _JOINT or not kind.__module__.startswith(_PLAIN_LIBRARIES):
             raise ControlError(
                 f"{name} is a {kind.__name__}, whose effect would be lost under "
                 "attention control: unload it (pipe.unload_ip_adapter(), say), or call "

@@ -58,9 +58,11 @@ class DiffusionWork:
             ModelError: the model cannot be used.
             DeviceError: the device cannot be used.
             WordError: the word is not in the prompt.
+            ScheduleError: the solver is not made for the model.
         """
         pipe = _load(self.model)
         pipe.check_prompt(self.recipe.get("prompt"), self.recipe.get("word"))
+        pipe.check_settings(solver=self.recipe.get("solver"))
         return DiffusionWorker(pipe, self)
 
     def on_cpu(self) -> DiffusionWork:
@@ -134,7 +136,7 @@ class DiffusionWorker:
         except (RuntimeError, MemoryError, NonFiniteError) as error:
             if isinstance(error, NonFiniteError):
                 device, note = None, "done in float32: its values overflowed in half precision"
-                helps = self.pipe.unet.dtype != torch.float32
+                helps = self.pipe.denoiser.dtype != torch.float32
             else:
                 device, note = "cpu", "done on the CPU: it did not fit in the device's memory"
                 helps = is_out_of_memory(error) and self.pipe.device.type != "cpu"

@@ -72,8 +72,10 @@ def info(
 ) -> None:
     """Say what a model is made of and what it does when nothing else is asked for."""
     quiet_libraries()
+    from dehaze.inversion.flow import ignored_flow_settings
     from dehaze.inversion.schedule import ignored_settings
     from dehaze.models import ModelError
+    from dehaze.models.kinds import kind_of
     from dehaze.models.load import load_parts
     from dehaze.models.source import ModelSource, find_model
 
@@ -83,7 +85,11 @@ def info(
         parts = load_parts(source, place=folder)
     except ModelError as error:
         raise CommandError(str(error)) from error
-    networks = {name: getattr(parts, name) for name in ("unet", "text_encoder", "vae")}
+    kind = kind_of(parts.unet if parts.transformer is None else parts.transformer)
+    networks = {
+        name: getattr(parts, name) for name in kind.classes if getattr(parts, name) is not None
+    }
+    flow = kind.process == "flow"
     facts: dict[str, Any] = {
         "model": model,
         "folder": str(folder),
@@ -91,9 +97,11 @@ def info(
             name: f"{type(network).__name__}, {_parameters(network):,} parameters"
             for name, network in networks.items()
         },
-        "scheduler": f"{type(parts.scheduler).__name__}; the steps are DDIM's",
-        "scheduler_ignored": ignored_settings(parts.scheduler),
-        "prediction": parts.scheduler.config.prediction_type,
+        "scheduler": (
+            f"{type(parts.scheduler).__name__}; the steps are {'Euler' if flow else 'DDIM'}'s"
+        ),
+        "scheduler_ignored": (ignored_flow_settings if flow else ignored_settings)(parts.scheduler),
+        "prediction": "velocity" if flow else parts.scheduler.config.prediction_type,
         **parts.description.settings(),
     }
     if as_json:

@@ -356,7 +356,7 @@ def model(*, effect: Effect | tuple[Effect, ...] = (), device: Effect | None = N
             heading=MACHINE,
             effect=effect,
             help="The bundled model, a folder in diffusers' format, a hub id, or a .safetensors "
-            "file of Stable Diffusion.",
+            "file of Stable Diffusion; 3 and FLUX as a folder or a hub id.",
         ),
         revision(effect=effect),
         variant(effect=effect),

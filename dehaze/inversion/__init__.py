@@ -7,7 +7,13 @@ from dehaze.inversion.criteria import CRITERIA
 from dehaze.inversion.denoising import WayBack, denoise, generate
 from dehaze.inversion.exact import bdia_invert, edict_invert
 from dehaze.inversion.flow import FlowTable
-from dehaze.inversion.inverter import ADJUSTMENTS, adjust, best_at_equal_cost, invert
+from dehaze.inversion.inverter import (
+    ADJUSTMENTS,
+    adjust,
+    best_at_equal_cost,
+    check_served,
+    invert,
+)
 from dehaze.inversion.predictors import PREDICTORS
 from dehaze.inversion.relaxation import RELAXATIONS
 from dehaze.inversion.result import (
@@ -47,6 +53,7 @@ __all__ = [
     "adjust",
     "bdia_invert",
     "best_at_equal_cost",
+    "check_served",
     "denoise",
     "edict_invert",
     "generate",

@@ -19,7 +19,7 @@ from dehaze.inversion.result import (
     InversionTrace,
     NoiseNetwork,
 )
-from dehaze.inversion.schedule import ScheduleError, StepTable
+from dehaze.inversion.schedule import Process, ScheduleError, StepTable
 from dehaze.inversion.solvers import (
     SOLVERS,
     ExactSampler,
@@ -88,7 +88,7 @@ def invert(
             shape, or has no steps to solve.
         NonFiniteError: the network returned a value that is not finite.
     """
-    check_served(network.table, settings)
+    check_served(network.table.process, settings)
     if settings.steps != network.table.steps:
         raise ValueError(
             f"the settings are of {settings.steps} steps, the network's schedule of "
@@ -118,30 +118,32 @@ def invert(
     )
 
 
-def check_served(table: StepTable, settings: InversionSettings) -> None:
-    """Refuses what is of another process than the table's steps.
+def check_served(process: Process, settings: InversionSettings) -> None:
+    """Refuses what is of another process than a model's steps.
 
     ReNoise's regularisation is of a predicted noise, and ``spectral`` was fitted on DDIM: a flow
     has neither.
 
     Raises:
+        UnknownNameError: there is no such setting.
         ScheduleError: the message names the setting and lists what there is.
     """
     for kind, registry in (("solver", SOLVERS), ("relaxation", RELAXATIONS)):
         name = getattr(settings, kind)
-        served = [known for known in registry.names() if _serves(registry.get(known), table)]
-        if not _serves(registry.get(name), table):
+        registry.get(name)
+        served = [known for known in registry.names() if _serves(registry.get(known), process)]
+        if name not in served:
             raise ScheduleError(
-                f"the {kind} {name} is not made for a model of {_PROCESSES[table.process]}: there "
-                f"are {', '.join(served)}"
+                f"the {kind} {name} is not made for a model of {_PROCESSES[process]}: there are "
+                f"{', '.join(served)}"
             )
 
 
 _PROCESSES = {"ddim": "DDIM's process", "flow": "flow matching"}
 
 
-def _serves(entry: object, table: StepTable) -> bool:
-    return table.process == "ddim" or not getattr(entry, "ddim_only", False)
+def _serves(entry: object, process: Process) -> bool:
+    return process == "ddim" or not getattr(entry, "ddim_only", False)
 
 
 def _check_start(

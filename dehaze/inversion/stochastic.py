@@ -8,7 +8,7 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from dehaze.inversion.schedule import DDIMTable, ScheduleError, StepTable
+from dehaze.inversion.schedule import DDIMTable, Process, ScheduleError, StepTable
 
 
 def step_deviation(table: StepTable, i: int, eta: float) -> float:
@@ -20,17 +20,22 @@ def step_deviation(table: StepTable, i: int, eta: float) -> float:
 
     Source: DDIM, arXiv 2010.02502, eq. 16.
     """
-    if eta == 0.0:
+    check_eta(table.process, eta)
+    if eta == 0.0 or not isinstance(table, DDIMTable):
         return 0.0
-    if not isinstance(table, DDIMTable):
-        raise ScheduleError(
-            f"eta is {eta:g}: it is the noise of DDIM's steps, and this model is of flow matching, "
-            "whose steps have none: leave it out"
-        )
     now, after = table.alphas[i], table.alphas[i - 1]
     if after >= 1.0:
         return 0.0
     return eta * math.sqrt((1.0 - after) / (1.0 - now)) * math.sqrt(1.0 - now / after)
+
+
+def check_eta(process: Process, eta: float) -> None:
+    """Raises ``ScheduleError`` where steps of another process than DDIM's shall have its noise."""
+    if process != "ddim" and eta != 0.0:
+        raise ScheduleError(
+            f"eta is {eta:g}: it is the noise of DDIM's steps, and this model is of flow matching, "
+            "whose steps have none: leave it out"
+        )
 
 
 def stochastic_step(

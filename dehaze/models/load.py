@@ -17,14 +17,34 @@ from typing import Any
 
 import diffusers
 import torch
-from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers import (
+    AutoencoderKL,
+    FluxTransformer2DModel,
+    SD3Transformer2DModel,
+    UNet2DConditionModel,
+)
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    T5EncoderModel,
+    T5TokenizerFast,
+)
 
 from dehaze.errors import first_line
+from dehaze.inversion.flow import check_flow_scheduler, check_flow_scheduler_class
 from dehaze.inversion.schedule import check_scheduler, check_scheduler_class
 from dehaze.models import ModelError
 from dehaze.models.codec import CellsCodec, PixelUnshuffleCodec
+from dehaze.models.kinds import (
+    FLUX,
+    KINDS,
+    STABLE_DIFFUSION,
+    STABLE_DIFFUSION_3,
+    ModelKind,
+    tokenizer_of,
+)
 from dehaze.models.needs import describe
 from dehaze.models.parts import ModelParts
 from dehaze.models.single_file import SingleFile
@@ -38,16 +58,25 @@ from dehaze.models.source import (
 )
 from dehaze.models.weights import Weights, fill, read_weights
 
-_CLASSES = {
-    "unet": {"UNet2DConditionModel": UNet2DConditionModel},
-    "vae": {
-        "AutoencoderKL": AutoencoderKL,
-        "CellsCodec": CellsCodec,
-        "PixelUnshuffleCodec": PixelUnshuffleCodec,
-    },
-    "text_encoder": {"CLIPTextModel": CLIPTextModel},
-    "text_encoder_2": {"CLIPTextModelWithProjection": CLIPTextModelWithProjection},
+_CLASSES: dict[str, Any] = {
+    "AutoencoderKL": AutoencoderKL,
+    "CLIPTextModel": CLIPTextModel,
+    "CLIPTextModelWithProjection": CLIPTextModelWithProjection,
+    "CellsCodec": CellsCodec,
+    "FluxTransformer2DModel": FluxTransformer2DModel,
+    "PixelUnshuffleCodec": PixelUnshuffleCodec,
+    "SD3Transformer2DModel": SD3Transformer2DModel,
+    "T5EncoderModel": T5EncoderModel,
+    "UNet2DConditionModel": UNet2DConditionModel,
 }
+# A tokenizer's class by its text encoder's, and the names that files give it.
+_TOKENIZERS: dict[str, tuple[Any, tuple[str, ...]]] = {
+    "CLIPTextModel": (CLIPTokenizer, ("CLIPTokenizer", "CLIPTokenizerFast")),
+    "CLIPTextModelWithProjection": (CLIPTokenizer, ("CLIPTokenizer", "CLIPTokenizerFast")),
+    "T5EncoderModel": (T5TokenizerFast, ("T5Tokenizer", "T5TokenizerFast")),
+}
+# T5's vocabulary is filled up to a multiple of it.
+_T5_PADDING = 128
 # Names that diffusers' attention had before its version 0.18: old files of codecs have them.
 _ATTENTION = {
     ".query.": ".to_q.",
@@ -80,21 +109,21 @@ def load_parts(
     _check_variant(source, folder, single)
     index = _read_json(folder / INDEX)
     try:
-        second = _class_of(folder, index, "text_encoder_2") is not None
-        scheduler = _scheduler(folder, index)
+        kind = _kind(folder, index)
+        scheduler = _scheduler(folder, index, kind)
         # Configurations first: weights are what takes time.
         networks = {
-            part: _without_weights(folder, index, part)
-            for part in _CLASSES
-            if second or part != "text_encoder_2"
+            part: _without_weights(folder, index, part, classes)
+            for part, classes in kind.classes.items()
+            if part not in kind.optional or _class_of(folder, index, part) is not None
         }
-        _check_fit(folder, networks)
+        _CHECK_FIT[kind.name](folder, networks)
         tokenizers = {
-            part.replace("text_encoder", "tokenizer"): _tokenizer(folder, index, part, network)
+            tokenizer_of(part): _tokenizer(folder, index, part, network)
             for part, network in networks.items()
             if part.startswith("text_encoder")
         }
-        description = describe(networks["unet"], networks["vae"], folder)
+        description = describe(networks[kind.network], networks["vae"], folder)
         for part, network in networks.items():
             dtype = torch.float32 if part == "vae" else torch_dtype or torch.float32
             _load_weights(source, folder, single, part, network, dtype)
@@ -106,7 +135,27 @@ def load_parts(
         raise ModelError(f"{source.model} cannot be loaded: {first_line(error)}") from error
     if index.get("force_zeros_for_empty_prompt"):
         description = replace(description, zero_null_text=True)
-    return ModelParts(scheduler=scheduler, description=description, **tokenizers, **networks)
+    unet = networks.pop("unet", None)
+    return ModelParts(
+        unet=unet, scheduler=scheduler, description=description, **tokenizers, **networks
+    )
+
+
+def _kind(folder: Path, index: Mapping[str, Any]) -> ModelKind:
+    """The kind of model that an index is of, by its denoising network.
+
+    Raises:
+        ModelError: its transformer is of another kind.
+    """
+    if _class_of(folder, index, "transformer") is None:
+        return STABLE_DIFFUSION
+    named = _named_class(folder, index, "transformer")
+    known = {name: kind for kind in KINDS for name in kind.classes.get("transformer", ())}
+    if named not in known:
+        raise ModelError(
+            f"{folder / INDEX}: transformer is a {named}: there are {', '.join(sorted(known))}"
+        )
+    return known[named]
 
 
 def _load_weights(
@@ -122,6 +171,10 @@ def _load_weights(
         weights = _saved_weights(file)
     else:
         file, weights = single.file, single.weights(part, network)
+    if isinstance(network, T5EncoderModel):
+        fill(network, _t5_names(weights, file), file, dtype)
+        _keep_precise(network)
+        return
     if part.startswith("text_encoder"):
         weights = _text_names(weights, network)
         _restore_positions(network)
@@ -174,21 +227,24 @@ def _check_folder(folder: Path, part: str) -> None:
         )
 
 
-def _scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
+def _scheduler(folder: Path, index: Mapping[str, Any], kind: ModelKind) -> Any:
     """The model's scheduler, of its own class: a setting that is left out has that class's default.
 
     Raises:
-        ModelError: it is of another process than DDIM's, or its file is missing or torn.
+        ModelError: it is of another process than the model's, or its file is missing or torn.
     """
+    check_class, check = check_scheduler_class, check_scheduler
+    if kind.process == "flow":
+        check_class, check = check_flow_scheduler_class, check_flow_scheduler
     named = _named_class(folder, index, "scheduler")
     _check_folder(folder, "scheduler")
     path = folder / "scheduler" / "scheduler_config.json"
     try:
-        check_scheduler_class(named)
+        check_class(named)
         config = _read_json(path)
-        check_scheduler_class(config.get("_class_name", named))
+        check_class(config.get("_class_name", named))
         scheduler = getattr(diffusers, named).from_config(config)
-        check_scheduler(scheduler)
+        check(scheduler)
     except ModelError:
         raise
     except (ValueError, TypeError, NotImplementedError) as error:
@@ -196,22 +252,24 @@ def _scheduler(folder: Path, index: Mapping[str, Any]) -> Any:
     return scheduler
 
 
-def _without_weights(folder: Path, index: Mapping[str, Any], part: str) -> Any:
+def _without_weights(
+    folder: Path, index: Mapping[str, Any], part: str, known: tuple[str, ...]
+) -> Any:
     """A network as its configuration has it, on the meta device."""
     name = _named_class(folder, index, part)
     _check_folder(folder, part)
     path = folder / part / "config.json"
     config = _read_json(path)
-    classes: dict[str, Any] = _CLASSES[part]
     for named, found in ((folder / INDEX, name), (path, config.get("_class_name", name))):
-        if found not in classes:
-            raise ModelError(f"{named}: {part} is a {found}: there are {', '.join(classes)}")
+        if found not in known:
+            raise ModelError(f"{named}: {part} is a {found}: there are {', '.join(known)}")
+    made = _CLASSES[name]
     with torch.device("meta"):
         try:
             if part.startswith("text_encoder"):
-                return classes[name](CLIPTextConfig.from_pretrained(path.parent))
-            _name_ignored(path, config, classes[name])
-            return classes[name].from_config(config)
+                return made(made.config_class.from_pretrained(path.parent))
+            _name_ignored(path, config, made)
+            return made.from_config(config)
         except Exception as error:
             raise ModelError(
                 f"{path} makes no {name} ({first_line(error)}): get it again"
@@ -260,6 +318,30 @@ def _text_names(weights: Weights, network: Any) -> Weights:
     }
 
 
+def _t5_names(weights: Weights, file: Path) -> Weights:
+    """The weights of a T5 encoder with its table of tokens under both of its names.
+
+    Raises:
+        ModelError: a file holds two tables that differ.
+    """
+    shared, own = "shared.weight", "encoder.embed_tokens.weight"
+    tables = [weights[name] for name in (shared, own) if name in weights]
+    if len(tables) == 2 and not torch.equal(*tables):
+        raise ModelError(
+            f"{file} holds {shared} and {own}, which are one, and differ: get it again"
+        )
+    return {**weights, **{name: tables[0] for name in (shared, own) if tables}}
+
+
+def _keep_precise(network: Any) -> None:
+    """Ties a T5's two names of one table again, and keeps what overflows in float16 in float32."""
+    network.tie_weights()
+    if network.dtype == torch.float16:
+        for name, module in network.named_modules():
+            if name.endswith(".wo"):
+                module.float()
+
+
 def _restore_positions(network: Any) -> None:
     """Gives a text encoder that was made without weights its one constant: 0, 1, ... (1, L)."""
     embeddings = getattr(network, "text_model", network).embeddings
@@ -268,24 +350,30 @@ def _restore_positions(network: Any) -> None:
 
 def _tokenizer(folder: Path, index: Mapping[str, Any], part: str, encoder: Any) -> Any:
     """The tokenizer of a text encoder, which has an embedding for each of its tokens."""
-    name = part.replace("text_encoder", "tokenizer")
+    name = tokenizer_of(part)
     path = folder / name
     found = _named_class(folder, index, name)
-    if found not in ("CLIPTokenizer", "CLIPTokenizerFast"):
-        raise ModelError(f"{folder / INDEX}: {name} is a {found}: there is CLIPTokenizer")
+    kind, known = _TOKENIZERS[type(encoder).__name__]
+    if found not in known:
+        raise ModelError(f"{folder / INDEX}: {name} is a {found}: there is {known[0]}")
     _check_folder(folder, name)
     try:
-        tokenizer = CLIPTokenizer.from_pretrained(path, local_files_only=True)
+        tokenizer = kind.from_pretrained(path, local_files_only=True)
     except Exception as error:
         raise ModelError(
             f"{path} makes no tokenizer ({first_line(error)}): get it again"
         ) from error
     # Without its files the library makes a tokenizer of next to no tokens, and says nothing.
-    if len(tokenizer) != encoder.config.vocab_size:
+    known_tokens = int(encoder.config.vocab_size)
+    spare = _T5_PADDING if isinstance(encoder, T5EncoderModel) else 1
+    if not known_tokens - spare < len(tokenizer) <= known_tokens:
         raise ModelError(
-            f"{path} has {len(tokenizer)} tokens, and its text encoder knows "
-            f"{encoder.config.vocab_size}: get both of one model"
+            f"{path} has {len(tokenizer)} tokens, and its text encoder knows {known_tokens}: get "
+            "both of one model"
         )
+    if isinstance(encoder, T5EncoderModel):
+        # Its positions are relative: it has no longest text.
+        return tokenizer
     if tokenizer.model_max_length > encoder.config.max_position_embeddings:
         raise ModelError(
             f"{path} has model_max_length={tokenizer.model_max_length}, and its text encoder takes "
@@ -321,8 +409,55 @@ def _check_fit(folder: Path, networks: Mapping[str, Any]) -> None:
         size = 6 * int(unet["addition_time_embed_dim"]) + int(encoders[1].projection_dim)
         setting = "projection_class_embeddings_input_dim"
         _demand(path, setting, unet[setting], size)
+    _check_codec(folder, vae)
+
+
+def _check_codec(folder: Path, config: Mapping[str, Any]) -> None:
     for setting in ("latents_mean", "latents_std"):
-        _demand(folder / "vae" / "config.json", setting, vae.get(setting), None)
+        _demand(folder / "vae" / "config.json", setting, config.get(setting), None)
+
+
+def _check_fit_3(folder: Path, networks: Mapping[str, Any]) -> None:
+    """``_check_fit`` of Stable Diffusion 3."""
+    network, vae = networks["transformer"].config, networks["vae"].config
+    path = folder / "transformer" / "config.json"
+    for setting in ("in_channels", "out_channels"):
+        _demand(path, setting, network[setting], vae["latent_channels"])
+    clips = [networks[part].config for part in ("text_encoder", "text_encoder_2")]
+    width = int(networks["text_encoder_3"].config.d_model)
+    _demand(path, "joint_attention_dim", network["joint_attention_dim"], width)
+    rows = sum(int(clip.hidden_size) for clip in clips)
+    if rows > width:
+        raise ModelError(
+            f"{folder} has CLIP encoders of {rows} numbers a token and a T5 of {width}, which is "
+            "less: its parts are of different models"
+        )
+    pooled = sum(int(clip.projection_dim) for clip in clips)
+    _demand(path, "pooled_projection_dim", network["pooled_projection_dim"], pooled)
+    _check_codec(folder, vae)
+
+
+def _check_fit_flux(folder: Path, networks: Mapping[str, Any]) -> None:
+    """``_check_fit`` of FLUX."""
+    network, vae = networks["transformer"].config, networks["vae"].config
+    path = folder / "transformer" / "config.json"
+    # Four latents to a position; models for filling or for control have further channels.
+    _demand(path, "in_channels", network["in_channels"], 4 * int(vae["latent_channels"]))
+    _demand(path, "out_channels", network.get("out_channels") or network["in_channels"],
+            network["in_channels"])  # fmt: skip
+    _demand(path, "patch_size", network["patch_size"], 1)
+    width = int(networks["text_encoder_2"].config.d_model)
+    _demand(path, "joint_attention_dim", network["joint_attention_dim"], width)
+    pooled = int(networks["text_encoder"].config.hidden_size)
+    _demand(path, "pooled_projection_dim", network["pooled_projection_dim"], pooled)
+    _check_codec(folder, vae)
+
+
+_CHECK_FIT = {
+    STABLE_DIFFUSION.name: _check_fit,
+    STABLE_DIFFUSION_3.name: _check_fit_3,
+    FLUX.name: _check_fit_flux,
+}
 
 
 def _demand(path: Path, setting: str, value: Any, wanted: Any) -> None:

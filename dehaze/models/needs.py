@@ -19,6 +19,7 @@ from dehaze.inversion import (
 )
 from dehaze.inversion.schedule import SPACINGS
 from dehaze.models import ModelError
+from dehaze.models.kinds import FLUX, STABLE_DIFFUSION_3, kind_of
 
 DESCRIPTION_FILE = "dehaze.json"
 
@@ -31,6 +32,7 @@ class ModelDescription:
         pixels_per_latent: side of one position of the latents, in pixels.
         size_multiple: the working height and width are multiples of it, in pixels.
         short_side: short side of the picture that the model works on, in pixels.
+        long_side: the longest side that the model works on, in pixels; None for no limit.
         inversion: how photos are inverted. In ``dehaze.json`` its fields stand beside the others.
         fitted_inversion: whether ``dehaze.inversion.best_at_equal_cost`` was fitted on this model.
         denoising_steps: how many steps of the way back to an edited picture are taken, the last of
@@ -51,6 +53,7 @@ class ModelDescription:
     pixels_per_latent: int
     size_multiple: int
     short_side: int
+    long_side: int | None = None
     inversion: InversionSettings = field(default_factory=InversionSettings)
     fitted_inversion: bool = False
     denoising_steps: int | None = None
@@ -86,7 +89,13 @@ class ModelDescription:
         return replace(best_at_equal_cost(chosen.steps), spacing=chosen.spacing)
 
 
-def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescription:
+# diffusers' pipelines of flow matching take so many steps by default.
+_FLOW_STEPS = 28
+# FLUX's configuration has no size; its pipeline's latents are so many positions a side.
+_FLUX_SIDE = 128
+
+
+def describe(network: Any, vae: Any, folder: Path | None = None) -> ModelDescription:
     """Derives the needs of any diffusers pipeline from its parts' configurations.
 
     A ``dehaze.json`` in the model's folder replaces what is derived, field by field.
@@ -99,13 +108,7 @@ def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescriptio
         pixels_per_latent = 2 ** (len(vae.config.block_out_channels) - 1)
     else:
         pixels_per_latent = int(vae.config.patch_size)
-    sample_size = unet.config.sample_size
-    short_latent = min(sample_size) if isinstance(sample_size, (list, tuple)) else int(sample_size)
-    derived = ModelDescription(
-        pixels_per_latent=pixels_per_latent,
-        size_multiple=pixels_per_latent * 2 ** (len(unet.config.block_out_channels) - 1),
-        short_side=pixels_per_latent * short_latent,
-    )
+    derived = _derived(network, pixels_per_latent)
     own = folder / DESCRIPTION_FILE if folder is not None else None
     if own is None or not own.is_file():
         return derived
@@ -127,6 +130,35 @@ def describe(unet: Any, vae: Any, folder: Path | None = None) -> ModelDescriptio
     if settings.get("vocabulary") is not None:
         settings["vocabulary"] = frozenset(settings["vocabulary"])
     return replace(derived, **settings)
+
+
+def _derived(network: Any, pixels_per_latent: int) -> ModelDescription:
+    kind, config = kind_of(network), network.config
+    if kind is FLUX:
+        return ModelDescription(
+            pixels_per_latent,
+            size_multiple=2 * pixels_per_latent,
+            short_side=_FLUX_SIDE * pixels_per_latent,
+            inversion=InversionSettings(steps=_FLOW_STEPS),
+        )
+    sample_size = config.sample_size
+    short_latent = min(sample_size) if isinstance(sample_size, (list, tuple)) else int(sample_size)
+    short_side = pixels_per_latent * short_latent
+    if kind is STABLE_DIFFUSION_3:
+        patch = pixels_per_latent * int(config.patch_size)
+        return ModelDescription(
+            pixels_per_latent,
+            size_multiple=patch,
+            short_side=short_side,
+            # It has learned a position for each patch of a square of so many a side.
+            long_side=patch * int(config.pos_embed_max_size),
+            inversion=InversionSettings(steps=_FLOW_STEPS),
+        )
+    return ModelDescription(
+        pixels_per_latent,
+        size_multiple=pixels_per_latent * 2 ** (len(config.block_out_channels) - 1),
+        short_side=short_side,
+    )
 
 
 def _is_number(value: Any) -> bool:
@@ -158,6 +190,7 @@ _FIELDS: dict[str, _Field] = {
     "pixels_per_latent": _COUNT,
     "size_multiple": _COUNT,
     "short_side": _COUNT,
+    "long_side": ("null or a whole number from 1", _is_count_or_none),
     "fitted_inversion": _CHOICE,
     "denoising_steps": ("null or a whole number from 1", _is_count_or_none),
     "cross_replace_steps": _SHARE,

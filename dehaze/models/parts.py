@@ -12,7 +12,9 @@ from dehaze.models.needs import ModelDescription
 class ModelParts:
     """The parts of a text-to-image model, by the names that diffusers gives them.
 
-    The second text encoder and tokenizer are Stable Diffusion XL's; None elsewhere.
+    The network is ``unet`` or ``transformer``, the other one None. Further text encoders are Stable
+    Diffusion XL's (the second), FLUX's (the second) and Stable Diffusion 3's (the second and the
+    third); None elsewhere.
     """
 
     vae: Any
@@ -23,3 +25,6 @@ class ModelParts:
     description: ModelDescription
     text_encoder_2: Any = None
     tokenizer_2: Any = None
+    transformer: Any = None
+    text_encoder_3: Any = None
+    tokenizer_3: Any = None

@@ -19,6 +19,8 @@ WEIGHTS = {
     "vae": "diffusion_pytorch_model",
     "text_encoder": "model",
     "text_encoder_2": "model",
+    "transformer": "diffusion_pytorch_model",
+    "text_encoder_3": "model",
 }
 _LAYOUT_FILES = [
     INDEX,
@@ -27,6 +29,7 @@ _LAYOUT_FILES = [
     "scheduler/*.json",
     "tokenizer/*",
     "tokenizer_2/*",
+    "tokenizer_3/*",
     *(f"{part}/config.json" for part in WEIGHTS),
 ]
 _CONVERT = (

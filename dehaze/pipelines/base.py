@@ -9,8 +9,10 @@ from typing import Any, TypeVar
 import torch
 from diffusers import DiffusionPipeline
 
+from dehaze.inversion.flow import check_flow_scheduler
 from dehaze.inversion.schedule import check_scheduler
 from dehaze.models import ModelError
+from dehaze.models.kinds import KINDS, STABLE_DIFFUSION, kind_of
 from dehaze.models.load import load_parts
 from dehaze.models.needs import ModelDescription, describe
 from dehaze.models.source import BUNDLED, ModelSource
@@ -18,8 +20,7 @@ from dehaze.pipelines.inverting import Inverting
 
 Pipeline = TypeVar("Pipeline", bound="InversionPipeline")
 
-_NEEDED_PARTS = ("vae", "text_encoder", "tokenizer", "unet", "scheduler")
-_PARTS = (*_NEEDED_PARTS, "text_encoder_2", "tokenizer_2")
+_PARTS = tuple(dict.fromkeys(part for kind in KINDS for part in kind.parts))
 
 
 class InversionPipeline(Inverting, DiffusionPipeline):
@@ -27,17 +28,24 @@ class InversionPipeline(Inverting, DiffusionPipeline):
 
     Args:
         vae: the codec: AutoencoderKL or PixelUnshuffleCodec.
-        text_encoder: CLIPTextModel.
+        text_encoder: CLIPTextModel; CLIPTextModelWithProjection in Stable Diffusion 3.
         tokenizer: CLIPTokenizer.
-        unet: UNet2DConditionModel with cross-attention.
-        scheduler: see ``dehaze.inversion.schedule.READABLE_SCHEDULERS``.
+        unet: UNet2DConditionModel with cross-attention; None with a transformer.
+        scheduler: see ``dehaze.inversion.schedule.READABLE_SCHEDULERS``; with a transformer
+            FlowMatchEulerDiscreteScheduler.
         description: the model's needs and defaults; derived from the parts when None.
-        text_encoder_2: CLIPTextModelWithProjection of Stable Diffusion XL, or None.
-        tokenizer_2: its CLIPTokenizer, or None.
+        text_encoder_2: CLIPTextModelWithProjection of Stable Diffusion XL or 3, T5EncoderModel of
+            FLUX, or None.
+        tokenizer_2: its tokenizer, or None.
+        transformer: SD3Transformer2DModel or FluxTransformer2DModel, or None.
+        text_encoder_3: T5EncoderModel of Stable Diffusion 3, or None.
+        tokenizer_3: its T5TokenizerFast, or None.
     """
 
-    model_cpu_offload_seq = "text_encoder->text_encoder_2->unet->vae"
-    _optional_components = ["text_encoder_2", "tokenizer_2"]  # noqa: RUF012
+    model_cpu_offload_seq = "text_encoder->text_encoder_2->text_encoder_3->unet->transformer->vae"
+    _optional_components = [  # noqa: RUF012
+        "text_encoder_2", "tokenizer_2", "text_encoder_3", "tokenizer_3", "unet", "transformer",
+    ]  # fmt: skip
 
     def __init__(
         self,
@@ -49,6 +57,9 @@ class InversionPipeline(Inverting, DiffusionPipeline):
         description: ModelDescription | None = None,
         text_encoder_2: Any = None,
         tokenizer_2: Any = None,
+        transformer: Any = None,
+        text_encoder_3: Any = None,
+        tokenizer_3: Any = None,
     ) -> None:
         super().__init__()
         self.register_modules(
@@ -59,8 +70,11 @@ class InversionPipeline(Inverting, DiffusionPipeline):
             scheduler=scheduler,
             text_encoder_2=text_encoder_2,
             tokenizer_2=tokenizer_2,
+            transformer=transformer,
+            text_encoder_3=text_encoder_3,
+            tokenizer_3=tokenizer_3,
         )
-        self.description = description or describe(unet, vae)
+        self.description = description or describe(self.denoiser, vae)
 
     @classmethod
     def from_pretrained(
@@ -113,12 +127,13 @@ class InversionPipeline(Inverting, DiffusionPipeline):
 
         Args:
             pipeline: of this library, or a text-to-image pipeline of diffusers:
-                ``StableDiffusionPipeline``, ``StableDiffusionXLPipeline`` and their kin.
+                ``StableDiffusionPipeline``, ``StableDiffusionXLPipeline``,
+                ``StableDiffusion3Pipeline``, ``FluxPipeline`` and their kin.
             components: parts that replace the other's, by name.
 
         Raises:
             ModelError: a part is missing.
-            ScheduleError: the scheduler is of another process than DDIM's.
+            ScheduleError: the scheduler is of another process than the model's.
 
         Example:
             >>> from dehaze import DehazePipeline, EditPipeline
@@ -127,18 +142,21 @@ class InversionPipeline(Inverting, DiffusionPipeline):
         """
         # Not ``pipeline.components``, which diffusers refuses to list where a part is None.
         parts = {name: getattr(pipeline, name, None) for name in _PARTS} | components
-        unknown = sorted(set(components) - set(_PARTS))
-        missing = [name for name in _NEEDED_PARTS if parts[name] is None]
+        network_name = "unet" if getattr(pipeline, "transformer", None) is None else "transformer"
+        network = parts[network_name]
+        kind = STABLE_DIFFUSION if network is None else kind_of(network)
+        unknown = sorted(set(components) - set(kind.parts))
+        missing = [name for name in kind.needed if parts[name] is None]
         if unknown or missing:
             raise ModelError(
                 f"{type(pipeline).__name__} has no {', '.join(missing)}"
                 if missing
-                else f"there is no part {', '.join(unknown)}: there are {', '.join(_PARTS)}"
+                else f"there is no part {', '.join(unknown)}: there are {', '.join(kind.parts)}"
             )
-        check_scheduler(parts["scheduler"])
+        (check_scheduler if kind.process == "ddim" else check_flow_scheduler)(parts["scheduler"])
         description = getattr(pipeline, "description", None)
-        if description is None or not {"unet", "vae"}.isdisjoint(components):
-            description = describe(parts["unet"], parts["vae"])
+        if description is None or not {kind.network, "vae"}.isdisjoint(components):
+            description = describe(network, parts["vae"])
         if getattr(pipeline.config, "force_zeros_for_empty_prompt", False):
             description = replace(description, zero_null_text=True)
         shared = cls(**parts, description=description)

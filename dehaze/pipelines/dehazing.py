@@ -14,7 +14,7 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from dehaze import ranges
-from dehaze.attention.control import AttentionControl, TokenMapper, refine_mapper
+from dehaze.attention.control import AttentionControl, TokenMapper, mapped, refine_mapper
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession, RecordingPlan
 from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
@@ -26,8 +26,6 @@ from dehaze.pipelines.strength import check_strength, latent_strengths
 from dehaze.prompts import (
     TokenizedPrompt,
     WordError,
-    swap_for_null_text,
-    tokenize,
     without_word,
     word_span,
 )
@@ -220,6 +218,8 @@ class Dehazing(Inverting):
             guidance_scale = 1.0 if guidance_scale is None else guidance_scale
             there = 1.0
             check_mode(mode, ranges.GUIDANCE_SCALE.check(guidance_scale))
+            if holds(mode):
+                self.check_classifier_free(f"mode {mode}")
         photos, several = as_photos(image)
         strengths = strength if isinstance(strength, list) else [strength] * len(photos)
         for one in strengths:
@@ -402,16 +402,15 @@ def null_embedding(
     pipe: Inverting, source: TokenizedPrompt, word: str, span: tuple[int, ...]
 ) -> tuple[Tensor, None]:
     """The source's embedding with that of the empty prompt at the word's positions."""
-    null = pipe.prompts.null_text()
-    return swap_for_null_text(pipe.prompts.embed(source), null[0], span), None
+    return pipe.prompts.swapped(source, word, span), None
 
 
 def without_the_word(
     pipe: Inverting, source: TokenizedPrompt, word: str, span: tuple[int, ...]
-) -> tuple[Tensor, TokenMapper]:
+) -> tuple[Tensor, TokenMapper | None]:
     """The embedding of the prompt without the word; its tokens follow those that stayed."""
-    target = tokenize(pipe.tokenizer, without_word(source.text, word))
-    return pipe.prompts.embed(target), refine_mapper(source, target)
+    target = pipe.prompts.tokens(without_word(source.text, word))
+    return pipe.prompts.embed(target), mapped(refine_mapper, source, target)
 
 
 NULL_TEXTS: Registry[NullText] = Registry("null_text")

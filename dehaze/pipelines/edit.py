@@ -19,14 +19,13 @@ from dehaze.attention.processors import (
     controlled_attention,
 )
 from dehaze.inversion import (
-    DDIMTable,
     InversionOptions,
     InversionResult,
     InversionTrace,
     generate,
 )
 from dehaze.inversion.reconstruction import Anchors, holds
-from dehaze.inversion.stochastic import localisation, step_deviation
+from dehaze.inversion.stochastic import check_eta, localisation, step_deviation
 from dehaze.pipelines.base import InversionPipeline
 from dehaze.pipelines.callback import StepCallback
 from dehaze.pipelines.edit_plan import EditPlan, EditStep
@@ -349,19 +348,18 @@ class EditPipeline(InversionPipeline):
         settings = needs.inversion.changed(
             steps=num_inference_steps, spacing=spacing, guidance_scale=guidance_scale
         )
-        table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
         scale = needs.pixels_per_latent
+        latent_size = height // scale, width // scale
+        table = self.step_table(settings, latent_size)
         noise = randn_tensor(
-            (1, int(self.unet.config.in_channels), height // scale, width // scale),
-            generator,
-            self._execution_device,
+            (1, self.latent_channels, *latent_size), generator, self._execution_device
         )
         tokens = self.prompts.tokens(prompt)
         session = self.recording_session(1, RecordingPlan())
         network = self.prompted_network(
             table, prompt, session=session, guidance_scale=guidance_scale
         )
-        with controlled_attention(self.unet, session):
+        with controlled_attention(self.denoiser, session):
             made = generate(network, noise, settings.generated())
         self.maybe_free_model_hooks()
         return replace(made, attention=session.record, origin=self.provenance.origin((), tokens))
@@ -369,7 +367,13 @@ class EditPipeline(InversionPipeline):
     def _plan(self, source: str, target: str | None, settings: EditSettings | None) -> EditPlan:
         before = self.prompts.tokens(source)
         after = before if target is None else self.prompts.tokens(target)
-        return EditPlan(before, after, settings or EditSettings())
+        settings = settings or EditSettings()
+        check_eta(self.kind.process, settings.eta)
+        if holds(settings.mode):
+            self.check_classifier_free(f"mode {settings.mode}")
+        if settings.guidance_outside is not None:
+            self.check_classifier_free("guidance_outside")
+        return EditPlan(before, after, settings)
 
     def _anchors(self, inversion: InversionResult, plan: EditPlan) -> Anchors | None:
         if not holds(plan.settings.mode):

@@ -23,22 +23,25 @@ from dehaze.inversion import (
     SOLVERS,
     DDIMTable,
     ExactSampler,
+    FlowTable,
     InversionOptions,
     InversionResult,
     InversionSettings,
     StepTable,
     adjust,
+    check_served,
     denoise,
     invert,
 )
 from dehaze.inversion.denoising import unrevised
 from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES, Anchors
+from dehaze.models.kinds import FLUX, ModelKind, has_distilled_guidance, kind_of
 from dehaze.models.needs import ModelDescription
 from dehaze.network import PromptedNetwork, is_guided
 from dehaze.pipelines.callback import StepCallback, StepEnd
 from dehaze.pipelines.latents import PhotoCodec
 from dehaze.pipelines.pictures import as_photos, as_pixels
-from dehaze.pipelines.prompting import PromptEncoder
+from dehaze.pipelines.prompting import FlowPromptEncoder, PromptEncoder
 from dehaze.pipelines.provenance import Provenance
 from dehaze.prompts import TokenizedPrompt, WordError, word_span
 
@@ -55,8 +58,8 @@ class Inverting:
     that starts without that library.
 
     Attributes:
-        vae, text_encoder, tokenizer, unet, scheduler, text_encoder_2, tokenizer_2: the parts, see
-            ``InversionPipeline``.
+        vae, text_encoder, tokenizer, unet, scheduler, text_encoder_2, tokenizer_2, transformer,
+            text_encoder_3, tokenizer_3: the parts, see ``InversionPipeline``.
         description: the model's needs and defaults.
         guidance_in_two_calls: evaluate the network under the prompt and without it one after the
             other, which takes half the memory and more time, rather than as one batch.
@@ -71,6 +74,9 @@ class Inverting:
     text_encoder: Any
     tokenizer: Any
     unet: Any
+    transformer: Any
+    text_encoder_3: Any
+    tokenizer_3: Any
     scheduler: Any
     text_encoder_2: Any
     tokenizer_2: Any
@@ -101,24 +107,62 @@ class Inverting:
     @property
     def prompts(self) -> PromptEncoder:
         """Prompts to tokens, and to the embeddings that the network takes."""
-        return PromptEncoder(
+        own = (
             self.description,
             self.tokenizer,
             self.text_encoder,
             self.tokenizer_2,
             self.text_encoder_2,
             self._execution_device,
-            self.unet.dtype,
+            self.denoiser.dtype,
+        )
+        if self.kind.process == "ddim":
+            return PromptEncoder(*own)
+        return FlowPromptEncoder(*own, self.kind, self.tokenizer_3, self.text_encoder_3)
+
+    @property
+    def denoiser(self) -> Any:
+        """The network that denoises: the U-Net, or the transformer."""
+        return self.unet if self.transformer is None else self.transformer
+
+    @property
+    def kind(self) -> ModelKind:
+        """Which kind of model it is."""
+        return kind_of(self.denoiser)
+
+    @property
+    def latent_channels(self) -> int:
+        """C, of the latents."""
+        if self.transformer is None:
+            return int(self.unet.config.in_channels)
+        return int(self.vae.config.latent_channels)
+
+    def step_table(self, settings: InversionSettings, latent_size: tuple[int, int]) -> StepTable:
+        """The schedule of an inversion with these settings, of latents of this (h, w).
+
+        Raises:
+            ScheduleError: the scheduler cannot be followed with these settings.
+        """
+        if self.kind.process == "ddim":
+            return DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
+        height, width = latent_size
+        return FlowTable.from_scheduler(
+            self.scheduler,
+            settings.steps,
+            settings.spacing,
+            positions=(height // 2) * (width // 2),
+            even=self.kind is FLUX,
         )
 
     @property
     def provenance(self) -> Provenance:
         """What inversions by this model are of, to be written down and checked."""
-        parts = (self.unet, self.vae, self.text_encoder, self.text_encoder_2)
+        encoders = (self.text_encoder, self.text_encoder_2, self.text_encoder_3)
+        parts = (self.denoiser, self.vae, *encoders)
         return Provenance(
             tuple(part for part in parts if part is not None),
             self.codec,
-            int(self.unet.config.in_channels),
+            self.latent_channels,
         )
 
     @torch.no_grad()
@@ -177,6 +221,10 @@ class Inverting:
         self.maybe_free_model_hooks()
         return replace(inversion, origin=self.provenance.origin(photos, source))
 
+    def check_settings(self, **options: Unpack[InversionOptions]) -> None:
+        """Raises ``ValueError`` where settings of an inversion cannot be, or not of this model."""
+        check_served(self.kind.process, self.description.inversion.changed(**options))
+
     @torch.no_grad()
     def _inverted(
         self,
@@ -190,8 +238,9 @@ class Inverting:
 
         ``plan`` says which attention is recorded; None for none. ``start`` as for ``invert``.
         """
+        check_served(self.kind.process, settings)
         latents = self.codec.encode_batch(photos)
-        table = DDIMTable.from_scheduler(self.scheduler, settings.steps, settings.spacing)
+        table = self.step_table(settings, (int(latents.shape[-2]), int(latents.shape[-1])))
         context, distance, prepared = self.prompts.embed(source), None, 0
         if settings.adjustment is not None:
             adjusting = self._network(table, context, guidance_scale=settings.guidance_scale)
@@ -206,7 +255,7 @@ class Inverting:
             table, context, session=session, guidance_scale=settings.guidance_scale
         )
         with (
-            controlled_attention(self.unet, session),
+            controlled_attention(self.denoiser, session),
             self.progress_bar(total=settings.inverted_steps) as bar,
         ):
             result = invert(network, latents, settings, start=start, on_step=lambda i: bar.update())
@@ -249,18 +298,35 @@ class Inverting:
 
         Raises:
             InversionMismatchError: the inversion is of another prompt or model.
-            ValueError: there is no such mode, or the inversion is not along DDIM's trajectory.
+            ValueError: there is no such mode, the inversion is not along DDIM's trajectory, or the
+                model has no unconditional prediction, see ``check_classifier_free``.
             NonFiniteError: the network returned values that are not finite.
         """
+        self.check_classifier_free(f"mode {mode}")
         prompt = inversion.own_prompt(prompt)
         self.provenance.check(inversion)
         session = self.recording_session(inversion.latents.shape[0], plan or RecordingPlan())
         network = self.prompted_network(
             inversion.table, prompt, session=session, guidance_scale=guidance_scale
         )
-        with controlled_attention(self.unet, session):
+        with controlled_attention(self.denoiser, session):
             anchors = RECONSTRUCTION_MODES.get(mode).prepare(inversion, network)
         return replace(anchors, attention=session.record)
+
+    def check_classifier_free(self, what: str) -> None:
+        """Refuses what works on two predictions where guidance is distilled into the network.
+
+        Args:
+            what: that needs them, in words.
+
+        Raises:
+            ValueError: the network takes guidance as a number, as FLUX.1-dev's does.
+        """
+        if has_distilled_guidance(self.denoiser):
+            raise ValueError(
+                f"{what} is of classifier-free guidance, and this model's guidance is distilled "
+                "into it: leave it out"
+            )
 
     def word_attention(
         self,
@@ -374,7 +440,7 @@ class Inverting:
             own = self._network(table, source, session=session, controlled=False)
 
         taken = self.steps_back(inversion, held=unconditional is not None)
-        with controlled_attention(self.unet, session), self.progress_bar(total=taken) as bar:
+        with controlled_attention(self.denoiser, session), self.progress_bar(total=taken) as bar:
             latents = denoise(
                 inversion,
                 network,
@@ -429,13 +495,13 @@ class Inverting:
         """The network under an embedding; ``unconditional`` has a row for a step."""
         guided = is_guided(guidance_scale)
         return PromptedNetwork(
-            self.unet,
+            self.denoiser,
             table,
             conditional,
             self.prompts.null_text() if guided else conditional,
             guidance_scale=guidance_scale,
             unconditional_of_steps=unconditional,
-            max_tokens=int(self.tokenizer.model_max_length),
+            max_tokens=self.prompts.length,
             pixels_per_latent=self.description.pixels_per_latent,
             session=session,
             controlled=controlled,

@@ -39,14 +39,15 @@ class PhotoCodec:
         """(height, width) of a photo as the model's pictures show it: the model's short side.
 
         The pictures of a codec of cells are of cells, of several pixels each. A strip is made
-        smaller still, so that its long side stays within ``_LONGEST`` short sides: the network's
-        time and memory grow with the square of what it sees.
+        smaller still, so that its long side stays within ``_LONGEST`` short sides, and within
+        the model's own limit: the network's time and memory grow with the square of what it sees.
         """
         height, width = photo.shape[:2]
         short = self.description.short_side
         scale, least = short / min(height, width), short
-        if max(height, width) > _LONGEST * min(height, width):
-            scale, least = _LONGEST * short / max(height, width), 1
+        longest = min(_LONGEST * short, self.description.long_side or _LONGEST * short)
+        if max(height, width) * short > longest * min(height, width):
+            scale, least = longest / max(height, width), 1
         return max(least, round(height * scale)), max(least, round(width * scale))
 
     def padded_size(self, photo: Array) -> tuple[int, int]:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dehaze.models.conditioning import embed_one, embed_two
+from dehaze.models.conditioning import embed_flux, embed_one, embed_three, embed_two
+from dehaze.models.kinds import STABLE_DIFFUSION_3, ModelKind, tokenizer_of
 from dehaze.models.needs import ModelDescription
-from dehaze.prompts import TokenizedPrompt, WordError, check_vocabulary, tokenize
+from dehaze.prompts import (
+    TokenizedPrompt,
+    WordError,
+    check_vocabulary,
+    joined,
+    swap_for_null_text,
+    tokenize,
+    without_word,
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +51,12 @@ class PromptEncoder:
         """
         text = self.description.prompt if prompt is None else prompt
         check_vocabulary(text, self.description.vocabulary)
-        return tokenize(self.tokenizer, text)
+        return self._tokens(text)
+
+    @property
+    def length(self) -> int:
+        """L, how many tokens the network reads."""
+        return len(self._tokens("").ids)
 
     @torch.no_grad()
     def embed(self, prompt: TokenizedPrompt) -> Tensor:
@@ -53,11 +68,7 @@ class PromptEncoder:
         if self.text_encoder_2 is None:
             embedding = embed_one(self.text_encoder, ids)
         else:
-            again = tokenize(self.tokenizer_2, prompt.text)
-            # Its padding may be another token; a word must stand at the same positions.
-            if again.offsets != prompt.offsets:
-                raise WordError(f"the model's two tokenizers cut {prompt.text!r} differently")
-            ids_2 = again.ids[None].to(self.device)
+            ids_2 = _again(self.tokenizer_2, prompt).ids[None].to(self.device)
             embedding = embed_two(self.text_encoder, ids, self.text_encoder_2, ids_2)
         if self.description.zero_null_text and not prompt.text:
             embedding = torch.zeros_like(embedding)
@@ -65,4 +76,80 @@ class PromptEncoder:
 
     def null_text(self) -> Tensor:
         """(1, L, D), the embedding of the empty prompt, with further rows as in ``embed``."""
-        return self.embed(tokenize(self.tokenizer, ""))
+        return self.embed(self._tokens(""))
+
+    def swapped(self, prompt: TokenizedPrompt, word: str, span: Sequence[int]) -> Tensor:
+        """The prompt's embedding with that of the empty prompt at a word's positions.
+
+        Args:
+            prompt: with the word in it.
+            word: as it is written in the prompt.
+            span: its token positions, see ``dehaze.prompts.word_span``.
+
+        Returns:
+            (1, L, D), with further rows as in ``embed``.
+        """
+        return swap_for_null_text(self.embed(prompt), self.null_text()[0], span)
+
+    def _tokens(self, text: str) -> TokenizedPrompt:
+        return tokenize(self.tokenizer, text)
+
+
+@dataclass(frozen=True)
+class FlowPromptEncoder(PromptEncoder):
+    """The tokenizers and text encoders of Stable Diffusion 3 or FLUX.
+
+    Stable Diffusion 3 reads a token of CLIP for both of its CLIP encoders, then those of T5: a word
+    stands in both sequences. FLUX reads T5's tokens, and CLIP's pooled embedding.
+
+    Attributes:
+        kind: which of the two.
+        tokenizer_2, text_encoder_2: CLIP's again, or T5's in FLUX.
+        tokenizer_3, text_encoder_3: T5's in Stable Diffusion 3, or None.
+    """
+
+    kind: ModelKind
+    tokenizer_3: Any
+    text_encoder_3: Any
+
+    @torch.no_grad()
+    def embed(self, prompt: TokenizedPrompt) -> Tensor:
+        """(1, L + r, D), the text embedding, with the pooled one in the last r rows."""
+        encoders = [getattr(self, name) for name in self.kind.encoders]
+        if self.kind is STABLE_DIFFUSION_3:
+            clip, t5 = prompt.parts
+            ids = self._ids(clip, _again(self.tokenizer_2, clip), t5)
+            return embed_three(encoders, ids).to(self.dtype)
+        ids = self._ids(tokenize(self.tokenizer, prompt.text), prompt)
+        return embed_flux(encoders, ids).to(self.dtype)
+
+    def _ids(self, *prompts: TokenizedPrompt) -> list[Tensor]:
+        return [prompt.ids[None].to(self.device) for prompt in prompts]
+
+    def swapped(self, prompt: TokenizedPrompt, word: str, span: Sequence[int]) -> Tensor:
+        """As ``PromptEncoder.swapped``; the pooled embedding is that of the text without the word.
+
+        A pooled embedding is of the whole text: it has no position that could be swapped.
+        """
+        rows = super().swapped(prompt, word, span)
+        without = self.embed(self._tokens(without_word(prompt.text, word)))
+        length = len(prompt.ids)
+        return torch.cat([rows[:, :length], without[:, length:]], dim=1)
+
+    def _tokens(self, text: str) -> TokenizedPrompt:
+        encoder, most = self.kind.t5 or ("", 0)
+        t5 = tokenize(getattr(self, tokenizer_of(encoder)), text, most)
+        clip = tokenize(self.tokenizer, text)
+        return joined([clip, t5]) if self.kind is STABLE_DIFFUSION_3 else t5
+
+
+def _again(tokenizer: Any, prompt: TokenizedPrompt) -> TokenizedPrompt:
+    """A prompt by a second tokenizer, whose padding may be another token.
+
+    Raises:
+        WordError: a word stands at other positions.
+    """
+    again = tokenize(tokenizer, prompt.text)
+    if again.offsets != prompt.offsets:
+        raise WordError(f"the model's two tokenizers cut {prompt.text!r} differently")
+    return again

@@ -1,0 +1,108 @@
+"""The kinds of model that there are: which parts each has, and how it is told of a prompt."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+# A token of T5 more makes every attention map wider: diffusers' pipelines stop at so many.
+_SD3_TOKENS, _FLUX_TOKENS = 256, 512
+
+
+@dataclass(frozen=True)
+class ModelKind:
+    """A kind of text-to-image model.
+
+    Attributes:
+        name: of the kind, in words.
+        network: the folder of the network that denoises, and its name as a part.
+        classes: of each part that has weights, by the part's name: those that it may have.
+        optional: the parts that it may lack.
+        process: what its steps are of, see ``dehaze.inversion.StepTable``.
+        t5: the text encoder that is a T5, and how many of its tokens the network reads at most;
+            None where there is none.
+    """
+
+    name: str
+    network: Literal["unet", "transformer"]
+    classes: dict[str, tuple[str, ...]]
+    optional: tuple[str, ...] = ()
+    process: Literal["ddim", "flow"] = "ddim"
+    t5: tuple[str, int] | None = None
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Every part, those without weights included."""
+        return (*self.classes, *map(tokenizer_of, self.encoders), "scheduler")
+
+    @property
+    def encoders(self) -> tuple[str, ...]:
+        """The text encoders, in order."""
+        return tuple(part for part in self.classes if part.startswith("text_encoder"))
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """The parts that it cannot lack."""
+        return tuple(part for part in self.parts if part not in self.optional)
+
+
+def tokenizer_of(encoder: str) -> str:
+    """The name of a text encoder's tokenizer."""
+    return encoder.replace("text_encoder", "tokenizer")
+
+
+STABLE_DIFFUSION = ModelKind(
+    "Stable Diffusion",
+    "unet",
+    {
+        "unet": ("UNet2DConditionModel",),
+        "vae": ("AutoencoderKL", "CellsCodec", "PixelUnshuffleCodec"),
+        "text_encoder": ("CLIPTextModel",),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+    },
+    optional=("text_encoder_2", "tokenizer_2"),
+)
+STABLE_DIFFUSION_3 = ModelKind(
+    "Stable Diffusion 3",
+    "transformer",
+    {
+        "transformer": ("SD3Transformer2DModel",),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModelWithProjection",),
+        "text_encoder_2": ("CLIPTextModelWithProjection",),
+        "text_encoder_3": ("T5EncoderModel",),
+    },
+    process="flow",
+    t5=("text_encoder_3", _SD3_TOKENS),
+)
+FLUX = ModelKind(
+    "FLUX",
+    "transformer",
+    {
+        "transformer": ("FluxTransformer2DModel",),
+        "vae": ("AutoencoderKL",),
+        "text_encoder": ("CLIPTextModel",),
+        "text_encoder_2": ("T5EncoderModel",),
+    },
+    process="flow",
+    t5=("text_encoder_2", _FLUX_TOKENS),
+)
+KINDS = (STABLE_DIFFUSION, STABLE_DIFFUSION_3, FLUX)
+
+
+def kind_of(network: Any) -> ModelKind:
+    """The kind of model that a denoising network belongs to, by its configuration."""
+    config = network.config
+    if getattr(config, "axes_dims_rope", None) is not None:
+        return FLUX
+    if getattr(config, "pos_embed_max_size", None) is not None:
+        return STABLE_DIFFUSION_3
+    return STABLE_DIFFUSION
+
+
+def has_distilled_guidance(network: Any) -> bool:
+    """Whether guidance is a number that the network takes, as FLUX.1-dev does.
+
+    It was trained to predict at once what guidance makes of two predictions.
+    """
+    return bool(getattr(network.config, "guidance_embeds", False))
