@@ -45,9 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--method", default="diffusion")
     parser.add_argument("--batch-size", help="photos that share the network; the command's default")
     given = parser.parse_args(arguments)
-    options = ("--method", given.method)
+    options = ["--method", given.method]
     if given.batch_size is not None:
-        options += ("--batch-size", given.batch_size)
+        options += ["--batch-size", given.batch_size]
     if given.what == "length":
         cases = [
             (int(count), float(given.megapixels.split(",")[0])) for count in given.counts.split(",")
@@ -82,7 +82,7 @@ def measure(count: int, megapixels: float, options: Sequence[str]) -> Cost:
     """Run the command over as many photos of this size as a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         make_photos(Path(folder) / "in", count, megapixels)
-        command = [sys.executable, ROOT / "cli.py", "run", "in", "-o", "out", *options]
+        command = [sys.executable, str(ROOT / "cli.py"), "run", "in", "-o", "out", *options]
         started = time.perf_counter()
         process = subprocess.Popen(
             command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
@@ -102,6 +102,7 @@ def make_photos(folder: Path, count: int, megapixels: float) -> None:
     """JPEG photos of the example, each turned and shifted so that no two are the same."""
     folder.mkdir()
     example = cv2.imread(str(EXAMPLE))
+    assert example is not None
     scale = (megapixels * 1e6 / (example.shape[0] * example.shape[1])) ** 0.5
     photo = cv2.resize(example, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
     for index in range(count):

@@ -9,7 +9,6 @@ overwritten, a piece cut out, cut short, or two files spliced. A run is repeated
 from __future__ import annotations
 
 import argparse
-import sys
 import tempfile
 import time
 import warnings
@@ -81,7 +80,7 @@ def whole_file(path: Path, kind: tuple[str, int, bool, bool]) -> bytes:
 
 def damage(wholes: Sequence[bytes], chance: np.random.Generator) -> bytes:
     """One of the files, damaged in one of five ways, most of the damage near its beginning."""
-    data = bytearray(wholes[chance.integers(len(wholes))])
+    data = bytearray(wholes[int(chance.integers(len(wholes)))])
     place = int(len(data) * chance.random() ** 2)
     length = int(chance.integers(1, 64))
     way = chance.integers(5)
@@ -95,10 +94,10 @@ def damage(wholes: Sequence[bytes], chance: np.random.Generator) -> bytes:
     elif way == 3:
         del data[place:]
     else:
-        other = wholes[chance.integers(len(wholes))]
+        other = wholes[int(chance.integers(len(wholes)))]
         data[place:] = other[int(len(other) * chance.random()) :]
     return bytes(data)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

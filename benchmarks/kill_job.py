@@ -23,7 +23,7 @@ from folder_job import ROOT, make_photos
 from soundness import check_output, results
 
 from dehaze.batch import JOURNAL_NAME
-from dehaze.batch.journal import digest
+from dehaze.batch.item import digest
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def start(folder: Path, output: str) -> subprocess.Popen[bytes]:
-    command = [sys.executable, ROOT / "cli.py", "run", "in", "-o", output, "--method", "dcp"]
+    command = [sys.executable, str(ROOT / "cli.py"), "run", "in", "-o", output, "--method", "dcp"]
     return subprocess.Popen(
         command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
     )

@@ -42,6 +42,19 @@ FPI = {"solver": "fixed-point", "max_iterations": 5, "tolerance": 1e-12}
 EXACT = {"solver": "fixed-point", "max_iterations": 200, "tolerance": 1e-7}
 
 
+@dataclass
+class Cost:
+    """Of an inversion and an edit together.
+
+    Attributes:
+        rows: that the network evaluated, a step.
+        seconds: processor time.
+    """
+
+    rows: float = 0.0
+    seconds: float = 0.0
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a way did with a photo.
@@ -78,19 +91,19 @@ class Peers:
         self._rows += output.sample.shape[0]
 
     @contextmanager
-    def counted(self) -> Iterator[list[float]]:
-        """Inside, rows are counted; then the list holds rows a step and processor seconds."""
-        found: list[float] = []
+    def counted(self) -> Iterator[Cost]:
+        """Inside, rows are counted; then the cost holds what it took."""
+        found = Cost()
         self._rows, before = 0, time.process_time()
         yield found
-        found += [self._rows / self.steps, time.process_time() - before]
+        found.rows, found.seconds = self._rows / self.steps, time.process_time() - before
 
     def fpi(self, photo: Array, inverting: dict[str, Any]) -> Outcome:
         """Fixed-point iterations, and two branches on the way back."""
         with self.counted() as found:
             inversion = self._inverted(photo, record_attention=False, **inverting)
             edited = self._two_branches(inversion)
-        return Outcome(self._back(photo, inversion), *found, edited)
+        return Outcome(self._back(photo, inversion), found.rows, found.seconds, edited)
 
     def nti(self, photo: Array) -> Outcome:
         """DDIM's inversion and optimised null texts; the edit follows the optimised branch."""
@@ -108,7 +121,7 @@ class Peers:
             unconditional=anchors.unconditional[:, :1],
         )
         back = denoise(inversion, network)
-        return Outcome(self._psnr(photo, back), *found, edited.latents)
+        return Outcome(self._psnr(photo, back), found.rows, found.seconds, edited.latents)
 
     def ours(self, photo: Array, **inverting: Any) -> Outcome:
         """What reconstructs best for its cost, or other settings; one branch."""
@@ -125,7 +138,7 @@ class Peers:
             edited = self.pipe.edit(
                 inversion, SOURCE, TARGET, EditSettings(guidance_scale=self.guidance)
             )
-        return Outcome(self._back(photo, inversion), *found, edited.latents)
+        return Outcome(self._back(photo, inversion), found.rows, found.seconds, edited.latents)
 
     def _inverted(self, photo: Array, **settings: Any) -> InversionResult:
         return self.pipe.invert(

@@ -57,8 +57,13 @@ def files(deep: NDArray[np.uint16]) -> dict[str, Callable[[Path], None]]:
     image = Image.fromarray(flat)
 
     def tiff(samples: NDArray[Any], compression: str | None) -> Callable[[Path], None]:
-        options = {"compression": compression, "predictor": compression is not None}
-        return lambda path: tifffile.imwrite(path, samples, photometric="rgb", **options)
+        def write(path: Path) -> None:
+            predicted = compression is not None
+            tifffile.imwrite(
+                path, samples, photometric="rgb", compression=compression, predictor=predicted
+            )
+
+        return write
 
     def deep_png(path: Path) -> None:
         photo = Photo((deep[:1] / 65535).astype(np.float32), encoding=Encoding("PNG", bits=16))

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dehaze.batch import JOURNAL_NAME
-from dehaze.batch.journal import digest
+from dehaze.batch.item import digest
 from dehaze.photos import read_photo
 
 

@@ -21,7 +21,7 @@ from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
 from dehaze.inversion.reconstruction import Anchors, check_mode, check_solver, holds
 from dehaze.pipelines.callback import StepCallback
 from dehaze.pipelines.inverting import Inverting
-from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_photos
+from dehaze.pipelines.pictures import OUTPUT_TYPES, AlikePhotos, Photo, as_photos
 from dehaze.pipelines.strength import check_strength, latent_strengths
 from dehaze.prompts import (
     TokenizedPrompt,
@@ -108,6 +108,17 @@ class Dehazing(Inverting):
     @overload
     def __call__(
         self,
+        image: AlikePhotos,
+        prompt: str | None = None,
+        word: str | None = None,
+        *,
+        return_dict: Literal[True] = True,
+        **options: Unpack[DehazeOptions],
+    ) -> list[DehazeResult]: ...
+
+    @overload
+    def __call__(
+        self,
         image: Image | NDArray[Any],
         prompt: str | None = None,
         word: str | None = None,
@@ -130,7 +141,7 @@ class Dehazing(Inverting):
     @overload
     def __call__(
         self,
-        image: Photo | list[Photo],
+        image: Photo | list[Photo] | AlikePhotos,
         prompt: str | None = None,
         word: str | None = None,
         *,

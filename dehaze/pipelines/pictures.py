@@ -19,6 +19,9 @@ Array = NDArray[np.float32]
 Photo = Image.Image | NDArray[Any] | Tensor
 """One photo, see ``as_pixels``."""
 
+AlikePhotos = list[Image.Image] | list[NDArray[Any]] | list[Tensor]
+"""Photos of one kind: to a type checker a list of arrays is no ``list[Photo]``."""
+
 
 def as_photos(image: Any) -> tuple[list[Array], bool]:
     """The photos that were given, and whether they were given as several.
