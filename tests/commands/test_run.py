@@ -667,6 +667,8 @@ def test_signal_ends_the_job_and_the_next_run_continues(
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # The job cannot end before the signal: it waits until its lines are read.
+        pipesize=4096,
         # What runs in the background, as these tests may, starts with Ctrl-C switched off.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
