@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -137,48 +137,69 @@ def study_steps(pipeline: InversionPipeline, photos: Sequence[Array], *, steps: 
         NonFiniteError: the network returned values that are not finite.
     """
     seen = [_study_photo(pipeline, photo, steps) for photo in photos]
-    of = {name: np.stack([one[name] for one in seen]) for name in seen[0]}
-    known = of["settled"]
-    ratios = {k: (of[f"bound {k}"] / of[f"error {k}"])[known] for k in CERTIFIED}
+    known = np.stack([one.settled for one in seen])
+    ratios = {
+        name: np.stack([one.bounds[name] / one.errors[name] for one in seen])[known]
+        for name in CERTIFIED
+    }
     return StepStudy(
         steps,
         len(photos),
         settled=float(known.mean()),
-        certified={k: float((ratio >= 1.0).mean()) for k, ratio in ratios.items()},
-        tightness={k: float(np.median(ratio)) for k, ratio in ratios.items()},
-        contractive=float((of["contraction"] < 1.0).mean()),
-        picard=of["picard"],
-        anderson=of["anderson"],
-        intra=of["intra"],
-        inter=of["inter"],
+        certified={name: float((ratio >= 1.0).mean()) for name, ratio in ratios.items()},
+        tightness={name: float(np.median(ratio)) for name, ratio in ratios.items()},
+        contractive=float((np.stack([one.contraction for one in seen]) < 1.0).mean()),
+        picard=np.stack([one.picard for one in seen]),
+        anderson=np.stack([one.anderson for one in seen]),
+        intra=np.stack([one.intra for one in seen]),
+        inter=np.stack([one.inter for one in seen]),
     )
 
 
-def _study_photo(pipeline: InversionPipeline, photo: Array, steps: int) -> dict[str, NDArray[Any]]:
-    """What ``StepStudy`` is made of, each (N,) or (N, K)."""
+@dataclass(frozen=True)
+class _PhotoStudy:
+    """What ``StepStudy`` is made of: one photo's N steps.
+
+    Attributes:
+        settled: bool (N,), whether a step was solved to ``SETTLED``.
+        bounds, errors: of each of ``CERTIFIED``, (N,).
+        contraction: estimates of q, (N,).
+        picard, anderson: network evaluations until ``RACE_TOLERANCE``, (N,).
+        intra, inter: residuals, (N, K).
+    """
+
+    settled: NDArray[np.bool_]
+    bounds: dict[str, NDArray[np.float64]]
+    errors: dict[str, NDArray[np.float64]]
+    contraction: NDArray[np.float32]
+    picard: NDArray[np.int64]
+    anderson: NDArray[np.int64]
+    intra: NDArray[np.float64]
+    inter: NDArray[np.float64]
+
+
+def _study_photo(pipeline: InversionPipeline, photo: Array, steps: int) -> _PhotoStudy:
     settled = pipeline.description.inversion.changed(
         steps=steps, solver="anderson", tolerance=SETTLED, max_iterations=_LONGEST
     )
     solved: InversionResult = pipeline.invert(photo, settings=settled, record_attention=False)
-    found: dict[str, NDArray[Any]] = {"settled": solved.trace.stopped[:, 0].numpy()}
-    for name, (solver, iterations) in CERTIFIED.items():
-        short, trace = solve_steps(
+    short = {
+        name: solve_steps(
             pipeline,
             solved,
             settled.changed(solver=solver, tolerance=1e-12, max_iterations=iterations),
         )
-        found[f"bound {name}"] = trace.bounds[:, -1, 0].double().numpy()
-        found[f"error {name}"] = _distance(short[:, 0], solved.trajectory[1:, 0])
-        if name == "Picard 3":
-            found["contraction"] = trace.contraction[:, 0].numpy()
-    for name, solver in (("picard", "fixed-point"), ("anderson", "anderson")):
-        _, trace = solve_steps(
+        for name, (solver, iterations) in CERTIFIED.items()
+    }
+    race = {
+        solver: solve_steps(
             pipeline,
             solved,
             settled.changed(solver=solver, tolerance=RACE_TOLERANCE, max_iterations=_RACE_LIMIT),
-        )
-        found[name] = trace.nfe[:, 0].numpy()
-    _, trace = solve_steps(
+        )[1]
+        for solver in ("fixed-point", "anderson")
+    }
+    _, two_paths = solve_steps(
         pipeline,
         solved,
         settled.changed(
@@ -188,9 +209,21 @@ def _study_photo(pipeline: InversionPipeline, photo: Array, steps: int) -> dict[
             max_iterations=_TWO_PATHS,
         ),
     )
-    found["intra"] = trace.residuals[:, :, 0].double().numpy()
-    found["inter"] = trace.inter[:, :, 0].double().numpy()
-    return found
+    return _PhotoStudy(
+        settled=solved.trace.stopped[:, 0].numpy(),
+        bounds={
+            name: trace.bounds[:, -1, 0].double().numpy() for name, (_, trace) in short.items()
+        },
+        errors={
+            name: _distance(found[:, 0], solved.trajectory[1:, 0])
+            for name, (found, _) in short.items()
+        },
+        contraction=short["Picard 3"][1].contraction[:, 0].numpy(),
+        picard=race["fixed-point"].nfe[:, 0].numpy(),
+        anderson=race["anderson"].nfe[:, 0].numpy(),
+        intra=two_paths.residuals[:, :, 0].double().numpy(),
+        inter=two_paths.inter[:, :, 0].double().numpy(),
+    )
 
 
 def _distance(one: Tensor, other: Tensor) -> NDArray[np.float64]:

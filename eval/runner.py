@@ -255,7 +255,7 @@ class Runner:
                 seconds = time.perf_counter() - started
                 record = Record(
                     **identity,
-                    **self.scorer.score(sample, loaded, output, saved),
+                    **vars(self.scorer.score(sample, loaded, output, saved)),
                     candidate=candidate,
                     nfe=output.nfe,
                     seconds=round(seconds, 3),

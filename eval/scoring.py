@@ -21,6 +21,22 @@ from dehaze.photos import write_bytes
 
 
 @dataclass(frozen=True)
+class Scored:
+    """What a ``Record`` holds of a result.
+
+    Attributes:
+        values: scores by their names; None for one that is not finite.
+        identical: whether the result is the ground truth.
+        width, height: in pixels.
+    """
+
+    values: dict[str, float | None]
+    identical: bool
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
 class Scorer:
     """Scores results as a protocol says.
 
@@ -70,7 +86,7 @@ class Scorer:
 
     def score(
         self, sample: Sample, loaded: LoadedSample, output: MethodOutput, path: Path | None
-    ) -> dict[str, Any]:
+    ) -> Scored:
         """Save a result as PNG and score it.
 
         Args:
@@ -78,9 +94,6 @@ class Scorer:
             loaded: its pictures, at the protocol's size.
             output: the result.
             path: where the PNG goes; None to save none.
-
-        Returns:
-            The fields ``values``, ``identical``, ``width`` and ``height`` of a ``Record``.
 
         Raises:
             ValueError: the result has another size than the ground truth, or is not finite.
@@ -111,14 +124,12 @@ class Scorer:
             if clear is not None or not metric.full_reference:
                 values[metric.name] = metric(scored, clear)
         values.update(_haze_map_values(sample, loaded, output))
-        return {
-            "values": {
-                name: value if math.isfinite(value) else None for name, value in values.items()
-            },
-            "identical": identical,
-            "width": image.shape[1],
-            "height": image.shape[0],
-        }
+        return Scored(
+            {name: value if math.isfinite(value) else None for name, value in values.items()},
+            identical,
+            width=image.shape[1],
+            height=image.shape[0],
+        )
 
     def _levels(self, image: NDArray[np.float32]) -> NDArray[Any]:
         """[0, 1] to [0, 255], rounded to 8 bits unless the protocol scores unrounded output."""
