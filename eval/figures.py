@@ -22,6 +22,8 @@ _PIXELS = 1000
 _COLUMNS = 4
 # More do not fit on a page.
 MAX_PICTURES = 12
+# Of photos with a row of results each.
+MAX_COMPARED = 6
 # Inches that a bar is long at most.
 _LONGEST_BAR = 4.0
 
@@ -122,16 +124,111 @@ def draw_attention_grid(pictures: Sequence[Attended], word: str, kind: str) -> b
     return as_file(figure, kind)
 
 
+@dataclass(frozen=True)
+class Compared:
+    """A photo, and what several methods made of it.
+
+    Attributes:
+        name: written beside it.
+        photo: float32 (H, W, 3) in [0, 1].
+        results: of each method its picture, float32 (H, W, 3) in [0, 1], and its map of attention
+            to the word, float32 (H, W); None where the method failed.
+    """
+
+    name: str
+    photo: Array
+    results: tuple[tuple[Array, Array] | None, ...]
+
+
+def draw_variants(
+    photos: Sequence[Compared], methods: Sequence[str], word: str, kind: str
+) -> bytes:
+    """A row a photo: the photo, then each method's result with its haze attention map below it.
+
+    All maps are under one scale, whose bar stands on the right.
+
+    Args:
+        photos: 1 to ``MAX_COMPARED``.
+        methods: names of the columns.
+        word: that the maps are of.
+        kind: "png", "pdf" or "svg".
+
+    Raises:
+        PlotsMissingError: matplotlib is missing.
+        ValueError: none, or too many.
+
+    Source: the arrangement of "Exploring Fixed Point in Image Editing", NeurIPS 2024, figure 8.
+    """
+    if not 1 <= len(photos) <= MAX_COMPARED:
+        raise ValueError(f"a figure shows 1 to {MAX_COMPARED} photos, not {len(photos)}")
+    columns = 1 + len(methods)
+    panel = (_WIDTH - _BAR) / columns
+    # A portrait is as tall as a square, or it would take the page for itself.
+    heights = [panel * min(1.0, each.photo.shape[0] / each.photo.shape[1]) for each in photos]
+    figure = import_figure()(
+        figsize=(_WIDTH, 2 * sum(heights) + 0.25 * len(photos) + 0.2), layout="constrained"
+    )
+    grid = figure.subplots(
+        2 * len(photos),
+        columns,
+        squeeze=False,
+        height_ratios=[height for height in heights for _ in ("picture", "map")],
+    )
+    maps = [found[1] for each in photos for found in each.results if found is not None]
+    scale = {
+        "vmin": min((float(heat.min()) for heat in maps), default=0.0),
+        "vmax": max((float(heat.max()) for heat in maps), default=1.0),
+    }
+    drawn = None
+    for axis in grid.flat:
+        axis.set_axis_off()
+    for row, each in enumerate(photos):
+        above, below = grid[2 * row], grid[2 * row + 1]
+        _show(above[0], _small(each.photo), "input" if row == 0 else "").axes.set_anchor("S")
+        _write_below(below[0], each.name)
+        for column, found in enumerate(each.results, start=1):
+            title = methods[column - 1] if row == 0 else ""
+            if found is None:
+                above[column].set_title(title, fontsize="small").set_parse_math(False)
+                _write_below(above[column], "failed")
+                continue
+            _show(above[column], _small(found[0]), title).axes.set_anchor("S")
+            drawn = _show(below[column], _small(found[1]), "", cmap="inferno", **scale)
+            drawn.axes.set_anchor("N")
+    if drawn is not None:
+        _bar(figure, drawn, grid, f"attention to “{word}”, mean probability")
+    return as_file(figure, kind)
+
+
+def _small(picture: Array) -> Array:
+    """A picture no larger than one of four columns shows it."""
+    factor = min(1.0, _PIXELS / 2 / max(picture.shape[:2]))
+    size = tuple(max(1, round(side * factor)) for side in picture.shape[1::-1])
+    return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
+
+
+def _write_below(axis: Any, text: str) -> None:
+    """Text at the top of an empty panel, under the picture above it."""
+    words = _cut(text)
+    axis.text(
+        0.5, 0.98, words, ha="center", va="top", fontsize="small", transform=axis.transAxes
+    ).set_parse_math(False)
+
+
+def _cut(text: str, length: int = 32) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
 def _bar(figure: Any, drawn: Any, beside: Any, label: str) -> None:
     share = min(1.0, _LONGEST_BAR / figure.get_figheight())
-    bar = figure.colorbar(drawn, ax=beside, aspect=30, pad=0.02, shrink=share)
+    # A bar would else move every picture that is narrower than its panel to the right.
+    bar = figure.colorbar(drawn, ax=beside, aspect=30, pad=0.02, shrink=share, panchor=False)
     bar.ax.set_ylabel(label, fontsize="small").set_parse_math(False)
     bar.ax.tick_params(labelsize="small")
 
 
 def _show(axis: Any, picture: Array, title: str, **options: Any) -> Any:
-    shown = title if len(title) <= 32 else f"{title[:31]}…"
     # A file may be called anything: its name is no formula.
-    axis.set_title(shown, fontsize="small").set_parse_math(False)
+    axis.set_title(_cut(title), fontsize="small").set_parse_math(False)
     axis.set_axis_off()
     return axis.imshow(picture.clip(0.0, 1.0), interpolation="nearest", **options)

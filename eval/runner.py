@@ -8,6 +8,7 @@ others, so an interrupted evaluation ends with the same table as one that was no
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import time
@@ -18,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
+from numpy.typing import NDArray
 
 from dehaze.datasets import Dataset, LoadedSample, Sample, read_rgb
 from dehaze.errors import DehazeError, one_line
@@ -65,6 +68,7 @@ class Runner:
         command: the command line, for the result file.
         perceptual: loaded metrics of ``protocol.perceptual``.
         overwrite: replace the records of a run under other settings rather than refuse.
+        keeps_attention: also keep each method's haze attention map, see ``attention_path``.
     """
 
     sets: tuple[EvaluationSet, ...]
@@ -75,6 +79,7 @@ class Runner:
     command: str = ""
     perceptual: tuple[PerceptualMetric, ...] = ()
     overwrite: bool = False
+    keeps_attention: bool = False
 
     @property
     def total(self) -> int:
@@ -120,6 +125,10 @@ class Runner:
         if not method.saves:
             return None
         return self.out / "images" / subset / method.slug / f"{image}.png"
+
+    def attention_path(self, subset: str, method: Method, image: str) -> Path:
+        """Where a method's haze attention map lies, float32 (H, W), if it is kept."""
+        return self.out / "attention" / subset / method.slug / f"{image}.npy"
 
     def _record_path(self, subset: str, method: Method, image: str) -> Path:
         # A name may hold dots ("0001_0.8_0.2"): an extension is appended, never replaced.
@@ -225,6 +234,10 @@ class Runner:
                 return None
             if shape[:2] != (content["height"], content["width"]):
                 return None
+            # Only what saves a picture has looked at one.
+            attention = self.attention_path(part.name, method, sample.name)
+            if self.keeps_attention and not attention.is_file():
+                return None
         return Record(**{**content, "notes": tuple(content["notes"])})
 
     def _new_record(
@@ -253,6 +266,8 @@ class Runner:
                 source = self._input(part, sample, loaded)
                 candidate, output = self.scorer.best_output(method, source, loaded.clear)
                 seconds = time.perf_counter() - started
+                if self.keeps_attention and output.attention is not None:
+                    _save_map(self.attention_path(part.name, method, sample.name), output.attention)
                 record = Record(
                     **identity,
                     **vars(self.scorer.score(sample, loaded, output, saved)),
@@ -305,6 +320,13 @@ def _differences(old: Any, new: Any, prefix: str = "") -> Iterator[str]:
             yield from _differences(old.get(name), new.get(name), f"{prefix}{name}.")
     elif old != new:
         yield f"{prefix[:-1]}: {json.dumps(old)} there, {json.dumps(new)} now"
+
+
+def _save_map(path: Path, values: NDArray[np.float32]) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, values)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, buffer.getvalue())
 
 
 def _read_json(path: Path) -> Any:

@@ -22,7 +22,12 @@ class PipelineOptions:
         prompt: the source prompt.
         word: the haze word in it.
         strength: how much of the swap is applied; 1 is all of it.
+        mode: what holds a guided way back to the inversion, which is then at guidance 1; see
+            ``dehaze.inversion.reconstruction``.
+        guidance_scale: classifier-free guidance g, of the way back.
         solver: a registered inversion solver.
+        predictor: what the solver starts from.
+        criterion: when a step is done.
         steps: DDIM steps.
         spacing: of the timesteps.
         max_iterations: of the solver, a step.
@@ -38,7 +43,11 @@ class PipelineOptions:
     prompt: str | None = None
     word: str | None = None
     strength: float = 1.0
+    mode: str | None = None
+    guidance_scale: float | None = None
     solver: str | None = None
+    predictor: str | None = None
+    criterion: str | None = None
     steps: int | None = None
     spacing: str | None = None
     max_iterations: int | None = None
@@ -51,8 +60,18 @@ class PipelineOptions:
 
     def inversion(self) -> dict[str, Any]:
         """The options of the inversion that were given; the model has its defaults for others."""
-        chosen = self._given("prompt", "word", "solver", "spacing", "max_iterations", "tolerance")
+        chosen = self._given(
+            "prompt", "word", "solver", "predictor", "criterion", "spacing", "max_iterations",
+            "tolerance",
+        )  # fmt: skip
         return chosen if self.steps is None else chosen | {"num_inference_steps": self.steps}
+
+    def guided(self) -> dict[str, Any]:
+        """How guidance goes, where there is any: of the way back, unless nothing was said."""
+        if self.mode is None and self.guidance_scale is None:
+            return {}
+        g = 1.0 if self.guidance_scale is None else self.guidance_scale
+        return {"mode": self.mode or "plain", "guidance_scale": g}
 
     def swap(self) -> dict[str, Any]:
         """The options of the way back that were given, apart from the strength."""
@@ -67,6 +86,24 @@ def _solver(value: str) -> str:
     from dehaze.inversion import SOLVERS
 
     return _one_of(value, SOLVERS.names())
+
+
+def _predictor(value: str) -> str:
+    from dehaze.inversion import PREDICTORS
+
+    return _one_of(value, PREDICTORS.names())
+
+
+def _criterion(value: str) -> str:
+    from dehaze.inversion import CRITERIA
+
+    return _one_of(value, CRITERIA.names())
+
+
+def _mode(value: str) -> str:
+    from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
+
+    return _one_of(value, (PLAIN, *RECONSTRUCTION_MODES.names()))
 
 
 def _recovery(value: str) -> str:
@@ -105,7 +142,11 @@ def _count(value: str) -> int:
 _OVERRIDES: dict[str, Callable[[str], Any]] = {
     "model": str,
     "strength": _within(ranges.STRENGTH),
+    "mode": _mode,
+    "guidance_scale": _within(ranges.GUIDANCE_SCALE),
     "solver": _solver,
+    "predictor": _predictor,
+    "criterion": _criterion,
     "steps": _count,
     "spacing": _spacing,
     "max_iterations": _count,
@@ -138,4 +179,18 @@ def override(options: PipelineOptions, argument: str) -> PipelineOptions:
             raise MethodError(f"{part!r} is no number") from error
     if "model" in changes:
         changes["model"] = replace(options.model, model=changes["model"])
-    return replace(options, **changes)
+    changed = replace(options, **changes)
+    if "mode" in changes:
+        _check_mode(argument, changed)
+    return changed
+
+
+def _check_mode(argument: str, options: PipelineOptions) -> None:
+    from dehaze.inversion.reconstruction import check_mode, check_solver, holds
+
+    try:
+        check_mode(options.mode, options.guided()["guidance_scale"])
+        if holds(options.mode) and options.solver is not None:
+            check_solver(options.solver)
+    except ValueError as error:
+        raise MethodError(f"{argument!r}: {error}") from error

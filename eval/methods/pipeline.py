@@ -47,8 +47,12 @@ class PipelineMethod(ModelMethod):
     _STRENGTHS: ClassVar[tuple[float, ...]] = (0.25, 0.5, 0.75, 1.0, 1.25, 1.5)
     has_candidates = True
 
-    def __init__(self, name: str, options: PipelineOptions) -> None:
-        title = "haze removal by diffusion inversion, the method of this project"
+    def __init__(
+        self,
+        name: str,
+        options: PipelineOptions,
+        title: str = "haze removal by diffusion inversion, the method of this project",
+    ) -> None:
         super().__init__(name, title, options)
 
     def run(self, source: MethodInput) -> MethodOutput:
@@ -65,6 +69,7 @@ class PipelineMethod(ModelMethod):
             to_float(source.hazy),
             strength=strength,
             **self.options.inversion(),
+            **self.options.guided(),
             **self.options.swap(),
         )
         return MethodOutput(
@@ -111,7 +116,10 @@ class InversionCeiling(ModelMethod):
         pipeline = load_pipeline(self.options)
         _seed(source.seed)
         working, reconstruction = reconstruct(
-            pipeline, to_float(source.hazy), **self.options.inversion()
+            pipeline,
+            to_float(source.hazy),
+            **self.options.inversion(),
+            **self.options.guided(),
         )
         return MethodOutput(image=reconstruction, reference=working)
 

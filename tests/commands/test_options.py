@@ -24,6 +24,7 @@ EDIT = ("edit", "a.png", "--source", "a photo", "--target", "a city")
 INVERT = ("invert", "a.png", "-o", "a.safetensors")
 BETWEEN = ("interpolate", "a.png", "b.png", "--centroid")
 FOLDER = ("evaluate", "folder", "in")
+VARIANTS = ("evaluate", "variants", "in")
 RECONSTRUCT = ("evaluate", "inversion", "in")
 PIE_BENCH = ("evaluate", "pie-bench", "--root", "in", "--results", "in")
 
@@ -151,6 +152,7 @@ IDLE = [
         )
     ),
     (RECONSTRUCT, (), ("--seed", "2")),
+    (VARIANTS, (), ("--seed", "2")),
     *(
         (PIE_BENCH, (), chosen)
         for chosen in (

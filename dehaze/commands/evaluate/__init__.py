@@ -11,6 +11,7 @@ from dehaze.commands.evaluate.folder import folder
 from dehaze.commands.evaluate.inversion import inversion
 from dehaze.commands.evaluate.pie_bench import pie_bench
 from dehaze.commands.evaluate.reside import reside
+from dehaze.commands.evaluate.variants import variants
 
 
 @click.group(cls=Group)
@@ -24,5 +25,5 @@ def evaluate() -> None:
     """
 
 
-for command in (reside, folder, appearance, pie_bench, inversion, convergence):
+for command in (reside, folder, variants, appearance, pie_bench, inversion, convergence):
     evaluate.add_command(command)

@@ -1,0 +1,86 @@
+"""Anybody's own pictures, and the ground truth that there is for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dehaze.commands import options
+from dehaze.commands.command import option, with_any
+from dehaze.commands.evaluate.parameters import haze_kinds
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError
+from dehaze.errors import DehazeError
+
+if TYPE_CHECKING:
+    from dehaze.datasets import Dataset
+
+_OPTIONS = (
+    option(
+        "--gt",
+        type=click.Path(path_type=Path),
+        metavar="FOLDER",
+        help="The ground truth of the pictures in FOLDER.",
+    ),
+    option(
+        "--render",
+        type=RegistryChoice(haze_kinds),
+        metavar="KIND",
+        help="Render haze, fog, mist, smog or smoke over the clear pictures in FOLDER first.",
+    ),
+    options.seed(effect=with_any("render"), help="Of the rendered haze."),
+)
+
+
+def truth_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Add the options that say where the ground truth of a folder is."""
+    for declared in reversed(_OPTIONS):
+        command = declared(command)
+    return command
+
+
+def open_pictures(
+    pictures: Path,
+    output: Path,
+    *,
+    gt: Path | None,
+    render: str | None,
+    seed: int,
+    limit: int | None,
+) -> Dataset:
+    """The set that a folder is, with ``hazy/`` and ``gt/`` in it or with ``truth_options``.
+
+    Args:
+        pictures: the folder.
+        output: of the run; what is rendered goes into ``rendered`` below it.
+        gt, render, seed: ``truth_options``.
+        limit: how many pictures are rendered over; None for all.
+
+    Raises:
+        click.UsageError: truth is named and rendered.
+        CommandError: the folder is no such set.
+    """
+    from dehaze.datasets import (
+        open_folder,
+        open_paired_folder,
+        open_photo_folder,
+        render_dataset,
+    )
+
+    if gt is not None and render is not None:
+        raise click.UsageError("--gt names the truth of hazy pictures, --render makes hazy ones.")
+    try:
+        if render is not None:
+            return render_dataset(
+                open_photo_folder(pictures),
+                output / "rendered",
+                kind=render,
+                seed=seed,
+                limit=limit,
+            )
+        return open_folder(pictures) if gt is None else open_paired_folder(pictures, gt)
+    except DehazeError as error:
+        raise CommandError(str(error)) from error

@@ -1,0 +1,93 @@
+"""Haze removal by null-text inversion, by fixed points, and by both: the methods, and the figure.
+
+Source: "Exploring Fixed Point in Image Editing", NeurIPS 2024, figure 8.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dehaze.datasets import Sample, read_rgb
+from dehaze.eval.figures import MAX_COMPARED, Compared, draw_variants
+from dehaze.eval.methods import PipelineMethod, PipelineOptions
+from dehaze.eval.runner import EvaluationSet, Runner
+
+NULL_TEXT, BOTH, FIXED_POINT = "null-text", "null-text + fixed point", "fixed point"
+
+
+def variants(options: PipelineOptions) -> tuple[PipelineMethod, ...]:
+    """The three methods of the figure, left to right.
+
+    At guidance 1 the unconditional embedding has no effect, and null-text nothing to fit: then
+    ``NULL_TEXT`` is plain DDIM inversion, and ``BOTH`` is ``FIXED_POINT``.
+
+    Args:
+        options: of all of them; its solver, predictor, criterion, iterations and tolerance are
+            those of the fixed points.
+    """
+    guided = options.guided()["guidance_scale"] != 1.0
+    held = "null-text" if guided else "plain"
+    fitted = "null-text" if guided else "null-text, which has nothing to fit at guidance 1,"
+    point = "a fixed-point inversion"
+    ddim = replace(
+        options,
+        solver="ddim",
+        predictor=None,
+        criterion=None,
+        max_iterations=None,
+        tolerance=None,
+    )
+    return (
+        PipelineMethod(NULL_TEXT, replace(ddim, mode=held), f"{fitted} on plain DDIM inversion"),
+        PipelineMethod(BOTH, replace(options, mode=held), f"{fitted} on {point}"),
+        PipelineMethod(FIXED_POINT, replace(options, mode="plain"), f"{point} alone"),
+    )
+
+
+def draw_figure(runner: Runner, word: str, kinds: Sequence[str]) -> dict[str, bytes]:
+    """The figure of a finished run, as the content of a file of each kind.
+
+    Args:
+        runner: of ``variants`` and what stands beside them, on one set; it kept the attention.
+        word: that the maps are of.
+        kinds: of ``dehaze.eval.plots.FIGURES``.
+
+    Raises:
+        PlotsMissingError: matplotlib is missing.
+    """
+    (part,) = runner.sets
+    methods = [method for method in runner.methods if isinstance(method, PipelineMethod)]
+    places = np.linspace(0, len(part.samples) - 1, min(MAX_COMPARED, len(part.samples)))
+    photos = [
+        _compared(runner, part, part.samples[round(place)], methods) for place in places.tolist()
+    ]
+    names = [method.name for method in methods]
+    return {kind: draw_variants(photos, names, word, kind) for kind in kinds}
+
+
+def _compared(
+    runner: Runner, part: EvaluationSet, sample: Sample, methods: Sequence[PipelineMethod]
+) -> Compared:
+    return Compared(
+        sample.hazy.name,
+        _floats(read_rgb(sample.hazy).pixels),
+        tuple(_found(runner, part, sample, method) for method in methods),
+    )
+
+
+def _found(
+    runner: Runner, part: EvaluationSet, sample: Sample, method: PipelineMethod
+) -> tuple[NDArray[np.float32], NDArray[np.float32]] | None:
+    image = runner.image_path(part.name, method, sample.name)
+    heat = runner.attention_path(part.name, method, sample.name)
+    if image is None or not (image.is_file() and heat.is_file()):
+        return None
+    return _floats(read_rgb(image).pixels), np.load(heat)
+
+
+def _floats(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    return pixels.astype(np.float32) / np.float32(255)
