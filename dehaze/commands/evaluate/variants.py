@@ -12,6 +12,7 @@ from dehaze.commands import options
 from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import command_line
 from dehaze.commands.evaluate.pictures import open_pictures, truth_options
+from dehaze.commands.evaluate.scoring import INTERRUPTED
 from dehaze.commands.options import Kinds, RegistryChoice
 from dehaze.commands.progress import progress
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
@@ -134,10 +135,13 @@ def variants(
             keeps_attention=True,
         )
         with progress(runner.total, "image") as ended:
-            evaluation = runner.run(on_record=lambda record: ended())
+            evaluation = runner.run(on_record=lambda record, kept: ended(kept=kept))
         drawn = draw_figure(runner, word, figures)
     except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
+    except KeyboardInterrupt:
+        problem("interrupted; the same command continues from here")
+        context.exit(INTERRUPTED)
     write_results(runner, evaluation)
     write_report(output / REPORT_NAME, report_of_evaluation(runner, evaluation))
     for kind, content in drawn.items():
