@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dehaze.attention.processors import AttentionSession
 from dehaze.errors import DehazeError
+from dehaze.inversion.flow import FlowTable
 from dehaze.inversion.schedule import StepTable
 from dehaze.models.conditioning import network_output
 from dehaze.models.kinds import has_distilled_guidance
@@ -86,7 +87,7 @@ class PromptedNetwork:
         controlled: bool = True,
         in_two_calls: bool = False,
     ) -> None:
-        self.table = table
+        self.table: StepTable = table
         self.conditional = conditional
         self.unconditional = unconditional
         self.guidance_scale = guidance_scale
@@ -135,6 +136,23 @@ class PromptedNetwork:
         else:
             noise, without = self._noise_under_both(empty, latents, i)
         return without + self.guidance_scale * (noise - without)
+
+    def at(self, latents: Tensor, i: int, index: Tensor, sigma: float) -> Tensor:
+        """The velocity of a flow at any sigma, in [0, 1], in the course of step i.
+
+        The attention session is told of step i. Other arguments and errors as for a call.
+
+        Raises:
+            TypeError: the schedule is not a flow's.
+        """
+        table = self.table
+        if not isinstance(table, FlowTable):
+            raise TypeError("only a flow is evaluated between its steps")
+        self.table = table.told(i, sigma)
+        try:
+            return self(latents, i, index)
+        finally:
+            self.table = table
 
     def recorded_noise(self, latents: Tensor, i: int) -> Tensor:
         """The noise of a whole batch at step i under the prompt, without guidance.

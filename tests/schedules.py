@@ -61,6 +61,30 @@ class FunctionNetwork:
         return self.table.predicted_noise(self.output(latents, i, index), latents, i)
 
 
+@dataclass
+class VelocityNetwork:
+    """A function of latents and sigma in the place of a flow's network.
+
+    Attributes:
+        table: the schedule.
+        velocity: v(z, sigma).
+        cost: network evaluations that a call stands for.
+        sigmas: of each call so far.
+    """
+
+    table: FlowTable
+    velocity: Callable[[Tensor, float], Tensor]
+    cost: int = 1
+    sigmas: list[float] = field(default_factory=list)
+
+    def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
+        return self.at(latents, i, index, self.table.sigma(i))
+
+    def at(self, latents: Tensor, i: int, index: Tensor, sigma: float) -> Tensor:
+        self.sigmas.append(sigma)
+        return self.velocity(latents, sigma)
+
+
 def mild(z: Tensor, i: int, index: Tensor) -> Tensor:
     """Smooth, of small Lipschitz constant, different at each step."""
     return torch.tanh(0.5 * z + 0.1 * i)

@@ -290,11 +290,14 @@ def in_words(inversion: InversionResult) -> str:
 
 def _how_exactly(inversion: InversionResult) -> str:
     """Which steps have converged; converged means measured."""
-    from dehaze.inversion import SOLVERS, ExactSampler
+    from dehaze.inversion import SOLVERS, ExactSampler, Sampler
 
     trace, settings = inversion.trace, inversion.settings
-    if isinstance(SOLVERS.get(settings.solver), ExactSampler):
+    solver = SOLVERS.get(settings.solver)
+    if isinstance(solver, ExactSampler):
         return "which are undone exactly whatever the network does"
+    if isinstance(solver, Sampler):
+        return "explicit, and near rather than exact: --plots shows how near"
     remaining = trace.remaining[:, 0]
     unknown = int(remaining.isnan().sum())
     if unknown == inversion.steps:

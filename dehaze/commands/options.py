@@ -160,10 +160,10 @@ def _holds_nothing(given: Values) -> bool:
 
 
 def _held_by_mode(given: Values) -> bool:
-    from dehaze.inversion import SOLVERS, ExactSampler
+    from dehaze.inversion import SOLVERS, Sampler
 
     solver = given["solver"]
-    return solver is None or not isinstance(SOLVERS.get(solver), ExactSampler)
+    return solver is None or not isinstance(SOLVERS.get(solver), Sampler)
 
 
 # Where a --mode other than plain has an effect.

@@ -15,6 +15,7 @@ from dehaze.inversion.inverter import (
     invert,
 )
 from dehaze.inversion.predictors import PREDICTORS
+from dehaze.inversion.rectified import rf_inversion_invert, rf_solver_invert
 from dehaze.inversion.relaxation import RELAXATIONS
 from dehaze.inversion.result import (
     InversionFileError,
@@ -27,7 +28,7 @@ from dehaze.inversion.result import (
     Origin,
 )
 from dehaze.inversion.schedule import DDIMTable, ScheduleError, StepTable
-from dehaze.inversion.solvers import SOLVERS, ExactSampler, Solver
+from dehaze.inversion.solvers import SOLVERS, ExactSampler, Sampler, Solver
 
 __all__ = [
     "ADJUSTMENTS",
@@ -46,6 +47,7 @@ __all__ = [
     "InversionTrace",
     "NoiseNetwork",
     "Origin",
+    "Sampler",
     "ScheduleError",
     "Solver",
     "StepTable",
@@ -58,4 +60,6 @@ __all__ = [
     "edict_invert",
     "generate",
     "invert",
+    "rf_inversion_invert",
+    "rf_solver_invert",
 ]

@@ -14,7 +14,7 @@ from dehaze.inversion.result import (
     InversionTrace,
     NoiseNetwork,
 )
-from dehaze.inversion.solvers import SOLVERS, ExactSampler
+from dehaze.inversion.solvers import SOLVERS, Sampler
 
 
 def unrevised(i: int, latents: Tensor, noise: Tensor) -> Tensor:
@@ -110,9 +110,11 @@ def denoise(
     way = WayBack(network, source_network, strength, revise, on_step)
     sampler = SOLVERS.get(inversion.settings.solver)
     taken = inversion.steps if steps is None else steps
-    if isinstance(sampler, ExactSampler):
+    if isinstance(sampler, Sampler):
         if taken < inversion.steps:
-            raise ValueError(f"{inversion.settings.solver} undoes its own steps: all are taken")
+            raise ValueError(
+                f"{inversion.settings.solver} goes back by its own steps: all are taken"
+            )
         return sampler.denoise(inversion, way)
     table, z = inversion.table, inversion.latents
     last = inversion.steps - taken + 1

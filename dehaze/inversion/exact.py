@@ -81,7 +81,7 @@ def edict_invert(
         x_trajectory,
         x_noise,
         table,
-        _trace(depth, latents, evaluations=2 * network.cost),
+        InversionTrace.unmeasured(depth, latents, evaluations=2 * network.cost),
         _settings("edict", network, depth),
         companion={"trajectory": y_trajectory, "noise": y_noise},
     )
@@ -158,7 +158,7 @@ def bdia_invert(
         torch.stack(trajectory),
         torch.stack(noise),
         table,
-        _trace(depth, latents, evaluations=network.cost),
+        InversionTrace.unmeasured(depth, latents, evaluations=network.cost),
         _settings("bdia", network, depth),
     )
 
@@ -178,27 +178,6 @@ def bdia_denoise(
         down, up = table.denoise_step(z, noise, i), table.inverse_step(z, noise, i + 1)
         z, above = way.after(i, gamma * (above - up) + down, noise), z
     return z
-
-
-def _trace(depth: int, latents: Tensor, *, evaluations: int) -> InversionTrace:
-    """A trace of steps that were not iterated or measured: nothing is solved."""
-    shape = (depth, latents.shape[0])
-    once = torch.ones(shape, dtype=torch.int64)
-
-    def unknown(*dimensions: int) -> Tensor:
-        return torch.full(dimensions, torch.nan, dtype=latents.dtype)
-
-    return InversionTrace(
-        residuals=unknown(depth, 1, shape[1]),
-        inter=unknown(depth, 1, shape[1]),
-        bounds=unknown(depth, 1, shape[1]),
-        iterations=once,
-        nfe=evaluations * once,
-        contraction=unknown(*shape),
-        stopped=once.bool(),
-        remaining=unknown(*shape),
-        converged=torch.zeros_like(once, dtype=torch.bool),
-    )
 
 
 def _settings(name: str, network: NoiseNetwork, depth: int) -> InversionSettings:

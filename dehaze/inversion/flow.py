@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, ClassVar
 
@@ -123,6 +123,12 @@ class FlowTable(StepTable):
     def timestep(self, i: int) -> float:
         """tau_i, the timestep at which step i evaluates the network, in both directions."""
         return self.timesteps[i - 1]
+
+    def told(self, i: int, sigma: float) -> FlowTable:
+        """The table in which the network is told of another sigma, in [0, 1], at step i."""
+        timesteps = list(self.timesteps)
+        timesteps[i - 1] = sigma * self.timesteps[-1] / self.sigmas[-1]
+        return replace(self, timesteps=tuple(timesteps))
 
     def signal(self, i: int) -> float:
         """1 - sigma_i."""

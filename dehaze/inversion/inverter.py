@@ -22,8 +22,8 @@ from dehaze.inversion.result import (
 from dehaze.inversion.schedule import Process, ScheduleError, StepTable
 from dehaze.inversion.solvers import (
     SOLVERS,
-    ExactSampler,
     ImplicitStep,
+    Sampler,
     Solution,
     Unregularised,
     idle_settings,
@@ -98,7 +98,7 @@ def invert(
     solver = SOLVERS.get(settings.solver)
     if start is not None:
         _check_start(start, network.table, z, settings)
-    if isinstance(solver, ExactSampler):
+    if isinstance(solver, Sampler):
         result = solver.invert(network, z, settings.inverted_steps, on_step)
         return replace(result, settings=settings)
     trajectory, noise = [z], list[Tensor]()
@@ -122,7 +122,7 @@ def check_served(process: Process, settings: InversionSettings) -> None:
     """Refuses what is of another process than a model's steps.
 
     ReNoise's regularisation is of a predicted noise, and ``spectral`` was fitted on DDIM: a flow
-    has neither.
+    has neither. RF-Solver and RF-Inversion are of flows.
 
     Raises:
         UnknownNameError: there is no such setting.
@@ -143,7 +143,7 @@ _PROCESSES = {"ddim": "DDIM's process", "flow": "flow matching"}
 
 
 def _serves(entry: object, process: Process) -> bool:
-    return process == "ddim" or not getattr(entry, "ddim_only", False)
+    return getattr(entry, "process", None) in (None, process)
 
 
 def _check_start(
@@ -243,7 +243,7 @@ def solve_step(
     table, clean = network.table, trajectory[0]
     criterion = CRITERIA.get(settings.criterion).of_step(table, i, clean)
     solver = SOLVERS.get(settings.solver)
-    if isinstance(solver, ExactSampler):
+    if isinstance(solver, Sampler):
         raise ValueError(f"{settings.solver} has no implicit steps to solve")
     if start is None:
         starts = [PREDICTORS.get(settings.predictor).predict(table, i, trajectory, noise)]

@@ -15,7 +15,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from dehaze.inversion.schedule import DDIMTable, StepTable
+from dehaze.inversion.schedule import DDIMTable, Process, StepTable
 from dehaze.registry import Registry
 
 
@@ -27,12 +27,12 @@ class Relaxation:
         factors: takes the table, step i and the latents' shape (B, C, H, W); returns w, a number,
             or (H, W), a number for each wave of the latents' cosine transform. None for w = 1.
         source: where it was published.
-        ddim_only: whether it is of DDIM's steps alone.
+        process: of whose steps alone it is; None for any.
     """
 
     factors: Callable[[StepTable, int, torch.Size], float | Tensor] | None
     source: str
-    ddim_only: bool = False
+    process: Process | None = None
 
     def of_step(self, table: StepTable, i: int, shape: torch.Size) -> Lengthening:
         """What lengthens the updates of step i."""
@@ -131,7 +131,7 @@ def spectral(table: StepTable, i: int, shape: torch.Size) -> Tensor:
 RELAXATIONS: Registry[Relaxation] = Registry("relaxation")
 RELAXATIONS.register("none", Relaxation(None, "as each solver's own source has it"))
 RELAXATIONS.register("wiener", Relaxation(wiener, "this project"))
-RELAXATIONS.register("spectral", Relaxation(spectral, "this project", ddim_only=True))
+RELAXATIONS.register("spectral", Relaxation(spectral, "this project", process="ddim"))
 
 
 @lru_cache(maxsize=16)

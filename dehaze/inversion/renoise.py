@@ -145,6 +145,6 @@ SOLVERS.register(
         "ReNoise, arXiv 2403.14602, as its published code runs",
         idle=("criterion", "relaxation"),
         regularises=True,
-        ddim_only=True,
+        process="ddim",
     ),
 )

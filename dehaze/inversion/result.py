@@ -224,6 +224,33 @@ class InversionTrace:
     remaining: Tensor
     converged: Tensor
 
+    @classmethod
+    def unmeasured(cls, depth: int, latents: Tensor, *, evaluations: int) -> InversionTrace:
+        """That of steps that were not iterated or measured: nothing was solved.
+
+        Args:
+            depth: n.
+            latents: z_0, (B, C, H, W).
+            evaluations: of the network, a step.
+        """
+        shape = (depth, latents.shape[0])
+        once = torch.ones(shape, dtype=torch.int64)
+
+        def unknown(*dimensions: int) -> Tensor:
+            return torch.full(dimensions, torch.nan, dtype=latents.dtype)
+
+        return cls(
+            residuals=unknown(depth, 1, shape[1]),
+            inter=unknown(depth, 1, shape[1]),
+            bounds=unknown(depth, 1, shape[1]),
+            iterations=once,
+            nfe=evaluations * once,
+            contraction=unknown(*shape),
+            stopped=once.bool(),
+            remaining=unknown(*shape),
+            converged=torch.zeros_like(once, dtype=torch.bool),
+        )
+
     @property
     def last_residuals(self) -> Tensor:
         """(n, B), the last residual measured at each step; NaN where none was."""

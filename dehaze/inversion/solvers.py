@@ -18,6 +18,7 @@ from torch import Tensor
 
 from dehaze.inversion.criteria import Criterion, Evaluation, measure
 from dehaze.inversion.relaxation import Lengthening
+from dehaze.inversion.schedule import Process
 from dehaze.registry import Registry
 
 if TYPE_CHECKING:
@@ -111,7 +112,7 @@ class Solver:
             ``ddim``.
         idle: the fields of ``InversionSettings`` that have no effect with it.
         regularises: whether it uses the step's ``regularise``.
-        ddim_only: whether it is of DDIM's steps alone.
+        process: of whose steps alone it is; None for any.
     """
 
     solve: Callable[[ImplicitStep], Solution]
@@ -120,7 +121,7 @@ class Solver:
     share: tuple[float, float] = (0.0, math.inf)
     idle: tuple[str, ...] = ()
     regularises: bool = False
-    ddim_only: bool = False
+    process: Process | None = None
 
     def solve_step(self, step: ImplicitStep, i: int, steps: int) -> Solution:
         """The solution of step i of N."""
@@ -129,8 +130,8 @@ class Solver:
 
 
 @dataclass(frozen=True)
-class ExactSampler:
-    """A registered sampler that undoes its own steps exactly, whatever the network predicts.
+class Sampler:
+    """A registered sampler of its own: it solves no implicit step, and goes back by its own steps.
 
     Attributes:
         invert: takes the network, z_0 (B, C, H, W), the number of steps, and a function that is
@@ -138,12 +139,18 @@ class ExactSampler:
         denoise: takes that inversion and the way back; returns z_0.
         cost: in network evaluations (NFE).
         source: where it was published.
+        process: of whose steps alone it is; None for any.
     """
 
     invert: Callable[[NoiseNetwork, Tensor, int, Callable[[int], None]], InversionResult]
     denoise: Callable[[InversionResult, WayBack], Tensor]
     cost: str
     source: str
+    process: Process | None = None
+
+
+class ExactSampler(Sampler):
+    """A sampler that undoes its own steps exactly, whatever the network predicts."""
 
 
 def ddim(step: ImplicitStep) -> Solution:
@@ -325,8 +332,8 @@ def _double(rows: Tensor) -> Tensor:
 # The settings that nothing asks for where nothing is iterated.
 _UNITERATED = ("criterion", "max_iterations")
 
-# ``dehaze.inversion.exact`` adds its samplers, ``dehaze.inversion.renoise`` the regularised one.
-SOLVERS: Registry[Solver | ExactSampler] = Registry("solver")
+# ``dehaze.inversion.exact`` and ``.rectified`` add samplers, ``.renoise`` the regularised solver.
+SOLVERS: Registry[Solver | Sampler] = Registry("solver")
 SOLVERS.register(
     "ddim",
     Solver(
@@ -407,6 +414,6 @@ def idle_settings(name: str) -> tuple[str, ...]:
         UnknownNameError: there is no such solver.
     """
     solver = SOLVERS.get(name)
-    if isinstance(solver, ExactSampler):
+    if isinstance(solver, Sampler):
         return ("predictor", "relaxation", "criterion", "max_iterations", "tolerance", "checked")
     return solver.idle

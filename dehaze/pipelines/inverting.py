@@ -22,11 +22,11 @@ from dehaze.inversion import (
     CRITERIA,
     SOLVERS,
     DDIMTable,
-    ExactSampler,
     FlowTable,
     InversionOptions,
     InversionResult,
     InversionSettings,
+    Sampler,
     StepTable,
     adjust,
     check_served,
@@ -377,15 +377,11 @@ class Inverting:
     def steps_back(self, inversion: InversionResult, *, held: bool = False) -> int:
         """How many steps of the way back are taken: what the model asks for, N at most.
 
-        EDICT and BDIA take all N, since they undo their own steps; so does a way back that a
-        reconstruction mode has ``held``, since it was held step by step.
+        A sampler such as EDICT takes all N, since it goes back by its own steps; so does a way back
+        that a reconstruction mode has ``held``, since it was held step by step.
         """
         asked = self.description.denoising_steps
-        if (
-            held
-            or asked is None
-            or isinstance(SOLVERS.get(inversion.settings.solver), ExactSampler)
-        ):
+        if held or asked is None or isinstance(SOLVERS.get(inversion.settings.solver), Sampler):
             return inversion.steps
         return min(asked, inversion.steps)
 

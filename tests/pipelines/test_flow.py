@@ -14,8 +14,9 @@ from flow_models import T5_TOKENS
 from numpy.typing import NDArray
 
 from dehaze.eval.probes import retrace, solve_steps
-from dehaze.inversion import InversionResult, InversionSettings, ScheduleError
+from dehaze.inversion import FlowTable, InversionResult, InversionSettings, ScheduleError
 from dehaze.models import ModelError
+from dehaze.models.conditioning import network_output
 from dehaze.models.kinds import FLUX
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.edit import EditPipeline, EditSettings
@@ -262,3 +263,32 @@ def test_half_precision_runs_where_the_picture_stays_precise(flow_model: Path) -
     assert made.trajectory.dtype == torch.float32
     exact = loaded(flow_model).generate(SOURCE, generator=seeded(), size=SIZE)
     torch.testing.assert_close(made.trajectory, exact.trajectory, atol=0.1, rtol=0)
+
+
+def test_the_network_is_evaluated_between_steps(pipe: EditPipeline, path: InversionResult) -> None:
+    network = pipe.prompted_network(path.table, SOURCE)
+    z, everyone = path.latents, torch.arange(1)
+    assert isinstance(path.table, FlowTable)
+    with torch.no_grad():
+        own, same = network(z, 2, everyone), network.at(z, 2, everyone, path.table.sigmas[2])
+        between = network.at(z, 2, everyone, 0.3)
+        embedding = pipe.prompts.embed(pipe.prompts.tokens(SOURCE))
+        wanted = network_output(
+            pipe.transformer, z, 300.0, embedding, pipe.prompts.length, SIZE, 1.0
+        )
+    torch.testing.assert_close(same, own, atol=1e-5, rtol=0)
+    torch.testing.assert_close(between, wanted, atol=1e-5, rtol=0)
+    assert network.evaluations == 3
+
+
+@pytest.mark.parametrize("solver", ["rf-solver", "rf-inversion"])
+def test_the_peers_invert_and_edit(pipe: EditPipeline, picture: Array, solver: str) -> None:
+    found = pipe.invert(picture, SOURCE, solver=solver)
+    kept = pipe.edit(found, SOURCE, TARGET, EditSettings(strength=0.0))
+    torch.testing.assert_close(kept.latents, found.trajectory[0], atol=1e-5, rtol=0)
+    free = EditSettings(cross_replace_steps=0.0, self_replace_steps=0.0)
+    edited = pipe.edit(found, SOURCE, TARGET, free)
+    assert edited.nfe == (6 if solver == "rf-solver" else 3)
+    # The control has the source's attention of each step, and holds the edit to it.
+    held = pipe.edit(found, SOURCE, TARGET)
+    assert (held.latents - edited.latents).abs().max() > 1e-3

@@ -1,0 +1,247 @@
+"""RF-Solver and RF-Inversion: rectified flows inverted without solving an implicit step.
+
+Both take explicit steps from the picture to noise, and other steps than Euler's on the way back.
+Neither comes back exactly: RF-Solver is nearer by its order, RF-Inversion is drawn to the picture.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from dehaze.inversion.denoising import WayBack
+from dehaze.inversion.flow import FlowTable
+from dehaze.inversion.result import (
+    InversionResult,
+    InversionSettings,
+    InversionTrace,
+    NoiseNetwork,
+)
+from dehaze.inversion.solvers import SOLVERS, Sampler
+
+# Of the published code of RF-Inversion.
+_GAMMA, _ETA, _CONTROLLED = 0.5, 1.0, 0.25
+_TARGET_SEED = 0
+
+
+@runtime_checkable
+class FlowNetwork(NoiseNetwork, Protocol):
+    """A network of a flow under one prompt: ``dehaze.network.PromptedNetwork``."""
+
+    def at(self, latents: Tensor, i: int, index: Tensor, sigma: float) -> Tensor:
+        """v(z, sigma) at any sigma, in [0, 1], in the course of step i; else as its call."""
+
+
+def rf_solver_invert(
+    network: NoiseNetwork,
+    latents: Tensor,
+    depth: int,
+    on_step: Callable[[int], None] = lambda i: None,
+) -> InversionResult:
+    """RF-Solver's inversion: the explicit midpoint rule, from the picture to noise.
+
+    With h = sigma_i - sigma_{i-1}, the second-order Taylor step
+    z_i = z_{i-1} + h v + h^2 / 2 v', whose derivative along the path is the difference quotient
+    v' = (v_half - v) / (h / 2) of v = v(z_{i-1}, sigma_{i-1}) and
+    v_half = v(z_{i-1} + h / 2 v, sigma_{i-1} + h / 2). That is z_i = z_{i-1} + h v_half.
+
+    Args:
+        network: under the source prompt.
+        latents: z_0, (B, C, H, W).
+        depth: steps to invert.
+        on_step: called with i after each step.
+
+    Source: RF-Solver, arXiv 2411.04746, eq. 9 to 11, and its code.
+    """
+    flow, table = _of_flow(network)
+    everyone = torch.arange(latents.shape[0], device=latents.device)
+    trajectory = [latents]
+    for i in range(1, depth + 1):
+        z, low, high = trajectory[-1], table.sigma(i - 1), table.sigma(i)
+        half = (high - low) / 2.0
+        v = flow.at(z, i, everyone, low)
+        trajectory.append(z + (high - low) * flow.at(z + half * v, i, everyone, low + half))
+        on_step(i)
+    return _result("rf-solver", network, trajectory, evaluations=2)
+
+
+@dataclass(frozen=True)
+class Midpoint:
+    """RF-Solver's step back as the velocity of an Euler step: v at the middle of the step.
+
+    Attributes:
+        network: that is evaluated, twice a step.
+    """
+
+    network: FlowNetwork
+
+    @property
+    def table(self) -> FlowTable:
+        """The schedule."""
+        return _of_flow(self.network)[1]
+
+    @property
+    def cost(self) -> int:
+        """Network evaluations of one call."""
+        return 2 * self.network.cost
+
+    def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
+        """v(z - h / 2 v(z, sigma_i), sigma_i - h / 2), with h = sigma_i - sigma_{i-1}."""
+        high = self.table.sigma(i)
+        half = (high - self.table.sigma(i - 1)) / 2.0
+        v = self.network.at(latents, i, index, high)
+        return self.network.at(latents - half * v, i, index, high - half)
+
+
+def rf_solver_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
+    """The way back of ``rf_solver_invert``: z_0, by the same rule from noise to the picture."""
+    source = way.source_network
+    midpoint = replace(
+        way,
+        network=Midpoint(_of_flow(way.network)[0]),
+        source_network=None if source is None else Midpoint(_of_flow(source)[0]),
+    )
+    return _euler(inversion, midpoint)
+
+
+def rf_inversion_invert(
+    network: NoiseNetwork,
+    latents: Tensor,
+    depth: int,
+    on_step: Callable[[int], None] = lambda i: None,
+    *,
+    gamma: float = _GAMMA,
+) -> InversionResult:
+    """RF-Inversion's controlled forward ODE, as its published code discretises it.
+
+    dY_t = [u(Y_t, t) + g (u(Y_t, t | y) - u(Y_t, t))] dt, with u(Y_t, t | y) = (y - Y_t) / (1 - t)
+    and a drawn noise y. The paper takes even steps. Its code takes t_j = j / (n + 1) for step j of
+    n, from 0, and for dt the widths of the schedule's steps from the noisy end on: the network is
+    told of another sigma than the schedule has there.
+
+    Args:
+        network: under the source prompt; the code's default is the empty one.
+        latents: z_0, (B, C, H, W).
+        depth: n, steps to invert.
+        on_step: called with i after each step.
+        gamma: g, 0 for the network alone, 1 for the line to y.
+
+    Source: RF-Inversion, arXiv 2410.10792, eq. 8 and algorithm 1, and its code.
+    """
+    flow, table = _of_flow(network)
+    everyone = torch.arange(latents.shape[0], device=latents.device)
+    generator = torch.Generator().manual_seed(_TARGET_SEED)
+    drawn = torch.randn(latents.shape[1:], generator=generator, dtype=latents.dtype)
+    target, trajectory = drawn.to(latents.device), [latents]
+    for j in range(depth):
+        z, t = trajectory[-1], j / (depth + 1)
+        width = table.sigma(depth - j) - table.sigma(depth - j - 1)
+        u = flow.at(z, j + 1, everyone, t)
+        trajectory.append(z + width * (u + gamma * ((target - z) / (1.0 - t) - u)))
+        on_step(j + 1)
+    return _result("rf-inversion", network, trajectory, evaluations=1)
+
+
+@dataclass(frozen=True)
+class Controlled:
+    """RF-Inversion's controlled velocity of the way back.
+
+    v + e ((z - z_0) / sigma_i - v) in the first quarter of the steps, v in the others: with e = 1,
+    which the published code takes, straight to the picture.
+
+    Attributes:
+        network: gives v.
+        clean: z_0, the inverted picture, (B, C, H, W).
+        first: n, the step that the way back starts with.
+        eta: e.
+    """
+
+    network: FlowNetwork
+    clean: Tensor
+    first: int
+    eta: float = _ETA
+
+    @property
+    def table(self) -> FlowTable:
+        """The schedule."""
+        return _of_flow(self.network)[1]
+
+    @property
+    def cost(self) -> int:
+        """Network evaluations of one call."""
+        return self.network.cost
+
+    def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
+        v = self.network(latents, i, index)
+        if self.first - i >= int(_CONTROLLED * self.table.steps):
+            return v
+        straight = (latents - self.clean[index]) / self.table.sigma(i)
+        return v + self.eta * (straight - v)
+
+
+def rf_inversion_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
+    """RF-Inversion's controlled reverse ODE: z_0.
+
+    Source: RF-Inversion, arXiv 2410.10792, eq. 13 and algorithm 2, and its code.
+    """
+    network = Controlled(_of_flow(way.network)[0], inversion.trajectory[0], inversion.steps)
+    return _euler(inversion, replace(way, network=network))
+
+
+def _euler(inversion: InversionResult, way: WayBack) -> Tensor:
+    z = inversion.latents
+    for i in range(inversion.steps, 0, -1):
+        noise = way.noise(z, i, inversion.noise[i - 1])
+        z = way.after(i, inversion.table.denoise_step(z, noise, i), noise)
+    return z
+
+
+def _of_flow(network: NoiseNetwork) -> tuple[FlowNetwork, FlowTable]:
+    """The network and its schedule, of which ``check_served`` has seen to it that they are these.
+
+    Raises:
+        TypeError: they are of another process.
+    """
+    if not isinstance(network, FlowNetwork) or not isinstance(network.table, FlowTable):
+        raise TypeError("RF-Solver and RF-Inversion are of flow matching")
+    return network, network.table
+
+
+def _result(
+    name: str, network: NoiseNetwork, trajectory: list[Tensor], *, evaluations: int
+) -> InversionResult:
+    table, depth = network.table, len(trajectory) - 1
+    noise = [table.noise_of_step(trajectory[i], trajectory[i - 1], i) for i in range(1, depth + 1)]
+    return InversionResult(
+        torch.stack(trajectory),
+        torch.stack(noise),
+        table,
+        InversionTrace.unmeasured(depth, trajectory[0], evaluations=evaluations * network.cost),
+        InversionSettings(steps=table.steps, depth=depth).changed(solver=name),
+    )
+
+
+SOLVERS.register(
+    "rf-solver",
+    Sampler(
+        rf_solver_invert,
+        rf_solver_denoise,
+        "2 NFE a step",
+        "RF-Solver, arXiv 2411.04746",
+        process="flow",
+    ),
+)
+SOLVERS.register(
+    "rf-inversion",
+    Sampler(
+        rf_inversion_invert,
+        rf_inversion_denoise,
+        "1 NFE a step",
+        "RF-Inversion, arXiv 2410.10792, as its published code runs",
+        process="flow",
+    ),
+)
