@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "pipelines": {"network", "inversion", "attention", "prompts", "recovery", "models", "photos"},
     "batch": {
         "attention", "eval", "photos", "inversion", "models", "network", "pipelines", "priors",
-        "prompts",
+        "prompts", "recovery",
     },
     "report": {"batch", "photos"},
     "webui": {"batch", "inversion", "photos", "pipelines", "prompts", "recovery", "report"},

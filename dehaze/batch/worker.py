@@ -36,8 +36,8 @@ class DiffusionWork:
     Attributes:
         recipe: arguments of ``DehazePipeline.__call__``; None leaves one to the model.
         model: which model, and where it runs.
-        beside: what is written beside a photo ("attention", "transmission", "trace"), and what its
-            file appends to the photo's name.
+        beside: what is written beside a photo ("attention", "transmission", "airlight", "depth",
+            "trace"), and what its file appends to the photo's name.
         batch_size: how many photos of one working size share the network's evaluations; None for
             ``BATCH_ON_CPU`` or ``BATCH_ON_ACCELERATOR``.
     """
@@ -153,6 +153,7 @@ class DiffusionWorker:
     def save(self, item: Item) -> list[Path]:
         """Write the photo and what is asked for beside it."""
         from dehaze.attention.maps import overlay
+        from dehaze.recovery.depth import as_levels, relative_depth
 
         photo, dehazed = item.decoded(), item.result
         beside = {
@@ -162,9 +163,12 @@ class DiffusionWorker:
         if "attention" in beside:
             write_photo(beside["attention"], overlay(photo.pixels, dehazed.attention_normalised()))
         if "transmission" in beside and dehazed.transmission is not None:
-            grey = np.repeat(dehazed.transmission[..., None], 3, axis=2)
-            like = Photo(grey, encoding=Encoding(grey=True))
-            write_photo(beside["transmission"], grey, like=like)
+            _write_grey(beside["transmission"], dehazed.transmission)
+        if "airlight" in beside and dehazed.airlight is not None:
+            write_bytes(beside["airlight"], json.dumps(dehazed.airlight.tolist()).encode())
+        if "depth" in beside and dehazed.estimate is not None:
+            levels = as_levels(relative_depth(photo.pixels, dehazed.estimate))
+            _write_grey(beside["depth"], levels, bits=16)
         if "trace" in beside:
             write_bytes(beside["trace"], json.dumps(dehazed.trace.to_dict(), indent=1).encode())
         # The photo comes last: where it is, the files beside it are.
@@ -220,6 +224,12 @@ class ClassicalWorker:
         """Write the photo."""
         write_result(item, item.result)
         return [item.output]
+
+
+def _write_grey(path: Path, values: NDArray[np.float32], *, bits: int = 8) -> None:
+    """A map in [0, 1] as a grey picture."""
+    grey = np.repeat(values[..., None], 3, axis=2)
+    write_photo(path, grey, like=Photo(grey, encoding=Encoding(bits=bits, grey=True)))
 
 
 def _load(model: ModelChoice) -> DehazePipeline | PlainDehazer:

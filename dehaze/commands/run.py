@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 SIDE_FILES = {
     "attention": ".attention.png",
     "transmission": ".transmission.png",
+    "airlight": ".airlight.json",
+    "depth": ".depth.png",
     "trace": ".trace.json",
 }
 EXECUTORS = ("local", "ray")
@@ -67,7 +69,8 @@ def _methods() -> Iterable[str]:
 def _recovery_estimates(given: Any) -> bool:
     from dehaze.recovery.recover import WITH_TRANSMISSION
 
-    return "transmission" not in given["save"] or given["recovery"] in WITH_TRANSMISSION
+    asked = {"transmission", "airlight", "depth"} & set(given["save"])
+    return not asked or given["recovery"] in WITH_TRANSMISSION
 
 
 class _Suffix(click.ParamType):
@@ -185,7 +188,14 @@ class _Task:
     effect=(
         TO_FOLDER,
         BY_MODEL,
-        Effect(_recovery_estimates, "with --recovery calibrated or physics for transmission"),
+        Effect(
+            _recovery_estimates,
+            "with --recovery calibrated or physics for transmission, airlight and depth",
+        ),
+        Effect(
+            lambda given: "depth" not in given["save"] or given["strength"] == 1.0,
+            "with --strength 1 for depth, since less leaves a part of the haze",
+        ),
     ),
     help=f"Also write, comma-separated: {', '.join(SIDE_FILES)}.",
 )

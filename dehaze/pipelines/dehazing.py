@@ -30,7 +30,7 @@ from dehaze.prompts import (
     word_span,
 )
 from dehaze.recovery.exposure import keep_exposure
-from dehaze.recovery.recover import RECOVERIES
+from dehaze.recovery.recover import RECOVERIES, ProxyEstimate
 from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
@@ -46,6 +46,8 @@ class DehazeResult:
         attention: float32 (H, W), the haze attention map: mean attention probability on the word.
         transmission: t, float32 (H, W) in (0, 1], or None where the recovery has none.
         airlight: A, float32 (3,) RGB in [0, 1], or None likewise.
+        estimate: what t and A are of, at a smaller size, or None likewise; it gives the relative
+            depth, see ``dehaze.recovery.depth``.
         trace: how the inversion went.
         nfe: network evaluations that this call took, inversion and denoising together.
     """
@@ -54,6 +56,7 @@ class DehazeResult:
     attention: Array
     transmission: Array | None
     airlight: Array | None
+    estimate: ProxyEstimate | None
     trace: InversionTrace
     nfe: int
 
@@ -297,6 +300,7 @@ class Dehazing(Inverting):
                     attention=self.word_attention(photo, own, prompt, word),
                     transmission=recovered.transmission,
                     airlight=recovered.airlight,
+                    estimate=recovered.estimate,
                     trace=own.trace,
                     nfe=evaluations[b] + swapping,
                 )

@@ -55,11 +55,13 @@ class Recovery:
         image: float32 (H, W, 3) in [0, 1].
         transmission: t, float32 (H, W) in (0, 1], or None where the recovery has none.
         airlight: A, float32 (3,) in [0, 1], or None likewise.
+        estimate: what t and A are of, or None likewise.
     """
 
     image: Array
     transmission: Array | None = None
     airlight: Array | None = None
+    estimate: ProxyEstimate | None = None
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,13 @@ class ProxyEstimate:
         photo: I at that size, float32 (h, w, 3) in [0, 1]: a short side of at most 400 pixels.
         transmission: t, float32 (h, w) in (0, 1].
         airlight: A, float32 (3,) in [0, 1].
+        unprotected: t before skies are left as they are, likewise; None where they are not.
     """
 
     photo: Array
     transmission: Array
     airlight: Array
+    unprotected: Array | None = None
 
 
 def recover_by_physics(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
@@ -90,8 +94,10 @@ def recover_by_physics(photo: Array, hazy: Array, clear: Array, strength: float 
         clear: J_low, likewise, the model's result.
         strength: at which the model's result was asked for; of no effect here.
     """
-    airlight, slopes, intercepts = _transmission_map(_proxy(photo), hazy, clear)
-    return _recover(photo, airlight, slopes, intercepts)
+    proxy = _proxy(photo)
+    airlight, slopes, intercepts = _transmission_map(proxy, hazy, clear)
+    recovered = _recover(photo, airlight, slopes, intercepts)
+    return replace(recovered, estimate=_estimate(proxy, airlight, slopes, intercepts))
 
 
 def recover_calibrated(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
@@ -108,7 +114,10 @@ def estimate_by_physics(
 ) -> ProxyEstimate:
     """The t and A that ``recover_by_physics`` divides by. Arguments as there."""
     proxy = _proxy(photo)
-    airlight, slopes, intercepts = _transmission_map(proxy, hazy, clear)
+    return _estimate(proxy, *_transmission_map(proxy, hazy, clear))
+
+
+def _estimate(proxy: Array, airlight: Array, slopes: Array, intercepts: Array) -> ProxyEstimate:
     found = apply_coefficients(proxy.mean(2), slopes, intercepts)
     transmission = np.clip(found, TRANSMISSION_MINIMUM, 1.0)
     return ProxyEstimate(proxy, transmission, airlight)
@@ -120,8 +129,9 @@ def estimate_calibrated(
     """The t and A that ``recover_calibrated`` divides by. Arguments as there."""
     found = estimate_by_physics(photo, hazy, clear, strength)
     veil = np.asarray(1.0 - found.transmission)
-    transmission = calibrated_transmission(found.photo, veil, found.airlight, strength)
-    return replace(found, transmission=transmission)
+    before = weighed_transmission(found.photo, veil, found.airlight, strength)
+    after = protect_sky(found.photo, before, found.airlight)
+    return replace(found, transmission=after, unprotected=before)
 
 
 def recover_through(photo: Array, estimate: ProxyEstimate) -> Recovery:
@@ -133,7 +143,8 @@ def recover_through(photo: Array, estimate: ProxyEstimate) -> Recovery:
     """
     guide = estimate.photo.mean(2)
     slopes, intercepts = guided_coefficients(guide, estimate.transmission, 1, 1e-5)
-    return _recover(photo, estimate.airlight, slopes, intercepts)
+    recovered = _recover(photo, estimate.airlight, slopes, intercepts)
+    return replace(recovered, estimate=estimate)
 
 
 def calibrated_transmission(
@@ -144,13 +155,31 @@ def calibrated_transmission(
     Returns:
         t, float32 (H, W), at least ``TRANSMISSION_MINIMUM``.
     """
+    before = weighed_transmission(photo, veil, airlight, strength, **weights)
+    return protect_sky(photo, before, airlight)
+
+
+def weighed_transmission(
+    photo: Array, veil: Array, airlight: Array, strength: float = 1.0, **weights: float
+) -> Array:
+    """t of ``calibrated_veil``, at least ``TRANSMISSION_MINIMUM``. Arguments as there."""
     weighed = calibrated_veil(photo, veil, airlight, strength, **weights)
-    transmission = np.clip(1.0 - weighed, TRANSMISSION_MINIMUM, 1.0)
+    return np.asarray(np.clip(1.0 - weighed, TRANSMISSION_MINIMUM, 1.0), dtype=np.float32)
+
+
+def protect_sky(photo: Array, transmission: Array, airlight: Array) -> Array:
+    """t nearer to 1 where the photo shows sky; see ``dehaze.recovery.sky``.
+
+    Args:
+        photo: I, float32 (H, W, 3) in [0, 1].
+        transmission: t, float32 (H, W).
+        airlight: A, float32 (3,) in [0, 1].
+    """
     recovered = recover_scene(photo, transmission, airlight)
     protection = sky_protection(photo, recovered, transmission, airlight)
     # The mask gets the photo's edges, roofs and branches before a sky.
-    transmission += np.clip(_edged(photo, protection), 0.0, 1.0) * (1.0 - transmission)
-    return transmission
+    raised = np.clip(_edged(photo, protection), 0.0, 1.0) * (1.0 - transmission)
+    return np.asarray(transmission + raised, dtype=np.float32)
 
 
 def calibrated_veil(

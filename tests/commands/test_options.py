@@ -88,6 +88,8 @@ IDLE = [
     (RUN, (), ("--mode", "null-text")),
     (RUN, ("--solver", "edict", "--guidance", "2"), ("--mode", "direct")),
     (RUN, ("--recovery", "affine"), ("--save", "transmission")),
+    (RUN, ("--recovery", "none"), ("--save", "depth")),
+    (RUN, ("--strength", "0.5"), ("--save", "depth")),
     (RUN, ("--dry-run",), ("--watch",)),
     (RUN, ("--dry-run",), ("--report",)),
     (RUN, ("--json",), ("--quiet",)),

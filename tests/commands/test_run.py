@@ -33,7 +33,7 @@ from dehaze.photos import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.pipelines.dehazing import NULL_TEXTS
 from dehaze.priors import PRIORS
 from dehaze.prompts import WordError
-from dehaze.recovery.recover import RECOVERIES, WITH_TRANSMISSION
+from dehaze.recovery.recover import RECOVERIES, WITH_TRANSMISSION, ProxyEstimate
 
 ROOT = Path(dehaze.__file__).resolve().parents[1]
 Invoke = Callable[..., Result]
@@ -50,6 +50,8 @@ class FakeTrace:
 class FakeResult:
     image: FloatArray
     transmission: FloatArray | None
+    estimate: ProxyEstimate | None = None
+    airlight: FloatArray = field(default_factory=lambda: np.float32([0.5, 0.75, 1.0]))
     nfe: int = 80
     trace: FakeTrace = field(default_factory=FakeTrace)
 
@@ -89,7 +91,13 @@ class FakePipeline:
         self.batches.append(len(photos))
         transmission = np.full(photos[0].shape[:2], 0.6, np.float32)
         known = transmission if settings["recovery"] in WITH_TRANSMISSION else None
-        return [FakeResult(pixels * np.float32(self.darkens), known) for pixels in photos]
+        half = [np.full(pixels.shape[:2], 0.5, np.float32) for pixels in photos]
+        return [
+            FakeResult(
+                pixels * np.float32(self.darkens), known, ProxyEstimate(pixels, t, np.ones(3))
+            )
+            for pixels, t in zip(photos, half, strict=True)
+        ]
 
 
 @pytest.fixture
@@ -176,7 +184,7 @@ def test_notes_are_printed(invoke: Invoke) -> None:
     [
         ([], "Missing argument 'INPUT...'"),
         (["nowhere"], "'nowhere' does not exist"),
-        (["in", "--save", "attention,depth"], "'depth' is not one of attention, transmission"),
+        (["in", "--save", "attention,colour"], "'colour' is not one of attention, transmission"),
         (["in", "--solver", "guess"], f"'guess' is not one of {', '.join(SOLVERS.names())}"),
         (["in", "--recovery", "guess"], f"'guess' is not one of {', '.join(RECOVERIES.names())}"),
         (
@@ -302,14 +310,19 @@ def test_a_second_run_does_what_is_left(invoke: Invoke, pipeline: FakePipeline) 
 def test_side_files_stand_beside_their_photo(invoke: Invoke) -> None:
     photo_at("in/sub/a.jpg", 0.5)
     photo_at("in/sub/a.png", 0.5)
-    result = invoke("in", "--save", "trace,attention,transmission")
+    result = invoke("in", "--save", "trace,attention,transmission,airlight,depth")
     assert result.exit_code == 0, result.output
     folder = Path("dehazed/sub")
     assert sorted(path.name for path in folder.iterdir()) == sorted(
         f"a.{kind}{ending}"
         for kind in ("jpg", "png")
-        for ending in ("", ".attention.png", ".transmission.png", ".trace.json")
+        for ending in ("", *module.SIDE_FILES.values())
     )
+    assert json.loads((folder / "a.jpg.airlight.json").read_text()) == [0.5, 0.75, 1.0]
+    with Image.open(folder / "a.jpg.depth.png") as image:
+        assert (image.mode, image.size) == ("I;16", (9, 6))
+        # -log 0.5 of the most, -log 0.12, that 65534 levels stand for.
+        assert image.getpixel((4, 3)) == pytest.approx(21423, abs=40)
     with Image.open(folder / "a.jpg.transmission.png") as image:
         assert (image.mode, image.size) == ("L", (9, 6))
         assert image.getpixel((0, 0)) == round(0.6 * 255)
@@ -318,7 +331,7 @@ def test_side_files_stand_beside_their_photo(invoke: Invoke) -> None:
         # Hot where the attention is highest, at the last pixel.
         assert sum(image.getpixel((8, 5))) > sum(image.getpixel((0, 0)))
     assert json.loads((folder / "a.png.trace.json").read_text()) == {"residuals": [0.01, None]}
-    assert invoke("in", "--save", "attention,trace,transmission").stdout.startswith(
+    assert invoke("in", "--save", "attention,depth,airlight,trace,transmission").stdout.startswith(
         "0 done, 2 kept"
     )
 

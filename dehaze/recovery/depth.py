@@ -1,0 +1,63 @@
+"""How far things are, as far as haze tells: the optical depth -log t."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dehaze.recovery.guided_filter import apply_coefficients, guided_coefficients
+from dehaze.recovery.recover import ProxyEstimate
+from dehaze.recovery.scattering import TRANSMISSION_MINIMUM
+
+Array = NDArray[np.float32]
+
+MOST_DEPTH = -math.log(TRANSMISSION_MINIMUM)
+"""The depth at the smallest t, beyond which nothing is known."""
+
+# Of the smallest t: so near to it, rounding does not tell them apart.
+_AT_MINIMUM = 1.001
+
+
+def relative_depth(photo: Array, estimate: ProxyEstimate) -> Array:
+    """Relative depth, -log t = beta d, at the photo's size.
+
+    Light is scattered out of a ray evenly where the haze is even: t = exp(-beta d), with the
+    distance d and the haze's own beta. Depth is known up to that factor, and only as far as the
+    haze is even. It is not known where t is at its minimum, and is next to nothing where the photo
+    has no haze.
+
+    The t is that before skies are left as the camera saw them, see ``dehaze.recovery.sky``.
+
+    Args:
+        photo: I, float32 (H, W, 3) in [0, 1].
+        estimate: of the photo, at strength 1.
+
+    Returns:
+        float32 (H, W) in [0, ``MOST_DEPTH``], larger where it is farther; NaN where t is at
+        ``TRANSMISSION_MINIMUM``: as far or farther.
+
+    Source: Beer and Lambert's law; Narasimhan and Nayar, "Vision and the Atmosphere", 2002.
+
+    Example:
+        >>> from dehaze import DehazePipeline
+        >>> result = DehazePipeline.from_pretrained()(photo)
+        >>> depth = relative_depth(photo, result.estimate)
+    """
+    before = estimate.transmission if estimate.unprotected is None else estimate.unprotected
+    slopes, intercepts = guided_coefficients(estimate.photo.mean(2), before, 1, 1e-5)
+    transmission = apply_coefficients(photo.mean(2), slopes, intercepts)
+    np.clip(transmission, TRANSMISSION_MINIMUM, 1.0, out=transmission)
+    unknown = transmission <= TRANSMISSION_MINIMUM * _AT_MINIMUM
+    depth = -np.log(transmission)
+    depth[unknown] = np.nan
+    return np.asarray(depth, dtype=np.float32)
+
+
+def as_levels(depth: Array) -> Array:
+    """Relative depth as a picture of 16 bits holds it, float32 (H, W) in [0, 1].
+
+    0 is nearest, 65534 of 65535 stands for ``MOST_DEPTH``, and 1 for what is not known.
+    """
+    return np.where(np.isnan(depth), 1.0, depth / MOST_DEPTH * (65534 / 65535)).astype(np.float32)
