@@ -5,9 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-# A token of T5 more makes every attention map wider: diffusers' pipelines stop at so many.
-_SD3_TOKENS, _FLUX_TOKENS = 256, 512
-
 
 @dataclass(frozen=True)
 class ModelKind:
@@ -19,8 +16,7 @@ class ModelKind:
         classes: of each part that has weights, by the part's name: those that it may have.
         optional: the parts that it may lack.
         process: what its steps are of, see ``dehaze.inversion.StepTable``.
-        t5: the text encoder that is a T5, and how many of its tokens the network reads at most;
-            None where there is none.
+        t5: the text encoder that is a T5; None where there is none.
     """
 
     name: str
@@ -28,7 +24,7 @@ class ModelKind:
     classes: dict[str, tuple[str, ...]]
     optional: tuple[str, ...] = ()
     process: Literal["ddim", "flow"] = "ddim"
-    t5: tuple[str, int] | None = None
+    t5: str | None = None
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -73,7 +69,7 @@ STABLE_DIFFUSION_3 = ModelKind(
         "text_encoder_3": ("T5EncoderModel",),
     },
     process="flow",
-    t5=("text_encoder_3", _SD3_TOKENS),
+    t5="text_encoder_3",
 )
 FLUX = ModelKind(
     "FLUX",
@@ -85,7 +81,7 @@ FLUX = ModelKind(
         "text_encoder_2": ("T5EncoderModel",),
     },
     process="flow",
-    t5=("text_encoder_2", _FLUX_TOKENS),
+    t5="text_encoder_2",
 )
 KINDS = (STABLE_DIFFUSION, STABLE_DIFFUSION_3, FLUX)
 
@@ -98,6 +94,14 @@ def kind_of(network: Any) -> ModelKind:
     if getattr(config, "pos_embed_max_size", None) is not None:
         return STABLE_DIFFUSION_3
     return STABLE_DIFFUSION
+
+
+def t5_tokens(network: Any) -> int:
+    """How many tokens of T5 a transformer reads at most: 256, and FLUX.1 dev 512.
+
+    Source: diffusers' pipelines; the code of Black Forest Labs for FLUX.1 schnell.
+    """
+    return 512 if has_distilled_guidance(network) else 256
 
 
 def has_distilled_guidance(network: Any) -> bool:

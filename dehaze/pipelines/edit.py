@@ -345,6 +345,11 @@ class EditPipeline(InversionPipeline):
             raise ValueError(
                 f"size is {(height, width)}: this model needs multiples of {needs.size_multiple}"
             )
+        if needs.long_side is not None and max(height, width) > needs.long_side:
+            raise ValueError(
+                f"size is {(height, width)}: this model takes {needs.long_side} pixels a side at "
+                "most"
+            )
         settings = needs.inversion.changed(
             steps=num_inference_steps, spacing=spacing, guidance_scale=guidance_scale
         )

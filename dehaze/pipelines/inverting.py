@@ -35,7 +35,7 @@ from dehaze.inversion import (
 )
 from dehaze.inversion.denoising import unrevised
 from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES, Anchors
-from dehaze.models.kinds import FLUX, ModelKind, has_distilled_guidance, kind_of
+from dehaze.models.kinds import FLUX, ModelKind, has_distilled_guidance, kind_of, t5_tokens
 from dehaze.models.needs import ModelDescription
 from dehaze.network import PromptedNetwork, is_guided
 from dehaze.pipelines.callback import StepCallback, StepEnd
@@ -118,7 +118,9 @@ class Inverting:
         )
         if self.kind.process == "ddim":
             return PromptEncoder(*own)
-        return FlowPromptEncoder(*own, self.kind, self.tokenizer_3, self.text_encoder_3)
+        return FlowPromptEncoder(
+            *own, self.kind, t5_tokens(self.denoiser), self.tokenizer_3, self.text_encoder_3
+        )
 
     @property
     def denoiser(self) -> Any:

@@ -104,11 +104,13 @@ class FlowPromptEncoder(PromptEncoder):
 
     Attributes:
         kind: which of the two.
+        t5_tokens: how many tokens of T5 the network reads at most.
         tokenizer_2, text_encoder_2: CLIP's again, or T5's in FLUX.
         tokenizer_3, text_encoder_3: T5's in Stable Diffusion 3, or None.
     """
 
     kind: ModelKind
+    t5_tokens: int
     tokenizer_3: Any
     text_encoder_3: Any
 
@@ -137,8 +139,8 @@ class FlowPromptEncoder(PromptEncoder):
         return torch.cat([rows[:, :length], without[:, length:]], dim=1)
 
     def _tokens(self, text: str) -> TokenizedPrompt:
-        encoder, most = self.kind.t5 or ("", 0)
-        t5 = tokenize(getattr(self, tokenizer_of(encoder)), text, most)
+        tokenizer = getattr(self, tokenizer_of(self.kind.t5 or ""))
+        t5 = tokenize(tokenizer, text, self.t5_tokens)
         clip = tokenize(self.tokenizer, text)
         return joined([clip, t5]) if self.kind is STABLE_DIFFUSION_3 else t5
 

@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from dehaze.models import ModelError
-from dehaze.models.kinds import FLUX, STABLE_DIFFUSION_3, kind_of
+from dehaze.models.kinds import FLUX, STABLE_DIFFUSION_3, kind_of, t5_tokens
 from dehaze.models.load import load_parts
 from dehaze.models.source import ModelSource
 
@@ -178,3 +179,15 @@ def test_a_broken_folder_is_named(
     said = refusal(folder)
     assert cause in said
     assert str(folder) in said
+
+
+def test_the_published_ones_read_so_many_tokens_of_t5() -> None:
+    tokens = {
+        name: t5_tokens(SimpleNamespace(config=SimpleNamespace(**config)))
+        for name, config in {
+            "SD 3": {"pos_embed_max_size": 192},
+            "FLUX.1 dev": {"axes_dims_rope": (16, 56, 56), "guidance_embeds": True},
+            "FLUX.1 schnell": {"axes_dims_rope": (16, 56, 56), "guidance_embeds": False},
+        }.items()
+    }
+    assert tokens == {"SD 3": 256, "FLUX.1 dev": 512, "FLUX.1 schnell": 256}

@@ -34,6 +34,17 @@ def loaded(folder: Path) -> EditPipeline:
     return pipe
 
 
+# FLUX's attention is tested with the quick tests in tests/attention/test_joint.py, and what it
+# generates by ``distilled_flux``.
+@pytest.fixture(
+    scope="module", params=["stable_diffusion_3", pytest.param("flux", marks=pytest.mark.slow)]
+)
+def flow_model(request: pytest.FixtureRequest) -> Path:
+    """A folder with a tiny random model of flow matching."""
+    folder: Path = request.getfixturevalue(request.param)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def pipe(flow_model: Path) -> EditPipeline:
     return loaded(flow_model)
@@ -252,6 +263,8 @@ def test_a_strip_stays_within_the_positions_that_are_known(stable_diffusion_3: P
     strip = np.zeros((10, 200, 3), np.float32)
     assert pipe.codec.padded_size(strip) == (16, 96)
     assert pipe.invert(strip, SOURCE, solver="ddim").trajectory.shape[-2:] == (8, 48)
+    with pytest.raises(ValueError, match="takes 96 pixels a side at most"):
+        pipe.generate(SOURCE, size=(16, 100))
 
 
 @pytest.mark.slow
