@@ -84,6 +84,9 @@ class FakePipeline:
         if prompt is not None and (word or "haze") not in prompt:
             raise WordError(f"{word!r} is not in {prompt!r}")
 
+    def check_settings(self, **options: Any) -> None:
+        """Every setting can be."""
+
     def __call__(self, photos: list[FloatArray], **settings: Any) -> list[FakeResult]:
         if self.interrupt_at == len(self.settings):
             raise KeyboardInterrupt
