@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from dehaze.pipelines.edit_settings import EditSettings
     from dehaze.pipelines.interpolate import InterpolatePipeline, InterpolationResult
     from dehaze.prompts import WordError
+    from dehaze.video import FrameDehazer, FrameSettings, VideoError, dehaze_video
 
 __version__ = "0.2.0"
 __all__ = [
@@ -31,6 +32,8 @@ __all__ = [
     "EditPipeline",
     "EditResult",
     "EditSettings",
+    "FrameDehazer",
+    "FrameSettings",
     "InterpolatePipeline",
     "InterpolationResult",
     "InversionResult",
@@ -38,8 +41,10 @@ __all__ = [
     "NonFiniteError",
     "Photo",
     "PhotoError",
+    "VideoError",
     "WordError",
     "__version__",
+    "dehaze_video",
     "read_photo",
     "write_photo",
 ]
@@ -50,6 +55,10 @@ _HOME = {
     "DehazeResult": "dehaze.pipelines.dehazing",
     "EditPipeline": "dehaze.pipelines.edit",
     "EditResult": "dehaze.pipelines.edit",
+    "FrameDehazer": "dehaze.video",
+    "FrameSettings": "dehaze.video",
+    "VideoError": "dehaze.video",
+    "dehaze_video": "dehaze.video",
     "EditSettings": "dehaze.pipelines.edit_settings",
     "InterpolatePipeline": "dehaze.pipelines.interpolate",
     "InterpolationResult": "dehaze.pipelines.interpolate",

@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
         "attention", "eval", "photos", "inversion", "models", "network", "pipelines", "priors",
         "prompts", "recovery",
     },
+    "video": {"attention", "batch", "inversion", "photos", "pipelines", "recovery"},
     "report": {"batch", "photos"},
     "webui": {"batch", "inversion", "photos", "pipelines", "prompts", "recovery", "report"},
     # The public API: the pipelines, the photo reader, and the model of the haze itself.
@@ -48,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "commands": {
         "attention", "batch", "datasets", "eval", "photos", "inversion", "models", "network",
-        "pipelines", "priors", "prompts", "recovery", "report", "webui",
+        "pipelines", "priors", "prompts", "recovery", "report", "video", "webui",
     },
 }  # fmt: skip
 for room, allowed in ALLOWED.items():

@@ -1,0 +1,185 @@
+"""Dehazes the frames of a film one after the other, each with what the frames before it say."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dehaze import ranges
+from dehaze.attention.control import AttentionControl
+from dehaze.attention.processors import RecordingPlan
+from dehaze.inversion import InversionResult
+from dehaze.inversion.solvers import idle_settings
+from dehaze.pipelines.dehazing import NULL_TEXTS, Dehazing
+from dehaze.pipelines.strength import check_strength
+from dehaze.recovery.exposure import lighten, slope_to_photo
+from dehaze.recovery.recover import ESTIMATES, ProxyEstimate, recover_through
+from dehaze.video.smoothing import Past, begin, follow, weight_of
+
+Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class FrameSettings:
+    """How the frames of a film are dehazed; None leaves a setting to the model.
+
+    Attributes:
+        prompt, word, null_text, strength, exposure: as in ``DehazePipeline``'s call, one strength
+            for all of a frame.
+        recovery: a name of ``dehaze.recovery.recover.ESTIMATES``: what is smoothed is t and A.
+        num_inference_steps, solver, tolerance: of the inversion.
+    """
+
+    prompt: str | None = None
+    word: str | None = None
+    null_text: str = "embedding"
+    strength: float = 1.0
+    exposure: float = 0.0
+    recovery: str = "calibrated"
+    num_inference_steps: int | None = None
+    solver: str | None = None
+    tolerance: float | None = None
+
+    def __post_init__(self) -> None:
+        check_strength(self.strength)
+        ranges.EXPOSURE.check(self.exposure)
+        ESTIMATES.get(self.recovery)
+        NULL_TEXTS.get(self.null_text)
+
+
+@dataclass(frozen=True)
+class FrameResult:
+    """A frame without its haze.
+
+    Attributes:
+        image: float32 (H, W, 3) RGB in [0, 1].
+        evaluations: of the network, that it took.
+        is_first: whether a shot begins with it: the first frame, and the one after a cut.
+    """
+
+    image: Array
+    evaluations: int
+    is_first: bool
+
+
+@dataclass(frozen=True)
+class Memory:
+    """All that the next frame needs of those before it.
+
+    Attributes:
+        past: of ``dehaze.video.smoothing``.
+        start: the last frame's inversion, without its attention.
+        slope: by which the last frame was lightened, see ``dehaze.recovery.exposure.lighten``.
+    """
+
+    past: Past
+    start: InversionResult
+    slope: float = 1.0
+
+
+class FrameDehazer:
+    """Takes the frames of a film in their order, and gives each one back without its haze.
+
+    Each inversion starts from that of the frame before, which saves evaluations; density and
+    airlight are smoothed over time, see ``dehaze.video.smoothing``.
+
+    Args:
+        pipe: a pipeline that dehazes photos.
+        settings: how.
+
+    Attributes:
+        memory: of the frames so far, None before the first one. It can be kept and put back.
+
+    Raises:
+        WordError: the word is not in the prompt.
+        ValueError: a setting is unknown or out of range.
+
+    Example:
+        >>> from dehaze import DehazePipeline, FrameDehazer
+        >>> dehazer = FrameDehazer(DehazePipeline.from_pretrained("bundled"))
+        >>> frames = np.full((2, 40, 60, 3), 0.6, np.float32)
+        >>> [dehazer(frame, time=n / 25).image.shape for n, frame in enumerate(frames)]
+        [(40, 60, 3), (40, 60, 3)]
+    """
+
+    def __init__(self, pipe: Dehazing, settings: FrameSettings | None = None) -> None:
+        self.settings = settings or FrameSettings()
+        self.memory: Memory | None = None
+        self._pipe = pipe
+        pipe.check_prompt(self.settings.prompt, self.settings.word)
+        needs = pipe.description
+        self._inversion = needs.inversion.changed(
+            steps=self.settings.num_inference_steps,
+            solver=self.settings.solver,
+            tolerance=self.settings.tolerance,
+        )
+        self._control = AttentionControl(needs.cross_replace_steps, needs.self_replace_steps)
+        # No maps are made of a film: only what the way back asks for is kept.
+        self._plan = RecordingPlan(self._control, self._inversion.inverted_steps, ())
+        self._iterates = "max_iterations" not in idle_settings(self._inversion.solver)
+
+    def __call__(self, frame: Array, time: float) -> FrameResult:
+        """Dehazes the next frame.
+
+        Args:
+            frame: float32 (H, W, 3) RGB in [0, 1], upright; of any size.
+            time: at which it is shown, in seconds; no earlier than the last one's.
+
+        Raises:
+            NonFiniteError: the network returned values that are not finite.
+        """
+        inversion, estimate, evaluations = self._estimate(frame)
+        before = self.memory
+        if before is None:
+            past = begin(frame, estimate, time)
+        else:
+            past = follow(before.past, frame, estimate, time)
+        scene = recover_through(past.mean, past.estimate).image
+        slope = 1.0
+        if self.settings.exposure > 0.0:
+            slope = slope_to_photo(scene, past.mean) ** self.settings.exposure
+            if before is not None and past.frames > 1:
+                share = max(weight_of(time - before.past.time), 1.0 / past.frames)
+                slope = before.slope * (slope / before.slope) ** share
+            scene = lighten(scene, slope)
+        # The frame's own noise goes with it, and is not divided by t.
+        scene += frame - past.mean
+        self.memory = Memory(past, replace(inversion, attention={}), slope)
+        image = np.clip(scene, 0.0, 1.0, out=scene)
+        return FrameResult(image, evaluations, is_first=past.frames == 1)
+
+    def _estimate(self, frame: Array) -> tuple[InversionResult, ProxyEstimate, int]:
+        """A frame's inversion, what it says of the haze, and the evaluations that it took."""
+        settings, pipe = self.settings, self._pipe
+        inversion = pipe.invert(
+            frame,
+            settings.prompt,
+            settings.word,
+            settings=self._inversion,
+            record_attention=self._plan,
+            start=self._start(frame),
+        )
+        latents, swapping = pipe.swap_word(
+            inversion,
+            settings.prompt,
+            settings.word,
+            null_text=settings.null_text,
+            strength=settings.strength,
+            guidance_scale=self._inversion.guidance_scale,
+            control=self._control,
+        )
+        size = pipe.codec.working_size(frame)
+        hazy, clear = (
+            pipe.codec.decode_all(each, size) for each in (inversion.trajectory[0], latents)
+        )
+        estimate = ESTIMATES.get(settings.recovery)(frame, hazy, clear, settings.strength)
+        return inversion, estimate, int(inversion.trace.nfe.sum()) + swapping
+
+    def _start(self, frame: Array) -> InversionResult | None:
+        if self.memory is None or not self._iterates:
+            return None
+        start = self.memory.start
+        fits = start.latent_size == self._pipe.codec.latent_size(frame)
+        return self._pipe.placed(start) if fits else None

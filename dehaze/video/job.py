@@ -1,0 +1,393 @@
+"""One clip from its file to its result: resumable, with a result that is whole or not there.
+
+Beside the output lies a hidden folder, ``.NAME.dehaze``, while the job runs: runs of frames, each
+encoded by itself, what the next frame needs of those before it, and a journal of one JSON object a
+line. A job that was killed goes on after its last whole run. What is left of the folder in the end
+is the journal, which says what the result was made of.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from filelock import FileLock, Timeout
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
+
+from dehaze.batch.item import digest
+from dehaze.inversion import InversionFileError, InversionResult
+from dehaze.photos import MAX_MEGAPIXELS, discard_unfinished, write_bytes
+from dehaze.video.clip import Clip, Frame, VideoError, frames_of, open_clip
+from dehaze.video.encoding import Encoding, RunWriter, choose_encoding, join, unwritable
+from dehaze.video.frames import FrameDehazer, FrameSettings, Memory
+from dehaze.video.smoothing import Past
+
+if TYPE_CHECKING:
+    from dehaze.pipelines.dehazing import Dehazing
+
+# Frames of a run: as many as a camera commonly has between two key frames. A killed job does no
+# more of them again.
+RUN = 48
+
+_JOURNAL = "journal.jsonl"
+_WHOLE = "whole"
+_ANOTHER = "name another output with -o, or add --overwrite"
+
+
+@dataclass(frozen=True)
+class ClipResult:
+    """What became of a clip.
+
+    Attributes:
+        output: the file.
+        status: done now, or kept from an earlier run.
+        frames: how many it has.
+        shots: how many times the smoothing over time began anew, the beginning included.
+        evaluations: of the network, for all frames.
+        seconds: wall time of this call.
+        notes: what is not as it was.
+    """
+
+    output: Path
+    status: Literal["done", "kept"]
+    frames: int
+    shots: int
+    evaluations: int
+    seconds: float
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of frames that is written."""
+
+    file: str
+    sha256: str
+    frames: int
+    shots: int
+    evaluations: int
+    end: int
+    resized: int
+    moved: int
+
+
+def dehaze_video(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    pipe: Dehazing | None = None,
+    settings: FrameSettings | None = None,
+    *,
+    overwrite: bool = False,
+    max_megapixels: float = MAX_MEGAPIXELS,
+    on_frame: Callable[[bool], object] = lambda kept: None,
+) -> ClipResult:
+    """Removes the haze from a clip, without flicker; sound and all else are copied.
+
+    Called again after it was interrupted, it goes on where it stopped; called again after that, it
+    keeps the result, if that was made of the same clip under the same settings.
+
+    Args:
+        source: the clip.
+        output: the result's file, .mp4, .m4v, .mov, .mkv or .webm; its folder is made if missing.
+        pipe: a pipeline that dehazes photos; the bundled model's when None.
+        settings: how its frames are dehazed.
+        overwrite: do all of it anew, and replace whatever file there is.
+        max_megapixels: a clip with larger frames is refused.
+        on_frame: called after each frame, with whether an earlier call has done it.
+
+    Raises:
+        VideoLibraryError: PyAV is not installed.
+        VideoError: the clip cannot be read or is refused, or the output cannot be written, or was
+            not made by dehaze, or another job is at work on it.
+
+    Example:
+        >>> from dehaze import dehaze_video
+        >>> dehaze_video("clip.mp4", "clear.mp4").frames  # doctest: +SKIP
+        240
+    """
+    began = time.perf_counter()
+    source, output = Path(source), Path(output)
+    if os.path.realpath(source) == os.path.realpath(output):
+        raise VideoError(source, "is the output as well", "name another output with -o")
+    clip = open_clip(source, max_megapixels=max_megapixels)
+    encoding = choose_encoding(clip, output)
+    if pipe is None:
+        from dehaze.pipelines.dehaze import DehazePipeline
+
+        pipe = DehazePipeline.from_pretrained()
+    dehazer = FrameDehazer(pipe, settings)
+    identity = {
+        "clip": digest(source),
+        "settings": _settings_hash(dehazer.settings, pipe, encoding),
+    }
+    folder = work_folder(output)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / ".lock", timeout=0):
+            job = _ClipJob(clip, encoding, dehazer, output, folder, identity)
+            return job.run(overwrite=overwrite, on_frame=on_frame, began=began)
+    except Timeout as error:
+        raise VideoError(
+            output, "another dehaze run is writing it", "wait for its end, or name another with -o"
+        ) from error
+    except OSError as error:
+        raise unwritable(output, error) from error
+
+
+def work_folder(output: Path) -> Path:
+    """Where the parts of a result lie until it is whole, and its journal."""
+    return output.with_name(f".{output.name}.dehaze")
+
+
+class _ClipJob:
+    """The work on one clip, its folder held."""
+
+    def __init__(
+        self,
+        clip: Clip,
+        encoding: Encoding,
+        dehazer: FrameDehazer,
+        output: Path,
+        folder: Path,
+        identity: dict[str, str],
+    ) -> None:
+        self._clip = clip
+        self._encoding = encoding
+        self._dehazer = dehazer
+        self._output = output
+        self._folder = folder
+        self._identity = identity
+
+    def run(
+        self, *, overwrite: bool, on_frame: Callable[[bool], object], began: float
+    ) -> ClipResult:
+        """Does what is left to do; see ``dehaze_video``."""
+        records = self._records()
+        done = next((each for each in reversed(records) if "done" in each), None)
+        there = digest(self._output) if self._output.is_file() else None
+        if os.path.lexists(self._output) and not overwrite:
+            if done is None or there != done["done"]:
+                raise VideoError(
+                    self._output, "exists and was not made by dehaze from this clip", _ANOTHER
+                )
+            if done["of"] == self._identity:
+                result = done["result"]
+                return ClipResult(
+                    self._output,
+                    "kept",
+                    result["frames"],
+                    result["shots"],
+                    result["evaluations"],
+                    time.perf_counter() - began,
+                    tuple(result["notes"]),
+                )
+        runs = self._resume(records) if records[:1] == [self._identity] and not overwrite else []
+        if not runs:
+            self._begin(done)
+        self._refuse_full_disk()
+        for _ in range(sum(run.frames for run in runs)):
+            on_frame(True)
+        runs += self._dehaze(runs, on_frame)
+        notes = self._finish(runs)
+        return ClipResult(
+            self._output,
+            "done",
+            sum(run.frames for run in runs),
+            sum(run.shots for run in runs),
+            sum(run.evaluations for run in runs),
+            time.perf_counter() - began,
+            notes,
+        )
+
+    def _dehaze(self, before: list[_Run], on_frame: Callable[[bool], object]) -> list[_Run]:
+        """The runs after those that there are."""
+        runs: list[_Run] = []
+        frames = islice(frames_of(self._clip), sum(run.frames for run in before), None)
+        while (first := next(frames, None)) is not None:
+            number = len(before) + len(runs)
+            run = self._write(number, first, frames, on_frame)
+            self._keep_memory(number)
+            self._add(asdict(run))
+            for old in self._memory_files(number - 1):
+                old.unlink(missing_ok=True)
+            runs.append(run)
+        if not before and not runs:
+            raise VideoError(
+                self._clip.path,
+                "has no frame that can be decoded",
+                "copy it again from where it came",
+            )
+        return runs
+
+    def _write(
+        self, number: int, first: Frame, others: Iterator[Frame], on_frame: Callable[[bool], object]
+    ) -> _Run:
+        path = self._folder / f"{number:06d}.nut"
+        unfinished = path.with_suffix(".part")
+        counts = dict.fromkeys(("frames", "shots", "evaluations", "resized", "moved"), 0)
+        end = 0
+        with RunWriter(unfinished, self._clip, self._encoding) as writer:
+            for frame in (first, *islice(others, RUN - 1)):
+                result = self._dehazer(frame.pixels, float(frame.pts * self._clip.time_base))
+                writer.add(result.image, frame)
+                counts["frames"] += 1
+                counts["shots"] += result.is_first
+                counts["evaluations"] += result.evaluations
+                counts["resized"] += frame.resized
+                counts["moved"] += frame.moved
+                end = frame.pts + (frame.duration or self._step)
+                on_frame(False)
+        _synchronise(unfinished)
+        os.replace(unfinished, path)
+        return _Run(path.name, digest(path), end=end, **counts)
+
+    @property
+    def _step(self) -> int:
+        return max(1, round(1 / (self._clip.rate * self._clip.time_base)))
+
+    def _finish(self, runs: list[_Run]) -> tuple[str, ...]:
+        """Joins the runs to the result, and cleans up: what is not as it was."""
+        whole = self._folder / f"{_WHOLE}{self._output.suffix}"
+        files = [self._folder / run.file for run in runs]
+        lost = join(self._clip, self._encoding, files, whole, end=runs[-1].end)
+        frames = sum(run.frames for run in runs)
+        counted = (
+            (self._clip.frames - frames, "frames could not be decoded and are left out"),
+            (sum(run.resized for run in runs), "frames were of another size than the first"),
+            (sum(run.moved for run in runs), "time stamps were missing or out of order"),
+        )
+        notes = (
+            *self._clip.notes,
+            *self._encoding.notes,
+            *lost,
+            *(f"{count} of its {what}" for count, what in counted if count > 0),
+        )
+        result = {
+            "frames": frames,
+            "shots": sum(run.shots for run in runs),
+            "evaluations": sum(run.evaluations for run in runs),
+            "notes": notes,
+        }
+        _synchronise(whole)
+        # Said first: a result that was moved and not journalled would be taken for another's.
+        self._add({"done": digest(whole), "of": self._identity, "result": result})
+        os.replace(whole, self._output)
+        for path in (*files, *self._memory_files(len(runs) - 1)):
+            path.unlink(missing_ok=True)
+        return notes
+
+    def _refuse_full_disk(self) -> None:
+        needed = 2 * self._clip.path.stat().st_size
+        free = shutil.disk_usage(self._folder).free
+        if free < needed:
+            raise VideoError(
+                self._output,
+                f"the result and its parts take about {needed / 1e6:.0f} MB and the disk has "
+                f"{free / 1e6:.0f} MB left",
+                "make room, or name another folder with -o",
+            )
+
+    def _begin(self, done: dict[str, Any] | None) -> None:
+        """A new journal, without the parts of another job; it still knows our own result."""
+        discard_unfinished(self._folder)
+        for path in self._folder.iterdir():
+            if path.suffix in (".nut", ".part", ".safetensors") or path.stem == _WHOLE:
+                path.unlink()
+        lines = [self._identity] if done is None else [self._identity, done]
+        write_bytes(self._folder / _JOURNAL, _json_lines(lines))
+        self._dehazer.memory = None
+
+    def _records(self) -> list[dict[str, Any]]:
+        """What the journal says; a line that a kill left unfinished counts as not written."""
+        path = self._folder / _JOURNAL
+        records = []
+        for line in path.read_bytes().splitlines() if path.exists() else ():
+            try:
+                records.append(json.loads(line))
+            except ValueError:
+                continue
+        return [record for record in records if isinstance(record, dict)]
+
+    def _add(self, record: dict[str, Any]) -> None:
+        with open(self._folder / _JOURNAL, "ab") as file:
+            # A line that a kill left unfinished must not swallow this one.
+            file.write(b"\n" + _json_lines([record]))
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _resume(self, records: list[dict[str, Any]]) -> list[_Run]:
+        """The runs that are whole, and the dehazer as it was after them; none if it is not kept."""
+        runs: list[_Run] = []
+        for record in records:
+            if "file" not in record:
+                continue
+            run = _Run(**record)
+            path = self._folder / run.file
+            if not path.is_file() or digest(path) != run.sha256:
+                break
+            runs.append(run)
+        # A kill between two runs may leave the memory of the one before.
+        while runs:
+            memory = self._kept_memory(len(runs) - 1)
+            if memory is not None:
+                self._dehazer.memory = memory
+                return runs
+            runs.pop()
+        return runs
+
+    def _memory_files(self, number: int) -> tuple[Path, Path]:
+        return (
+            self._folder / f"{number:06d}.past.safetensors",
+            self._folder / f"{number:06d}.start.safetensors",
+        )
+
+    def _keep_memory(self, number: int) -> None:
+        memory = self._dehazer.memory
+        if memory is None:
+            return
+        past, start = self._memory_files(number)
+        arrays = memory.past.to_arrays() | {"slope": np.array(memory.slope)}
+        write_bytes(past, save({name: np.ascontiguousarray(each) for name, each in arrays.items()}))
+        write_bytes(start, memory.start.to_bytes())
+
+    def _kept_memory(self, number: int) -> Memory | None:
+        past, start = self._memory_files(number)
+        try:
+            arrays = load_file(past)
+            slope = float(arrays.pop("slope"))
+            return Memory(Past.from_arrays(arrays), InversionResult.load(start), slope)
+        except (OSError, KeyError, TypeError, SafetensorError, InversionFileError):
+            return None
+
+
+def _settings_hash(settings: FrameSettings, pipe: Dehazing, encoding: Encoding) -> str:
+    """Of all that decides a result, but for the clip."""
+    from dehaze import __version__
+
+    content = {
+        **asdict(settings),
+        "version": __version__,
+        "model": pipe.provenance.fingerprint(),
+        "encoding": [encoding.encoder.name, encoding.samples.name, encoding.container],
+        "run": RUN,
+    }
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _json_lines(records: list[dict[str, Any]]) -> bytes:
+    return "".join(f"{json.dumps(record)}\n" for record in records).encode("ascii")
+
+
+def _synchronise(path: Path) -> None:
+    with open(path, "rb+") as file:
+        os.fsync(file.fileno())
