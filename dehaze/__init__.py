@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from dehaze.pipelines.edit_settings import EditSettings
     from dehaze.pipelines.interpolate import InterpolatePipeline, InterpolationResult
     from dehaze.prompts import WordError
-    from dehaze.video import FrameDehazer, FrameSettings, VideoError, dehaze_video
+    from dehaze.video.clip import VideoError
+    from dehaze.video.frames import FrameDehazer, FrameSettings
+    from dehaze.video.job import dehaze_video
 
 __version__ = "0.2.0"
 __all__ = [
@@ -55,11 +57,9 @@ _HOME = {
     "DehazeResult": "dehaze.pipelines.dehazing",
     "EditPipeline": "dehaze.pipelines.edit",
     "EditResult": "dehaze.pipelines.edit",
-    "FrameDehazer": "dehaze.video",
-    "FrameSettings": "dehaze.video",
-    "VideoError": "dehaze.video",
-    "dehaze_video": "dehaze.video",
     "EditSettings": "dehaze.pipelines.edit_settings",
+    "FrameDehazer": "dehaze.video.frames",
+    "FrameSettings": "dehaze.video.frames",
     "InterpolatePipeline": "dehaze.pipelines.interpolate",
     "InterpolationResult": "dehaze.pipelines.interpolate",
     "InversionResult": "dehaze.inversion",
@@ -67,7 +67,9 @@ _HOME = {
     "NonFiniteError": "dehaze.network",
     "Photo": "dehaze.photos",
     "PhotoError": "dehaze.photos",
+    "VideoError": "dehaze.video.clip",
     "WordError": "dehaze.prompts",
+    "dehaze_video": "dehaze.video.job",
     "read_photo": "dehaze.photos",
     "write_photo": "dehaze.photos",
 }

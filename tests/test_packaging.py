@@ -80,7 +80,7 @@ def test_every_import_is_declared() -> None:
             assert {top, *owners.get(top, ())} & set(names), f"{path} imports {top}"
 
 
-OPTIONAL = ("skimage", "scipy", "matplotlib", "fastapi", "uvicorn", "pyiqa", "ray")
+OPTIONAL = ("skimage", "scipy", "matplotlib", "fastapi", "uvicorn", "pyiqa", "ray", "av")
 
 
 def without_extras(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -14,9 +14,19 @@ SOURCES = [
     *sorted((ROOT / "dehaze/photos").glob("*.py")),
     *sorted((ROOT / "dehaze/batch").glob("*.py")),
     *sorted((ROOT / "dehaze/report").glob("*.py")),
+    *sorted((ROOT / "dehaze/video").glob("*.py")),
     *(
         ROOT / "dehaze/commands" / f"{name}.py"
-        for name in ("command", "doctor", "logfile", "models", "reporting", "run", "settings")
+        for name in (
+            "clips",
+            "command",
+            "doctor",
+            "logfile",
+            "models",
+            "reporting",
+            "run",
+            "settings",
+        )
     ),
     ROOT / "dehaze/commands/streaming.py",
     ROOT / "dehaze/models/choice.py",
@@ -29,6 +39,8 @@ ERRORS = {
     "PlanError": 0,
     "JournalError": 0,
     "ClusterError": 0,
+    "VideoError": 1,
+    "VideoLibraryError": 0,
     "DeviceError": 0,
     "CommandError": 0,
     "UnexpectedError": 0,

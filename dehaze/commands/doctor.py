@@ -40,6 +40,7 @@ EXTRAS = {
     "evaluate": ("skimage", "dehaze evaluate"),
     "interpolate": ("scipy", "dehaze interpolate"),
     "iqa": ("pyiqa", "learned quality metrics in dehaze evaluate"),
+    "video": ("av", "dehaze run clip.mp4"),
     "ray": ("ray", "dehaze run --executor ray"),
     "ui": ("fastapi", "dehaze ui and dehaze serve"),
     "plots": ("matplotlib", "the plots of dehaze invert and evaluate, dehaze attention --figure"),

@@ -15,6 +15,7 @@ import click
 
 from dehaze import __version__, ranges
 from dehaze.commands import options
+from dehaze.commands.clips import ClipsJob, note_clips_left, split_clips
 from dehaze.commands.command import (
     FIRST,
     MACHINE,
@@ -58,6 +59,7 @@ DIFFUSION = "diffusion"
 BY_MODEL = with_value("method", DIFFUSION)
 BY_RAY = with_value("executor", "ray")
 TO_FOLDER = Effect(lambda given: given["output"] != STREAM, "with a folder as --output")
+ON_PHOTOS = Effect(lambda given: given["photos"], "on photos, not on clips", of_input=True)
 
 
 def _methods() -> Iterable[str]:
@@ -71,6 +73,15 @@ def _recovery_estimates(given: Any) -> bool:
 
     asked = {"transmission", "airlight", "depth"} & set(given["save"])
     return not asked or given["recovery"] in WITH_TRANSMISSION
+
+
+def _serves_clips(given: Values) -> bool:
+    from dehaze.recovery.recover import WITH_TRANSMISSION
+
+    return not given["clips"] or given["recovery"] in WITH_TRANSMISSION
+
+
+FOR_CLIPS = Effect(_serves_clips, "on photos, unless it is calibrated or physics", of_input=True)
 
 
 class _Suffix(click.ParamType):
@@ -148,7 +159,8 @@ class _Task:
     default=Path("dehazed"),
     show_default=True,
     metavar="FOLDER",
-    help="Where the results go; made if missing.  - is standard output, for one photo.",
+    help="Where the results go; made if missing.  - is standard output, for one photo; for one "
+    "clip a file, such as out.mp4.",
 )
 @options.strength(effect=BY_MODEL)
 @options.exposure(effect=BY_MODEL)
@@ -158,6 +170,7 @@ class _Task:
     "--format",
     type=_Suffix(),
     metavar="NAME",
+    effect=ON_PHOTOS,
     help="Write every result as jpg, png, tif, webp or bmp.  [default: the photo's own]",
 )
 @option(
@@ -165,6 +178,7 @@ class _Task:
     type=click.IntRange(1, 100),
     metavar="N",
     effect=(
+        ON_PHOTOS,
         Effect(_has_quality, "with --format jpg or webp"),
         Effect(
             lambda given: given["lossy"] or given["format"] is not None,
@@ -178,7 +192,7 @@ class _Task:
     "--suffix",
     type=_Addition(),
     metavar="TEXT",
-    effect=TO_FOLDER,
+    effect=(TO_FOLDER, ON_PHOTOS),
     help="Put this at the end of each name: with _clear, a.jpg becomes a_clear.jpg.",
 )
 @option(
@@ -188,6 +202,7 @@ class _Task:
     effect=(
         TO_FOLDER,
         BY_MODEL,
+        ON_PHOTOS,
         Effect(
             _recovery_estimates,
             "with --recovery calibrated or physics for transmission, airlight and depth",
@@ -205,7 +220,7 @@ class _Task:
     is_flag=False,
     flag_value=5.0,
     metavar="SECONDS",
-    effect=(TO_FOLDER, without("dry_run")),
+    effect=(TO_FOLDER, ON_PHOTOS, without("dry_run")),
     help="When all is done, look for new photos every so often, until interrupted.  [5]",
 )
 @option(
@@ -218,7 +233,7 @@ class _Task:
 @option(
     "--report",
     is_flag=True,
-    effect=(TO_FOLDER, without("dry_run")),
+    effect=(TO_FOLDER, ON_PHOTOS, without("dry_run")),
     help="Also write report.html: every photo before and after, its maps, notes and failures.",
 )
 @option(
@@ -234,6 +249,7 @@ class _Task:
     show_default=True,
     metavar="NAME",
     heading=FIRST,
+    effect=ON_PHOTOS,
     help="The model's diffusion; or, for comparison, dcp (dark channel prior) or cap (colour "
     "attenuation prior), which need no model.",
 )
@@ -245,7 +261,7 @@ class _Task:
     show_default=True,
     metavar="N",
     heading=MACHINE,
-    effect=(TO_FOLDER, BY_MODEL),
+    effect=(TO_FOLDER, BY_MODEL, ON_PHOTOS),
     help="How many photos of one size go through the network together; auto is 1 on the CPU, where "
     "more is faster and changes the last bits of a result, and 4 on an accelerator.",
 )
@@ -256,7 +272,7 @@ class _Task:
     default="local",
     show_default=True,
     heading=MACHINE,
-    effect=TO_FOLDER,
+    effect=(TO_FOLDER, ON_PHOTOS),
     help="In this process, or on a Ray cluster (this machine's, or the one at --ray-address).",
 )
 @option(
@@ -286,20 +302,22 @@ class _Task:
 @options.mode(
     default="plain",
     show_default=True,
-    effect=(BY_MODEL, *options.MODE_HOLDS),
+    effect=(BY_MODEL, ON_PHOTOS, *options.MODE_HOLDS),
     help="What holds a guided way back to the inversion: plain (nothing), null-text, "
     "negative-prompt or direct.",
 )
-@options.guidance(effect=BY_MODEL, help="Classifier-free guidance of the way back; 1 is none.")
+@options.guidance(
+    effect=(BY_MODEL, ON_PHOTOS), help="Classifier-free guidance of the way back; 1 is none."
+)
 @options.solver(effect=BY_MODEL)
-@options.predictor(effect=(BY_MODEL, options.used_by_solver("predictor")))
+@options.predictor(effect=(BY_MODEL, ON_PHOTOS, options.used_by_solver("predictor")))
 @options.criterion(effect=(BY_MODEL, options.used_by_solver("criterion")))
 @options.iterations(effect=(BY_MODEL, options.used_by_solver("max_iterations")))
 @options.steps("num_inference_steps", effect=BY_MODEL)
 @options.tolerance(
     effect=(BY_MODEL, options.used_by_solver("tolerance")),
 )
-@options.recovery(default="calibrated", effect=BY_MODEL)
+@options.recovery(default="calibrated", effect=(BY_MODEL, FOR_CLIPS))
 @options.as_json(effect=TO_FOLDER)
 @config_option
 @click.pass_context
@@ -326,20 +344,39 @@ def run(
     as_json: bool,
     **recipe: Any,
 ) -> None:
-    """Remove the haze from photos and folders of photos.
+    """Remove the haze from photos, folders of photos, and clips.
 
-    Each INPUT is a photo or a folder, which is searched to the bottom. Each result keeps its
-    photo's name, size, format, bit depth and metadata, and its place below the folder. Inputs are
-    never changed. A second run continues where the first one stopped. A photo from standard input
-    comes out of standard output: dehaze run - -o - < a.jpg > b.jpg
+    Each INPUT is a photo, a clip, or a folder, which is searched to the bottom for photos. Each
+    result keeps its photo's name, size, format, bit depth and metadata, and its place below the
+    folder. Inputs are never changed. A second run continues where the first one stopped. A photo
+    from standard input comes out of standard output: dehaze run - -o - < a.jpg > b.jpg
 
-    Exit code: 0, all photos are done; 1, some failed and are named; 2, the command is wrong; 130 or
-    143, interrupted by Ctrl-C or by SIGTERM.
+    A clip keeps its sound, time stamps and metadata: dehaze run clip.mp4 -o out.mp4
+
+    Exit code: 0, all photos and clips are done; 1, some failed and are named; 2, the command is
+    wrong; 130 or 143, interrupted by Ctrl-C or by SIGTERM.
     """
     from dehaze import batch
     from dehaze.photos import ResultFile, printable
 
+    clips, inputs = split_clips(context, inputs, output)
     check_streams(context, inputs, output)
+    found = {"photos": bool(inputs), "clips": bool(clips), "lossy": False}
+    if not inputs:
+        refuse_idle_options(context, found)
+    say = JsonLines() if as_json else Text()
+    job = ClipsJob(clips, model, recipe, overwrite=not resume, max_megapixels=max_megapixels)
+    if clips and watch is not None:
+        raise click.UsageError(
+            "--watch is for photos; do the clips in a run of their own.", context
+        )
+    if clips and dry_run:
+        job.plan(say)
+    if not inputs:
+        if not dry_run:
+            with _termination_interrupts() as received:
+                context.exit(job.run(say, received))
+        return
     result_file = ResultFile(format, quality, suffix or "")
     beside = {kind: SIDE_FILES[kind] for kind in save}
     if output == STREAM:
@@ -350,36 +387,40 @@ def run(
         "max_megapixels": max_megapixels,
         "result_file": result_file,
     }
-    say = JsonLines() if as_json else Text()
     plan = batch.plan(inputs, output, **planning)
     if watch is None:
         _refuse_nothing(plan)
-        refuse_idle_options(context, {"lossy": _any_lossy(plan)})
+        refuse_idle_options(context, found | {"lossy": _any_lossy(plan)})
     batch.check_room(plan)
     if dry_run:
         say.plan(plan)
         return
     for folder in plan.results:
         note(f"{printable(folder)}: holds results of an earlier run and is not searched")
+    note_clips_left(plan.passed_over)
     task = _task(method, model, recipe, beside, batch_size, result_file)
     if report:
         task = _with_cards(task, output)
     ready = _executor(task, executor, ray_address, workers)
     with (
         _termination_interrupts() as received,
-        batch.Job(output, settings=task.settings, overwrite=not resume) as job,
+        batch.Job(output, settings=task.settings, overwrite=not resume) as photos,
     ):
-        summary = _do(job, plan, ready, say)
+        summary = _do(photos, plan, ready, say)
         if watch is not None and not summary.interrupted and summary.error is None:
             looks = batch.watch(inputs, output, watch, seen=plan, **planning)
-            summary = _keep_watch(job, looks, ready, say, summary)
+            summary = _keep_watch(photos, looks, ready, say, summary)
         if report:
             _write_report(plan, summary, task.settings)
+        of_clips = 0
+        if clips and not summary.interrupted and summary.error is None:
+            of_clips = job.run(say, received)
     if summary.error is not None:
         problem(str(summary.error))
     if summary.interrupted and watch is None:
         context.exit(128 + received[-1])
-    context.exit(1 if summary.error is not None or summary.having("failed") else 0)
+    failed = summary.error is not None or summary.having("failed")
+    context.exit(max(of_clips, 1) if failed else of_clips)
 
 
 def _task(
@@ -517,6 +558,7 @@ def _refuse_nothing(plan: Plan) -> None:
 
     others = f" among {len(plan.passed_over)} files" if plan.passed_over else ""
     if not plan.photos and not plan.unreadable:
+        note_clips_left(plan.passed_over)
         raise CommandError(
             f"no photo found{others}; photos end in {', '.join(sorted(PHOTO_SUFFIXES))}"
         )

@@ -73,7 +73,8 @@ def dehaze_stream(
     if item.error is not None:
         return _end(item)
     photo = item.decoded()
-    refuse_idle_options(context, {"lossy": FORMATS.get(photo.encoding.format).has_quality})
+    held = {"photos": True, "clips": False}
+    refuse_idle_options(context, held | {"lossy": FORMATS.get(photo.encoding.format).has_quality})
     process_items([item], work.start())
     coded = b""
     if item.error is None:

@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dehaze.commands.progress import Ended, progress
@@ -14,6 +15,7 @@ from dehaze.commands.reporting import Verbosity, note, problem, result, verbosit
 
 if TYPE_CHECKING:
     from dehaze.batch import Item, Plan, Summary
+    from dehaze.video.job import ClipResult
 
 
 class Text:
@@ -66,6 +68,33 @@ class Text:
         """A plan has been done, as far as it went."""
         result(_sentence(plan, summary))
 
+    def planned(self, source: Path, output: Path) -> None:
+        """A clip would be done."""
+        from dehaze.photos import printable
+
+        result(f"{printable(source)} -> {printable(output)}")
+
+    def clip(self, source: Path, clip: ClipResult, cost: bool) -> None:
+        """A clip has ended; ``cost``: say what it took as well."""
+        from dehaze.photos import printable
+
+        if clip.status == "kept":
+            result(f"{printable(source)}: kept from an earlier run; {printable(clip.output)}")
+            return
+        for text in clip.notes:
+            note(f"{printable(source)}: note: {text}")
+        parts = [f"{printable(source)}: {clip.frames} frames, {clip.shots} shots"]
+        parts.append(f"{clip.seconds / max(clip.frames, 1):.2f} s a frame")
+        if cost:
+            parts.append(
+                f"{clip.evaluations / max(clip.frames, 1):.1f} network evaluations a frame"
+            )
+        result("; ".join((*parts, f"in {printable(clip.output)}")))
+
+    def clip_failed(self, source: Path, text: str) -> None:
+        """A clip could not be done."""
+        problem(text)
+
 
 class JsonLines:
     """For programs: one JSON object a line on stdout, told apart by "event"."""
@@ -113,6 +142,29 @@ class JsonLines:
             seconds=round(summary.seconds, 3),
             interrupted=summary.interrupted,
         )
+
+    def planned(self, source: Path, output: Path) -> None:
+        """A clip would be done."""
+        self._emit("planned", source=str(source), output=str(output))
+
+    def clip(self, source: Path, clip: ClipResult, cost: bool) -> None:
+        """A clip has ended."""
+        self._emit(
+            "clip",
+            source=str(source),
+            status=clip.status,
+            output=str(clip.output),
+            error=None,
+            frames=clip.frames,
+            shots=clip.shots,
+            seconds=round(clip.seconds, 3),
+            network_evaluations=clip.evaluations,
+            notes=list(clip.notes),
+        )
+
+    def clip_failed(self, source: Path, text: str) -> None:
+        """A clip could not be done."""
+        self._emit("clip", source=str(source), status="failed", output=None, error=text)
 
     def _emit(self, event: str, **values: Any) -> None:
         result(json.dumps({"event": event, **values}))

@@ -26,7 +26,7 @@ PHOTO_SUFFIXES = frozenset(_FORMAT_OF_SUFFIX)
 _HEIC_CURE = "convert it to JPEG or TIFF first: heif-convert of libheif does, or sips on a Mac"
 _RAW_CURE = "develop it to TIFF or JPEG first: darktable-cli, RawTherapee or dcraw -T do"
 _OTHER_CURE = "convert it to PNG or JPEG first: ImageMagick does"
-_FILM_CURE = "save its frames as photos first: ffmpeg does"
+_FILM_CURE = "name it as the clip that it is, such as .mp4: dehaze run does clips"
 # Offset and pattern of a file's first bytes, what it is, and what to do with it.
 _SIGNATURES = (
     (4, rb"ftyp(avif|avis)", "AVIF", _HEIC_CURE),

@@ -34,6 +34,7 @@ class Encoder:
         options: of the encoder: a quality at which the eye sees no loss.
         odd_sizes: whether it takes chroma of half the size with odd numbers of pixels.
         finest_time: the most that a second can be divided into.
+        run: FFmpeg's name of the container of a run: one that keeps time stamps in any unit.
     """
 
     codec: str
@@ -41,6 +42,7 @@ class Encoder:
     options: Mapping[str, str] = field(default_factory=dict)
     odd_sizes: bool = True
     finest_time: int = 1 << 31
+    run: str = "nut"
 
 
 # No B-frames: a run's time stamps then stand in order, whatever they are.
@@ -64,10 +66,14 @@ for _encoder in (
         finest_time=65535,
     ),
     Encoder("mjpeg", "mjpeg", {"flags": "+qscale", "global_quality": "236"}),
-    Encoder("prores", "prores_ks", {"profile": "3"}),
+    # NUT has no name for it.
+    Encoder("prores", "prores_ks", {"profile": "3"}, run="mov"),
     Encoder("ffv1", "ffv1"),
 ):
     ENCODERS.register(_encoder.codec, _encoder)
+
+RUN_SUFFIX = ".run"
+"""That of the files of runs, whatever their container."""
 
 # Tried in this order where a clip's own codec cannot be written, or not into its container.
 _INSTEAD = ("h264", "vp9")
@@ -231,8 +237,10 @@ class RunWriter:
     def __enter__(self) -> RunWriter:
         clip, encoding = self._clip, self._encoding
         height, width = clip.upright_size
-        # NUT keeps time stamps in the clip's own unit.
-        self._container = self._av.open(str(self._path), "w", format="nut")
+        kind = encoding.encoder.run
+        self._container = self._av.open(
+            str(self._path), "w", format=kind, options=_time_options(kind, clip)
+        )
         options = dict(encoding.encoder.options)
         stream = self._container.add_stream(encoding.encoder.name, rate=clip.rate, options=options)
         stream.width, stream.height, stream.pix_fmt = width, height, self._format
@@ -315,11 +323,7 @@ def join(
         VideoError: it cannot be written.
     """
     av = load_av()
-    options = {}
-    if encoding.container in ("mp4", "mov"):
-        # Start times are otherwise rounded to a millisecond.
-        scale = str(clip.time_base.denominator)
-        options = {"movie_timescale": scale, "video_track_timescale": scale}
+    options = _time_options(encoding.container, clip)
     with av.open(str(clip.path), metadata_errors="replace") as original:
         tags = {name: tag for name, tag in original.metadata.items() if name not in _OWN_TAGS}
         if encoding.container in ("mp4", "mov") and any("." in name for name in tags):
@@ -332,6 +336,15 @@ def join(
         except OSError as error:
             raise unwritable(output, error) from error
     return _lost_tags(av, output, tags)
+
+
+def _time_options(container: str, clip: Clip) -> dict[str, str]:
+    """Those by which a container keeps a clip's time stamps to the last digit."""
+    if container not in ("mp4", "mov"):
+        return {}
+    # Start times are otherwise rounded to a millisecond.
+    scale = str(clip.time_base.denominator)
+    return {"movie_timescale": scale, "video_track_timescale": scale}
 
 
 def _mux_all(

@@ -29,7 +29,7 @@ class FrameSettings:
         prompt, word, null_text, strength, exposure: as in ``DehazePipeline``'s call, one strength
             for all of a frame.
         recovery: a name of ``dehaze.recovery.recover.ESTIMATES``: what is smoothed is t and A.
-        num_inference_steps, solver, tolerance: of the inversion.
+        num_inference_steps, solver, criterion, max_iterations, tolerance: of the inversion.
     """
 
     prompt: str | None = None
@@ -40,6 +40,8 @@ class FrameSettings:
     recovery: str = "calibrated"
     num_inference_steps: int | None = None
     solver: str | None = None
+    criterion: str | None = None
+    max_iterations: int | None = None
     tolerance: float | None = None
 
     def __post_init__(self) -> None:
@@ -112,7 +114,10 @@ class FrameDehazer:
         needs = pipe.description
         self._inversion = needs.inversion.changed(
             steps=self.settings.num_inference_steps,
+            guidance_scale=1.0,
             solver=self.settings.solver,
+            criterion=self.settings.criterion,
+            max_iterations=self.settings.max_iterations,
             tolerance=self.settings.tolerance,
         )
         self._control = AttentionControl(needs.cross_replace_steps, needs.self_replace_steps)

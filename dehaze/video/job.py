@@ -28,7 +28,7 @@ from dehaze.batch.item import digest
 from dehaze.inversion import InversionFileError, InversionResult
 from dehaze.photos import MAX_MEGAPIXELS, discard_unfinished, write_bytes
 from dehaze.video.clip import Clip, Frame, VideoError, frames_of, open_clip
-from dehaze.video.encoding import Encoding, RunWriter, choose_encoding, join, unwritable
+from dehaze.video.encoding import RUN_SUFFIX, Encoding, RunWriter, choose_encoding, join, unwritable
 from dehaze.video.frames import FrameDehazer, FrameSettings, Memory
 from dehaze.video.smoothing import Past
 
@@ -232,7 +232,7 @@ class _ClipJob:
     def _write(
         self, number: int, first: Frame, others: Iterator[Frame], on_frame: Callable[[bool], object]
     ) -> _Run:
-        path = self._folder / f"{number:06d}.nut"
+        path = self._folder / f"{number:06d}{RUN_SUFFIX}"
         unfinished = path.with_suffix(".part")
         counts = dict.fromkeys(("frames", "shots", "evaluations", "resized", "moved"), 0)
         end = 0
@@ -301,7 +301,7 @@ class _ClipJob:
         """A new journal, without the parts of another job; it still knows our own result."""
         discard_unfinished(self._folder)
         for path in self._folder.iterdir():
-            if path.suffix in (".nut", ".part", ".safetensors") or path.stem == _WHOLE:
+            if path.suffix in (RUN_SUFFIX, ".part", ".safetensors") or path.stem == _WHOLE:
                 path.unlink()
         lines = [self._identity] if done is None else [self._identity, done]
         write_bytes(self._folder / _JOURNAL, _json_lines(lines))
@@ -357,7 +357,7 @@ class _ClipJob:
             return
         past, start = self._memory_files(number)
         arrays = memory.past.to_arrays() | {"slope": np.array(memory.slope)}
-        write_bytes(past, save({name: np.ascontiguousarray(each) for name, each in arrays.items()}))
+        write_bytes(past, save(arrays))
         write_bytes(start, memory.start.to_bytes())
 
     def _kept_memory(self, number: int) -> Memory | None:
@@ -366,7 +366,7 @@ class _ClipJob:
             arrays = load_file(past)
             slope = float(arrays.pop("slope"))
             return Memory(Past.from_arrays(arrays), InversionResult.load(start), slope)
-        except (OSError, KeyError, TypeError, SafetensorError, InversionFileError):
+        except (OSError, SafetensorError, InversionFileError):
             return None
 
 

@@ -25,7 +25,7 @@ Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 # Haze does not change much within this time.
-SECONDS = 0.6
+SECONDS = 1.0
 # A frame whose structure differs from the last one's by this, 1 - r, is of another shot: of Kodak's
 # photos and real hazy ones, shifted by up to 40 pixels and with noise, none reached .09, and of
 # pairs of them one in twenty stayed below.
@@ -38,6 +38,8 @@ _STILL = (0.2, 0.4)
 _STILL_SHARE = 0.05
 # Changes, as multiples of those that noise makes, at which a place begins to move, and moves.
 _MOVING = (1.4, 1.8)
+# Noise is taken for at least this: a film's compression holds most places still and renews others.
+_LEAST_NOISE = 1.0 / 255.0
 # How fast the measured noise may grow from frame to frame.
 _NOISE_GROWTH = 1.1
 # Half-widths of the windows in which differences are averaged, at the estimate's size.
@@ -80,7 +82,7 @@ class Past:
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """All of it as arrays by name, for a file."""
-        return {each.name: np.array(getattr(self, each.name)) for each in fields(self)}
+        return {each.name: np.array(getattr(self, each.name), order="C") for each in fields(self)}
 
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> Past:
@@ -181,13 +183,13 @@ def is_cut(followed: Array, grey: Bytes) -> bool:
         followed: the last frame's luma, moved along, float32 (h, w) in [0, 255].
         grey: this frame's, uint8 (h, w).
     """
-    radius = max(1, round(0.01 * min(grey.shape)))
+    radius = max(2, round(0.01 * min(grey.shape)))
     before, after = _box(followed / 255.0, radius), _box(grey.astype(np.float32) / 255.0, radius)
     before -= before.mean()
     after -= after.mean()
     # The constant lets two frames without structure, black ones above all, be alike.
     spread = math.sqrt(float((before**2).mean()) * float((after**2).mean()))
-    return 1.0 - (float((before * after).mean()) + 2e-5) / (spread + 2e-5) > CUT
+    return 1.0 - (float((before * after).mean()) + 1e-4) / (spread + 1e-4) > CUT
 
 
 def _averaged(past: Past, frame: Array, flow: Array, share: float) -> Past:
@@ -201,9 +203,8 @@ def _averaged(past: Past, frame: Array, flow: Array, share: float) -> Past:
     if _camera_speed(past.grey, speed) >= _STILL[0] or still.mean() < _STILL_SHARE:
         return replace(past, mean=frame, counted=np.ones_like(past.counted))
     noise = min(float(np.median(change[still])), past.noise * _NOISE_GROWTH)
-    moving = np.maximum(
-        _ramp(change / max(noise, 1e-6), *_MOVING) * (change > 1e-4), _ramp(speed, *_STILL)
-    )
+    noise = max(noise, _LEAST_NOISE)
+    moving = np.maximum(_ramp(change / noise, *_MOVING), _ramp(speed, *_STILL))
     counted = np.where(moving > 0.5, 1.0, past.counted + 1.0).astype(np.float32)
     weight = np.maximum(moving, np.maximum(1.0 / counted, share)).astype(np.float32)
     weight = resize(weight, (frame.shape[0], frame.shape[1]))

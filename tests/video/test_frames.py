@@ -1,0 +1,84 @@
+"""Frames one after the other: what each takes from the one before, and what it does not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from clips import moving_scene
+from numpy.typing import NDArray
+
+from dehaze import ranges
+from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.prompts import WordError
+from dehaze.registry import UnknownNameError
+from dehaze.video.frames import FrameDehazer, FrameSettings
+
+Array = NDArray[np.float32]
+QUICK = {"num_inference_steps": 2, "solver": "fixed-point", "max_iterations": 3}
+
+
+def test_the_first_frame_comes_out_as_a_photo_does(pipeline: DehazePipeline, photo: Array) -> None:
+    alone = pipeline(photo, **QUICK)
+    result = FrameDehazer(pipeline, FrameSettings(**QUICK))(photo, 0.0)
+    np.testing.assert_allclose(result.image, alone.image, atol=1e-6)
+    assert result.evaluations == alone.nfe
+    assert result.is_first
+
+
+def test_a_frame_like_the_last_takes_fewer_evaluations(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    dehazer = FrameDehazer(pipeline, FrameSettings(tolerance=0.02))
+    first, second = (dehazer(photo, n / 25) for n in range(2))
+    assert second.evaluations < first.evaluations
+    assert not second.is_first
+
+
+def test_a_frame_of_another_size_begins_anew(pipeline: DehazePipeline, photo: Array) -> None:
+    dehazer = FrameDehazer(pipeline, FrameSettings(**QUICK))
+    dehazer(photo, 0.0)
+    smaller = np.ascontiguousarray(photo[:, :40])
+    result = dehazer(smaller, 0.04)
+    assert result.is_first
+    assert result.image.shape == smaller.shape
+
+
+@pytest.mark.parametrize("solver", ["ddim", "edict"])
+def test_a_solver_that_iterates_nothing_goes_on(
+    pipeline: DehazePipeline, photo: Array, solver: str
+) -> None:
+    dehazer = FrameDehazer(pipeline, FrameSettings(num_inference_steps=2, solver=solver))
+    images = [dehazer(frame, n / 25).image for n, frame in enumerate(moving_scene(photo, 2))]
+    assert all(np.isfinite(image).all() for image in images)
+
+
+def test_strength_zero_gives_the_frames_back(pipeline: DehazePipeline, photo: Array) -> None:
+    settings = FrameSettings(**QUICK, strength=0.0, recovery="physics")
+    dehazer = FrameDehazer(pipeline, settings)
+    for n, frame in enumerate(moving_scene(photo, 3)):
+        np.testing.assert_allclose(dehazer(frame, n / 25).image, frame, atol=0.01)
+
+
+def test_exposure_lightens_and_its_slope_is_kept(pipeline: DehazePipeline, photo: Array) -> None:
+    hazy = moving_scene(photo, 1)[0]
+    dark, light = (
+        FrameDehazer(pipeline, FrameSettings(**QUICK, exposure=share)) for share in (0.0, 1.0)
+    )
+    assert light(hazy, 0.0).image.mean() > dark(hazy, 0.0).image.mean() + 0.05
+    assert dark.memory is not None
+    assert light.memory is not None
+    assert dark.memory.slope == 1.0
+    first = light.memory.slope
+    # Half of the first two frames each: its logarithm is smoothed as the haze is.
+    light(np.clip(hazy * np.float32(1.1), 0.0, 1.0), 0.04)
+    assert light.memory.past.frames == 2
+    assert light.memory.slope != first
+
+
+def test_settings_out_of_range_are_refused(pipeline: DehazePipeline) -> None:
+    with pytest.raises(ranges.RangeError, match="strength"):
+        FrameSettings(strength=3.0)
+    with pytest.raises(UnknownNameError, match="calibrated"):
+        FrameSettings(recovery="none")
+    with pytest.raises(WordError, match="smoke"):
+        FrameDehazer(pipeline, FrameSettings(word="smoke"))
