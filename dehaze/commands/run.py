@@ -59,7 +59,9 @@ DIFFUSION = "diffusion"
 BY_MODEL = with_value("method", DIFFUSION)
 BY_RAY = with_value("executor", "ray")
 TO_FOLDER = Effect(lambda given: given["output"] != STREAM, "with a folder as --output")
-ON_PHOTOS = Effect(lambda given: given["photos"], "on photos, not on clips", of_input=True)
+ON_PHOTOS = Effect(
+    lambda given: given["photos"], "with photos, not with clips alone", of_input=True
+)
 
 
 def _methods() -> Iterable[str]:
@@ -81,7 +83,9 @@ def _serves_clips(given: Values) -> bool:
     return not given["clips"] or given["recovery"] in WITH_TRANSMISSION
 
 
-FOR_CLIPS = Effect(_serves_clips, "on photos, unless it is calibrated or physics", of_input=True)
+FOR_CLIPS = Effect(
+    _serves_clips, "with photos alone, unless it is calibrated or physics", of_input=True
+)
 
 
 class _Suffix(click.ParamType):

@@ -76,6 +76,24 @@ IDLE = [
             ("--json",),
         )
     ),
+    *(
+        (("run", "in/clip.mp4"), (), idle)
+        for idle in (
+            ("--format", "png"),
+            ("--quality", "80"),
+            ("--suffix", "_clear"),
+            ("--save", "attention"),
+            ("--watch",),
+            ("--report",),
+            ("--method", "dcp"),
+            ("--batch-size", "2"),
+            ("--executor", "local"),
+            ("--mode", "plain"),
+            ("--guidance", "2"),
+            ("--predictor", "ife"),
+            ("--recovery", "none"),
+        )
+    ),
     (RUN, ("--format", "png"), ("--quality", "80")),
     # No photo in the folder has one, which its plan says.
     (RUN, (), ("--quality", "80")),
@@ -173,6 +191,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     write_photo(tmp_path / "in/photo.png", np.zeros((8, 8, 3), np.float32))
+    (tmp_path / "in/clip.mp4").touch()
     return tmp_path
 
 
