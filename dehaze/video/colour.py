@@ -128,7 +128,7 @@ class ColourCoding:
         scale, offset = self._scale(samples.bits, chroma=True)
         columns, rows = samples.chroma
         differences = [
-            _enlarged((plane.astype(np.float32) - offset) / scale, columns, rows)[:height, :width]
+            (_enlarged(plane.astype(np.float32), columns, rows)[:height, :width] - offset) / scale
             for plane in planes[1:]
         ]
         rgb = cv2.transform(cv2.merge([luma, *differences]), np.linalg.inv(self._matrix(height)))

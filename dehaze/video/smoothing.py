@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, fields, replace
+from typing import Any
 
 import cv2
 import numpy as np
@@ -88,7 +89,10 @@ class Past:
     def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> Past:
         """What ``to_arrays`` gave."""
         numbers = {"time": float, "frames": int, "noise": float}
-        return cls(**{name: numbers.get(name, np.asarray)(value) for name, value in arrays.items()})
+        values: dict[str, Any] = {
+            name: numbers.get(name, np.asarray)(value) for name, value in arrays.items()
+        }
+        return cls(**values)
 
 
 def begin(frame: Array, estimate: ProxyEstimate, time: float) -> Past:
