@@ -94,8 +94,7 @@ class LocalBlend:
                 ("source", self.source_span),
                 ("source excluded", self.source_excluded),
             ):
-                on_words = attended(self.record, layer, i, span)
-                self._add(whose, layer, on_words.to(latents.device))
+                self._add(whose, layer, attended(self.record, layer, i, span, latents.device))
         # At strength 0 the network does not run, and there is no change to hold.
         if self.steps - i < int(self.start * self.steps) or "target" not in self._sums:
             return latents

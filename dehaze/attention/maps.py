@@ -62,7 +62,13 @@ def grid_of_layer(
     return grid_of(record[record_name(layer, kind, "query", step)].shape[2], latent_size)
 
 
-def attended(record: Mapping[str, Tensor], layer: str, step: int, span: Sequence[int]) -> Tensor:
+def attended(
+    record: Mapping[str, Tensor],
+    layer: str,
+    step: int,
+    span: Sequence[int],
+    device: torch.device | None = None,
+) -> Tensor:
     """Probability on a span of tokens at each position of a recorded layer: float32 (B, P).
 
     It is summed over the span and averaged over heads. In joint attention the picture shares its
@@ -73,15 +79,17 @@ def attended(record: Mapping[str, Tensor], layer: str, step: int, span: Sequence
         layer: its name.
         step: i.
         span: positions of tokens.
+        device: that it is computed on; where the recording is, for None.
     """
     if is_joint(record, layer, step):
         query, key = (
-            record[record_name(layer, "joint", tensor, step)].float() for tensor in ("query", "key")
+            record[record_name(layer, "joint", tensor, step)].to(device).float()
+            for tensor in ("query", "key")
         )
         chosen = key.new_zeros(key.shape[2], 1)
         chosen[list(span)] = 1.0
         return text_attention(query, key, chosen)[..., 0].mean(1)
-    key = record[record_name(layer, "cross", "key", 0)].float()
+    key = record[record_name(layer, "cross", "key", 0)].to(device).float()
     query = record[record_name(layer, "cross", "query", step)].to(key)
     return attention_map(query, key, query.shape[-1] ** -0.5)[..., list(span)].sum(-1).mean(1)
 
@@ -93,6 +101,7 @@ def word_map(
     *,
     layers: Mapping[str, float] | None = None,
     steps: Sequence[int] | None = None,
+    device: torch.device | None = None,
 ) -> Tensor:
     """Mean attention probability on a word's tokens, over heads, layers and steps.
 
@@ -103,6 +112,7 @@ def word_map(
         layers: weight of each layer, by name; equal weights when None. A negative weight is for a
             layer that attends to the word where the thing is not.
         steps: steps to average; all recorded ones when None.
+        device: that it is computed on; where the recording is, for None.
 
     Returns:
         float32 (B, H, W); a probability, in [0, 1], with equal weights. The outermost positions of
@@ -127,7 +137,7 @@ def word_map(
         if not chosen:
             raise ControlError(f"none of the steps {steps} was recorded for {layer}")
         for step in chosen:
-            on_word = attended(record, layer, step, span)
+            on_word = attended(record, layer, step, span, device)
             grid = on_word.unflatten(1, grid_of(on_word.shape[1], latent_size))[:, None]
             if not is_joint(record, layer, step):
                 # Only a network of convolutions sees zeros beyond the edge.

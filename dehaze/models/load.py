@@ -423,6 +423,8 @@ def _check_fit_3(folder: Path, networks: Mapping[str, Any]) -> None:
     path = folder / "transformer" / "config.json"
     for setting in ("in_channels", "out_channels"):
         _demand(path, setting, network[setting], vae["latent_channels"])
+    # Attention control and the schedule count positions of 2 x 2 latents.
+    _demand(path, "patch_size", network["patch_size"], 2)
     clips = [networks[part].config for part in ("text_encoder", "text_encoder_2")]
     width = int(networks["text_encoder_3"].config.d_model)
     _demand(path, "joint_attention_dim", network["joint_attention_dim"], width)

@@ -360,6 +360,7 @@ class Inverting:
             inversion.latent_size,
             layers=self.description.map_layers if layers is None else layers,
             steps=steps,
+            device=self._execution_device,
         )
         return self.codec.enlarged(heat[0].cpu().numpy(), photo)
 

@@ -163,6 +163,7 @@ BROKEN: list[tuple[str, Callable[[Path], object]]] = [
     ),
     ("in_channels=20", lambda folder: change(folder / NETWORK, in_channels=20)),
     ("joint_attention_dim=99", lambda folder: change(folder / NETWORK, joint_attention_dim=99)),
+    ("patch_size=4, and only", lambda folder: change(folder / NETWORK, patch_size=4)),
     ("pooled_projection_dim=5", lambda folder: change(folder / NETWORK, pooled_projection_dim=5)),
     ("has no transformer", lambda folder: shutil.rmtree(folder / "transformer")),
     ("lacks", lambda folder: change(folder / NETWORK, num_layers=3)),
