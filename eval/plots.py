@@ -22,7 +22,7 @@ class PlotsMissingError(DehazeError, RuntimeError):
 
 
 # A figure of more panels cannot be read.
-_RESIDUAL_PANELS = 10
+_RESIDUAL_PANELS = 8
 _TRAJECTORY_PANELS = 4
 
 
@@ -74,18 +74,19 @@ def shown_steps(steps: int, panels: int) -> list[int]:
     return sorted({round(position) for position in np.linspace(1, steps, min(panels, steps))})
 
 
-def draw_residuals(trace: InversionTrace) -> bytes:
-    """Residuals and the bound over the iterations of each step, as PNG; of the first sample.
+def draw_residuals(trace: InversionTrace, timesteps: Sequence[int]) -> bytes:
+    """Residuals and the bound over the iterations of up to eight steps, as PNG; of one sample.
 
     Args:
         trace: with both residuals, that of the criterion ``inter-path``.
+        timesteps: tau_1 .. tau_n.
 
     Raises:
         PlotsMissingError: matplotlib is missing, as in all that draws here.
     """
     steps = trace.residuals.shape[0]
     shown = shown_steps(steps, _RESIDUAL_PANELS)
-    columns = min(5, len(shown))
+    columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = import_figure()(figsize=(2.4 * columns, 2.3 * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
@@ -99,7 +100,7 @@ def draw_residuals(trace: InversionTrace) -> bytes:
         ):
             curve = values[i - 1, :, 0]
             axis.semilogy(range(1, len(curve) + 1), curve.tolist(), ".-", label=label)
-        axis.set_title(f"step {i} of {steps}", fontsize="small")
+        axis.set_title(f"step {i} of {steps}, timestep {timesteps[i - 1]}", fontsize="small")
         axis.grid(alpha=0.3)
     for axis in grid[-1]:
         axis.set_xlabel("iteration")

@@ -267,7 +267,7 @@ class _Job:
             return paths.flatten(2).double().cpu().numpy()
 
         return {
-            "residuals.png": draw_residuals(followed.trace),
+            "residuals.png": draw_residuals(followed.trace, followed.table.timesteps),
             "trajectories.png": draw_trajectories(followed, paths_of_step),
             "contraction.png": draw_contraction(followed.trace, followed.table.timesteps),
             "reconstruction.png": draw_reconstruction(trip.photo, trip.back, trip.psnr),

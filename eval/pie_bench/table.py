@@ -114,6 +114,71 @@ class PieBenchTable:
         )
 
 
+@dataclass(frozen=True)
+class PieBenchComparison:
+    """Several methods' scores of the same edits, a row each.
+
+    Attributes:
+        tables: of each method, two or more.
+    """
+
+    tables: tuple[PieBenchTable, ...]
+
+    @property
+    def failures(self) -> tuple[str, ...]:
+        """One sentence for each edit that could not be scored."""
+        return tuple(f"{table.method}: {line}" for table in self.tables for line in table.failures)
+
+    def markdown(self) -> str:
+        """The table, ready for the terminal: methods by the metrics that were computed."""
+        missing = self.tables[0].missing
+        computed = [name for name in METRIC_NAMES if name not in missing]
+        lines = [
+            f"| method | edits | failed | {' | '.join(computed)} |",
+            f"| --- | {' | '.join(['---:'] * (2 + len(computed)))} |",
+        ]
+        for table in self.tables:
+            means = [f"{table.mean(name)[0]:.4f}" for name in computed]
+            counts = (str(len(table.scores)), str(len(table.failures)))
+            lines.append(f"| {table.method} | {' | '.join([*counts, *means])} |")
+        notes = [f"- {name} is not computed: {cause}" for name, cause in missing.items()]
+        return "\n".join([*lines, "", *notes, "", f"`{self.tables[0].command}`", ""])
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes pie_bench.json, .csv and .md; returns their paths."""
+        missing = self.tables[0].missing
+        computed = [name for name in METRIC_NAMES if name not in missing]
+        return write_table(
+            folder,
+            "pie_bench",
+            content={
+                "command": self.tables[0].command,
+                "methods": {
+                    table.method: {name: table.mean(name)[0] for name in computed}
+                    for table in self.tables
+                },
+                "left_out": {
+                    table.method: {name: table.mean(name)[1] for name in computed}
+                    for table in self.tables
+                },
+                "missing": missing,
+                "failures": self.failures,
+            },
+            columns=["method", "key", "editing_type_id", *computed],
+            rows=[
+                {
+                    "method": table.method,
+                    "key": score.key,
+                    "editing_type_id": score.kind,
+                    **score.values,
+                }
+                for table in self.tables
+                for score in table.scores
+            ],
+            markdown=self.markdown(),
+        )
+
+
 def score_edits(
     samples: Sequence[EditSample],
     pictures: Callable[[EditSample], tuple[Picture, Picture]],

@@ -56,6 +56,26 @@ def test_pictures_are_edited_saved_and_scored(root: Path, random_model: Path) ->
     assert "negative-prompt, guidance 7.5: 1 edits scored" in done.stdout
 
 
+def test_each_solver_and_criterion_is_a_row(root: Path, stable_diffusion_1: Path) -> None:
+    options = ("--model", stable_diffusion_1, "--steps", 2, "--guidance", 1, "--limit", 1)
+    rows = ("--solver", "ddim,fixed-point", "--criterion", "intra-path,inter-path")
+    done = call(root, *options, *rows, "--iterations", 2)
+    assert done.exit_code == 0, done.output
+    out = root.parent / "out"
+    content = json.loads((out / "pie_bench.json").read_text())
+    names = ["ddim", "fixed-point-intra-path", "fixed-point-inter-path"]
+    assert [method.partition(":")[0] for method in content["methods"]] == names
+    means = [values["psnr_unedit_part"] for values in content["methods"].values()]
+    assert means[0] != means[1]
+    for name in names:
+        assert (out / name / "results" / "0_random" / "a.png").is_file()
+        assert f"| {name}: " in done.stdout
+    assert len((out / "pie_bench.csv").read_text().splitlines()) == 1 + 3
+    wrong = call(root, "--solver", "ddim,guess")
+    assert wrong.exit_code == 2
+    assert "'guess' is not one of ddim" in " ".join(wrong.stderr.split())
+
+
 def test_foreign_results_are_scored_and_missing_named(root: Path) -> None:
     results = root.parent / "results" / "0_random"
     results.mkdir(parents=True)

@@ -181,8 +181,13 @@ IDLE = [
             ("--blend",),
             *CHOICE_OF_MODEL,
             ("--steps", "2"),
+            ("--solver", "ddim"),
+            ("--criterion", "residual"),
+            ("--iterations", "2"),
+            ("--tolerance", "0.1"),
         )
     ),
+    (PIE_BENCH[:4], ("--solver", "ddim,edict"), ("--criterion", "residual")),
 ]
 
 

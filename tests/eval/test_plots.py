@@ -75,7 +75,7 @@ def test_every_picture_is_one(pipeline: DehazePipeline, photo: Array) -> None:
         return found.flatten(2).double().numpy()
 
     for data in (
-        draw_residuals(inversion.trace),
+        draw_residuals(inversion.trace, inversion.table.timesteps),
         draw_trajectories(inversion, paths),
         draw_contraction(inversion.trace, inversion.table.timesteps),
         draw_reconstruction(photo, photo[::-1], 12.3),

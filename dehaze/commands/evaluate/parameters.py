@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,16 +28,24 @@ class Size(click.ParamType):
 
 
 class Names(click.ParamType):
-    """Names with commas between them."""
+    """Names with commas between them; each one of ``choices`` where these are given."""
 
     name = "NAMES"
+
+    def __init__(self, choices: Callable[[], Iterable[str]] | None = None) -> None:
+        self._choices = choices
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        return tuple(dict.fromkeys(filter(None, (name.strip() for name in value.split(",")))))
+        names = tuple(dict.fromkeys(filter(None, (name.strip() for name in value.split(",")))))
+        known = names if self._choices is None else tuple(self._choices())
+        for name in names:
+            if name not in known:
+                self.fail(f"{name!r} is not one of {', '.join(known)}.", param, ctx)
+        return names
 
 
 class Numbers(click.ParamType):

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import RESEARCH, Command, option, without
-from dehaze.commands.evaluate.parameters import command_line
+from dehaze.commands.command import RESEARCH, Command, Effect, Values, option, without
+from dehaze.commands.evaluate.parameters import Names, command_line
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
 
@@ -22,6 +23,30 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.edit import EditPipeline
     from dehaze.pipelines.edit_settings import EditSettings
+
+
+def _solvers() -> Iterable[str]:
+    from dehaze.inversion import SOLVERS
+
+    return SOLVERS.names()
+
+
+def _criteria() -> Iterable[str]:
+    from dehaze.inversion import CRITERIA
+
+    return CRITERIA.names()
+
+
+def _used(setting: str) -> Effect:
+    """Where one of the solvers, if any is named, uses this field of ``InversionSettings``."""
+
+    def holds(given: Values) -> bool:
+        from dehaze.inversion.solvers import idle_settings
+
+        solvers = given["solvers"]
+        return not solvers or any(setting not in idle_settings(name) for name in solvers)
+
+    return Effect(holds, "with a --solver that uses it")
 
 
 # The edits are made here, or were made elsewhere.
@@ -68,6 +93,25 @@ EDITING = without("results")
 )
 @options.model(effect=EDITING)
 @options.steps(effect=EDITING)
+@options.solver(
+    "solvers",
+    type=Names(_solvers),
+    default=(),
+    metavar="NAMES",
+    effect=EDITING,
+    help="How each step is inverted, with commas between: a row of the table for each; a wrong "
+    f"name lists them.  {options.OF_MODEL}",
+)
+@options.criterion(
+    "criteria",
+    type=Names(_criteria),
+    default=(),
+    metavar="NAMES",
+    effect=(EDITING, _used("criterion")),
+    help="When a step is done, likewise a row for each.",
+)
+@options.iterations(effect=(EDITING, _used("max_iterations")))
+@options.tolerance(effect=(EDITING, _used("tolerance")))
 @click.pass_context
 def pie_bench(
     context: click.Context,
@@ -84,8 +128,19 @@ def pie_bench(
     corrected: bool,
     model: ModelChoice,
     steps: int | None,
+    solvers: tuple[str, ...],
+    criteria: tuple[str, ...],
+    max_iterations: int | None,
+    tolerance: float | None,
 ) -> None:
     """Edit PIE-Bench's pictures, or take results, and compute its seven metrics.
+
+    With several solvers or criteria the table has a row for each. Prompt-to-Prompt on plain DDIM
+    inversion, on fixed points by the intra-path and by the inter-path criterion:
+
+    \b
+      dehaze evaluate pie-bench --root PIE-Bench --solver ddim,fixed-point \\
+        --criterion intra-path,inter-path --iterations 10
 
     A metric whose network is not on this machine is named, and the others are computed. Nothing is
     downloaded.
@@ -95,24 +150,33 @@ def pie_bench(
     quiet_libraries()
     from dehaze.datasets.pie_bench import open_pie_bench
     from dehaze.eval.pie_bench.metrics import CLIP, DINO, load_metrics
-    from dehaze.eval.pie_bench.table import score_edits
+    from dehaze.eval.pie_bench.table import PieBenchComparison, score_edits
     from dehaze.pipelines.edit import EditPipeline
     from dehaze.pipelines.edit_settings import EditSettings
 
     try:
         samples = open_pie_bench(root)[:limit]
         metrics = load_metrics(dino or DINO, clip or CLIP, corrected=corrected)
+        rows: dict[str, _Pictures] = {}
         if results is not None:
-            method = f"results in {results}"
-            pictures = _Pictures(results, None)
+            rows[f"results in {results}"] = _Pictures(results, None)
         else:
-            method = f"{model.model}, {mode}, guidance {guidance_scale:g}"
             settings = EditSettings(guidance_scale=guidance_scale, mode=mode)
-            edit = _Edit(model.load(EditPipeline), settings, blend, steps)
-            pictures = _Pictures(output / "results", edit)
-        table = score_edits(
-            samples, pictures, metrics, method=method, command=command_line(), on_edit=note
-        )
+            limits = {"max_iterations": max_iterations, "tolerance": tolerance}
+            pipe = model.load(EditPipeline)
+            ways = _ways(solvers, criteria, limits)
+            for way, inverting in ways.items():
+                name = f"{model.model}, {mode}, guidance {guidance_scale:g}"
+                edit = _Edit(pipe, settings, blend, {"num_inference_steps": steps, **inverting})
+                folder = output / way / "results" if len(ways) > 1 else output / "results"
+                rows[f"{way}: {name}" if way else name] = _Pictures(folder, edit)
+        tables = [
+            score_edits(
+                samples, pictures, metrics, method=method, command=command_line(), on_edit=note
+            )
+            for method, pictures in rows.items()
+        ]
+        table = tables[0] if len(tables) == 1 else PieBenchComparison(tuple(tables))
         result(table.markdown())
         written = table.write(output)
     except (DehazeError, ValueError) as error:
@@ -121,6 +185,30 @@ def pie_bench(
         problem(f"failed: {line}")
     note(f"written: {', '.join(map(str, written))}")
     context.exit(1 if table.failures else 0)
+
+
+def _ways(
+    solvers: tuple[str, ...], criteria: tuple[str, ...], limits: dict[str, Any]
+) -> dict[str, dict[str, Any]]:
+    """The inversion of each row, by the row's name; one of no name where nothing was named.
+
+    A solver that a setting has no effect with goes without it.
+    """
+    from dehaze.inversion.solvers import idle_settings
+
+    ways: dict[str, dict[str, Any]] = {}
+    for solver in solvers or (None,):
+        for criterion in criteria or (None,):
+            chosen = {"solver": solver, "criterion": criterion, **limits}
+            idle = () if solver is None else idle_settings(solver)
+            given = {
+                name: value
+                for name, value in chosen.items()
+                if value is not None and name not in idle
+            }
+            name = "-".join(given[each] for each in ("solver", "criterion") if each in given)
+            ways[name] = given
+    return ways
 
 
 @dataclass(frozen=True)
@@ -156,13 +244,13 @@ class _Edit:
         pipe: with the model.
         settings: of every edit.
         blend: whether a change is held to the words that the data set names.
-        steps: N, DDIM steps; the model's own when None.
+        inverting: of ``EditPipeline``'s call; None leaves one to the model.
     """
 
     pipe: EditPipeline
     settings: EditSettings
     blend: bool
-    steps: int | None
+    inverting: Mapping[str, Any]
 
     def __call__(self, sample: EditSample, source: NDArray[np.uint8], result: Path) -> None:
         from dehaze.photos import write_photo
@@ -174,7 +262,7 @@ class _Edit:
             sample.target,
             settings,
             recovery="none",
-            num_inference_steps=self.steps,
+            **self.inverting,
         )
         result.parent.mkdir(parents=True, exist_ok=True)
         write_photo(result, edited.image)
