@@ -220,7 +220,7 @@ def test_a_file_that_dehaze_did_not_make_is_left_alone(
 
 
 @pytest.mark.usefixtures("darkened")
-def test_a_container_that_cannot_hold_the_clip_is_refused_at_once(
+def test_a_container_that_cannot_hold_the_clip_is_refused(
     tmp_path: Path, photo: Array, pipeline: DehazePipeline
 ) -> None:
     source = write_clip(tmp_path / "a.mp4", moving_scene(photo, 2), sound=True)
