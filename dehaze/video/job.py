@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 # Frames of a run: as many as a camera commonly has between two key frames. A killed job does no
 # more of them again.
-RUN = 48
+RUN = 24
 
 _JOURNAL = "journal.jsonl"
 _WHOLE = "whole"
