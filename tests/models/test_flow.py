@@ -95,7 +95,7 @@ def test_weights_in_several_files_are_one_network(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("fault", ["missing", "left over", "other shape", "not finite"])
-@pytest.mark.parametrize("part", ["transformer", "t5"])
+@pytest.mark.parametrize("part", [pytest.param("transformer", marks=pytest.mark.slow), "t5"])
 def test_a_wrong_weight(folder: Path, part: str, fault: str) -> None:
     file = folder / TRANSFORMER
     if part == "t5":

@@ -294,7 +294,9 @@ def test_the_network_is_evaluated_between_steps(pipe: EditPipeline, path: Invers
     assert network.evaluations == 3
 
 
-@pytest.mark.parametrize("solver", ["rf-solver", "rf-inversion"])
+@pytest.mark.parametrize(
+    "solver", ["rf-solver", pytest.param("rf-inversion", marks=pytest.mark.slow)]
+)
 def test_the_peers_invert_and_edit(pipe: EditPipeline, picture: Array, solver: str) -> None:
     found = pipe.invert(picture, SOURCE, solver=solver)
     kept = pipe.edit(found, SOURCE, TARGET, EditSettings(strength=0.0))
