@@ -14,7 +14,7 @@ from dehaze.registry import UnknownNameError
 from dehaze.video.frames import FrameDehazer, FrameSettings
 
 Array = NDArray[np.float32]
-QUICK = {"num_inference_steps": 2, "solver": "fixed-point", "max_iterations": 3}
+QUICK = {"num_inference_steps": 1, "solver": "fixed-point", "max_iterations": 2}
 
 
 def test_the_first_frame_comes_out_as_a_photo_does(pipeline: DehazePipeline, photo: Array) -> None:
@@ -47,7 +47,7 @@ def test_a_frame_of_another_size_begins_anew(pipeline: DehazePipeline, photo: Ar
 def test_a_solver_that_iterates_nothing_goes_on(
     pipeline: DehazePipeline, photo: Array, solver: str
 ) -> None:
-    dehazer = FrameDehazer(pipeline, FrameSettings(num_inference_steps=2, solver=solver))
+    dehazer = FrameDehazer(pipeline, FrameSettings(num_inference_steps=1, solver=solver))
     images = [dehazer(frame, n / 25).image for n, frame in enumerate(moving_scene(photo, 2))]
     assert all(np.isfinite(image).all() for image in images)
 
@@ -55,7 +55,7 @@ def test_a_solver_that_iterates_nothing_goes_on(
 def test_strength_zero_gives_the_frames_back(pipeline: DehazePipeline, photo: Array) -> None:
     settings = FrameSettings(**QUICK, strength=0.0, recovery="physics")
     dehazer = FrameDehazer(pipeline, settings)
-    for n, frame in enumerate(moving_scene(photo, 3)):
+    for n, frame in enumerate(moving_scene(photo, 2)):
         np.testing.assert_allclose(dehazer(frame, n / 25).image, frame, atol=0.01)
 
 
