@@ -52,6 +52,7 @@ class FakePipeline:
     def __post_init__(self) -> None:
         self.unet = torch.nn.Linear(1, 1, dtype=self.dtype, device="meta")
         self.unet.dtype = self.dtype  # type: ignore[assignment]
+        self.denoiser = self.unet
         self.vae = torch.nn.Linear(1, 1)
         self.components = {"unet": self.unet, "vae": self.vae, "tokenizer": object()}
         self.device = torch.device("meta")
