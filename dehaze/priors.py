@@ -13,7 +13,6 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.recovery.density import minimum_filter
 from dehaze.recovery.guided_filter import guided_filter
 from dehaze.recovery.scattering import recover_scene
 from dehaze.registry import Registry
@@ -114,6 +113,12 @@ class Recovery:
     def __call__(self, hazy: Array) -> Array:
         """J, (H, W, 3) float32 in [0, 1]."""
         return recover(hazy, self.estimate(hazy), self.t_min)
+
+
+def minimum_filter(values: Array, side: int) -> Array:
+    """The smallest value within side x side pixels, float32 (H, W)."""
+    # OpenCV's erosion takes what lies outside as infinite: windows are cut off at the border.
+    return np.asarray(cv2.erode(values, np.ones((side, side), np.uint8)), dtype=np.float32)
 
 
 def dark_channel(picture: Array, patch: int) -> Array:

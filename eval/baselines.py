@@ -17,9 +17,9 @@ from dehaze.priors import (
     Recovery,
     checked,
     dark_channel,
+    minimum_filter,
     thinning,
 )
-from dehaze.recovery.density import minimum_filter
 from dehaze.recovery.guided_filter import guided_filter
 from dehaze.registry import Registry
 

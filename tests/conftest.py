@@ -32,8 +32,6 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
-from dehaze.models.codec import PixelUnshuffleCodec
-from dehaze.models.source import BUNDLED_FOLDER
 from dehaze.pipelines.dehaze import DehazePipeline
 from training.captions import vocabulary
 from training.networks import Networks, build_networks, build_tokenizer
@@ -84,13 +82,6 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random_model")
     torch.manual_seed(0)
     networks = build_networks(build_tokenizer(vocabulary(), folder / "source"))
-    torch.manual_seed(0)
-    # The networks that ship see pixels; training makes the next ones, which see cells.
-    networks.text_encoder = CLIPTextModel(networks.text_encoder.config)
-    networks.unet = UNet2DConditionModel.from_config(
-        UNet2DConditionModel.load_config(BUNDLED_FOLDER / "unet")
-    )
-    networks.vae = PixelUnshuffleCodec(patch_size=2)
     networks.save(folder)
     settings = {
         "short_side": 16,

@@ -190,32 +190,29 @@ def _quiet_pipeline(model: str) -> DehazePipeline:
 
 @main.command("validate")
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
+@click.option("--cache", type=click.Path(path_type=Path), default=Path("runs/cache/val"))
 @click.option("--model", default="bundled", show_default=True)
-@click.option("--photos", default=20, show_default=True)
-def validate_command(data: Path, model: str, photos: int) -> None:
-    """Scores a model on haze rendered over BSDS500's validation photos."""
+@click.option("--yardstick", type=click.Path(path_type=Path, exists=True), help="Its run's folder.")
+@click.option("--photos", default=20, show_default=True, help="Of each group.")
+def validate_command(
+    data: Path, cache: Path, model: str, yardstick: Path | None, photos: int
+) -> None:
+    """Scores a model on haze rendered over validation photos, real depth and made-up depth."""
     import json
 
+    from training.photos import build_cache
     from training.validate import validate, validation_haze
+    from training.yardstick import Yardstick
 
-    scores = validate(_quiet_pipeline(model), validation_haze(data, photos))
-    click.echo(json.dumps(scores.to_dict(), indent=2))
-
-
-@main.command("calibrate")
-@click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
-@click.option("--model", default="bundled", show_default=True)
-@click.option("--photos", default=100, show_default=True)
-def calibrate_command(data: Path, model: str, photos: int) -> None:
-    """Fits dehaze.recovery.density's weights on haze rendered over BSDS500's validation photos."""
-    import json
-    from dataclasses import asdict
-
-    from training.calibrate import calibrate
-    from training.validate import validation_haze
-
-    fitted = calibrate(_quiet_pipeline(model), validation_haze(data, photos, densities=True))
-    click.echo(json.dumps(asdict(fitted), indent=2))
+    regressor = None if yardstick is None else Yardstick(yardstick)
+    if regressor is not None:
+        regressor.use_average()
+    pipeline = _quiet_pipeline(model)
+    groups = validation_haze(build_cache(data, cache, "val"), photos)
+    scores = {
+        name: validate(pipeline, rendered, regressor).to_dict() for name, rendered in groups.items()
+    }
+    click.echo(json.dumps(scores, indent=2))
 
 
 @main.command("examples")

@@ -130,15 +130,22 @@ def draw_pair(cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator
     return Pair(as_stored(haze.hazy, rng), haze.clear, caption)
 
 
-def draw_scene(cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator) -> Scene:
+def draw_scene(
+    cache: PhotoCache,
+    size: tuple[int, int],
+    rng: np.random.Generator,
+    weights: NDArray[np.float64] | None = None,
+) -> Scene:
     """A random crop of a random photo, its sharpness and colours varied.
 
     Args:
         cache: of the photos.
         size: (height, width) in pixels.
         rng: the only source of chance.
+        weights: how often each photo is drawn, summing to 1; those of the cache when None.
     """
-    index = int(np.searchsorted(np.cumsum(cache.weights), rng.random()))
+    chances = cache.weights if weights is None else weights
+    index = int(np.searchsorted(np.cumsum(chances), rng.random()))
     index = min(index, len(cache) - 1)
     entry: Entry = cache.entries[index]
     photo, depth = cache.photo(index), cache.depth(index)

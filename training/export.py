@@ -22,13 +22,12 @@ DEFAULTS: dict[str, Any] = {
     # Trained to find the clear picture from noise at once: see training/coupling.py.
     "denoising_steps": 1,
     "spacing": "noisy-end",
-    "solver": "anderson",
-    "predictor": "previous",
+    "solver": "fixed-point",
+    "predictor": "ife",
     "criterion": "intra-path",
-    "max_iterations": 4,
+    "max_iterations": 2,
     "tolerance": 1e-3,
-    # docs/inversion.md fitted them on the networks before these.
-    "fitted_inversion": False,
+    "fitted_inversion": True,
     # The network was taught the swap itself; the source's attention only holds it back.
     "cross_replace_steps": 0.0,
     "self_replace_steps": 0.0,

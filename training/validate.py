@@ -3,40 +3,35 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
+import torch
 
 from dehaze.attention.maps import recorded_layers
-from dehaze.datasets.synthesis import RenderedHaze, render_haze, with_overcast_sky
+from dehaze.datasets.synthesis import RenderedHaze
 from dehaze.eval.haze_maps import compare_airlights, compare_transmissions, density_correlation
 from dehaze.eval.metrics import peak_signal_noise_ratio
-from dehaze.eval.probes import reconstruct
 from dehaze.pipelines.dehaze import DehazePipeline
-from training.photos import Array, load_photos
+from dehaze.recovery.recover import recover_by_physics
+from training.data import PLAIN, Array, as_stored, draw_plain_density, draw_scene, render_over
+from training.photos import PhotoCache
+from training.yardstick import Yardstick
 
 # Each photo's haze is drawn from a generator of its own, so that any two runs see the same haze.
 _SEED = 20_000
-# Solvers of the reconstructions, and their limits.
-_RECONSTRUCTING: dict[str, dict[str, Any]] = {
-    "fixed-point": {"max_iterations": 5, "tolerance": 1e-3},
-    "ddim": {},
-}
 
 
 @dataclass(frozen=True)
 class Validation:
-    """Means over the photos; PSNR in dB, over RGB in [0, 1], unrounded.
+    """Means over the photos of a group; PSNR in dB, over RGB in [0, 1], unrounded.
 
     Attributes:
         photos: how many.
         hazy: PSNR of the hazy photos.
         dehazed: PSNR of the results at the model's default settings.
+        yardstick: PSNR of what the yardstick finds, recovered in the same way; None without one.
         transmission_error: mean absolute error of t.
         airlight_error: mean absolute error of A.
-        picard: PSNR of the reconstruction, at the working size, after ``fixed-point`` inversion.
-        ddim: likewise after plain ``ddim`` inversion.
         layer_correlation: Spearman correlation of each cross-attention layer's map of the haze word
             with 1 - t, over the layer's recorded steps.
         map_correlation: likewise, of the model's haze attention map.
@@ -45,10 +40,9 @@ class Validation:
     photos: int
     hazy: float
     dehazed: float
+    yardstick: float | None
     transmission_error: float
     airlight_error: float
-    picard: float
-    ddim: float
     layer_correlation: dict[str, float]
     map_correlation: float
 
@@ -56,93 +50,88 @@ class Validation:
         return asdict(self)
 
 
-def validation_haze(data: Path, count: int, *, densities: bool = False) -> list[RenderedHaze]:
-    """Haze over the first ``count`` photos of BSDS500's validation split, at their full size.
+def validation_haze(cache: PhotoCache, count: int) -> dict[str, list[RenderedHaze]]:
+    """Haze under the plain prompt, ``count`` of each group.
 
-    With ``densities`` every density from 0 (clear already) to .85 is as frequent as any other,
-    every second sky is overcast, and half of the photos, of either kind, have 20 to 60 % more
-    contrast; without, densities are the common ones and photos as they are.
+    The groups are ``depth``, photos with a real depth map, at 192 x 256 pixels; and ``bsds500``,
+    BSDS500's own validation photos with depth made up, at 320 x 480. Densities and colours are
+    those of training; one photo in eight is clear already.
+
+    Args:
+        cache: of the split ``val``.
+        count: photos a group.
     """
-    names = (data / "bsds500" / "val.txt").read_text().split()[:count]
-    photos = load_photos([data / "bsds500" / name for name in names], short_side=321)
-    if densities:
-        photos = [_varied(photo, position) for position, photo in enumerate(photos)]
-    asked: list[float | None] = [None] * len(photos)
-    if densities:
-        even = np.linspace(0.0, 0.85, len(photos))
-        asked = list(np.random.default_rng(_SEED).permutation(even))
-    return [
-        render_haze(photo, np.random.default_rng(_SEED + position), density=density)
-        for position, (photo, density) in enumerate(zip(photos, asked, strict=True))
-    ]
+    chosen = {
+        "depth": [entry.depth >= 0 for entry in cache.entries],
+        "bsds500": [entry.source == "clean/bsds500" for entry in cache.entries],
+    }
+    sizes = {"depth": (192, 256), "bsds500": (320, 480)}
+    groups: dict[str, list[RenderedHaze]] = {}
+    for name, wanted in chosen.items():
+        if not any(wanted):
+            continue
+        weights = np.where(wanted, cache.weights, 0.0)
+        groups[name] = []
+        for position in range(count):
+            rng = np.random.default_rng((_SEED, position))
+            scene = draw_scene(cache, sizes[name], rng, weights / weights.sum())
+            rendered = render_over(scene, PLAIN, "haze", draw_plain_density(rng), rng)
+            hazy = as_stored(rendered.hazy, rng)
+            groups[name].append(
+                RenderedHaze(hazy, rendered.clear, rendered.transmission, rendered.airlight)
+            )
+    return groups
 
 
-def with_contrast(clear: Array, factor: float) -> Array:
-    """The photo's differences from its mean times ``factor``, clipped to [0, 1]."""
-    middle = float(clear.mean())
-    return np.clip(middle + factor * (clear - middle), 0.0, 1.0).astype(np.float32)
-
-
-def _varied(photo: Array, position: int) -> Array:
-    rng = np.random.default_rng(_SEED + position)
-    if position % 4 >= 2:
-        photo = with_contrast(photo, float(rng.uniform(1.2, 1.6)))
-    return with_overcast_sky(photo, rng) if position % 2 else photo
-
-
-def validate(pipeline: DehazePipeline, rendered: list[RenderedHaze], steps: int = 20) -> Validation:
-    """Scores a pipeline; the reconstructions take ``steps`` steps of the leading spacing."""
+def validate(
+    pipeline: DehazePipeline, rendered: list[RenderedHaze], yardstick: Yardstick | None = None
+) -> Validation:
+    """Scores a pipeline at its default settings, and the yardstick beside it."""
     rows: list[list[float]] = []
     correlations: dict[str, list[float]] = {}
     for haze in rendered:
-        result = pipeline(haze.hazy)
+        inversion = pipeline.invert(haze.hazy)
+        result = pipeline(haze.hazy, inversion=inversion)
         assert result.transmission is not None
         assert result.airlight is not None
-        reconstructions = [
-            peak_signal_noise_ratio(
-                *reconstruct(
-                    pipeline,
-                    haze.hazy,
-                    num_inference_steps=steps,
-                    spacing="leading",
-                    solver=solver,
-                    **limits,
-                ),
-                data_range=1.0,
-            )
-            for solver, limits in _RECONSTRUCTING.items()
-        ]
+        beside = None if yardstick is None else regress(yardstick, pipeline, haze.hazy)
         rows.append(
             [
-                peak_signal_noise_ratio(haze.hazy, haze.clear, data_range=1.0),
-                peak_signal_noise_ratio(result.image, haze.clear, data_range=1.0),
+                _psnr(haze.hazy, haze.clear),
+                _psnr(result.image, haze.clear),
+                0.0 if beside is None else _psnr(beside, haze.clear),
                 compare_transmissions(result.transmission, haze.transmission).mean_absolute_error,
                 compare_airlights(result.airlight, haze.airlight).mean_absolute_error,
-                *reconstructions,
                 density_correlation(result.attention, haze.transmission),
             ]
         )
-        for layer, value in _layer_correlations(pipeline, haze).items():
-            correlations.setdefault(layer, []).append(value)
-    hazy, dehazed, transmission, airlight, picard, ddim, heat = np.mean(rows, axis=0).tolist()
+        for layer in recorded_layers(inversion.attention):
+            heat = pipeline.word_attention(haze.hazy, inversion, layers={layer: 1.0})
+            correlation = density_correlation(heat, haze.transmission)
+            correlations.setdefault(layer, []).append(correlation)
+    hazy, dehazed, beside_mean, transmission, airlight, heat_mean = np.nanmean(rows, axis=0)
     return Validation(
         photos=len(rendered),
-        hazy=hazy,
-        dehazed=dehazed,
-        transmission_error=transmission,
-        airlight_error=airlight,
-        picard=picard,
-        ddim=ddim,
-        layer_correlation={layer: float(np.mean(at)) for layer, at in correlations.items()},
-        map_correlation=heat,
+        hazy=float(hazy),
+        dehazed=float(dehazed),
+        yardstick=None if yardstick is None else float(beside_mean),
+        transmission_error=float(transmission),
+        airlight_error=float(airlight),
+        layer_correlation={layer: float(np.nanmean(at)) for layer, at in correlations.items()},
+        map_correlation=float(heat_mean),
     )
 
 
-def _layer_correlations(pipeline: DehazePipeline, haze: RenderedHaze) -> dict[str, float]:
-    inversion = pipeline.invert(haze.hazy)
-    return {
-        layer: density_correlation(
-            pipeline.word_attention(haze.hazy, inversion, layers={layer: 1.0}), haze.transmission
-        )
-        for layer in recorded_layers(inversion.attention)
-    }
+@torch.no_grad()
+def regress(yardstick: Yardstick, pipeline: DehazePipeline, photo: Array) -> Array:
+    """What the yardstick makes of a photo, read and recovered as the pipeline does."""
+    latents = pipeline.codec.encode(photo)
+    size = pipeline.codec.working_size(photo)
+    found = yardstick.estimate(latents)
+    hazy, clear = (pipeline.codec.decode_all(values, size) for values in (latents, found))
+    return recover_by_physics(photo, hazy, clear).image
+
+
+def _psnr(one: Array, other: Array) -> float:
+    # A clear photo left alone is exact; no single photo may decide the mean.
+    return min(45.0, peak_signal_noise_ratio(one, other, data_range=1.0))

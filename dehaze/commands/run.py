@@ -209,7 +209,7 @@ class _Task:
         ON_PHOTOS,
         Effect(
             _recovery_estimates,
-            "with --recovery calibrated or physics for transmission, airlight and depth",
+            "with --recovery physics for transmission, airlight and depth",
         ),
         Effect(
             lambda given: "depth" not in given["save"] or given["strength"] == 1.0,
@@ -321,7 +321,7 @@ class _Task:
 @options.tolerance(
     effect=(BY_MODEL, options.used_by_solver("tolerance")),
 )
-@options.recovery(default="calibrated", effect=(BY_MODEL, FOR_CLIPS))
+@options.recovery(default="physics", effect=(BY_MODEL, FOR_CLIPS))
 @options.as_json(effect=TO_FOLDER)
 @config_option
 @click.pass_context

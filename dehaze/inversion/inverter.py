@@ -42,7 +42,7 @@ def best_at_equal_cost(steps: int) -> InversionSettings:
     with a relaxed update. Where that is not enough, Anderson acceleration goes on, for at most six
     evaluations, or ten from 20 steps on. It is not enough at the first step, which starts from the
     clean picture and hardly contracts, and where the relaxation added an error that the picture
-    would show. The tolerance is 0.11 N^(-3/2). Whether a step has converged is known only with
+    would show. The tolerance is 0.15 N^(-3/2). Whether a step has converged is known only with
     ``checked``.
 
     Args:
@@ -56,7 +56,7 @@ def best_at_equal_cost(steps: int) -> InversionSettings:
         relaxation="spectral",
         criterion="reconstruction",
         max_iterations=max(6, min(10, steps // 2)),
-        tolerance=0.11 * steps**-1.5,
+        tolerance=0.15 * steps**-1.5,
     )
 
 

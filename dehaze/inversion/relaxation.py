@@ -87,16 +87,16 @@ def wiener(table: StepTable, i: int, shape: torch.Size) -> float:
 
 # Fitted on the bundled network with rendered haze over BSDS500's validation photos, see
 # docs/notes/inversion.md. c(0) and c(_KNEE) of ``spectral``:
-_COARSEST = 4.0
+_COARSEST = 0.95
 _AT_KNEE = 0.8
 # In cycles of the latents' Nyquist frequency.
-_KNEE = 0.25
+_KNEE = 0.5
 # The ratio r of noise to signal at which noise begins to hide every structure.
 _DROWNED = 100.0
 # The variance V of the finest waves.
-_FLOOR = 0.05
+_FLOOR = 0.03
 # The exponent of step 1's factors.
-_FIRST_STEP = 0.25
+_FIRST_STEP = 0.13
 
 
 def spectral(table: StepTable, i: int, shape: torch.Size) -> Tensor:
@@ -106,11 +106,11 @@ def spectral(table: StepTable, i: int, shape: torch.Size) -> Tensor:
     has k = a_i V / s_i^2; the network predicts coarse structures better than that. With
     r = s_i^2 / a_i, and q the frequency in cycles of the latents' Nyquist frequency,
 
-        k = c(q) / (1 + sqrt(r / 100)) + 0.05 / r,    c(q) = 4 / (1 + 5 q / 0.25).
+        k = c(q) / (1 + sqrt(r / 100)) + 0.03 / r,    c(q) = 0.95 / (1 + 1.19 q / 0.5).
 
     The first term is for structures, which the network recognises until noise hides them, the
-    second for the finest waves, of variance 0.05. Step 1 starts far from its solution, where the
-    slope changes along the way: its factors are w^(1/4).
+    second for the finest waves, of variance 0.03. Step 1 starts far from its solution, where the
+    slope changes along the way: its factors are w^0.13.
 
     Raises:
         TypeError: the table is of another process than DDIM's: nothing was fitted on a flow.

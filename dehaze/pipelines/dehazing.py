@@ -167,7 +167,7 @@ class Dehazing(Inverting):
         guidance_scale: float | None = None,
         cross_replace_steps: float | None = None,
         self_replace_steps: float | None = None,
-        recovery: str = "calibrated",
+        recovery: str = "physics",
         exposure: float = 0.0,
         output_type: str = "np",
         return_dict: bool = True,
@@ -203,8 +203,8 @@ class Dehazing(Inverting):
                 runs the unconditional pass.
             cross_replace_steps: share of the steps with the source's cross-attention maps.
             self_replace_steps: share of the steps with the source's self-attention maps.
-            recovery: how the result reaches the photo's own size: ``calibrated``, ``physics``,
-                ``affine`` or ``none``; see ``dehaze.recovery.recover.RECOVERIES``.
+            recovery: how the result reaches the photo's own size: ``physics``, ``affine`` or
+                ``none``; see ``dehaze.recovery.recover.RECOVERIES``.
             exposure: how far the result is lightened, 0 for the scene as it is, 1 for the photo's
                 own lightness; see ``dehaze.recovery.exposure``.
             output_type: ``np``, ``pil`` or ``pt``, see ``DehazeResult.image``.
@@ -292,7 +292,7 @@ class Dehazing(Inverting):
                 self.codec.decode_all(latent, size)
                 for latent in (own.trajectory[0], latents[b : b + 1])
             )
-            recovered = recover(photo, hazy, clear, float(np.mean(strengths[b])))
+            recovered = recover(photo, hazy, clear)
             scene = keep_exposure(recovered.image, photo, exposure)
             results.append(
                 DehazeResult(

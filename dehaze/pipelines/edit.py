@@ -223,7 +223,7 @@ class EditPipeline(InversionPipeline):
         before, after = (
             codec.decode(latents, size) for latents in (inversion.trajectory[0], edited.latents)
         )
-        result = output(after if photo is None else recover(photo, before, after, 1.0).image)
+        result = output(after if photo is None else recover(photo, before, after).image)
         self.maybe_free_model_hooks()
         if not return_dict:
             return (result,)

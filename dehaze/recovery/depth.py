@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 from dehaze.recovery.guided_filter import apply_coefficients, guided_coefficients
 from dehaze.recovery.recover import ProxyEstimate
-from dehaze.recovery.scattering import TRANSMISSION_MINIMUM
+from dehaze.recovery.settings import RECOVERY
 
 Array = NDArray[np.float32]
 
-MOST_DEPTH = -math.log(TRANSMISSION_MINIMUM)
+MOST_DEPTH = -math.log(RECOVERY.least_transmission)
 """The depth at the smallest t, beyond which nothing is known."""
 
 # Of the smallest t: so near to it, rounding does not tell them apart.
@@ -28,15 +28,13 @@ def relative_depth(photo: Array, estimate: ProxyEstimate) -> Array:
     haze is even. It is not known where t is at its minimum, and is next to nothing where the photo
     has no haze.
 
-    The t is that before skies are left as the camera saw them, see ``dehaze.recovery.sky``.
-
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
         estimate: of the photo, at strength 1.
 
     Returns:
         float32 (H, W) in [0, ``MOST_DEPTH``], larger where it is farther; NaN where t is at
-        ``TRANSMISSION_MINIMUM``: as far or farther.
+        the least t: as far or farther.
 
     Source: Beer and Lambert's law; Narasimhan and Nayar, "Vision and the Atmosphere", 2002.
 
@@ -45,11 +43,12 @@ def relative_depth(photo: Array, estimate: ProxyEstimate) -> Array:
         >>> result = DehazePipeline.from_pretrained()(photo)
         >>> depth = relative_depth(photo, result.estimate)
     """
-    before = estimate.transmission if estimate.unprotected is None else estimate.unprotected
-    slopes, intercepts = guided_coefficients(estimate.photo.mean(2), before, 1, 1e-5)
+    slopes, intercepts = guided_coefficients(
+        estimate.photo.mean(2), estimate.transmission, 1, RECOVERY.enlarged_variance
+    )
     transmission = apply_coefficients(photo.mean(2), slopes, intercepts)
-    np.clip(transmission, TRANSMISSION_MINIMUM, 1.0, out=transmission)
-    unknown = transmission <= TRANSMISSION_MINIMUM * _AT_MINIMUM
+    np.clip(transmission, RECOVERY.least_transmission, 1.0, out=transmission)
+    unknown = transmission <= RECOVERY.least_transmission * _AT_MINIMUM
     depth = -np.log(transmission)
     depth[unknown] = np.nan
     return np.asarray(depth, dtype=np.float32)

@@ -1,50 +1,40 @@
 """Carries the model's small result to the photo's own size.
 
 A diffusion model judges the veil at its own small size; here the judgement, a pair (I_low, J_low),
-is carried to the photo's full size. Solved for the scene the model reads J = I / t - A (1 - t) / t:
-locally affine in I. So the low-resolution pair gives t and A, and every detail of J comes from the
-photo itself.
+is carried to the photo's full size. The pair gives t and A, and every detail of J comes from the
+photo itself, by one formula.
+
+With L the coarse luminance of the photo I, and a the mean of A's channels,
+
+    J = a + (L - a) / t + g (I - L - (1 - t) (A - a)),   g = t / (t^2 + r (1 - t)^2).
+
+The veil is even in luminance, so that the scattering model holds there as it is. It is less even in
+colour; and detail that is finer than any veil's has noise and blocks of JPEG beside it. Of what is
+seen there a share t is the scene's, of variance 1, and what stands beside it has the variance
+r (1 - t)^2: g times what is seen is the least squares of the scene. It is 1 / t where the veil is
+thin, and nothing where the veil is all that is seen.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.recovery.density import darkest_pixels, weigh_veil
 from dehaze.recovery.guided_filter import (
     apply_coefficients,
     guided_coefficients,
     guided_filter,
     resize,
 )
-from dehaze.recovery.scattering import (
-    TRANSMISSION_MINIMUM,
-    fit_scattering,
-    raise_airlight,
-    recover_scene,
-)
-from dehaze.recovery.sky import sky_protection
+from dehaze.recovery.scattering import fit_scattering
+from dehaze.recovery.settings import RECOVERY, RecoverySettings
 from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
-
-# What varies less than this within the radius, a share of the short side, may be noise or blocks of
-# JPEG, and is divided by no less than this t.
-_NOISE_FLOOR = 0.01
-_NOISE_RADIUS = 0.03
-_QUIET_TRANSMISSION = 0.5
-
-# The variance of the veil's colour about the airlight, over that of a scene's colours. Of 0 to .08
-# the largest that costs no more than .02 dB on haze rendered over BSDS500's validation photos.
-_COLOUR_DOUBT = 0.02
-
-# The guided filter works at no more than this short side; only its coefficients reach full size.
-_PROXY_SHORT_SIDE = 400
 
 
 @dataclass(frozen=True)
@@ -69,230 +59,137 @@ class ProxyEstimate:
     """What a small pair says of the haze in its photo, at the size that the guided filter works at.
 
     Attributes:
-        photo: I at that size, float32 (h, w, 3) in [0, 1]: a short side of at most 400 pixels.
+        photo: I at that size, float32 (h, w, 3) in [0, 1].
         transmission: t, float32 (h, w) in (0, 1].
         airlight: A, float32 (3,) in [0, 1].
-        unprotected: t before skies are left as they are, likewise; None where they are not.
     """
 
     photo: Array
     transmission: Array
     airlight: Array
-    unprotected: Array | None = None
 
 
-def recover_by_physics(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
+def recover_by_physics(
+    photo: Array, hazy: Array, clear: Array, settings: RecoverySettings = RECOVERY
+) -> Recovery:
     """Carries a low-resolution result to the photo's size through t and A.
 
-    t is found at low resolution, given the photo's edges by a guided filter, and divides the full
-    photo.
+    t is found at low resolution, and given the photo's edges by a guided filter.
 
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
         hazy: I_low, float32 (h, w, 3 k) in [0, 1], the photo as the model saw it: RGB, and
             where k is 3 the darkest and the brightest pixels of each cell.
         clear: J_low, likewise, the model's result.
-        strength: at which the model's result was asked for; of no effect here.
+        settings: every number.
+
+    >>> hazy = cv2.resize(photo, (12, 8))
+    >>> recover_by_physics(photo, hazy, hazy).transmission.min()
+    np.float32(1.0)
     """
-    proxy = _proxy(photo)
-    airlight, slopes, intercepts = _transmission_map(proxy, hazy, clear)
-    recovered = _recover(photo, airlight, slopes, intercepts)
-    return replace(recovered, estimate=_estimate(proxy, airlight, slopes, intercepts))
-
-
-def recover_calibrated(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
-    """As ``recover_by_physics``, but the veil is held against the photo itself.
-
-    What the darkest pixels say of it counts as well (``dehaze.recovery.density``), and skies are
-    left as they are (``dehaze.recovery.sky``). Arguments as ``recover_by_physics``.
-    """
-    return recover_through(photo, estimate_calibrated(photo, hazy, clear, strength))
+    return recover_through(photo, estimate_by_physics(photo, hazy, clear, settings), settings)
 
 
 def estimate_by_physics(
-    photo: Array, hazy: Array, clear: Array, strength: float = 1.0
+    photo: Array, hazy: Array, clear: Array, settings: RecoverySettings = RECOVERY
 ) -> ProxyEstimate:
-    """The t and A that ``recover_by_physics`` divides by. Arguments as there."""
-    proxy = _proxy(photo)
-    return _estimate(proxy, *_transmission_map(proxy, hazy, clear))
-
-
-def _estimate(proxy: Array, airlight: Array, slopes: Array, intercepts: Array) -> ProxyEstimate:
-    found = apply_coefficients(proxy.mean(2), slopes, intercepts)
-    transmission = np.clip(found, TRANSMISSION_MINIMUM, 1.0)
+    """The t and A that ``recover_by_physics`` removes. Arguments as there."""
+    fitted, airlight = fit_scattering(hazy, clear, settings)
+    likely = doubt_thin_haze(fitted, settings.density_error)
+    proxy = _proxy(photo, settings)
+    guide = _grey(proxy)
+    radius = max(1, round(min(guide.shape) / min(hazy.shape[:2])))
+    coarse = cv2.resize(likely, guide.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    slopes, intercepts = guided_coefficients(
+        guide, coarse.astype(np.float32), radius, settings.edge_variance
+    )
+    transmission = apply_coefficients(guide, slopes, intercepts)
+    np.clip(transmission, settings.least_transmission, 1.0, out=transmission)
     return ProxyEstimate(proxy, transmission, airlight)
 
 
-def estimate_calibrated(
-    photo: Array, hazy: Array, clear: Array, strength: float = 1.0
-) -> ProxyEstimate:
-    """The t and A that ``recover_calibrated`` divides by. Arguments as there."""
-    found = estimate_by_physics(photo, hazy, clear, strength)
-    veil = np.asarray(1.0 - found.transmission)
-    before = weighed_transmission(found.photo, veil, found.airlight, strength)
-    after = protect_sky(found.photo, before, found.airlight)
-    return replace(found, transmission=after, unprotected=before)
-
-
-def recover_through(photo: Array, estimate: ProxyEstimate) -> Recovery:
+def recover_through(
+    photo: Array, estimate: ProxyEstimate, settings: RecoverySettings = RECOVERY
+) -> Recovery:
     """Removes the haze of an estimate from a photo of any size.
 
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
         estimate: of the photo, or of its neighbours in a film as well.
+        settings: every number.
     """
-    guide = estimate.photo.mean(2)
-    slopes, intercepts = guided_coefficients(guide, estimate.transmission, 1, 1e-5)
-    recovered = _recover(photo, estimate.airlight, slopes, intercepts)
-    return replace(recovered, estimate=estimate)
+    transmission = estimate.transmission
+    if transmission.shape != photo.shape[:2]:
+        slopes, intercepts = guided_coefficients(
+            _grey(estimate.photo), transmission, 1, settings.enlarged_variance
+        )
+        transmission = apply_coefficients(_grey(photo), slopes, intercepts)
+        np.clip(transmission, settings.least_transmission, 1.0, out=transmission)
+    image = remove_veil(photo, transmission, estimate.airlight, settings)
+    return Recovery(image, transmission, estimate.airlight, estimate)
 
 
-def calibrated_transmission(
-    photo: Array, veil: Array, airlight: Array, strength: float = 1.0, **weights: float
-) -> Array:
-    """t of ``calibrated_veil``, nearer to 1 in the sky. Arguments as there.
+def doubt_thin_haze(transmission: Array, error: float) -> Array:
+    """t of a photo whose haze may be the model's error.
 
-    Returns:
-        t, float32 (H, W), at least ``TRANSMISSION_MINIMUM``.
+    Of a mean density v = mean(1 - t) that is known to an error e, the share v^2 / (v^2 + e^2) is
+    likely to be there (the Wiener filter's gain): a clear photo stays as it is, and haze that is
+    several times as dense as the error is taken whole.
+
+    Args:
+        transmission: t, float32 (h, w) in (0, 1].
+        error: e, a mean of 1 - t.
+
+    >>> doubt_thin_haze(np.full((1, 1), 0.95, np.float32), error=0.05).round(3)
+    array([[0.975]], dtype=float32)
     """
-    before = weighed_transmission(photo, veil, airlight, strength, **weights)
-    return protect_sky(photo, before, airlight)
+    density = 1.0 - transmission
+    squared = float(density.mean()) ** 2
+    if squared == 0.0:
+        return transmission
+    return np.asarray(1.0 - density * np.float32(squared / (squared + error**2)))
 
 
-def weighed_transmission(
-    photo: Array, veil: Array, airlight: Array, strength: float = 1.0, **weights: float
+def remove_veil(
+    photo: Array, transmission: Array, airlight: Array, settings: RecoverySettings = RECOVERY
 ) -> Array:
-    """t of ``calibrated_veil``, at least ``TRANSMISSION_MINIMUM``. Arguments as there."""
-    weighed = calibrated_veil(photo, veil, airlight, strength, **weights)
-    return np.asarray(np.clip(1.0 - weighed, TRANSMISSION_MINIMUM, 1.0), dtype=np.float32)
-
-
-def protect_sky(photo: Array, transmission: Array, airlight: Array) -> Array:
-    """t nearer to 1 where the photo shows sky; see ``dehaze.recovery.sky``.
+    """J = a + (L - a) / t + g (I - L - (1 - t) (A - a)); see the head of this module.
 
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
-        transmission: t, float32 (H, W).
-        airlight: A, float32 (3,) in [0, 1].
-    """
-    recovered = recover_scene(photo, transmission, airlight)
-    protection = sky_protection(photo, recovered, transmission, airlight)
-    # The mask gets the photo's edges, roofs and branches before a sky.
-    raised = np.clip(_edged(photo, protection), 0.0, 1.0) * (1.0 - transmission)
-    return np.asarray(transmission + raised, dtype=np.float32)
-
-
-def calibrated_veil(
-    photo: Array, veil: Array, airlight: Array, strength: float = 1.0, **weights: float
-) -> Array:
-    """The model's veil and the darkest pixels' together; see ``weigh_veil``.
-
-    Args:
-        photo: I, float32 (H, W, 3) in [0, 1].
-        veil: 1 - t as the model found it at ``strength``, float32 (H, W).
-        airlight: A, float32 (3,) in [0, 1].
-        strength: the share of the veil that was asked for; the rest is meant to stay.
-        weights: ``share``, ``region_share``, ``exponent``: the ones that were fitted unless given.
-    """
-    if strength <= 0.0:
-        return veil
-    darkest = np.asarray(strength * darkest_pixels(photo, airlight), dtype=np.float32)
-    return weigh_veil(veil, darkest, _edged(photo, darkest), **weights)
-
-
-def _edged(photo: Array, mask: Array) -> Array:
-    """The mask with the photo's edges instead of its own."""
-    radius = max(1, round(0.05 * min(photo.shape[:2])))
-    return guided_filter(photo.mean(2), mask, radius, 1e-3)
-
-
-def _transmission_map(proxy: Array, hazy: Array, clear: Array) -> tuple[Array, Array, Array]:
-    """A, and t as a map of the photo's grey: slopes and intercepts at the proxy's size."""
-    low_transmission, fitted = fit_scattering(hazy, clear)
-    size = proxy.shape[:2]
-    airlight = raise_airlight(proxy, resize(low_transmission, size), fitted)
-    radius = max(1, round(min(size) / min(hazy.shape[:2])))
-    coarse = cv2.resize(low_transmission, size[::-1], interpolation=cv2.INTER_CUBIC)
-    slopes, intercepts = guided_coefficients(proxy.mean(2), coarse.astype(np.float32), radius, 1e-4)
-    return airlight, slopes, intercepts
-
-
-def recover_quietly(hazy: Array, transmission: Array, airlight: Array) -> Array:
-    """``recover_scene`` that does not enlarge noise and compression blocks as it does detail.
-
-    With B the photo without what is weaker than the noise floor (smoothed by a guided filter whose
-    guide it is itself, so that edges stay in it),
-
-        J = (B - A) / t + A + (I - B) / max(t, .5).
-
-    Args:
-        hazy: I, float32 (H, W, 3) in [0, 1].
-        transmission: t, float32 (H, W), positive.
+        transmission: t, float32 (H, W) in (0, 1].
         airlight: A, float32 (3,).
+        settings: r, and what is coarse.
 
     Returns:
         J, float32 (H, W, 3) in [0, 1].
     """
-    if float(transmission.min()) >= _QUIET_TRANSMISSION:
-        return recover_scene(hazy, transmission, airlight)
-    short = min(hazy.shape[:2])
-    subsample = max(1, short // _PROXY_SHORT_SIDE)
-    radius = max(1, round(_NOISE_RADIUS * short))
-    quiet = np.maximum(transmission, _QUIET_TRANSMISSION)
-    scene = np.empty_like(hazy)
+    grey = _grey(photo)
+    subsample = max(1, min(grey.shape) // settings.largest_proxy)
+    radius = max(1, round(settings.coarse_radius * min(grey.shape)))
+    coarse = guided_filter(grey, grey, radius, settings.coarse_variance, subsample)
+    mean = np.float32(airlight.mean())
+    luminance = mean + (coarse - mean) / transmission
+    detail_gain = gain(transmission, settings.doubt)
+    veil = 1.0 - transmission
+    image = np.empty_like(photo)
+    # The planes of a photo of 24 megapixels are large: nothing is kept that is not needed.
     for channel in range(3):
-        plane = hazy[..., channel].copy()
-        base = guided_filter(plane, plane, radius, _NOISE_FLOOR**2, subsample)
-        plane -= base
-        plane /= quiet
-        base -= airlight[channel]
-        base /= transmission
-        base += plane
-        base += airlight[channel]
-        np.clip(base, 0.0, 1.0, out=scene[..., channel])
-    return scene
+        plane = photo[..., channel] - coarse
+        plane -= (airlight[channel] - mean) * veil
+        plane *= detail_gain
+        plane += luminance
+        np.clip(plane, 0.0, 1.0, out=image[..., channel])
+    return image
 
 
-def subdue_colours(scene: Array, transmission: Array) -> Array:
-    """Draws the scene to grey where dense haze leaves nothing to know of its colours.
-
-    A veil is never all of one colour, and where it differs from A by d, the scene comes out off by
-    d (1 - t) / t: blue or in coloured blotches behind the densest part. With Y the mean of the
-    channels, and both d and the scene's colours, J - Y, normal about 0 with the variances
-    ``_COLOUR_DOUBT`` to 1, the most probable scene is
-
-        Y + (J - Y) / (1 + _COLOUR_DOUBT ((1 - t) / t)^2):
-
-    .995 of the colour at t = 2/3, .76 at t = 1/5, .48 at the smallest t.
-
-    Args:
-        scene: J, float32 (H, W, 3) in [0, 1].
-        transmission: t, float32 (H, W) in (0, 1].
-
-    Returns:
-        float32 (H, W, 3) in [0, 1].
-    """
-    grey = cv2.transform(scene, np.full((1, 3), 1.0 / 3.0, dtype=np.float32))[..., None]
-    # In place, as in recover_scene.
-    divisor = 1.0 / transmission
-    divisor -= 1.0
-    divisor *= divisor
-    divisor *= _COLOUR_DOUBT
-    divisor += 1.0
-    subdued = scene - grey
-    subdued /= divisor[..., None]
-    subdued += grey
-    return np.asarray(np.clip(subdued, 0.0, 1.0, out=subdued), dtype=np.float32)
+def gain(transmission: Array, doubt: float) -> Array:
+    """g = t / (t^2 + r (1 - t)^2), at most 1 / t: what a photo's differences are multiplied by."""
+    veil = 1.0 - transmission
+    return np.asarray(transmission / (transmission**2 + np.float32(doubt) * veil**2))
 
 
-def _recover(photo: Array, airlight: Array, slopes: Array, intercepts: Array) -> Recovery:
-    transmission = apply_coefficients(photo.mean(2), slopes, intercepts)
-    np.clip(transmission, TRANSMISSION_MINIMUM, 1.0, out=transmission)
-    scene = recover_quietly(photo, transmission, airlight)
-    return Recovery(subdue_colours(scene, transmission), transmission, airlight)
-
-
-def recover_by_affine(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
+def recover_by_affine(photo: Array, hazy: Array, clear: Array) -> Recovery:
     """Carries a low-resolution result to the photo's size by a slope and intercept per channel.
 
     Arguments as ``recover_by_physics``.
@@ -314,7 +211,7 @@ def recover_by_affine(photo: Array, hazy: Array, clear: Array, strength: float =
     return Recovery(image)
 
 
-def recover_by_resizing(photo: Array, hazy: Array, clear: Array, strength: float = 1.0) -> Recovery:
+def recover_by_resizing(photo: Array, hazy: Array, clear: Array) -> Recovery:
     """The low-resolution result, enlarged: what the model itself made, and no detail of the photo.
 
     Arguments as ``recover_by_physics``.
@@ -324,25 +221,27 @@ def recover_by_resizing(photo: Array, hazy: Array, clear: Array, strength: float
     return Recovery(np.clip(image, 0.0, 1.0).astype(np.float32))
 
 
-RECOVERIES = Registry[Callable[[Array, Array, Array, float], Recovery]]("recovery")
-RECOVERIES.register("calibrated", recover_calibrated)
+RECOVERIES = Registry[Callable[[Array, Array, Array], Recovery]]("recovery")
 RECOVERIES.register("physics", recover_by_physics)
 RECOVERIES.register("affine", recover_by_affine)
 RECOVERIES.register("none", recover_by_resizing)
 
-ESTIMATES = Registry[Callable[[Array, Array, Array, float], ProxyEstimate]]("recovery")
+ESTIMATES = Registry[Callable[[Array, Array, Array], ProxyEstimate]]("recovery")
 """The recoveries that estimate t and A, as far as these; arguments as those of ``RECOVERIES``."""
-ESTIMATES.register("calibrated", estimate_calibrated)
 ESTIMATES.register("physics", estimate_by_physics)
 
 WITH_TRANSMISSION = tuple(ESTIMATES.names())
 """The recoveries that estimate t and A."""
 
 
-def _proxy(photo: Array) -> Array:
-    """The photo at no more than the proxy's short side, float32 (h, w, 3)."""
+def _grey(photo: Array) -> Array:
+    return np.asarray(cv2.transform(photo, np.full((1, 3), 1.0 / 3.0, dtype=np.float32)))
+
+
+def _proxy(photo: Array, settings: RecoverySettings) -> Array:
+    """The photo at no more than the proxy's short side."""
     short = min(photo.shape[:2])
-    if short <= _PROXY_SHORT_SIDE:
+    if short <= settings.largest_proxy:
         return photo
-    scale = _PROXY_SHORT_SIDE / short
+    scale = settings.largest_proxy / short
     return resize(photo, (round(photo.shape[0] * scale), round(photo.shape[1] * scale)))

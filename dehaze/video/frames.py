@@ -37,7 +37,7 @@ class FrameSettings:
     null_text: str = "embedding"
     strength: float = 1.0
     exposure: float = 0.0
-    recovery: str = "calibrated"
+    recovery: str = "physics"
     num_inference_steps: int | None = None
     solver: str | None = None
     criterion: str | None = None
@@ -179,7 +179,7 @@ class FrameDehazer:
         hazy, clear = (
             pipe.codec.decode_all(each, size) for each in (inversion.trajectory[0], latents)
         )
-        estimate = ESTIMATES.get(settings.recovery)(frame, hazy, clear, settings.strength)
+        estimate = ESTIMATES.get(settings.recovery)(frame, hazy, clear)
         return inversion, estimate, int(inversion.trace.nfe.sum()) + swapping
 
     def _start(self, frame: Array) -> InversionResult | None:

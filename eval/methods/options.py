@@ -35,7 +35,7 @@ class PipelineOptions:
         null_text: "embedding" or "delete".
         cross_replace_steps: share of the steps with the source's cross-attention maps.
         self_replace_steps: share of the steps with the source's self-attention maps.
-        recovery: "calibrated", "physics", "affine" or "none".
+        recovery: "physics", "affine" or "none".
         short_side: the model's working size, pixels.
     """
 
@@ -55,7 +55,7 @@ class PipelineOptions:
     null_text: str | None = None
     cross_replace_steps: float | None = None
     self_replace_steps: float | None = None
-    recovery: str = "calibrated"
+    recovery: str = "physics"
     short_side: int | None = None
 
     def inversion(self) -> dict[str, Any]:

@@ -4,14 +4,20 @@ import copy
 
 import pytest
 import torch
+from torch import Tensor
 
 from dehaze.attention.control import AttentionControl, ControlError, TokenMapper
 from dehaze.attention.processors import AttentionSession, controlled_attention
 from dehaze.pipelines.dehaze import DehazePipeline
 
 
+def random_latents(pipeline: DehazePipeline, batch: int = 1) -> Tensor:
+    """Of 8 x 12, with the network's number of channels."""
+    return torch.randn(batch, pipeline.unet.config.in_channels, 8, 12)
+
+
 def test_processors_without_orders_leave_the_network_as_it_is(pipeline: DehazePipeline) -> None:
-    z = torch.randn(2, 12, 8, 12)
+    z = random_latents(pipeline, 2)
     context = torch.randn(2, 32, 128)
     with torch.no_grad():
         plain = pipeline.unet(z, 500, encoder_hidden_states=context).sample
@@ -21,7 +27,7 @@ def test_processors_without_orders_leave_the_network_as_it_is(pipeline: DehazePi
 
 
 def test_an_attention_mask_is_respected(pipeline: DehazePipeline) -> None:
-    z, context = torch.randn(1, 12, 8, 12), torch.randn(1, 32, 128)
+    z, context = random_latents(pipeline), torch.randn(1, 32, 128)
     mask = torch.ones(1, 32)
     mask[:, 20:] = 0
     with torch.no_grad():
@@ -61,12 +67,13 @@ def test_a_network_without_attention_is_refused() -> None:
 
 def test_injecting_what_was_never_recorded_is_an_error(pipeline: DehazePipeline) -> None:
     session = AttentionSession(control=AttentionControl(), step=4, steps=4)
+    latents, context = random_latents(pipeline), torch.randn(1, 32, 128)
     with (
         pytest.raises(ControlError, match="no attention was recorded"),
         controlled_attention(pipeline.unet, session),
         torch.no_grad(),
     ):
-        pipeline.unet(torch.randn(1, 12, 8, 12), 500, encoder_hidden_states=torch.randn(1, 32, 128))
+        pipeline.unet(latents, 500, encoder_hidden_states=context)
 
 
 def test_each_sample_of_a_batch_keeps_its_own_last_evaluation() -> None:
@@ -90,7 +97,7 @@ def test_a_paused_session_does_nothing_and_resumes() -> None:
 
 
 def test_a_mapper_with_weight_zero_keeps_the_targets_own_maps(pipeline: DehazePipeline) -> None:
-    z, context = torch.randn(1, 12, 8, 12), torch.randn(1, 32, 128)
+    z, context = random_latents(pipeline), torch.randn(1, 32, 128)
     recording = AttentionSession(recording=True, step=4)
     with controlled_attention(pipeline.unet, recording), torch.no_grad():
         pipeline.unet(torch.randn_like(z), 500, encoder_hidden_states=torch.randn(1, 32, 128))

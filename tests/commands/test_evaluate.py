@@ -83,7 +83,7 @@ def test_options_reach_the_protocol(root: Path) -> None:
         (("--ssim", "best"), "wang, dehazeformer, ffa, skimage7, y, d4"),
         (("--psnr", "best"), "rgb, y601, yiq"),
         (("--solver", "guess"), "fixed-point"),
-        (("--recovery", "guess"), "calibrated"),
+        (("--recovery", "guess"), "physics"),
         (("--resize", "512"), "no size"),
         (("--resize", "0x5"), "no size"),
         (("--limit", 0), "limit"),

@@ -192,7 +192,7 @@ def test_notes_are_printed(invoke: Invoke) -> None:
         (["in", "--recovery", "guess"], f"'guess' is not one of {', '.join(RECOVERIES.names())}"),
         (
             ["in", "--save", "transmission", "--recovery", "affine"],
-            "only with --recovery cal",
+            "only with --recovery physics",
         ),
         (["in", "--steps", "0"], "0 is not in the range x>=1"),
         (["in", "-o", "in"], "is the output folder as well"),
@@ -238,7 +238,7 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: FakePipeline) -> None:
     photo_at("a.png")
     invoke("a.png")
-    given = {"null_text": "embedding", "strength": 1.0, "exposure": 0.0, "recovery": "calibrated"}
+    given = {"null_text": "embedding", "strength": 1.0, "exposure": 0.0, "recovery": "physics"}
     assert pipeline.settings == [given | {"mode": "plain", "guidance_scale": 1.0}]
     solver = "fixed-point"
     result = invoke(

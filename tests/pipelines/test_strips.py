@@ -33,7 +33,7 @@ def test_the_long_side_is_at_most_eight_short_sides(
 
 
 @pytest.mark.parametrize("size", [(1, 500), (600, 3)])
-@pytest.mark.parametrize("recovery", ["calibrated", "physics", "affine", "none"])
+@pytest.mark.parametrize("recovery", ["physics", "affine", "none"])
 def test_a_strip_comes_back_at_its_own_size(
     pipeline: DehazePipeline, size: tuple[int, int], recovery: str
 ) -> None:

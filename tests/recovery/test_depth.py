@@ -9,16 +9,16 @@ from numpy.typing import NDArray
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.recovery.depth import MOST_DEPTH, as_levels, relative_depth
 from dehaze.recovery.recover import ProxyEstimate
-from dehaze.recovery.scattering import TRANSMISSION_MINIMUM
+from dehaze.recovery.settings import RECOVERY
 
 Array = NDArray[np.float32]
 AIRLIGHT = np.float32([0.9, 0.9, 0.9])
 
 
-def scene(transmission: Array, unprotected: Array | None = None) -> tuple[Array, ProxyEstimate]:
+def scene(transmission: Array) -> tuple[Array, ProxyEstimate]:
     """A grey ramp, so that t is a function of the photo's grey, and what is known of its haze."""
     photo = np.repeat(transmission[..., None], 3, axis=2)
-    return photo, ProxyEstimate(photo, transmission, AIRLIGHT, unprotected)
+    return photo, ProxyEstimate(photo, transmission, AIRLIGHT)
 
 
 def test_depth_is_distance_times_beta_in_even_haze() -> None:
@@ -29,7 +29,7 @@ def test_depth_is_distance_times_beta_in_even_haze() -> None:
 
 def test_depth_is_not_known_where_haze_is_densest() -> None:
     transmission = np.full((40, 60), 0.5, np.float32)
-    transmission[:, 30:] = TRANSMISSION_MINIMUM
+    transmission[:, 30:] = RECOVERY.least_transmission
     depth = relative_depth(*scene(transmission))
     assert np.isnan(depth[:, 35:]).all()
     assert depth[:, :25] == pytest.approx(-np.log(0.5), abs=1e-3)
@@ -38,13 +38,7 @@ def test_depth_is_not_known_where_haze_is_densest() -> None:
     assert levels[0, 0] == round(-np.log(0.5) / MOST_DEPTH * 65534)
 
 
-def test_depth_of_a_sky_is_that_before_its_protection() -> None:
-    hazy = np.full((40, 60), 0.3, np.float32)
-    depth = relative_depth(*scene(np.full_like(hazy, 0.9), hazy))
-    assert depth == pytest.approx(-np.log(0.3), abs=1e-3)
-
-
-@pytest.mark.parametrize("recovery", ["calibrated", "physics", "affine"])
+@pytest.mark.parametrize("recovery", ["physics", "affine"])
 def test_a_result_gives_its_depth_at_the_photos_size(
     pipeline: DehazePipeline, photo: Array, recovery: str
 ) -> None:
@@ -56,5 +50,5 @@ def test_a_result_gives_its_depth_at_the_photos_size(
     depth = relative_depth(photo, result.estimate)
     assert depth.shape == photo.shape[:2]
     known = ~np.isnan(depth)
-    # Where the sky is not protected, it is the depth of t itself.
+    # It is the depth of t itself.
     assert (depth[known] >= -np.log(result.transmission[known]) - 0.05).mean() > 0.95

@@ -5,33 +5,48 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from dehaze.pipelines.dehaze import DehazePipeline
+from training.captions import vocabulary
 from training.examples import EXAMPLES, write_examples, write_sheet
+from training.networks import build_networks, build_tokenizer
+from training.photos import PhotoCache
 from training.validate import validate, validation_haze
+from training.yardstick import Yardstick
 
 
-def test_validation_scores_what_it_says(pipeline: DehazePipeline, tmp_path: Path) -> None:
-    folder = tmp_path / "bsds500"
-    folder.mkdir()
-    rng = np.random.default_rng(0)
-    for name in ("a.png", "b.png", "c.png"):
-        cv2.imwrite(str(folder / name), rng.integers(0, 255, (40, 60, 3), dtype=np.uint8))
-    (folder / "val.txt").write_text("a.png\nb.png\nc.png\n")
-    rendered = validation_haze(tmp_path, 2)
-    assert len(rendered) == 2
-    np.testing.assert_array_equal(rendered[0].hazy, validation_haze(tmp_path, 1)[0].hazy)
-    scores = validate(pipeline, rendered, steps=4)
+def test_validation_scores_what_it_says(pipeline: DehazePipeline, photo_cache: PhotoCache) -> None:
+    groups = validation_haze(photo_cache, 2)
+    assert {name: len(rendered) for name, rendered in groups.items()} == {"depth": 2, "bsds500": 2}
+    rendered = groups["depth"]
+    again = validation_haze(photo_cache, 1)["depth"][0]
+    np.testing.assert_array_equal(rendered[0].hazy, again.hazy)
+    scores = validate(pipeline, rendered)
     assert scores.photos == 2
     expected = np.mean(
         [peak_signal_noise_ratio(haze.clear, haze.hazy, data_range=1.0) for haze in rendered]
     )
     assert scores.hazy == pytest.approx(expected)
-    assert scores.picard > scores.ddim
+    assert scores.yardstick is None
     assert set(scores.layer_correlation) == {
         name.removesuffix(".processor") for name in pipeline.unet.attn_processors if "attn2" in name
     }
+
+
+def test_a_yardstick_that_changes_nothing_scores_as_the_hazy_photo(
+    photo_cache: PhotoCache, tmp_path: Path
+) -> None:
+    networks = build_networks(build_tokenizer(vocabulary(), tmp_path / "tokenizer"))
+    networks.save(tmp_path / "model")
+    cells = DehazePipeline.from_pretrained(tmp_path / "model")
+    yardstick = Yardstick(tmp_path / "yardstick")
+    with torch.no_grad():
+        for parameter in yardstick.network.conv_out.parameters():
+            parameter.zero_()
+    scores = validate(cells, validation_haze(photo_cache, 1)["bsds500"], yardstick)
+    assert scores.yardstick == pytest.approx(scores.hazy, abs=0.01)
 
 
 def test_the_examples_are_rendered_over_the_photos_named(tmp_path: Path) -> None:

@@ -170,7 +170,7 @@ _OPTIONS = (
     options.solver(effect=WITH_MODEL),
     options.steps(effect=WITH_MODEL),
     options.tolerance(effect=(WITH_MODEL, options.used_by_solver("tolerance"))),
-    options.recovery(default="calibrated", effect=WITH_OURS),
+    options.recovery(default="physics", effect=WITH_OURS),
     option(
         "--resume/--overwrite",
         default=True,

@@ -67,7 +67,7 @@ def _figures() -> Iterable[str]:
 @options.iterations(default=10, show_default=True, help="The solver's limit a step.")
 @options.tolerance()
 @options.steps()
-@options.recovery(default="calibrated")
+@options.recovery(default="physics")
 @option(
     "--resume/--overwrite",
     default=True,
