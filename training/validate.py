@@ -75,7 +75,7 @@ def validation_haze(cache: PhotoCache, count: int) -> dict[str, list[RenderedHaz
         for position in range(count):
             rng = np.random.default_rng((_SEED, position))
             scene = draw_scene(cache, sizes[name], rng, weights / weights.sum())
-            rendered = render_over(scene, PLAIN, "haze", draw_plain_density(rng), rng)
+            rendered = render_over(scene, PLAIN, "haze", draw_plain_density(scene.indoor, rng), rng)
             hazy = as_stored(rendered.hazy, rng)
             groups[name].append(
                 RenderedHaze(hazy, rendered.clear, rendered.transmission, rendered.airlight)

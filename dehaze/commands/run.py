@@ -83,9 +83,7 @@ def _serves_clips(given: Values) -> bool:
     return not given["clips"] or given["recovery"] in WITH_TRANSMISSION
 
 
-FOR_CLIPS = Effect(
-    _serves_clips, "with photos alone, unless it is calibrated or physics", of_input=True
-)
+FOR_CLIPS = Effect(_serves_clips, "with photos alone, unless it is physics", of_input=True)
 
 
 class _Suffix(click.ParamType):

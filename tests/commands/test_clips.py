@@ -93,7 +93,7 @@ def test_a_recovery_without_density_is_refused_beside_photos(invoke: Invoke, pho
     write_photo(Path("p.png"), photo)
     result = invoke("a.mp4", "p.png", "--recovery", "affine")
     said = " ".join(result.stderr.split())
-    assert "with photos alone, unless it is calibrated or physics" in said
+    assert "with photos alone, unless it is physics" in said
 
 
 @pytest.mark.parametrize(

@@ -78,7 +78,7 @@ def test_exposure_lightens_and_its_slope_is_kept(pipeline: DehazePipeline, photo
 def test_settings_out_of_range_are_refused(pipeline: DehazePipeline) -> None:
     with pytest.raises(ranges.RangeError, match="strength"):
         FrameSettings(strength=3.0)
-    with pytest.raises(UnknownNameError, match="calibrated"):
+    with pytest.raises(UnknownNameError, match="physics"):
         FrameSettings(recovery="none")
     with pytest.raises(WordError, match="smoke"):
         FrameDehazer(pipeline, FrameSettings(word="smoke"))
