@@ -32,6 +32,7 @@ from hypothesis import settings
 from numpy.typing import NDArray
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
 
+from dehaze.models.codec import PixelUnshuffleCodec
 from dehaze.pipelines.dehaze import DehazePipeline
 from training.captions import vocabulary
 from training.networks import Networks, build_networks, build_tokenizer
@@ -82,6 +83,22 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("random_model")
     torch.manual_seed(0)
     networks = build_networks(build_tokenizer(vocabulary(), folder / "source"))
+    torch.manual_seed(0)
+    # Smaller than the networks that ship: pixels for cells, and two levels.
+    networks.text_encoder = CLIPTextModel(networks.text_encoder.config)
+    networks.unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=12,
+        out_channels=12,
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+        cross_attention_dim=128,
+        attention_head_dim=(2, 4),
+        norm_num_groups=16,
+    )
+    networks.vae = PixelUnshuffleCodec(patch_size=2)
     networks.save(folder)
     settings = {
         "short_side": 16,

@@ -151,6 +151,39 @@ def couple(
 
 
 @main.command()
+@click.option(
+    "--initial",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="The model that training starts from.",
+)
+@of_a_run(Path("runs/localised"), steps=600)
+def localise(
+    initial: Path,
+    pool: Path,
+    folder: Path,
+    steps: int,
+    batch_size: int,
+    device: str,
+    seed: int,
+    output: Path | None,
+) -> None:
+    """The third stage, of minutes: the word's attention learns where the haze is."""
+    from training.export import export
+    from training.localising import LOCALISING
+    from training.localising import localise as train_attention
+    from training.networks import load_networks
+    from training.train import PoolReader, Run
+
+    folder.mkdir(parents=True, exist_ok=True)
+    settings = replace(LOCALISING, steps=steps, batch_size=batch_size, seed=seed)
+    run = Run(folder, settings, device, load_networks(initial))
+    train_attention(run, PoolReader(pool), settings)
+    if output is not None:
+        export(run, output)
+
+
+@main.command()
 @click.option("--pool", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/yardstick"))
 @click.option("--steps", default=4000, show_default=True)

@@ -15,6 +15,9 @@ from dehaze.models.source import ModelSource
 from training.captions import vocabulary
 from training.train import Run
 
+MAP_LAYER = "up_blocks.2.attentions.1.transformer_blocks.0.attn2"
+"""The cross-attention at the latents' own size: its map of the haze word is exported."""
+
 # Chosen on haze rendered over BSDS500's validation photos: see the model card.
 DEFAULTS: dict[str, Any] = {
     "short_side": 32,
@@ -31,8 +34,7 @@ DEFAULTS: dict[str, Any] = {
     # The network was taught the swap itself; the source's attention only holds it back.
     "cross_replace_steps": 0.0,
     "self_replace_steps": 0.0,
-    # The layer whose map of the haze word ranks 1 - t best; the others disagree with each other.
-    "map_layers": {"up_blocks.2.attentions.1.transformer_blocks.0.attn2": 1.0},
+    "map_layers": {MAP_LAYER: 1.0},
 }
 # Pixels. The photos learned from are too small for cells of more than 6; cells of 10 are found at a
 # short side of 320, where the darkest pixels of a photo are less blurred.

@@ -129,8 +129,10 @@ def test_the_codec_at_the_working_size_is_lossless(pipeline: DehazePipeline) -> 
 def test_the_swap_changes_the_photo_and_full_injection_less_so(
     any_pipeline: DehazePipeline, photo: Array
 ) -> None:
-    swapped = any_pipeline(photo).image
-    assert np.abs(swapped - any_pipeline(photo, strength=0.0).image).max() > 1e-3
+    # What the network made, since a change as small as that of random weights is doubted after it.
+    swapped = any_pipeline(photo, recovery="none").image
+    still = any_pipeline(photo, recovery="none", strength=0.0).image
+    assert np.abs(swapped - still).max() > 1e-3
 
 
 def test_attention_shares_default_to_the_models_own(pipeline: DehazePipeline, photo: Array) -> None:
