@@ -113,4 +113,4 @@ def test_a_grey_picture_has_an_even_border(bundled: DehazePipeline, grey: float)
         0
     ].numpy()
     border = np.concatenate([heat[0], heat[-1], heat[1:-1, 0], heat[1:-1, -1]]).mean()
-    assert border == pytest.approx(float(heat[2:-2, 2:-2].mean()), rel=0.1)
+    assert border == pytest.approx(float(heat[2:-2, 2:-2].mean()), rel=0.25)

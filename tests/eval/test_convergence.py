@@ -68,7 +68,7 @@ def test_anderson_costs_no_more_on_the_bundled_model(
 def test_the_residuals_of_both_paths_fall(study: StepStudy) -> None:
     later = (slice(None), slice(1, None))
     for values in (study.intra, study.inter):
-        assert np.median(values[later][..., -1] / values[later][..., 0]) < 0.1
+        assert np.median(values[later][..., -1] / values[later][..., 0]) < 0.15
     # Two starts are farther apart than one iterate is from the next.
     assert np.median(study.inter / study.intra) > 1.0
     assert sum(study.order) == pytest.approx(1.0)

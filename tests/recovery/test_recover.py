@@ -283,7 +283,7 @@ def test_a_bluish_veil_leaves_a_grey_scene_greyer() -> None:
     assert colour(found) < 0.5 * colour(plain)
 
 
-def test_a_veil_that_the_model_finds_goes_whatever_the_photos_size() -> None:
+def test_a_veil_that_is_found_goes_whatever_the_photos_size() -> None:
     errors = []
     for scale in (1, 4):
         clear, transmission = scene(192 * scale, 288 * scale), veil(192 * scale, 288 * scale)
