@@ -21,27 +21,41 @@ BUNDLED = Path(__file__).resolve().parents[1] / "dehaze" / "models" / "bundled"
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-def of_a_run(folder: Path, steps: int) -> Callable[[Command], Command]:
-    """The options of both training stages, with what is the default of one of them."""
+OUTPUT = "Export the weights there after the last step; the package ships bundled/."
+
+of_a_model = click.option(
+    "--initial",
+    type=click.Path(path_type=Path, exists=True),
+    required=True,
+    help="The model that training starts from.",
+)
+
+
+def of_a_stage(steps: int) -> Callable[[Command], Command]:
+    """The options of every training stage, with what is the default of one of them."""
     options = (
         click.option("--pool", type=click.Path(path_type=Path, exists=True), required=True),
-        click.option("--run", "folder", type=click.Path(path_type=Path), default=folder),
         click.option("--steps", default=steps, show_default=True),
         click.option("--batch-size", default=32, show_default=True),
         click.option("--device", default="cpu", show_default=True),
         click.option("--seed", default=0, show_default=True),
-        click.option(
-            "-o",
-            "--output",
-            type=click.Path(path_type=Path),
-            help="Export the weights there after the last step; the package ships bundled/.",
-        ),
     )
 
     def add(command: Command) -> Command:
         for option in reversed(options):
             command = option(command)
         return command
+
+    return add
+
+
+def of_a_run(folder: Path) -> Callable[[Command], Command]:
+    """The options of a stage that can be continued."""
+
+    def add(command: Command) -> Command:
+        to = click.option("-o", "--output", type=click.Path(path_type=Path), help=OUTPUT)
+        run = click.option("--run", "folder", type=click.Path(path_type=Path), default=folder)
+        return run(to(command))
 
     return add
 
@@ -73,7 +87,8 @@ def render(data: Path, cache: Path, pool: Path, shards: int, keep: int, seed: in
     type=click.Path(path_type=Path, exists=True),
     help="A model of the same networks to start from, instead of nothing.",
 )
-@of_a_run(Path("runs/bundled"), steps=3000)
+@of_a_run(Path("runs/bundled"))
+@of_a_stage(steps=3000)
 def train(
     initial: Path | None,
     pool: Path,
@@ -112,15 +127,11 @@ def _closed_form(folder: Path, run: Run, reader: PoolReader) -> GaussianNoise:
 
 
 @main.command()
-@click.option(
-    "--initial",
-    type=click.Path(path_type=Path, exists=True),
-    required=True,
-    help="The model that training starts from.",
-)
+@of_a_model
 @click.option("--chunks", default=64, show_default=True, help="Of 64 inverted pairs.")
 @click.option("--renew-every", default=12, show_default=True, help="Steps from chunk to chunk.")
-@of_a_run(Path("runs/coupled"), steps=3000)
+@of_a_run(Path("runs/coupled"))
+@of_a_stage(steps=3000)
 def couple(
     initial: Path,
     pool: Path,
@@ -151,22 +162,17 @@ def couple(
 
 
 @main.command()
+@of_a_model
+@of_a_stage(steps=300)
 @click.option(
-    "--initial",
-    type=click.Path(path_type=Path, exists=True),
+    "-o",
+    "--output",
+    type=click.Path(path_type=Path),
     required=True,
-    help="The model that training starts from.",
+    help="Export the weights there after the last step; a stage of minutes keeps nothing else.",
 )
-@of_a_run(Path("runs/localised"), steps=600)
 def localise(
-    initial: Path,
-    pool: Path,
-    folder: Path,
-    steps: int,
-    batch_size: int,
-    device: str,
-    seed: int,
-    output: Path | None,
+    initial: Path, pool: Path, steps: int, batch_size: int, device: str, seed: int, output: Path
 ) -> None:
     """The third stage, of minutes: the word's attention learns where the haze is."""
     from training.export import export
@@ -175,12 +181,10 @@ def localise(
     from training.networks import load_networks
     from training.train import PoolReader, Run
 
-    folder.mkdir(parents=True, exist_ok=True)
     settings = replace(LOCALISING, steps=steps, batch_size=batch_size, seed=seed)
-    run = Run(folder, settings, device, load_networks(initial))
+    run = Run(output, settings, device, load_networks(initial))
     train_attention(run, PoolReader(pool), settings)
-    if output is not None:
-        export(run, output)
+    export(run, output)
 
 
 @main.command()

@@ -31,7 +31,7 @@ from training.train import Batch, PoolReader, Run, TrainingSettings, losses_of
 logger = logging.getLogger(__name__)
 
 LOCALISING = TrainingSettings(
-    steps=600, batch_size=32, learning_rate=2e-3, warmup=20, decay=0.9, ema_decay=0.98
+    steps=300, batch_size=32, learning_rate=2e-3, warmup=20, decay=0.9, ema_decay=0.98
 )
 # Of 1 - r beside the squared errors, r the correlation of attention and density.
 CORRELATION_WEIGHT = 0.2
@@ -155,7 +155,7 @@ class Localising:
             timesteps,
         )
         error = losses_of(networks, batch).mean()
-        density = density_of(chunk.degraded[rows], chunk.clear[rows])
+        density = density_of(chunk.degraded[rows], chunk.clear[rows]).to(networks.unet.device)
         attention = word_attention(
             networks, self.processor.probabilities[:half], [c for c, _ in captions], density.shape
         )
