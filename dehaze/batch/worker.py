@@ -166,8 +166,8 @@ class DiffusionWorker:
             _write_grey(beside["transmission"], dehazed.transmission)
         if "airlight" in beside and dehazed.airlight is not None:
             write_bytes(beside["airlight"], json.dumps(dehazed.airlight.tolist()).encode())
-        if "depth" in beside and dehazed.estimate is not None:
-            levels = as_levels(relative_depth(photo.pixels, dehazed.estimate))
+        if "depth" in beside and dehazed.transmission is not None:
+            levels = as_levels(relative_depth(dehazed.transmission))
             _write_grey(beside["depth"], levels, bits=16)
         if "trace" in beside:
             write_bytes(beside["trace"], json.dumps(dehazed.trace.to_dict(), indent=1).encode())

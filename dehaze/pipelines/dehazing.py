@@ -30,7 +30,7 @@ from dehaze.prompts import (
     word_span,
 )
 from dehaze.recovery.exposure import keep_exposure
-from dehaze.recovery.recover import RECOVERIES, ProxyEstimate
+from dehaze.recovery.recover import RECOVERIES
 from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
@@ -44,10 +44,9 @@ class DehazeResult:
         image: RGB at the photo's own size: float32 (H, W, 3) in [0, 1]; with ``output_type`` of
             ``pil`` a PIL image, of ``pt`` a float32 tensor (3, H, W) in [0, 1].
         attention: float32 (H, W), the haze attention map: mean attention probability on the word.
-        transmission: t, float32 (H, W) in (0, 1], or None where the recovery has none.
+        transmission: t, float32 (H, W) in (0, 1], or None where the recovery has none; it gives the
+            relative depth, see ``dehaze.recovery.depth``.
         airlight: A, float32 (3,) RGB in [0, 1], or None likewise.
-        estimate: what t and A are of, at a smaller size, or None likewise; it gives the relative
-            depth, see ``dehaze.recovery.depth``.
         trace: how the inversion went.
         nfe: network evaluations that this call took, inversion and denoising together.
     """
@@ -56,7 +55,6 @@ class DehazeResult:
     attention: Array
     transmission: Array | None
     airlight: Array | None
-    estimate: ProxyEstimate | None
     trace: InversionTrace
     nfe: int
 
@@ -300,7 +298,6 @@ class Dehazing(Inverting):
                     attention=self.word_attention(photo, own, prompt, word),
                     transmission=recovered.transmission,
                     airlight=recovered.airlight,
-                    estimate=recovered.estimate,
                     trace=own.trace,
                     nfe=evaluations[b] + swapping,
                 )

@@ -7,8 +7,6 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.recovery.guided_filter import apply_coefficients, guided_coefficients
-from dehaze.recovery.recover import ProxyEstimate
 from dehaze.recovery.settings import RECOVERY
 
 Array = NDArray[np.float32]
@@ -20,8 +18,8 @@ MOST_DEPTH = -math.log(RECOVERY.least_transmission)
 _AT_MINIMUM = 1.001
 
 
-def relative_depth(photo: Array, estimate: ProxyEstimate) -> Array:
-    """Relative depth, -log t = beta d, at the photo's size.
+def relative_depth(transmission: Array) -> Array:
+    """Relative depth, -log t = beta d.
 
     Light is scattered out of a ray evenly where the haze is even: t = exp(-beta d), with the
     distance d and the haze's own beta. Depth is known up to that factor, and only as far as the
@@ -29,8 +27,7 @@ def relative_depth(photo: Array, estimate: ProxyEstimate) -> Array:
     has no haze.
 
     Args:
-        photo: I, float32 (H, W, 3) in [0, 1].
-        estimate: of the photo, at strength 1.
+        transmission: t of a photo dehazed at strength 1, float32 (H, W) in (0, 1].
 
     Returns:
         float32 (H, W) in [0, ``MOST_DEPTH``], larger where it is farther; NaN where t is at
@@ -41,16 +38,10 @@ def relative_depth(photo: Array, estimate: ProxyEstimate) -> Array:
     Example:
         >>> from dehaze import DehazePipeline
         >>> result = DehazePipeline.from_pretrained()(photo)
-        >>> depth = relative_depth(photo, result.estimate)
+        >>> depth = relative_depth(result.transmission)
     """
-    slopes, intercepts = guided_coefficients(
-        estimate.photo.mean(2), estimate.transmission, 1, RECOVERY.enlarged_variance
-    )
-    transmission = apply_coefficients(photo.mean(2), slopes, intercepts)
-    np.clip(transmission, RECOVERY.least_transmission, 1.0, out=transmission)
-    unknown = transmission <= RECOVERY.least_transmission * _AT_MINIMUM
     depth = -np.log(transmission)
-    depth[unknown] = np.nan
+    depth[transmission <= RECOVERY.least_transmission * _AT_MINIMUM] = np.nan
     return np.asarray(depth, dtype=np.float32)
 
 

@@ -45,13 +45,11 @@ class Recovery:
         image: float32 (H, W, 3) in [0, 1].
         transmission: t, float32 (H, W) in (0, 1], or None where the recovery has none.
         airlight: A, float32 (3,) in [0, 1], or None likewise.
-        estimate: what t and A are of, or None likewise.
     """
 
     image: Array
     transmission: Array | None = None
     airlight: Array | None = None
-    estimate: ProxyEstimate | None = None
 
 
 @dataclass(frozen=True)
@@ -126,7 +124,7 @@ def recover_through(
         transmission = apply_coefficients(_grey(photo), slopes, intercepts)
         np.clip(transmission, settings.least_transmission, 1.0, out=transmission)
     image = remove_veil(photo, transmission, estimate.airlight, settings)
-    return Recovery(image, transmission, estimate.airlight, estimate)
+    return Recovery(image, transmission, estimate.airlight)
 
 
 def doubt_thin_haze(transmission: Array, error: float) -> Array:

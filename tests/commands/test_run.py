@@ -33,7 +33,7 @@ from dehaze.photos import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.pipelines.dehazing import NULL_TEXTS
 from dehaze.priors import PRIORS
 from dehaze.prompts import WordError
-from dehaze.recovery.recover import RECOVERIES, WITH_TRANSMISSION, ProxyEstimate
+from dehaze.recovery.recover import RECOVERIES, WITH_TRANSMISSION
 
 ROOT = Path(dehaze.__file__).resolve().parents[1]
 Invoke = Callable[..., Result]
@@ -50,7 +50,6 @@ class FakeTrace:
 class FakeResult:
     image: FloatArray
     transmission: FloatArray | None
-    estimate: ProxyEstimate | None = None
     airlight: FloatArray = field(default_factory=lambda: np.float32([0.5, 0.75, 1.0]))
     nfe: int = 80
     trace: FakeTrace = field(default_factory=FakeTrace)
@@ -93,14 +92,9 @@ class FakePipeline:
         self.settings.append(settings)
         self.batches.append(len(photos))
         transmission = np.full(photos[0].shape[:2], 0.6, np.float32)
+        transmission[3:4, 4:5] = 0.5
         known = transmission if settings["recovery"] in WITH_TRANSMISSION else None
-        half = [np.full(pixels.shape[:2], 0.5, np.float32) for pixels in photos]
-        return [
-            FakeResult(
-                pixels * np.float32(self.darkens), known, ProxyEstimate(pixels, t, np.ones(3))
-            )
-            for pixels, t in zip(photos, half, strict=True)
-        ]
+        return [FakeResult(pixels * np.float32(self.darkens), known) for pixels in photos]
 
 
 @pytest.fixture

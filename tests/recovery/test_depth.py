@@ -8,29 +8,21 @@ from numpy.typing import NDArray
 
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.recovery.depth import MOST_DEPTH, as_levels, relative_depth
-from dehaze.recovery.recover import ProxyEstimate
 from dehaze.recovery.settings import RECOVERY
 
 Array = NDArray[np.float32]
-AIRLIGHT = np.float32([0.9, 0.9, 0.9])
-
-
-def scene(transmission: Array) -> tuple[Array, ProxyEstimate]:
-    """A grey ramp, so that t is a function of the photo's grey, and what is known of its haze."""
-    photo = np.repeat(transmission[..., None], 3, axis=2)
-    return photo, ProxyEstimate(photo, transmission, AIRLIGHT)
 
 
 def test_depth_is_distance_times_beta_in_even_haze() -> None:
     beta, distance = 0.8, np.linspace(0.1, 2.0, 64, dtype=np.float32)[None].repeat(48, axis=0)
-    depth = relative_depth(*scene(np.exp(-beta * distance)))
+    depth = relative_depth(np.exp(-beta * distance))
     np.testing.assert_allclose(depth[:, 2:-2], beta * distance[:, 2:-2], atol=0.02)
 
 
 def test_depth_is_not_known_where_haze_is_densest() -> None:
     transmission = np.full((40, 60), 0.5, np.float32)
     transmission[:, 30:] = RECOVERY.least_transmission
-    depth = relative_depth(*scene(transmission))
+    depth = relative_depth(transmission)
     assert np.isnan(depth[:, 35:]).all()
     assert depth[:, :25] == pytest.approx(-np.log(0.5), abs=1e-3)
     levels = np.round(as_levels(depth) * 65535)
@@ -44,10 +36,10 @@ def test_a_result_gives_its_depth_at_the_photos_size(
 ) -> None:
     result = pipeline(photo, recovery=recovery)
     if recovery == "affine":
-        assert result.estimate is None
+        assert result.transmission is None
         return
-    assert result.estimate is not None
-    depth = relative_depth(photo, result.estimate)
+    assert result.transmission is not None
+    depth = relative_depth(result.transmission)
     assert depth.shape == photo.shape[:2]
     known = ~np.isnan(depth)
     # It is the depth of t itself.
