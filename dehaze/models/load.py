@@ -75,6 +75,9 @@ _TOKENIZERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "CLIPTextModelWithProjection": (CLIPTokenizer, ("CLIPTokenizer", "CLIPTokenizerFast")),
     "T5EncoderModel": (T5TokenizerFast, ("T5Tokenizer", "T5TokenizerFast")),
 }
+# Their network is configured as FLUX.1 dev is, and was trained to edit a picture that it is given,
+# not to make one of text (arXiv 2506.15742).
+_OTHER_TASKS = ("FluxKontextPipeline", "FluxKontextInpaintPipeline")
 # T5's vocabulary is filled up to a multiple of it.
 _T5_PADDING = 128
 # Names that diffusers' attention had before its version 0.18: old files of codecs have them.
@@ -145,8 +148,14 @@ def _kind(folder: Path, index: Mapping[str, Any]) -> ModelKind:
     """The kind of model that an index is of, by its denoising network.
 
     Raises:
-        ModelError: its transformer is of another kind.
+        ModelError: its transformer is of another kind, or its pipeline is for another task.
     """
+    pipeline = index.get("_class_name")
+    if pipeline in _OTHER_TASKS:
+        raise ModelError(
+            f"{folder / INDEX} is of a {pipeline}: it is a model for another task, and only "
+            "text-to-image models can be used"
+        )
     if _class_of(folder, index, "transformer") is None:
         return STABLE_DIFFUSION
     named = _named_class(folder, index, "transformer")

@@ -161,6 +161,10 @@ BROKEN: list[tuple[str, Callable[[Path], object]]] = [
             folder / "model_index.json", transformer=["diffusers", "Flux2Transformer2DModel"]
         ),
     ),
+    (
+        "is of a FluxKontextPipeline: it is a model for another task",
+        lambda folder: change(folder / "model_index.json", _class_name="FluxKontextPipeline"),
+    ),
     ("in_channels=20", lambda folder: change(folder / NETWORK, in_channels=20)),
     ("joint_attention_dim=99", lambda folder: change(folder / NETWORK, joint_attention_dim=99)),
     ("patch_size=4, and only", lambda folder: change(folder / NETWORK, patch_size=4)),
