@@ -81,6 +81,8 @@ class PromptEncoder:
     def swapped(self, prompt: TokenizedPrompt, word: str, span: Sequence[int]) -> Tensor:
         """The prompt's embedding with that of the empty prompt at a word's positions.
 
+        Stable Diffusion XL's pooled embedding has no positions: it stays that of the whole prompt.
+
         Args:
             prompt: with the word in it.
             word: as it is written in the prompt.
@@ -129,10 +131,7 @@ class FlowPromptEncoder(PromptEncoder):
         return [prompt.ids[None].to(self.device) for prompt in prompts]
 
     def swapped(self, prompt: TokenizedPrompt, word: str, span: Sequence[int]) -> Tensor:
-        """As ``PromptEncoder.swapped``; the pooled embedding is that of the text without the word.
-
-        A pooled embedding is of the whole text: it has no position that could be swapped.
-        """
+        """As ``PromptEncoder.swapped``, with the pooled embedding of the text without the word."""
         rows = super().swapped(prompt, word, span)
         without = self.embed(self._tokens(without_word(prompt.text, word)))
         length = len(prompt.ids)

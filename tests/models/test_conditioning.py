@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline, StableDiffusionXLP
 
 from dehaze.inversion import DDIMTable
 from dehaze.pipelines.edit import EditPipeline
-from dehaze.prompts import WordError, tokenize
+from dehaze.prompts import WordError, tokenize, word_span
 
 PROMPT = "a street with dense haze"
 
@@ -41,6 +41,16 @@ def test_sdxl_embeddings_equal_those_of_diffusers(
     assert xl.description.zero_null_text
     assert torch.equal(null[:, :32], empty)
     assert torch.equal(null[:, 32, :20], pooled_empty)
+
+
+def test_sdxl_keeps_the_pooled_embedding_of_the_whole_prompt(xl: EditPipeline) -> None:
+    prompt = xl.prompts.tokens(PROMPT)
+    span = word_span(prompt, "haze")
+    own, swapped = xl.prompts.embed(prompt), xl.prompts.swapped(prompt, "haze", span)
+    assert torch.equal(swapped[:, 32:], own[:, 32:])
+    assert not torch.equal(swapped[:, list(span)], own[:, list(span)])
+    without = xl.prompts.embed(xl.prompts.tokens("a street with dense"))
+    assert not torch.equal(without[:, 32:], own[:, 32:])
 
 
 def test_a_generated_picture_is_diffusers_own(stable_diffusion: Path) -> None:
