@@ -90,11 +90,10 @@ class LocalBlend:
     def __call__(self, i: int, latents: Tensor, source: Tensor) -> Tensor:
         """The latents after step i, put back to the source's (B, C, H, W) outside of the mask."""
         for layer in self._layers:
-            for whose, span in (
-                ("source", self.source_span),
-                ("source excluded", self.source_excluded),
-            ):
-                self._add(whose, layer, attended(self.record, layer, i, span, latents.device))
+            spans = (self.source_span, self.source_excluded)
+            on_words, excluded = attended(self.record, layer, i, spans, latents.device)
+            self._add("source", layer, on_words)
+            self._add("source excluded", layer, excluded)
         # At strength 0 the network does not run, and there is no change to hold.
         if self.steps - i < int(self.start * self.steps) or "target" not in self._sums:
             return latents

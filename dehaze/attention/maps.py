@@ -66,32 +66,34 @@ def attended(
     record: Mapping[str, Tensor],
     layer: str,
     step: int,
-    span: Sequence[int],
+    spans: Sequence[Sequence[int]],
     device: torch.device | None = None,
 ) -> Tensor:
-    """Probability on a span of tokens at each position of a recorded layer: float32 (B, P).
+    """Probability on spans of tokens at each position of a recorded layer: float32 (n, B, P).
 
-    It is summed over the span and averaged over heads. In joint attention the picture shares its
+    It is summed over a span and averaged over heads. In joint attention the picture shares its
     attention between the tokens and itself, so that it is less than in cross-attention.
 
     Args:
         record: queries and keys as an ``AttentionSession`` recorded them.
         layer: its name.
         step: i.
-        span: positions of tokens.
-        device: that it is computed on; where the recording is, for None.
+        spans: n spans, each the positions of its tokens.
+        device: to compute on; the recording's own when None.
     """
     if is_joint(record, layer, step):
         query, key = (
             record[record_name(layer, "joint", tensor, step)].to(device).float()
             for tensor in ("query", "key")
         )
-        chosen = key.new_zeros(key.shape[2], 1)
-        chosen[list(span)] = 1.0
-        return text_attention(query, key, chosen)[..., 0].mean(1)
+        chosen = key.new_zeros(key.shape[2], len(spans))
+        for column, span in enumerate(spans):
+            chosen[list(span), column] = 1.0
+        return text_attention(query, key, chosen).mean(1).movedim(-1, 0)
     key = record[record_name(layer, "cross", "key", 0)].to(device).float()
     query = record[record_name(layer, "cross", "query", step)].to(key)
-    return attention_map(query, key, query.shape[-1] ** -0.5)[..., list(span)].sum(-1).mean(1)
+    weights = attention_map(query, key, query.shape[-1] ** -0.5)
+    return torch.stack([weights[..., list(span)].sum(-1).mean(1) for span in spans])
 
 
 def word_map(
@@ -112,7 +114,7 @@ def word_map(
         layers: weight of each layer, by name; equal weights when None. A negative weight is for a
             layer that attends to the word where the thing is not.
         steps: steps to average; all recorded ones when None.
-        device: that it is computed on; where the recording is, for None.
+        device: to compute on; the recording's own when None.
 
     Returns:
         float32 (B, H, W); a probability, in [0, 1], with equal weights. The outermost positions of
@@ -137,7 +139,7 @@ def word_map(
         if not chosen:
             raise ControlError(f"none of the steps {steps} was recorded for {layer}")
         for step in chosen:
-            on_word = attended(record, layer, step, span, device)
+            (on_word,) = attended(record, layer, step, [span], device)
             grid = on_word.unflatten(1, grid_of(on_word.shape[1], latent_size))[:, None]
             if not is_joint(record, layer, step):
                 # Only a network of convolutions sees zeros beyond the edge.
