@@ -103,6 +103,11 @@ class Clip:
     notes: tuple[str, ...] = ()
 
     @property
+    def frame_duration(self) -> int:
+        """How long a frame lasts on average, in units of ``time_base``, at least 1."""
+        return max(1, round(1 / (self.rate * self.time_base)))
+
+    @property
     def upright_size(self) -> tuple[int, int]:
         """(height, width) of its frames as they are shown, in pixels."""
         height, width = self.size
@@ -196,7 +201,6 @@ def frames_of(clip: Clip) -> Iterator[Frame]:
     """
     av = load_av()
     before: int | None = None
-    step = max(1, round(1 / (clip.rate * clip.time_base)))
     with _opened(av, clip.path) as container:
         for frame in _decoded(av, container, container.streams[clip.stream]):
             _refuse_frame(clip.path, frame)
@@ -209,7 +213,7 @@ def frames_of(clip: Clip) -> Iterator[Frame]:
                 pixels = _resized(pixels, clip.size)
             pts, moved = frame.pts, False
             if pts is None or (before is not None and pts <= before):
-                pts, moved = (0 if before is None else before + step), True
+                pts, moved = (0 if before is None else before + clip.frame_duration), True
             before = pts
             duration = getattr(frame, "duration", None) or 0
             yield Frame(upright(pixels, clip.turn), pts, duration, resized, moved)

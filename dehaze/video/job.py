@@ -181,16 +181,7 @@ class _ClipJob:
                     self._output, "exists and was not made by dehaze from this clip", _ANOTHER
                 )
             if done["of"] == self._identity:
-                result = done["result"]
-                return ClipResult(
-                    self._output,
-                    "kept",
-                    result["frames"],
-                    result["shots"],
-                    result["evaluations"],
-                    time.perf_counter() - began,
-                    tuple(result["notes"]),
-                )
+                return self._result("kept", done["result"], began)
         runs = self._resume(records) if records[:1] == [self._identity] and not overwrite else []
         if not runs:
             self._begin(done)
@@ -198,16 +189,15 @@ class _ClipJob:
         for _ in range(sum(run.frames for run in runs)):
             on_frame(True)
         runs += self._dehaze(runs, on_frame)
-        notes = self._finish(runs)
-        return ClipResult(
-            self._output,
-            "done",
-            sum(run.frames for run in runs),
-            sum(run.shots for run in runs),
-            sum(run.evaluations for run in runs),
-            time.perf_counter() - began,
-            notes,
-        )
+        return self._result("done", self._finish(runs), began)
+
+    def _result(
+        self, status: Literal["done", "kept"], counts: dict[str, Any], began: float
+    ) -> ClipResult:
+        """What the journal says of a result, and how long this call took."""
+        seconds = time.perf_counter() - began
+        notes = tuple(counts["notes"])
+        return ClipResult(self._output, status, seconds=seconds, **counts | {"notes": notes})
 
     def _dehaze(self, before: list[_Run], on_frame: Callable[[bool], object]) -> list[_Run]:
         """The runs after those that there are."""
@@ -245,18 +235,14 @@ class _ClipJob:
                 counts["evaluations"] += result.evaluations
                 counts["resized"] += frame.resized
                 counts["moved"] += frame.moved
-                end = frame.pts + (frame.duration or self._step)
+                end = frame.pts + (frame.duration or self._clip.frame_duration)
                 on_frame(False)
         _synchronise(unfinished)
         os.replace(unfinished, path)
         return _Run(path.name, digest(path), end=end, **counts)
 
-    @property
-    def _step(self) -> int:
-        return max(1, round(1 / (self._clip.rate * self._clip.time_base)))
-
-    def _finish(self, runs: list[_Run]) -> tuple[str, ...]:
-        """Joins the runs to the result, and cleans up: what is not as it was."""
+    def _finish(self, runs: list[_Run]) -> dict[str, Any]:
+        """Joins the runs to the result, and cleans up: what the journal says of the result."""
         whole = self._folder / f"{_WHOLE}{self._output.suffix}"
         files = [self._folder / run.file for run in runs]
         lost = join(self._clip, self._encoding, files, whole, end=runs[-1].end)
@@ -284,7 +270,7 @@ class _ClipJob:
         os.replace(whole, self._output)
         for path in (*files, *self._memory_files(len(runs) - 1)):
             path.unlink(missing_ok=True)
-        return notes
+        return result
 
     def _refuse_full_disk(self) -> None:
         needed = 2 * self._clip.path.stat().st_size
