@@ -76,7 +76,8 @@ def denoise(
     """Denoises z_n to z_0, with a noise between the source's and the target's.
 
     w = 0 undoes the inversion exactly and never runs the target's network; w = 1 takes the target's
-    noise alone. The sampler is the one that inverted: DDIM, EDICT or BDIA.
+    noise alone. The steps back are those of the solver that inverted: the schedule's own, DDIM's or
+    a flow's, or a sampler's, such as EDICT's or RF-Solver's.
 
     A model whose network finds z_0 from noise at once needs no more than a step or two. Then the
     last of them, step i, goes to z_0 instead of z_{i-1} (DDIM on a subsequence of the timesteps).
@@ -93,15 +94,15 @@ def denoise(
             an evaluation more a step.
         strength, revise, on_step: see ``WayBack``. After the step that goes to z_0 they are told
             that step 1 was taken.
-        steps: how many of DDIM's steps are taken, from the noisy end; None for all.
+        steps: how many of the schedule's steps are taken, from the noisy end; None for all.
 
     Returns:
         z_0, float32 (B, C, H, W).
 
     Raises:
         NonFiniteError: the network returned a value that is not finite.
-        ValueError: there are not so many steps, or fewer than one; or the sampler is EDICT or BDIA,
-            which take all.
+        ValueError: there are not so many steps, or fewer than one; or the solver is a sampler,
+            which takes all.
 
     Source: Song, Meng and Ermon, "Denoising Diffusion Implicit Models", section 4.2.
     """
@@ -116,6 +117,17 @@ def denoise(
                 f"{inversion.settings.solver} goes back by its own steps: all are taken"
             )
         return sampler.denoise(inversion, way)
+    return steps_back(inversion, way, taken)
+
+
+def steps_back(inversion: InversionResult, way: WayBack, taken: int) -> Tensor:
+    """z_0 by the schedule's own steps from the noisy end, the last of which goes to z_0.
+
+    Args:
+        inversion: where the way begins.
+        way: see ``WayBack``.
+        taken: how many steps, between 1 and those of the inversion.
+    """
     table, z = inversion.table, inversion.latents
     last = inversion.steps - taken + 1
     for i in range(inversion.steps, last - 1, -1):
@@ -126,7 +138,7 @@ def denoise(
         if to < i - 1:
             # What the inversion's noise, in one step, misses of the picture that was inverted.
             own = table.denoise_step(inversion.trajectory[i], source, i, to)
-            z = z + (1.0 - strength) * (inversion.trajectory[0] - own)
+            z = z + (1.0 - way.strength) * (inversion.trajectory[0] - own)
         z = way.after(to + 1, z, noise)
     return z
 

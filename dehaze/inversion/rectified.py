@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from dehaze.inversion.denoising import WayBack
+from dehaze.inversion.denoising import WayBack, steps_back
 from dehaze.inversion.flow import FlowTable
 from dehaze.inversion.result import (
     InversionResult,
@@ -23,7 +23,7 @@ from dehaze.inversion.result import (
 )
 from dehaze.inversion.solvers import SOLVERS, Sampler
 
-# Of the published code of RF-Inversion.
+# Gamma, eta and the share of controlled steps on the way back, of RF-Inversion's published code.
 _GAMMA, _ETA, _CONTROLLED = 0.5, 1.0, 0.25
 _TARGET_SEED = 0
 
@@ -105,7 +105,7 @@ def rf_solver_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
         network=Midpoint(_of_flow(way.network)[0]),
         source_network=None if source is None else Midpoint(_of_flow(source)[0]),
     )
-    return _euler(inversion, midpoint)
+    return steps_back(inversion, midpoint, inversion.steps)
 
 
 def rf_inversion_invert(
@@ -189,22 +189,14 @@ def rf_inversion_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
     Source: RF-Inversion, arXiv 2410.10792, eq. 13 and algorithm 2, and its code.
     """
     network = Controlled(_of_flow(way.network)[0], inversion.trajectory[0], inversion.steps)
-    return _euler(inversion, replace(way, network=network))
-
-
-def _euler(inversion: InversionResult, way: WayBack) -> Tensor:
-    z = inversion.latents
-    for i in range(inversion.steps, 0, -1):
-        noise = way.noise(z, i, inversion.noise[i - 1])
-        z = way.after(i, inversion.table.denoise_step(z, noise, i), noise)
-    return z
+    return steps_back(inversion, replace(way, network=network), inversion.steps)
 
 
 def _of_flow(network: NoiseNetwork) -> tuple[FlowNetwork, FlowTable]:
-    """The network and its schedule, of which ``check_served`` has seen to it that they are these.
+    """The network and its schedule, typed as a flow's.
 
     Raises:
-        TypeError: they are of another process.
+        TypeError: they are of another process, which ``check_served`` refuses before.
     """
     if not isinstance(network, FlowNetwork) or not isinstance(network.table, FlowTable):
         raise TypeError("RF-Solver and RF-Inversion are of flow matching")
