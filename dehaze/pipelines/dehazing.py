@@ -268,9 +268,12 @@ class Dehazing(Inverting):
             guidance_scale = inversion.settings.guidance_scale
         unconditional = None
         if holds(mode):
-            inversion, anchors = self._held(inversion, mode, prompt, guidance_scale, control)
-            unconditional = Anchors.of_batch(anchors).unconditional
+            anchors = self._anchors(inversion, mode, prompt, guidance_scale, control)
             evaluations = [n + each.nfe for n, each in zip(evaluations, anchors, strict=True)]
+            held = Anchors.of_batch(anchors)
+            unconditional = held.unconditional
+            # Where the mode records the source's attention, it replaces the inversion's.
+            inversion = replace(inversion, attention=held.attention or inversion.attention)
         latents, swapping = self.swap_word(
             inversion,
             prompt,
@@ -315,26 +318,20 @@ class Dehazing(Inverting):
             self.description.self_replace_steps if self_ is None else self_,
         )
 
-    def _held(
+    def _anchors(
         self,
         inversion: InversionResult,
         mode: str,
         prompt: str | None,
         guidance_scale: float,
         control: AttentionControl,
-    ) -> tuple[InversionResult, list[Anchors]]:
-        """What holds the way back of each photo, and the inversion with the source's attention.
-
-        Each photo has its own unconditional embedding at each step. Where the mode records the
-        source's attention, that replaces what the inversion recorded.
-        """
+    ) -> list[Anchors]:
+        """What holds the way back of each photo, its own unconditional embeddings among it."""
         plan = self._plan(control, inversion.steps)
-        anchors = [
+        return [
             self.anchor(inversion.sample(b), mode, prompt, guidance_scale=guidance_scale, plan=plan)
             for b in range(inversion.latents.shape[0])
         ]
-        attention = Anchors.of_batch(anchors).attention
-        return replace(inversion, attention=attention or inversion.attention), anchors
 
     def _plan(self, control: AttentionControl, steps: int) -> RecordingPlan:
         """What the swap and the haze attention map ask of the source's attention."""
