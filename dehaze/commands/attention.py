@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import Command, option
+from dehaze.commands.command import Command
 from dehaze.commands.progress import progress
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 
@@ -28,12 +28,6 @@ if TYPE_CHECKING:
 _SHOWN_STEPS = 10
 
 
-def _figures() -> Iterable[str]:
-    from dehaze.eval.plots import FIGURES
-
-    return FIGURES
-
-
 @click.command(cls=Command)
 @click.argument(
     "inputs",
@@ -45,10 +39,7 @@ def _figures() -> Iterable[str]:
 @options.output_folder("the maps", "attention")
 @options.prompt()
 @options.word(help=f"A word, or a phrase, of the prompt.  {options.OF_MODEL}")
-@option(
-    "--figure",
-    "figures",
-    type=options.Kinds(_figures),
+@options.figure(
     default=(),
     help="Also draw figures with a colour bar, comma-separated: png, pdf, svg; needs "
     "dehaze-diffusion[plots].",

@@ -43,12 +43,12 @@ class RegistryChoice(click.ParamType):
         return str(value)
 
 
-class Kinds(click.ParamType):
-    """Some of these names, with commas between them: each once, in alphabetical order."""
+class Names(click.ParamType):
+    """Names with commas between them; each one of ``choices`` where these are given."""
 
-    name = "kinds"
+    name = "NAMES"
 
-    def __init__(self, choices: Callable[[], Iterable[str]]) -> None:
+    def __init__(self, choices: Callable[[], Iterable[str]] | None = None) -> None:
         self._choices = choices
 
     def convert(
@@ -56,11 +56,26 @@ class Kinds(click.ParamType):
     ) -> tuple[str, ...]:
         if isinstance(value, tuple):
             return value
-        choices = list(self._choices())
-        kinds = {kind.strip().lower() for kind in value.split(",")}
-        for kind in sorted(kinds.difference(choices)):
-            self.fail(f"{kind!r} is not one of {', '.join(choices)}.", param, ctx)
-        return tuple(sorted(kinds))
+        names = self.split(value)
+        known = names if self._choices is None else tuple(self._choices())
+        for name in names:
+            if name not in known:
+                self.fail(f"{name!r} is not one of {', '.join(known)}.", param, ctx)
+        return names
+
+    def split(self, text: str) -> tuple[str, ...]:
+        """The names in a text, each once and in the order in which they were given."""
+        return tuple(dict.fromkeys(filter(None, (name.strip() for name in text.split(",")))))
+
+
+class Kinds(Names):
+    """Names with commas between them, in lower case and in alphabetical order."""
+
+    name = "kinds"
+
+    def split(self, text: str) -> tuple[str, ...]:
+        """The names in a text, each once and in alphabetical order; an empty one stays."""
+        return tuple(sorted({name.strip().lower() for name in text.split(",")}))
 
 
 class Exposure(click.ParamType):
@@ -112,7 +127,8 @@ def _shared(*names: str, **attributes: Any) -> Callable[..., Decorator]:
     return declare
 
 
-def _solvers() -> Iterable[str]:
+def solver_names() -> Iterable[str]:
+    """The registered solvers."""
     from dehaze.inversion import SOLVERS
 
     return SOLVERS.names()
@@ -124,7 +140,8 @@ def _predictors() -> Iterable[str]:
     return PREDICTORS.names()
 
 
-def _criteria() -> Iterable[str]:
+def criterion_names() -> Iterable[str]:
+    """The registered criteria."""
     from dehaze.inversion import CRITERIA
 
     return CRITERIA.names()
@@ -136,19 +153,32 @@ def _recoveries() -> Iterable[str]:
     return RECOVERIES.names()
 
 
+def _figures() -> Iterable[str]:
+    from dehaze.eval.plots import FIGURES
+
+    return FIGURES
+
+
 def _modes() -> Iterable[str]:
     from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
 
     return (PLAIN, *RECONSTRUCTION_MODES.names())
 
 
-def used_by_solver(setting: str) -> Effect:
-    """Where the solver, if one is named, uses this field of ``InversionSettings``."""
+def used_by_solver(setting: str, solver: str = "solver") -> Effect:
+    """Where a solver that is named, if any is, uses this field of ``InversionSettings``.
+
+    Args:
+        setting: the field.
+        solver: the parameter that holds the solver's name, or several names.
+    """
 
     def holds(given: Values) -> bool:
         from dehaze.inversion.solvers import idle_settings
 
-        return given["solver"] is None or setting not in idle_settings(given["solver"])
+        named = given[solver]
+        names = (named,) if isinstance(named, str) else named
+        return not names or any(setting not in idle_settings(name) for name in names)
 
     return Effect(holds, "with a --solver that uses it")
 
@@ -232,7 +262,7 @@ depth = _shared(
 )
 solver = _shared(
     "--solver",
-    type=RegistryChoice(_solvers),
+    type=RegistryChoice(solver_names),
     metavar="NAME",
     heading=RESEARCH,
     help=f"How each step is inverted; a wrong name lists them.  {OF_MODEL}",
@@ -253,7 +283,7 @@ predictor = _shared(
 )
 criterion = _shared(
     "--criterion",
-    type=RegistryChoice(_criteria),
+    type=RegistryChoice(criterion_names),
     metavar="NAME",
     heading=RESEARCH,
     help=f"When a step is done; a wrong name lists the criteria.  {OF_SOLVER}",
@@ -292,6 +322,7 @@ mode = _shared(
     help="What holds guidance to the source: plain, or a reconstruction mode; a wrong name lists "
     "them.",
 )
+figure = _shared("--figure", "figures", type=Kinds(_figures))
 seed = _shared(
     "--seed",
     type=click.IntRange(min=0),

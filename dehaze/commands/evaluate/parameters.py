@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -25,27 +25,6 @@ class Size(click.ParamType):
         if not (width.isdecimal() and height.isdecimal() and int(width) and int(height)):
             self.fail(f"{value!r} is no size such as 512x512.", param, ctx)
         return int(width), int(height)
-
-
-class Names(click.ParamType):
-    """Names with commas between them; each one of ``choices`` where these are given."""
-
-    name = "NAMES"
-
-    def __init__(self, choices: Callable[[], Iterable[str]] | None = None) -> None:
-        self._choices = choices
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> tuple[str, ...]:
-        if isinstance(value, tuple):
-            return value
-        names = tuple(dict.fromkeys(filter(None, (name.strip() for name in value.split(",")))))
-        known = names if self._choices is None else tuple(self._choices())
-        for name in names:
-            if name not in known:
-                self.fail(f"{name!r} is not one of {', '.join(known)}.", param, ctx)
-        return names
 
 
 class Numbers(click.ParamType):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import RESEARCH, Command, Effect, Values, option, without
-from dehaze.commands.evaluate.parameters import Names, command_line
+from dehaze.commands.command import RESEARCH, Command, option, without
+from dehaze.commands.evaluate.parameters import command_line
+from dehaze.commands.options import Names
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
 
@@ -23,30 +24,6 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.edit import EditPipeline
     from dehaze.pipelines.edit_settings import EditSettings
-
-
-def _solvers() -> Iterable[str]:
-    from dehaze.inversion import SOLVERS
-
-    return SOLVERS.names()
-
-
-def _criteria() -> Iterable[str]:
-    from dehaze.inversion import CRITERIA
-
-    return CRITERIA.names()
-
-
-def _used(setting: str) -> Effect:
-    """Where one of the solvers, if any is named, uses this field of ``InversionSettings``."""
-
-    def holds(given: Values) -> bool:
-        from dehaze.inversion.solvers import idle_settings
-
-        solvers = given["solvers"]
-        return not solvers or any(setting not in idle_settings(name) for name in solvers)
-
-    return Effect(holds, "with a --solver that uses it")
 
 
 # The edits are made here, or were made elsewhere.
@@ -95,7 +72,7 @@ EDITING = without("results")
 @options.steps(effect=EDITING)
 @options.solver(
     "solvers",
-    type=Names(_solvers),
+    type=Names(options.solver_names),
     default=(),
     metavar="NAMES",
     effect=EDITING,
@@ -104,14 +81,14 @@ EDITING = without("results")
 )
 @options.criterion(
     "criteria",
-    type=Names(_criteria),
+    type=Names(options.criterion_names),
     default=(),
     metavar="NAMES",
-    effect=(EDITING, _used("criterion")),
+    effect=(EDITING, options.used_by_solver("criterion", "solvers")),
     help="When a step is done, likewise a row for each.",
 )
-@options.iterations(effect=(EDITING, _used("max_iterations")))
-@options.tolerance(effect=(EDITING, _used("tolerance")))
+@options.iterations(effect=(EDITING, options.used_by_solver("max_iterations", "solvers")))
+@options.tolerance(effect=(EDITING, options.used_by_solver("tolerance", "solvers")))
 @click.pass_context
 def pie_bench(
     context: click.Context,

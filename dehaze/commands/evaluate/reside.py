@@ -8,8 +8,8 @@ from typing import Any
 import click
 
 from dehaze.commands.command import Command, option
-from dehaze.commands.evaluate.parameters import Names
 from dehaze.commands.evaluate.scoring import score_methods, scoring_options
+from dehaze.commands.options import Names
 from dehaze.commands.reporting import CommandError
 
 

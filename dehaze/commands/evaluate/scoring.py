@@ -17,8 +17,8 @@ from dehaze.commands.command import (
     refuse_idle_options,
     without,
 )
-from dehaze.commands.evaluate.parameters import Names, Size, command_line
-from dehaze.commands.options import RegistryChoice
+from dehaze.commands.evaluate.parameters import Size, command_line
+from dehaze.commands.options import Names, RegistryChoice
 from dehaze.commands.progress import progress
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError

@@ -13,7 +13,7 @@ from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import command_line
 from dehaze.commands.evaluate.pictures import open_pictures, truth_options
 from dehaze.commands.evaluate.scoring import INTERRUPTED
-from dehaze.commands.options import Kinds, RegistryChoice
+from dehaze.commands.options import RegistryChoice
 from dehaze.commands.progress import progress
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
@@ -29,12 +29,6 @@ def _fixed_point_solvers() -> Iterable[str]:
     return [name for name in SOLVERS.names() if "criterion" not in idle_settings(name)]
 
 
-def _figures() -> Iterable[str]:
-    from dehaze.eval.plots import FIGURES
-
-    return FIGURES
-
-
 @click.command(cls=Command, short_help="Draw null-text inversion beside fixed points.")
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
 @options.output_folder("figure, table, scores and pictures", "evaluation")
@@ -43,10 +37,7 @@ def _figures() -> Iterable[str]:
 @options.guidance(default=1.0, help="Classifier-free guidance of the way back; 1 is none.")
 @options.prompt()
 @options.word()
-@option(
-    "--figure",
-    "figures",
-    type=Kinds(_figures),
+@options.figure(
     default="png,pdf,svg",
     show_default=True,
     help="Kinds of the figure's file, comma-separated; needs dehaze-diffusion[plots].",
