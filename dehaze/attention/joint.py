@@ -87,19 +87,16 @@ class ControlledJointAttention(ControlledAttention):
     def _of_picture(self, session: AttentionSession, kind: str, query: Tensor) -> Tensor:
         return query[:, :, query.shape[2] - _positions(session) :]
 
-    def _attend_under(
+    def _attend_to_prompt(
         self,
         session: AttentionSession,
         control: AttentionControl,
-        kind: str,
         query: Tensor,
         key: Tensor,
         value: Tensor,
         mask: Tensor | None,
         scale: float,
     ) -> Tensor:
-        if kind == "self":
-            return super()._attend_under(session, control, kind, query, key, value, mask, scale)
         tokens = query.shape[2] - _positions(session)
         prompt = F.scaled_dot_product_attention(query[:, :, :tokens], key, value)
         picture = self._picture_under(session, control, query[:, :, tokens:], key, value, tokens)

@@ -354,13 +354,13 @@ class ControlledAttention:
         mask: Tensor | None,
         scale: float,
     ) -> Tensor:
-        if kind == "cross":
-            return self._attend_across(session, control, query, key, value, mask, scale)
+        if kind != "self":
+            return self._attend_to_prompt(session, control, query, key, value, mask, scale)
         if session.replaces_self(query.shape[2]):
             query, key = self._source(session, kind, value)
         return F.scaled_dot_product_attention(query, key, value, mask, scale=scale)
 
-    def _attend_across(
+    def _attend_to_prompt(
         self,
         session: AttentionSession,
         control: AttentionControl,

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from dehaze.inversion.schedule import Process
+
 
 @dataclass(frozen=True)
 class ModelKind:
@@ -13,18 +15,16 @@ class ModelKind:
     Attributes:
         name: of the kind, in words.
         network: the folder of the network that denoises, and its name as a part.
-        classes: of each part that has weights, by the part's name: those that it may have.
+        classes: the classes that a part with weights may have, by the part's name.
         optional: the parts that it may lack.
         process: what its steps are of, see ``dehaze.inversion.StepTable``.
-        t5: the text encoder that is a T5; None where there is none.
     """
 
     name: str
     network: Literal["unet", "transformer"]
     classes: dict[str, tuple[str, ...]]
     optional: tuple[str, ...] = ()
-    process: Literal["ddim", "flow"] = "ddim"
-    t5: str | None = None
+    process: Process = "ddim"
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -69,7 +69,6 @@ STABLE_DIFFUSION_3 = ModelKind(
         "text_encoder_3": ("T5EncoderModel",),
     },
     process="flow",
-    t5="text_encoder_3",
 )
 FLUX = ModelKind(
     "FLUX",
@@ -81,7 +80,6 @@ FLUX = ModelKind(
         "text_encoder_2": ("T5EncoderModel",),
     },
     process="flow",
-    t5="text_encoder_2",
 )
 KINDS = (STABLE_DIFFUSION, STABLE_DIFFUSION_3, FLUX)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dehaze.models.conditioning import embed_flux, embed_one, embed_three, embed_two
-from dehaze.models.kinds import STABLE_DIFFUSION_3, ModelKind, tokenizer_of
+from dehaze.models.kinds import STABLE_DIFFUSION_3, ModelKind
 from dehaze.models.needs import ModelDescription
 from dehaze.prompts import (
     TokenizedPrompt,
@@ -138,10 +138,11 @@ class FlowPromptEncoder(PromptEncoder):
         return torch.cat([rows[:, :length], without[:, length:]], dim=1)
 
     def _tokens(self, text: str) -> TokenizedPrompt:
-        tokenizer = getattr(self, tokenizer_of(self.kind.t5 or ""))
-        t5 = tokenize(tokenizer, text, self.t5_tokens)
+        three = self.kind is STABLE_DIFFUSION_3
+        t5 = tokenize(self.tokenizer_3 if three else self.tokenizer_2, text, self.t5_tokens)
+        # In FLUX, too, which reads CLIP's tokens in ``embed``: what is too long is refused here.
         clip = tokenize(self.tokenizer, text)
-        return joined([clip, t5]) if self.kind is STABLE_DIFFUSION_3 else t5
+        return joined([clip, t5]) if three else t5
 
 
 def _again(tokenizer: Any, prompt: TokenizedPrompt) -> TokenizedPrompt:
