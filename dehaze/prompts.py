@@ -70,7 +70,9 @@ def tokenize(tokenizer: Any, text: str, most: int | None = None) -> TokenizedPro
         WordError: the prompt is longer than the tokenizer's length. Cutting it silently could cut
             the very word that is to be swapped.
     """
-    length = min(int(tokenizer.model_max_length), most or int(tokenizer.model_max_length))
+    length = int(tokenizer.model_max_length)
+    if most is not None:
+        length = min(length, most)
     with _tokenizing:
         encoded = tokenizer(
             text, padding="max_length", max_length=length, return_offsets_mapping=True
