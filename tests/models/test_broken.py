@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
+from broken_models import FAULTS, change, refusal, spoil
 from original_format import save_as_one_file
 from safetensors.torch import load_file, save_file
-
-from dehaze.models import ModelError
-from dehaze.models.load import load_parts
-from dehaze.models.source import ModelSource
 
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
@@ -40,35 +34,13 @@ def layout(request: pytest.FixtureRequest, folder: Path) -> tuple[Path, Path]:
     return file, file.with_suffix("")
 
 
-def refusal(model: Path) -> str:
-    with pytest.raises(ModelError) as caught:
-        load_parts(ModelSource(model))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def change(path: Path, **settings: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-
-
 @pytest.mark.parametrize("part", WEIGHTS)
-@pytest.mark.parametrize("fault", ["missing", "left over", "other shape", "not finite"])
+@pytest.mark.parametrize("fault", FAULTS)
 def test_a_wrong_weight(folder: Path, part: str, fault: str) -> None:
     file = folder / part / WEIGHTS[part]
     if not file.is_file():
         pytest.skip("only XL has a second text encoder")
-    weights = load_file(file)
-    name = sorted(weights)[len(weights) // 2]
-    if fault == "missing":
-        del weights[name]
-    elif fault == "left over":
-        name = "adapter.weight"
-        weights[name] = torch.zeros(3)
-    elif fault == "other shape":
-        weights[name] = torch.zeros(*weights[name].shape, 2)
-    else:
-        weights[name].flatten()[-1] = torch.inf
-    save_file(weights, file)
+    name = spoil(file, fault)
     said = refusal(folder)
     assert str(file) in said
     assert name.removeprefix("text_model.") in said

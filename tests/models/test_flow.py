@@ -7,13 +7,12 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
 import torch
+from broken_models import FAULTS, change, refusal, spoil
 from safetensors.torch import load_file, save_file
 
-from dehaze.models import ModelError
 from dehaze.models.kinds import FLUX, STABLE_DIFFUSION_3, kind_of, t5_tokens
 from dehaze.models.load import load_parts
 from dehaze.models.source import ModelSource
@@ -38,17 +37,6 @@ def folder(flow_model: Path, tmp_path: Path) -> Path:
 
 def t5_of(folder: Path) -> str:
     return T5_OF[json.loads((folder / "model_index.json").read_text())["_class_name"]]
-
-
-def change(path: Path, **settings: Any) -> None:
-    path.write_text(json.dumps(json.loads(path.read_text()) | settings))
-
-
-def refusal(model: Path) -> str:
-    with pytest.raises(ModelError) as caught:
-        load_parts(ModelSource(model))
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def test_every_weight_is_the_saved_one(flow_model: Path) -> None:
@@ -94,24 +82,13 @@ def test_weights_in_several_files_are_one_network(folder: Path) -> None:
     assert torch.equal(t5.shared.weight, weights["shared.weight"])
 
 
-@pytest.mark.parametrize("fault", ["missing", "left over", "other shape", "not finite"])
+@pytest.mark.parametrize("fault", FAULTS)
 @pytest.mark.parametrize("part", [pytest.param("transformer", marks=pytest.mark.slow), "t5"])
 def test_a_wrong_weight(folder: Path, part: str, fault: str) -> None:
     file = folder / TRANSFORMER
     if part == "t5":
         file = folder / t5_of(folder) / "model.safetensors"
-    weights = load_file(file)
-    name = sorted(weights)[len(weights) // 2]
-    if fault == "missing":
-        del weights[name]
-    elif fault == "left over":
-        name = "adapter.weight"
-        weights[name] = torch.zeros(3)
-    elif fault == "other shape":
-        weights[name] = torch.zeros(*weights[name].shape, 2)
-    else:
-        weights[name].flatten()[-1] = torch.inf
-    save_file(weights, file)
+    name = spoil(file, fault)
     said = refusal(folder)
     assert str(file) in said
     assert name in said
