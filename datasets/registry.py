@@ -54,12 +54,16 @@ class Dataset:
         """How often each kind of oddity was met."""
         return dict(Counter(oddity.kind for oddity in self.oddities))
 
-    def spread(self, limit: int) -> tuple[Sample, ...]:
+    def spread(self, limit: int | None) -> tuple[Sample, ...]:
         """At most ``limit`` samples, evenly spread, since neighbours often show the same scene.
+
+        All of them when None.
 
         Raises:
             ValueError: ``limit`` is not positive.
         """
+        if limit is None:
+            return self.samples
         if limit < 1:
             raise ValueError(f"a limit must be at least 1, not {limit}")
         count = min(limit, len(self.samples))

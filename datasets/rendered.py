@@ -38,7 +38,7 @@ def render_dataset(
     """
     grey = Photo(np.zeros((1, 1, 3), np.float32), encoding=Encoding(grey=True))
     samples = []
-    for source in clear.samples if limit is None else clear.spread(limit):
+    for source in clear.spread(limit):
         digest = hashlib.sha256(f"{seed}/{kind}/{source.name}".encode()).digest()
         rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
         pixels = read_rgb(source.hazy).pixels.astype(np.float32) / np.float32(255)

@@ -69,9 +69,9 @@ def as_png(figure: Any) -> bytes:
     return as_file(figure, "png", dpi=110)
 
 
-def shown_steps(steps: int, panels: int) -> list[int]:
-    """At most so many of the steps 1 .. n, evenly spread, the first and the last among them."""
-    return sorted({round(position) for position in np.linspace(1, steps, min(panels, steps))})
+def evenly_spread(count: int, most: int) -> list[int]:
+    """At most so many of the numbers 1 .. count, evenly spread, the first and last among them."""
+    return sorted({round(position) for position in np.linspace(1, count, min(most, count))})
 
 
 def draw_residuals(trace: InversionTrace, timesteps: Sequence[int]) -> bytes:
@@ -85,7 +85,7 @@ def draw_residuals(trace: InversionTrace, timesteps: Sequence[int]) -> bytes:
         PlotsMissingError: matplotlib is missing, as in all that draws here.
     """
     steps = trace.residuals.shape[0]
-    shown = shown_steps(steps, _RESIDUAL_PANELS)
+    shown = evenly_spread(steps, _RESIDUAL_PANELS)
     columns = min(4, len(shown))
     rows = -(-len(shown) // columns)
     figure = import_figure()(figsize=(2.4 * columns, 2.3 * rows), layout="constrained")
@@ -150,7 +150,7 @@ def draw_trajectories(inversion: InversionResult, paths_of_step: Callable[[int],
         inversion: whose steps they are.
         paths_of_step: from the step i to (K, starts, D), z_{i-1} the first start.
     """
-    shown = shown_steps(inversion.steps, _TRAJECTORY_PANELS)
+    shown = evenly_spread(inversion.steps, _TRAJECTORY_PANELS)
     figure = import_figure()(figsize=(2.9 * len(shown), 3.1), layout="constrained")
     axes = figure.subplots(1, len(shown), squeeze=False)[0]
     for axis, i in zip(axes, shown, strict=True):

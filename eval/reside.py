@@ -34,10 +34,7 @@ def open_subsets(
         DatasetNotFoundError: a data set is not there.
     """
     datasets = [open_dataset(name, root) for name in subsets]
-    return tuple(
-        EvaluationSet(dataset, dataset.samples if limit is None else dataset.spread(limit))
-        for dataset in datasets
-    )
+    return tuple(EvaluationSet(dataset, dataset.spread(limit)) for dataset in datasets)
 
 
 def main() -> None:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from dehaze.datasets import Sample, read_rgb
 from dehaze.eval.figures import MAX_COMPARED, Compared, draw_variants
 from dehaze.eval.methods import PipelineMethod, PipelineOptions
+from dehaze.eval.methods.base import to_float
+from dehaze.eval.plots import evenly_spread
 from dehaze.eval.runner import EvaluationSet, Runner
 
 NULL_TEXT, BOTH, FIXED_POINT = "null-text", "null-text + fixed point", "fixed point"
@@ -29,7 +31,7 @@ def variants(options: PipelineOptions) -> tuple[PipelineMethod, ...]:
         options: of all of them; its solver, predictor, criterion, iterations and tolerance are
             those of the fixed points.
     """
-    guided = options.guided()["guidance_scale"] != 1.0
+    guided = options.guidance_scale not in (None, 1.0)
     held = "null-text" if guided else "plain"
     fitted = "null-text" if guided else "null-text, which has nothing to fit at guidance 1,"
     point = "a fixed-point inversion"
@@ -61,9 +63,9 @@ def draw_figure(runner: Runner, word: str, kinds: Sequence[str]) -> dict[str, by
     """
     (part,) = runner.sets
     methods = [method for method in runner.methods if isinstance(method, PipelineMethod)]
-    places = np.linspace(0, len(part.samples) - 1, min(MAX_COMPARED, len(part.samples)))
     photos = [
-        _compared(runner, part, part.samples[round(place)], methods) for place in places.tolist()
+        _compared(runner, part, part.samples[place - 1], methods)
+        for place in evenly_spread(len(part.samples), MAX_COMPARED)
     ]
     names = [method.name for method in methods]
     return {kind: draw_variants(photos, names, word, kind) for kind in kinds}
@@ -74,7 +76,7 @@ def _compared(
 ) -> Compared:
     return Compared(
         sample.hazy.name,
-        _floats(read_rgb(sample.hazy).pixels),
+        to_float(read_rgb(sample.hazy).pixels),
         tuple(_found(runner, part, sample, method) for method in methods),
     )
 
@@ -86,8 +88,4 @@ def _found(
     heat = runner.attention_path(part.name, method, sample.name)
     if image is None or not (image.is_file() and heat.is_file()):
         return None
-    return _floats(read_rgb(image).pixels), np.load(heat)
-
-
-def _floats(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    return pixels.astype(np.float32) / np.float32(255)
+    return to_float(read_rgb(image).pixels), np.load(heat)

@@ -82,13 +82,12 @@ def attention(
     from dehaze import batch
     from dehaze.batch.item import named
     from dehaze.eval.figures import MAX_PICTURES
+    from dehaze.eval.plots import evenly_spread, import_figure
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError
     from dehaze.pipelines.edit import EditPipeline
 
     if figures:
-        from dehaze.eval.plots import import_figure
-
         import_figure()
     plan = batch.plan(inputs, output, results=False, max_megapixels=max_megapixels)
     if not plan.photos:
@@ -100,7 +99,10 @@ def attention(
     pipe.check_prompts(text)
     start = f".{_in_name(chosen)}"
     batch.check_claims(plan.photos, [".words.png", *(start + kind for kind in _KINDS)])
-    shown = _evenly(plan.photos, MAX_PICTURES) if figures and len(plan.photos) > 1 else []
+    shown: list[Item] = []
+    if figures and len(plan.photos) > 1:
+        places = evenly_spread(len(plan.photos), MAX_PICTURES)
+        shown = [plan.photos[place - 1] for place in places]
     drawn: list[Attended] = []
     failed = 0
     with progress(len(plan.photos), "photo") as ended:
@@ -119,14 +121,6 @@ def attention(
 
 
 _KINDS = (".png", ".npy", ".grid.png", ".grid.npy")
-
-
-def _evenly(photos: Sequence[Item], count: int) -> list[Item]:
-    """At most so many of the photos, evenly spread."""
-    import numpy as np
-
-    places = np.linspace(0, len(photos) - 1, min(count, len(photos))).round().astype(int)
-    return [photos[place] for place in places]
 
 
 def _write(

@@ -64,6 +64,11 @@ class PieBenchTable:
     missing: dict[str, str]
     failures: tuple[str, ...]
 
+    @property
+    def computed(self) -> list[str]:
+        """The metrics whose networks are on this machine."""
+        return [name for name in METRIC_NAMES if name not in self.missing]
+
     def mean(self, name: str) -> tuple[float, int]:
         """The mean of a metric over its finite values, and how many edits it leaves out.
 
@@ -92,8 +97,7 @@ class PieBenchTable:
 
     def write(self, folder: Path) -> list[Path]:
         """Writes pie_bench.json, .csv and .md; returns their paths."""
-        computed = [name for name in METRIC_NAMES if name not in self.missing]
-        means = {name: self.mean(name) for name in computed} if self.scores else {}
+        means = {name: self.mean(name) for name in self.computed} if self.scores else {}
         return write_table(
             folder,
             "pie_bench",
@@ -105,7 +109,7 @@ class PieBenchTable:
                 "missing": self.missing,
                 "failures": self.failures,
             },
-            columns=["key", "editing_type_id", *computed],
+            columns=["key", "editing_type_id", *self.computed],
             rows=[
                 {"key": score.key, "editing_type_id": score.kind, **score.values}
                 for score in self.scores
@@ -131,8 +135,7 @@ class PieBenchComparison:
 
     def markdown(self) -> str:
         """The table, ready for the terminal: methods by the metrics that were computed."""
-        missing = self.tables[0].missing
-        computed = [name for name in METRIC_NAMES if name not in missing]
+        missing, computed = self.tables[0].missing, self.tables[0].computed
         lines = [
             f"| method | edits | failed | {' | '.join(computed)} |",
             f"| --- | {' | '.join(['---:'] * (2 + len(computed)))} |",
@@ -146,8 +149,7 @@ class PieBenchComparison:
 
     def write(self, folder: Path) -> list[Path]:
         """Writes pie_bench.json, .csv and .md; returns their paths."""
-        missing = self.tables[0].missing
-        computed = [name for name in METRIC_NAMES if name not in missing]
+        missing, computed = self.tables[0].missing, self.tables[0].computed
         return write_table(
             folder,
             "pie_bench",

@@ -16,8 +16,8 @@ from dehaze.eval.plots import (
     draw_reconstruction,
     draw_residuals,
     draw_trajectories,
+    evenly_spread,
     principal_plane,
-    shown_steps,
 )
 from dehaze.eval.probes import picard_paths
 from dehaze.pipelines.dehaze import DehazePipeline
@@ -28,7 +28,7 @@ Array = NDArray[np.float32]
 @pytest.mark.parametrize("steps", [1, 2, 7, 50])
 @pytest.mark.parametrize("panels", [1, 4, 10])
 def test_shown_steps_reach_from_the_first_to_the_last(steps: int, panels: int) -> None:
-    shown = shown_steps(steps, panels)
+    shown = evenly_spread(steps, panels)
     assert len(shown) == min(steps, panels)
     assert shown[0] == 1
     assert set(shown) <= set(range(1, steps + 1))

@@ -64,7 +64,7 @@ def appearance(
     try:
         chosen = get_methods(methods)
         dataset = open_photo_folder(pictures)
-        samples = dataset.samples if limit is None else dataset.spread(limit)
+        samples = dataset.spread(limit)
         table = evaluate_appearance(
             model.load(EditPipeline),
             [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples],

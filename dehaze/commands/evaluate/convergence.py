@@ -48,7 +48,7 @@ def convergence(
     try:
         import_figure()
         dataset = open_photo_folder(pictures)
-        samples = dataset.samples if limit is None else dataset.spread(limit)
+        samples = dataset.spread(limit)
         photos = [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples]
         pipeline = model.load(DehazePipeline)
         studies = [study_steps(pipeline, photos, steps=count) for count in steps]

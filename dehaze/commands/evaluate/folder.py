@@ -38,5 +38,5 @@ def folder(
     dataset = open_pictures(
         pictures, choices["output"], gt=gt, render=render, seed=choices["seed"], limit=limit
     )
-    samples = dataset.samples if limit is None else dataset.spread(limit)
+    samples = dataset.spread(limit)
     context.exit(score_methods((EvaluationSet(dataset, samples),), **choices))

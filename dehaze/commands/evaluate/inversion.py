@@ -94,7 +94,7 @@ def inversion(
             dataset = render_dataset(
                 dataset, output / "rendered", kind=render, seed=seed, limit=limit
             )
-        samples = dataset.samples if limit is None else dataset.spread(limit)
+        samples = dataset.spread(limit)
         photos = [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples]
         table = evaluate_inversion(
             model.load(DehazePipeline),

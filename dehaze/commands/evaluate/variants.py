@@ -110,7 +110,7 @@ def variants(
     from dehaze.report import REPORT_NAME, write_report
 
     dataset = open_pictures(pictures, output, gt=gt, render=render, seed=seed, limit=limit)
-    samples = dataset.samples if limit is None else dataset.spread(limit)
+    samples = dataset.spread(limit)
     settings = PipelineOptions(model=model, **chosen)
     try:
         import_figure()
@@ -138,7 +138,7 @@ def variants(
     for kind, content in drawn.items():
         write_bytes(output / f"variants.{kind}", content)
     result(markdown_table(runner, evaluation))
-    if settings.guided()["guidance_scale"] == 1.0:
+    if settings.guidance_scale == 1.0:
         note("at guidance 1 null-text has nothing to fit: see --guidance")
     for line in evaluation.failures:
         problem(f"failed: {line}")
