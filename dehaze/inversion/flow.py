@@ -78,7 +78,7 @@ class FlowTable(StepTable):
             scheduler: FlowMatchEulerDiscreteScheduler.
             steps: N, at least 1.
             spacing: None: those of DDIM's timesteps have no meaning here.
-            positions: of the picture in the network, which a dynamic shift goes by.
+            positions: how many the picture has in the network. A dynamic shift depends on it.
             even: whether the sigmas before the shift are 1, 1 - 1 / N .. 1 / N, as FLUX's pipeline
                 has them, or reach from the scheduler's largest to its smallest, as Stable Diffusion
                 3's does.
@@ -158,7 +158,7 @@ def dynamic_shift(config: Mapping[str, Any], positions: int) -> float:
 
 
 def check_flow_scheduler(scheduler: Any) -> None:
-    """Refuses a scheduler that is not of Euler steps of a rectified flow with shifted sigmas.
+    """Refuses a scheduler of another class, and settings that make other steps or other sigmas.
 
     Raises:
         ScheduleError: the message names the scheduler, the setting and what to do.
@@ -173,10 +173,10 @@ def check_flow_scheduler(scheduler: Any) -> None:
 
 
 def check_flow_scheduler_class(name: str) -> None:
-    """Refuses the name of any other scheduler's class.
+    """Refuses a scheduler by its class's name, before it is made.
 
     Raises:
-        ScheduleError: the message names the one that there is.
+        ScheduleError: the message names the one class that is read.
     """
     if name != FLOW_SCHEDULER:
         raise ScheduleError(

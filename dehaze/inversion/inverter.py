@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dehaze.inversion.criteria import CRITERIA, relative_residual
 from dehaze.inversion.predictors import PREDICTORS, neighbour_estimate
-from dehaze.inversion.relaxation import RELAXATIONS
+from dehaze.inversion.relaxation import RELAXATIONS, Relaxation
 from dehaze.inversion.renoise import regularised
 from dehaze.inversion.result import (
     InversionResult,
@@ -25,6 +25,7 @@ from dehaze.inversion.solvers import (
     ImplicitStep,
     Sampler,
     Solution,
+    Solver,
     Unregularised,
     idle_settings,
 )
@@ -83,7 +84,7 @@ def invert(
         on_step: called with i after each step.
 
     Raises:
-        ValueError: a setting is unknown or not of the network's process, see ``check_served``; the
+        ValueError: a setting is unknown or for another process, see ``check_served``; the
             network's schedule has another number of steps; or ``start`` is of another schedule or
             shape, or has no steps to solve.
         NonFiniteError: the network returned a value that is not finite.
@@ -119,16 +120,20 @@ def invert(
 
 
 def check_served(process: Process, settings: InversionSettings) -> None:
-    """Refuses what is of another process than a model's steps.
+    """Refuses a solver or relaxation that is made for another process than the model's.
 
-    ReNoise's regularisation is of a predicted noise, and ``spectral`` was fitted on DDIM: a flow
-    has neither. RF-Solver and RF-Inversion are of flows.
+    ReNoise's regularisation takes a predicted noise, and ``spectral`` was fitted on DDIM: a flow
+    takes neither. RF-Solver and RF-Inversion are for flows alone.
 
     Raises:
         UnknownNameError: there is no such setting.
         ScheduleError: the message names the setting and lists what there is.
     """
-    for kind, registry in (("solver", SOLVERS), ("relaxation", RELAXATIONS)):
+    registries: dict[str, Registry[Solver | Sampler] | Registry[Relaxation]] = {
+        "solver": SOLVERS,
+        "relaxation": RELAXATIONS,
+    }
+    for kind, registry in registries.items():
         name = getattr(settings, kind)
         registry.get(name)
         served = [known for known in registry.names() if _serves(registry.get(known), process)]
@@ -142,8 +147,8 @@ def check_served(process: Process, settings: InversionSettings) -> None:
 _PROCESSES = {"ddim": "DDIM's process", "flow": "flow matching"}
 
 
-def _serves(entry: object, process: Process) -> bool:
-    return getattr(entry, "process", None) in (None, process)
+def _serves(entry: Solver | Sampler | Relaxation, process: Process) -> bool:
+    return entry.process in (None, process)
 
 
 def _check_start(

@@ -27,7 +27,7 @@ class Relaxation:
         factors: takes the table, step i and the latents' shape (B, C, H, W); returns w, a number,
             or (H, W), a number for each wave of the latents' cosine transform. None for w = 1.
         source: where it was published.
-        process: of whose steps alone it is; None for any.
+        process: the only one whose steps it is made for; None for any.
     """
 
     factors: Callable[[StepTable, int, torch.Size], float | Tensor] | None

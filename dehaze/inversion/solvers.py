@@ -112,7 +112,7 @@ class Solver:
             ``ddim``.
         idle: the fields of ``InversionSettings`` that have no effect with it.
         regularises: whether it uses the step's ``regularise``.
-        process: of whose steps alone it is; None for any.
+        process: the only one whose steps it is made for; None for any.
     """
 
     solve: Callable[[ImplicitStep], Solution]
@@ -139,7 +139,7 @@ class Sampler:
         denoise: takes that inversion and the way back; returns z_0.
         cost: in network evaluations (NFE).
         source: where it was published.
-        process: of whose steps alone it is; None for any.
+        process: the only one whose steps it is made for; None for any.
     """
 
     invert: Callable[[NoiseNetwork, Tensor, int, Callable[[int], None]], InversionResult]

@@ -49,7 +49,7 @@ def list_files(source: ModelSource) -> list[str]:
 
 
 def download(source: ModelSource, patterns: list[str]) -> Path:
-    """As ``snapshot``, for a model that was named.
+    """As ``snapshot``, with one clear line where the hub fails.
 
     Raises:
         ModelError: the hub did not give them; the message says why, and what to do.

@@ -89,9 +89,9 @@ class ModelDescription:
         return replace(best_at_equal_cost(chosen.steps), spacing=chosen.spacing)
 
 
-# diffusers' pipelines of flow matching take so many steps by default.
+# The default of diffusers' pipelines of Stable Diffusion 3 and FLUX.
 _FLOW_STEPS = 28
-# FLUX's configuration has no size; its pipeline's latents are so many positions a side.
+# FLUX's configuration names no size. By default its pipeline makes latents of this side.
 _FLUX_SIDE = 128
 
 
