@@ -19,6 +19,8 @@ Array = NDArray[np.float32]
 _WIDTH, _BAR = 7.0, 0.8
 # Pixels of the long side of a picture: 300 and more an inch.
 _PIXELS = 1000
+# Where there is a column for each of several methods.
+_COMPARED_PIXELS = _PIXELS / 2
 _COLUMNS = 4
 # More do not fit on a page.
 MAX_PICTURES = 12
@@ -44,15 +46,7 @@ class Attended:
 
     def shrunk(self) -> Attended:
         """The same, no larger than a figure shows it."""
-        height, width = self.heat.shape
-        factor = min(1.0, _PIXELS / max(height, width))
-        size = (max(1, round(width * factor)), max(1, round(height * factor)))
-        small = (cv2.resize(each, size, interpolation=cv2.INTER_AREA) for each in self._both)
-        return Attended(self.name, *small)
-
-    @property
-    def _both(self) -> tuple[Array, Array]:
-        return self.photo, self.heat
+        return Attended(self.name, _small(self.photo, _PIXELS), _small(self.heat, _PIXELS))
 
 
 def draw_attention(attended: Attended, word: str, kind: str) -> bytes:
@@ -184,7 +178,9 @@ def draw_variants(
         axis.set_axis_off()
     for row, each in enumerate(photos):
         above, below = grid[2 * row], grid[2 * row + 1]
-        _show(above[0], _small(each.photo), "input" if row == 0 else "").axes.set_anchor("S")
+        _show(
+            above[0], _small(each.photo, _COMPARED_PIXELS), "input" if row == 0 else ""
+        ).axes.set_anchor("S")
         _write_below(below[0], each.name)
         for column, found in enumerate(each.results, start=1):
             title = methods[column - 1] if row == 0 else ""
@@ -192,17 +188,19 @@ def draw_variants(
                 above[column].set_title(title, fontsize="small").set_parse_math(False)
                 _write_below(above[column], "failed")
                 continue
-            _show(above[column], _small(found[0]), title).axes.set_anchor("S")
-            drawn = _show(below[column], _small(found[1]), "", cmap="inferno", **scale)
+            _show(above[column], _small(found[0], _COMPARED_PIXELS), title).axes.set_anchor("S")
+            drawn = _show(
+                below[column], _small(found[1], _COMPARED_PIXELS), "", cmap="inferno", **scale
+            )
             drawn.axes.set_anchor("N")
     if drawn is not None:
         _bar(figure, drawn, grid, f"attention to “{word}”, mean probability")
     return as_file(figure, kind)
 
 
-def _small(picture: Array) -> Array:
-    """A picture no larger than one of four columns shows it."""
-    factor = min(1.0, _PIXELS / 2 / max(picture.shape[:2]))
+def _small(picture: Array, longest: float) -> Array:
+    """A picture whose long side has at most so many pixels."""
+    factor = min(1.0, longest / max(picture.shape[:2]))
     size = tuple(max(1, round(side * factor)) for side in picture.shape[1::-1])
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
 
