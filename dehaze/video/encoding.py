@@ -45,10 +45,10 @@ class Encoder:
     run: str = "nut"
 
 
-# No B-frames: a run's time stamps then stand in order, whatever they are.
 ENCODERS: Registry[Encoder] = Registry("codec")
 """The encoder that a clip's codec comes back in, by FFmpeg's name of the codec."""
 
+# No B-frames: a run's time stamps then stand in order, whatever they are.
 for _encoder in (
     Encoder("h264", "libx264", {"crf": "17", "preset": "medium", "bf": "0"}, odd_sizes=False),
     Encoder(
