@@ -204,6 +204,22 @@ def test_a_damaged_part_is_done_again(
     assert open_clip(output).frames == 5
 
 
+def test_a_run_that_was_written_twice_counts_once(
+    tmp_path: Path, photo: Array, pipeline: DehazePipeline
+) -> None:
+    source = write_clip(tmp_path / "a.mp4", moving_scene(photo, 7))
+    output = tmp_path / "b.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        run(source, output, pipeline, stop=3 * RUN + 1)
+    journal = work_folder(output) / "journal.jsonl"
+    lines = journal.read_bytes().split(b"\n")
+    (second,) = (line for line in lines if b"000001.run" in line)
+    journal.write_bytes(b"\n".join([*lines[:-2], second, *lines[-2:]]))
+    assert run(source, output, pipeline).frames == 7
+    times = [frame.pts for frame in frames_of(open_clip(output))]
+    assert times == [frame.pts for frame in frames_of(open_clip(source))]
+
+
 @pytest.mark.usefixtures("darkened")
 def test_a_file_that_dehaze_did_not_make_is_left_alone(
     tmp_path: Path, photo: Array, pipeline: DehazePipeline
