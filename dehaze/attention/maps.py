@@ -81,17 +81,16 @@ def attended(
         spans: n spans, each the positions of its tokens.
         device: to compute on; the recording's own when None.
     """
-    if is_joint(record, layer, step):
-        query, key = (
-            record[record_name(layer, "joint", tensor, step)].to(device).float()
-            for tensor in ("query", "key")
-        )
+    joint = is_joint(record, layer, step)
+    kind, of_key = ("joint", step) if joint else ("cross", 0)
+    key = record[record_name(layer, kind, "key", of_key)].to(device).float()
+    # A long recording is partly on the host.
+    query = record[record_name(layer, kind, "query", step)].to(key)
+    if joint:
         chosen = key.new_zeros(key.shape[2], len(spans))
         for column, span in enumerate(spans):
             chosen[list(span), column] = 1.0
         return text_attention(query, key, chosen).mean(1).movedim(-1, 0)
-    key = record[record_name(layer, "cross", "key", 0)].to(device).float()
-    query = record[record_name(layer, "cross", "query", step)].to(key)
     weights = attention_map(query, key, query.shape[-1] ** -0.5)
     return torch.stack([weights[..., list(span)].sum(-1).mean(1) for span in spans])
 

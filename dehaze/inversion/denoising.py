@@ -117,10 +117,10 @@ def denoise(
                 f"{inversion.settings.solver} goes back by its own steps: all are taken"
             )
         return sampler.denoise(inversion, way)
-    return steps_back(inversion, way, taken)
+    return take_steps_back(inversion, way, taken)
 
 
-def steps_back(inversion: InversionResult, way: WayBack, taken: int) -> Tensor:
+def take_steps_back(inversion: InversionResult, way: WayBack, taken: int) -> Tensor:
     """z_0 by the schedule's own steps from the noisy end, the last of which goes to z_0.
 
     Args:

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from dehaze.inversion.denoising import WayBack, steps_back
+from dehaze.inversion.denoising import WayBack, take_steps_back
 from dehaze.inversion.flow import FlowTable
 from dehaze.inversion.result import (
     InversionResult,
@@ -105,7 +105,7 @@ def rf_solver_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
         network=Midpoint(_of_flow(way.network)[0]),
         source_network=None if source is None else Midpoint(_of_flow(source)[0]),
     )
-    return steps_back(inversion, midpoint, inversion.steps)
+    return take_steps_back(inversion, midpoint, inversion.steps)
 
 
 def rf_inversion_invert(
@@ -189,7 +189,7 @@ def rf_inversion_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
     Source: RF-Inversion, arXiv 2410.10792, eq. 13 and algorithm 2, and its code.
     """
     network = Controlled(_of_flow(way.network)[0], inversion.trajectory[0], inversion.steps)
-    return steps_back(inversion, replace(way, network=network), inversion.steps)
+    return take_steps_back(inversion, replace(way, network=network), inversion.steps)
 
 
 def _of_flow(network: NoiseNetwork) -> tuple[FlowNetwork, FlowTable]:
