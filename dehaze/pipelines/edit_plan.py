@@ -89,8 +89,13 @@ class EditPlan:
         """
         if not self.needs_focus:
             return None
+        # Attention may be on the host while the latents, which the map is for, are not.
         heat = word_map(
-            inversion.attention, self.focus_span(), inversion.latent_size, layers=layers
+            inversion.attention,
+            self.focus_span(),
+            inversion.latent_size,
+            layers=layers,
+            device=inversion.latents.device,
         )[:, None]
         low, high = heat.amin((2, 3), keepdim=True), heat.amax((2, 3), keepdim=True)
         return (heat - low) / (high - low).clamp(min=1e-12)

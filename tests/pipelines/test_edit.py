@@ -15,6 +15,7 @@ from dehaze.attention.control import ControlError
 from dehaze.eval.probes import retrace
 from dehaze.inversion import InversionMismatchError, InversionResult
 from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_plan import EditPlan
 from dehaze.pipelines.edit_settings import EditSettings
 from dehaze.prompts import WordError
 
@@ -168,6 +169,17 @@ def test_blended_guidance_lies_between_its_two_scales(
     assert nearer[1] < nearer[2]
     named = change(pipe, inversion, guidance_scale=3.0, guidance_outside=1.0, focus="haze")
     assert torch.equal(named, blended)
+
+
+def test_the_focus_is_where_the_latents_are(pipe: EditPipeline, inversion: InversionResult) -> None:
+    """As on an accelerator, where the attention of a saved inversion stays on the host."""
+    settings = EditSettings(guidance_scale=3.0, guidance_outside=1.0, focus="haze")
+    plan = EditPlan(pipe.prompts.tokens(SOURCE), pipe.prompts.tokens(TARGET), settings)
+    elsewhere = replace(inversion, trajectory=inversion.trajectory.to("meta"))
+    focus = plan.focus_map(elsewhere, None)
+    assert focus is not None
+    assert focus.device.type == "meta"
+    assert focus.shape == (1, 1, *inversion.latent_size)
 
 
 @pytest.mark.parametrize("mode", ["null-text", "negative-prompt"])
