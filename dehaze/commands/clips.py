@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.dehazing import Dehazing
 
-# Its place among names of clips that are left is as telling as all of them.
+# So many of the clips that are left alone are named, the others counted.
 _NAMED = 3
 
 
@@ -49,7 +49,7 @@ def split_clips(
         return ((clips[0], output),), ()
     places: dict[Path, Path] = {}
     for clip in clips:
-        # What is not written comes back in the container that takes everything.
+        # A container that cannot be written becomes Matroska, which takes everything.
         written = clip.suffix.lower() in CONTAINERS
         place = output / (clip.name if written else f"{clip.name}.mkv")
         other = places.setdefault(place, clip)

@@ -54,7 +54,7 @@ class Recovery:
 
 @dataclass(frozen=True)
 class ProxyEstimate:
-    """What a small pair says of the haze in its photo, at the size that the guided filter works at.
+    """The haze of a photo, estimated at the smaller size at which the guided filter works.
 
     Attributes:
         photo: I at that size, float32 (h, w, 3) in [0, 1].

@@ -66,7 +66,7 @@ for _encoder in (
         finest_time=65535,
     ),
     Encoder("mjpeg", "mjpeg", {"flags": "+qscale", "global_quality": "236"}),
-    # NUT has no name for it.
+    # NUT, the container of all other runs, cannot hold it.
     Encoder("prores", "prores_ks", {"profile": "3"}, run="mov"),
     Encoder("ffv1", "ffv1"),
 ):
@@ -97,7 +97,7 @@ class Encoding:
         colour: how they are colours.
         container: FFmpeg's name.
         copied: the indices of the original's streams that are copied as they are.
-        notes: what is not as it was.
+        notes: what differs from the original besides the haze.
     """
 
     encoder: Encoder
@@ -258,7 +258,7 @@ class RunWriter:
 
     @property
     def _format(self) -> str:
-        """MJPEG's encoder takes full range by another name alone."""
+        """The samples' format; MJPEG's encoder knows that of full range by another name."""
         name = self._encoding.samples.name
         of_jpeg = self._encoding.encoder.name == "mjpeg" and self._encoding.colour.full_range
         return name.replace("yuv", "yuvj") if of_jpeg else name
@@ -313,11 +313,12 @@ def join(
         clip: the original.
         encoding: that the runs were written in.
         runs: their files, in order.
-        output: the file, which is not written whole or not at all: move it into its place.
+        output: the file. A call that is interrupted leaves a part of it: write it beside its
+            place, and move it there.
         end: when the last frame ends, in units of the clip's ``time_base``.
 
     Returns:
-        What is not as it was.
+        What differs from the original besides the haze.
 
     Raises:
         VideoError: it cannot be written.
@@ -339,7 +340,7 @@ def join(
 
 
 def _time_options(container: str, clip: Clip) -> dict[str, str]:
-    """Those by which a container keeps a clip's time stamps to the last digit."""
+    """The options by which a container keeps a clip's time stamps to the last digit."""
     if container not in ("mp4", "mov"):
         return {}
     # Start times are otherwise rounded to a millisecond.

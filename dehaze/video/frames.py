@@ -28,7 +28,7 @@ class FrameSettings:
     Attributes:
         prompt, word, null_text, strength, exposure: as in ``DehazePipeline``'s call, one strength
             for all of a frame.
-        recovery: a name of ``dehaze.recovery.recover.ESTIMATES``: what is smoothed is t and A.
+        recovery: a name of ``dehaze.recovery.recover.ESTIMATES``, whose t and A are smoothed.
         num_inference_steps, solver, criterion, max_iterations, tolerance: of the inversion.
     """
 

@@ -55,7 +55,7 @@ class ClipResult:
         shots: how many times the smoothing over time began anew, the beginning included.
         evaluations: of the network, for all frames.
         seconds: wall time of this call.
-        notes: what is not as it was.
+        notes: what differs from the original besides the haze.
     """
 
     output: Path
@@ -265,7 +265,7 @@ class _ClipJob:
             "notes": notes,
         }
         _synchronise(whole)
-        # Said first: a result that was moved and not journalled would be taken for another's.
+        # Before the move: a result that the journal does not know would be taken for another's.
         self._add({"done": digest(whole), "of": self._identity, "result": result})
         os.replace(whole, self._output)
         for path in (*files, *self._memory_files(len(runs) - 1)):

@@ -27,17 +27,20 @@ Bytes = NDArray[np.uint8]
 
 # Haze does not change much within this time.
 SECONDS = 1.0
-# A frame whose structure differs from the last one's by this, 1 - r, is of another shot: of Kodak's
-# photos and real hazy ones, shifted by up to 40 pixels and with noise, none reached .09, and of
-# pairs of them one in twenty stayed below.
+# A frame begins a new shot where 1 - r is above this; r is its correlation with the frame before.
+# Kodak's photos and real hazy ones, shifted by up to 40 pixels and with noise, stayed below .09; of
+# pairs of different photos one in twenty did.
 CUT = 0.1
-# Luma differences, after the motion, from which the past says less, and from which it says nothing.
+# Differences of luma between a frame and the one before, moved along: above the first the past
+# counts less, from the second on not at all.
 _CHANGED = (0.03, 0.07)
-# Pixels a frame, at the frame's own size: motion below the first is none, at the second it is.
+# Speeds in pixels a frame, at the frame's own size: below the first a place stands still, from the
+# second on it moves.
 _STILL = (0.2, 0.4)
 # How much of the picture must stand still before noise is measured there.
 _STILL_SHARE = 0.05
-# Changes, as multiples of those that noise makes, at which a place begins to move, and moves.
+# Changes as multiples of those that noise makes: below the first a place stands still, from the
+# second on it moves.
 _MOVING = (1.4, 1.8)
 # Noise is taken for at least this: a film's compression holds most places still and renews others.
 _LEAST_NOISE = 1.0 / 255.0

@@ -67,7 +67,7 @@ class PipelineOptions:
         return chosen if self.steps is None else chosen | {"num_inference_steps": self.steps}
 
     def guided(self) -> dict[str, Any]:
-        """How guidance goes, where there is any: of the way back, unless nothing was said."""
+        """The mode and the guidance of the way back; nothing where neither was given."""
         if self.mode is None and self.guidance_scale is None:
             return {}
         g = 1.0 if self.guidance_scale is None else self.guidance_scale
