@@ -160,9 +160,9 @@ def _figures() -> Iterable[str]:
 
 
 def _modes() -> Iterable[str]:
-    from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
+    from dehaze.inversion.reconstruction import mode_names
 
-    return (PLAIN, *RECONSTRUCTION_MODES.names())
+    return mode_names()
 
 
 def used_by_solver(setting: str, solver: str = "solver") -> Effect:
@@ -184,9 +184,9 @@ def used_by_solver(setting: str, solver: str = "solver") -> Effect:
 
 
 def _holds_nothing(given: Values) -> bool:
-    from dehaze.inversion.reconstruction import PLAIN
+    from dehaze.inversion.reconstruction import holds
 
-    return given["mode"] is None or given["mode"] == PLAIN
+    return not holds(given["mode"])
 
 
 def _held_by_mode(given: Values) -> bool:
@@ -204,7 +204,7 @@ MODE_HOLDS = (
     ),
     Effect(
         lambda given: _holds_nothing(given) or _held_by_mode(given),
-        "without --solver edict or bdia",
+        "without a --solver that goes back by steps of its own, such as edict",
     ),
 )
 

@@ -42,6 +42,11 @@ PLAIN = "plain"
 """The name of a guided way back that nothing holds."""
 
 
+def mode_names() -> list[str]:
+    """``PLAIN`` and the names of ``RECONSTRUCTION_MODES``."""
+    return [PLAIN, *RECONSTRUCTION_MODES.names()]
+
+
 def holds(mode: str | None) -> TypeGuard[str]:
     """Whether anything holds the way back in this mode."""
     return mode is not None and mode != PLAIN

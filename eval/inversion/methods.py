@@ -15,7 +15,7 @@ from dehaze.inversion import (
     InversionOptions,
     InversionSettings,
 )
-from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
+from dehaze.inversion.reconstruction import mode_names
 from dehaze.models.needs import ModelDescription
 
 BEST = "best"
@@ -121,7 +121,7 @@ def _require_names(text: str, chosen: dict[str, Any]) -> None:
         "predictor": PREDICTORS.names(),
         "relaxation": RELAXATIONS.names(),
         "criterion": CRITERIA.names(),
-        "mode": [PLAIN, *RECONSTRUCTION_MODES.names()],
+        "mode": mode_names(),
     }
     for key, known in names.items():
         if chosen.get(key, known[0]) not in known:

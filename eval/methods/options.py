@@ -101,9 +101,9 @@ def _criterion(value: str) -> str:
 
 
 def _mode(value: str) -> str:
-    from dehaze.inversion.reconstruction import PLAIN, RECONSTRUCTION_MODES
+    from dehaze.inversion.reconstruction import mode_names
 
-    return _one_of(value, (PLAIN, *RECONSTRUCTION_MODES.names()))
+    return _one_of(value, mode_names())
 
 
 def _recovery(value: str) -> str:
