@@ -197,8 +197,8 @@ class Inverting:
                 maps need: all that any of them may ask for, nothing, or what a plan says, for so
                 many steps as are inverted. It is most of an inversion's memory.
             start: the inversion of a photo nearly the same, such as the frame before it in a film,
-                that every step starts from. It saves evaluations, and changes the result within the
-                tolerance only.
+                that every step starts from. It saves evaluations where a step takes several. The
+                result changes within the tolerance, and by more where the iterations end before it.
             options: fields of ``InversionSettings`` by name, likewise. A solver that is named runs
                 as it was published, see ``InversionSettings.changed``.
 

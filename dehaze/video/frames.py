@@ -84,8 +84,8 @@ class Memory:
 class FrameDehazer:
     """Takes the frames of a film in their order, and gives each one back without its haze.
 
-    Each inversion starts from that of the frame before, which saves evaluations; density and
-    airlight are smoothed over time, see ``dehaze.video.smoothing``.
+    Each inversion starts from that of the frame before, which saves evaluations where a step takes
+    several; density and airlight are smoothed over time, see ``dehaze.video.smoothing``.
 
     Args:
         pipe: a pipeline that dehazes photos.
