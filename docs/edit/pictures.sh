@@ -21,7 +21,6 @@ edit more-fresh --target "a photo" --strength 1.5 --fresh-source
 edit blend --target "a photo" --blend haze --blend-threshold 0.8
 edit smoke --target "a photo with dense smoke" --control refine
 edit night --target "a photo at night" --control refine
-edit samples --target "a photo" --eta 0.3 --samples 4
 
 edit guided --target "a photo" --guidance 1.5
 edit guided-inside --target "a photo" --guidance 1.5 --guidance-outside 1
