@@ -97,7 +97,7 @@ def examples() -> list[Array]:
 
 
 @pytest.mark.slow
-def test_best_nears_ten_picard_iterations_for_a_sixth(
+def test_best_reaches_ten_picard_iterations_for_a_sixth(
     bundled: DehazePipeline, examples: list[Array]
 ) -> None:
     best, picard = (
@@ -105,8 +105,8 @@ def test_best_nears_ten_picard_iterations_for_a_sixth(
         for method in ("best", "fixed-point:iterations=10")
     )
     assert picard.nfe_per_step > 9.0
-    assert best.nfe_per_step <= 1.65
-    assert best.psnr >= max(65.0, picard.psnr - 8.0)
+    assert best.nfe_per_step <= 1.6
+    assert best.psnr >= picard.psnr - 0.1
 
 
 @pytest.mark.slow
