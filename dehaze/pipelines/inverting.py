@@ -58,8 +58,10 @@ class Inverting:
     that starts without that library.
 
     Attributes:
-        vae, text_encoder, tokenizer, unet, scheduler, text_encoder_2, tokenizer_2, transformer,
-            text_encoder_3, tokenizer_3: the parts, see ``InversionPipeline``.
+        vae, text_encoder, tokenizer, unet, scheduler: the parts, see ``InversionPipeline``.
+        text_encoder_2, tokenizer_2: those of a model with two text encoders or three.
+        text_encoder_3, tokenizer_3: those of a model with three.
+        transformer: a flow's network, in the place of ``unet``.
         description: the model's needs and defaults.
         guidance_in_two_calls: evaluate the network under the prompt and without it one after the
             other, which takes half the memory and more time, rather than as one batch.

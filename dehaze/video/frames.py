@@ -101,9 +101,9 @@ class FrameDehazer:
     Example:
         >>> from dehaze import DehazePipeline, FrameDehazer
         >>> dehazer = FrameDehazer(DehazePipeline.from_pretrained("bundled"))
-        >>> frames = np.full((2, 40, 60, 3), 0.6, np.float32)
-        >>> [dehazer(frame, time=n / 25).image.shape for n, frame in enumerate(frames)]
-        [(40, 60, 3), (40, 60, 3)]
+        >>> frame = np.full((40, 60, 3), 0.6, np.float32)
+        >>> dehazer(frame, time=0.0).image.shape
+        (40, 60, 3)
     """
 
     def __init__(self, pipe: Dehazing, settings: FrameSettings | None = None) -> None:
