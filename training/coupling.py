@@ -48,9 +48,9 @@ from training.train import (
 
 logger = logging.getLogger(__name__)
 
-# Nearly the pipeline's own inversion, at fewer evaluations: see DEFAULTS in training/export.py.
+# The pipeline's own inversion: see DEFAULTS in training/export.py.
 INVERSION_STEPS = 4
-INVERSION_ITERATIONS = 3
+INVERSION_ITERATIONS = 2
 CHUNK_PAIRS = 64
 
 COUPLED = TrainingSettings(
