@@ -238,12 +238,15 @@ def _draw_haze(scene: Scene, rng: np.random.Generator) -> tuple[RenderedHaze, Ca
 
 
 def draw_plain_density(indoor: bool, rng: np.random.Generator) -> float:
-    """A mean of 1 - t under the plain prompt: one photo in eight is clear already.
+    """A mean of 1 - t under the plain prompt: one photo in six is clear already.
 
-    In rooms all densities are as frequent; outdoors those about a third are the most frequent.
+    In rooms all densities are as frequent; outdoors those about a third are the most frequent, and
+    one view in ten is in fog.
     """
-    if rng.random() < 0.125:
+    if rng.random() < 1 / 6:
         return float(rng.uniform(0.0, 0.04))
+    if not indoor and rng.random() < 0.1:
+        return float(rng.uniform(0.7, 0.96))
     share = float(rng.random() if indoor else rng.beta(1.3, 1.9))
     return 0.04 + 0.88 * share
 
