@@ -55,7 +55,7 @@ def validation_haze(cache: PhotoCache, count: int) -> dict[str, list[RenderedHaz
 
     The groups are ``depth``, photos with a real depth map, at 192 x 256 pixels; and ``bsds500``,
     BSDS500's own validation photos with depth made up, at 320 x 480. Densities and colours are
-    those of training; one photo in eight is clear already.
+    those of training; one photo in six is clear already.
 
     Args:
         cache: of the split ``val``.

@@ -73,14 +73,15 @@ def test_cells_fill_the_working_size(photo_cache: PhotoCache, size: tuple[int, i
         assert (degraded[..., 6:] >= degraded[..., :3] - 1e-6).all()
 
 
-def test_outdoor_haze_is_thinner_than_that_of_rooms() -> None:
+def test_plain_densities_are_clear_thin_and_in_fog() -> None:
     rng = np.random.default_rng(0)
     rooms, views = (
         np.array([draw_plain_density(indoor, rng) for _ in range(4000)]) for indoor in (True, False)
     )
-    assert views.mean() < rooms.mean() - 0.03
+    # Half of the views are thinner than half of the rooms, for all the fog.
+    assert np.median(views) < np.median(rooms) - 0.03
+    assert np.quantile(views, 0.97) > 0.8
     for densities in (rooms, views):
         assert densities.min() >= 0.0
-        assert densities.max() <= 0.92
-        # One photo in eight is clear already.
-        assert np.mean(densities < 0.04) == pytest.approx(0.125, abs=0.025)
+        assert densities.max() <= 0.96
+        assert np.mean(densities < 0.04) == pytest.approx(1 / 6, abs=0.025)
