@@ -70,20 +70,14 @@ def _methods() -> Iterable[str]:
     return (DIFFUSION, *PRIORS.names())
 
 
-def _recovery_estimates(given: Any) -> bool:
-    from dehaze.recovery.recover import WITH_TRANSMISSION
-
-    asked = {"transmission", "airlight", "depth"} & set(given["save"])
-    return not asked or given["recovery"] in WITH_TRANSMISSION
-
-
-def _serves_clips(given: Values) -> bool:
-    from dehaze.recovery.recover import WITH_TRANSMISSION
-
-    return not given["clips"] or given["recovery"] in WITH_TRANSMISSION
-
-
-FOR_CLIPS = Effect(_serves_clips, "with photos alone, unless it is physics", of_input=True)
+# The one recovery that estimates transmission and airlight.
+PHYSICS = "physics"
+FOR_CLIPS = Effect(
+    lambda given: not given["clips"] or given["recovery"] == PHYSICS,
+    "with photos alone, unless it is physics",
+    of_input=True,
+)
+_ESTIMATED = frozenset({"transmission", "airlight", "depth"})
 
 
 class _Suffix(click.ParamType):
@@ -206,8 +200,8 @@ class _Task:
         BY_MODEL,
         ON_PHOTOS,
         Effect(
-            _recovery_estimates,
-            "with --recovery physics for transmission, airlight and depth",
+            lambda given: given["recovery"] == PHYSICS or _ESTIMATED.isdisjoint(given["save"]),
+            f"with --recovery {PHYSICS} for transmission, airlight and depth",
         ),
         Effect(
             lambda given: "depth" not in given["save"] or given["strength"] == 1.0,
@@ -319,7 +313,7 @@ class _Task:
 @options.tolerance(
     effect=(BY_MODEL, options.used_by_solver("tolerance")),
 )
-@options.recovery(default="physics", effect=(BY_MODEL, FOR_CLIPS))
+@options.recovery(default=PHYSICS, effect=(BY_MODEL, FOR_CLIPS))
 @options.as_json(effect=TO_FOLDER)
 @config_option
 @click.pass_context

@@ -116,14 +116,14 @@ def recover_through(
         estimate: of the photo, or of its neighbours in a film as well.
         settings: every number.
     """
-    transmission = estimate.transmission
+    transmission, grey = estimate.transmission, _grey(photo)
     if transmission.shape != photo.shape[:2]:
         slopes, intercepts = guided_coefficients(
             _grey(estimate.photo), transmission, 1, settings.enlarged_variance
         )
-        transmission = apply_coefficients(_grey(photo), slopes, intercepts)
+        transmission = apply_coefficients(grey, slopes, intercepts)
         np.clip(transmission, settings.least_transmission, 1.0, out=transmission)
-    image = remove_veil(photo, transmission, estimate.airlight, settings)
+    image = remove_veil(photo, transmission, estimate.airlight, settings, grey=grey)
     return Recovery(image, transmission, estimate.airlight)
 
 
@@ -149,7 +149,12 @@ def doubt_thin_haze(transmission: Array, error: float) -> Array:
 
 
 def remove_veil(
-    photo: Array, transmission: Array, airlight: Array, settings: RecoverySettings = RECOVERY
+    photo: Array,
+    transmission: Array,
+    airlight: Array,
+    settings: RecoverySettings = RECOVERY,
+    *,
+    grey: Array | None = None,
 ) -> Array:
     """J = a + (L - a) / t + g (I - L - (1 - t) (A - a)); see the head of this module.
 
@@ -158,11 +163,12 @@ def remove_veil(
         transmission: t, float32 (H, W) in (0, 1].
         airlight: A, float32 (3,).
         settings: r, and what is coarse.
+        grey: the mean of I's channels, float32 (H, W); computed when None.
 
     Returns:
         J, float32 (H, W, 3) in [0, 1].
     """
-    grey = _grey(photo)
+    grey = _grey(photo) if grey is None else grey
     subsample = max(1, min(grey.shape) // settings.largest_proxy)
     radius = max(1, round(settings.coarse_radius * min(grey.shape)))
     coarse = guided_filter(grey, grey, radius, settings.coarse_variance, subsample)
@@ -223,13 +229,6 @@ RECOVERIES = Registry[Callable[[Array, Array, Array], Recovery]]("recovery")
 RECOVERIES.register("physics", recover_by_physics)
 RECOVERIES.register("affine", recover_by_affine)
 RECOVERIES.register("none", recover_by_resizing)
-
-ESTIMATES = Registry[Callable[[Array, Array, Array], ProxyEstimate]]("recovery")
-"""The recoveries that estimate t and A, as far as these; arguments as those of ``RECOVERIES``."""
-ESTIMATES.register("physics", estimate_by_physics)
-
-WITH_TRANSMISSION = tuple(ESTIMATES.names())
-"""The recoveries that estimate t and A."""
 
 
 def _grey(photo: Array) -> Array:

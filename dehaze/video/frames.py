@@ -15,7 +15,7 @@ from dehaze.inversion.solvers import idle_settings
 from dehaze.pipelines.dehazing import NULL_TEXTS, Dehazing
 from dehaze.pipelines.strength import check_strength
 from dehaze.recovery.exposure import lighten, slope_to_photo
-from dehaze.recovery.recover import ESTIMATES, ProxyEstimate, recover_through
+from dehaze.recovery.recover import ProxyEstimate, estimate_by_physics, recover_through
 from dehaze.video.smoothing import Past, begin, follow, weight_of
 
 Array = NDArray[np.float32]
@@ -28,7 +28,6 @@ class FrameSettings:
     Attributes:
         prompt, word, null_text, strength, exposure: as in ``DehazePipeline``'s call, one strength
             for all of a frame.
-        recovery: a name of ``dehaze.recovery.recover.ESTIMATES``, whose t and A are smoothed.
         num_inference_steps, solver, criterion, max_iterations, tolerance: of the inversion.
     """
 
@@ -37,7 +36,6 @@ class FrameSettings:
     null_text: str = "embedding"
     strength: float = 1.0
     exposure: float = 0.0
-    recovery: str = "physics"
     num_inference_steps: int | None = None
     solver: str | None = None
     criterion: str | None = None
@@ -47,7 +45,6 @@ class FrameSettings:
     def __post_init__(self) -> None:
         check_strength(self.strength)
         ranges.EXPOSURE.check(self.exposure)
-        ESTIMATES.get(self.recovery)
         NULL_TEXTS.get(self.null_text)
 
 
@@ -179,7 +176,7 @@ class FrameDehazer:
         hazy, clear = (
             pipe.codec.decode_all(each, size) for each in (inversion.trajectory[0], latents)
         )
-        estimate = ESTIMATES.get(settings.recovery)(frame, hazy, clear)
+        estimate = estimate_by_physics(frame, hazy, clear)
         return inversion, estimate, int(inversion.trace.nfe.sum()) + swapping
 
     def _start(self, frame: Array) -> InversionResult | None:

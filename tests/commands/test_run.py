@@ -33,7 +33,7 @@ from dehaze.photos import MAX_MEGAPIXELS, FloatArray, read_photo, write_photo
 from dehaze.pipelines.dehazing import NULL_TEXTS
 from dehaze.priors import PRIORS
 from dehaze.prompts import WordError
-from dehaze.recovery.recover import RECOVERIES, WITH_TRANSMISSION
+from dehaze.recovery.recover import RECOVERIES
 
 ROOT = Path(dehaze.__file__).resolve().parents[1]
 Invoke = Callable[..., Result]
@@ -93,7 +93,7 @@ class FakePipeline:
         self.batches.append(len(photos))
         transmission = np.full(photos[0].shape[:2], 0.6, np.float32)
         transmission[3:4, 4:5] = 0.5
-        known = transmission if settings["recovery"] in WITH_TRANSMISSION else None
+        known = transmission if settings["recovery"] == "physics" else None
         return [FakeResult(pixels * np.float32(self.darkens), known) for pixels in photos]
 
 

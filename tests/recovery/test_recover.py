@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from dehaze.recovery.guided_filter import guided_coefficients, guided_filter, resize
 from dehaze.recovery.recover import (
-    ESTIMATES,
     RECOVERIES,
     doubt_thin_haze,
+    estimate_by_physics,
     gain,
     recover_by_physics,
     recover_through,
@@ -317,7 +317,7 @@ def test_a_photo_is_recovered_through_its_estimate(size: tuple[int, int]) -> Non
     clear, t = scene(*size), veil(*size)
     hazy = scatter(clear, t, AIRLIGHT)
     small = (hazy, clear) if size[0] < 400 else (resize(hazy, (32, 48)), resize(clear, (32, 48)))
-    estimate = ESTIMATES.get("physics")(hazy, *small)
+    estimate = estimate_by_physics(hazy, *small)
     assert estimate.photo.shape[:2] == estimate.transmission.shape
     assert min(estimate.transmission.shape) == min(400, size[0])
     through = recover_through(hazy, estimate)

@@ -53,7 +53,7 @@ def test_a_solver_that_iterates_nothing_goes_on(
 
 
 def test_strength_zero_gives_the_frames_back(pipeline: DehazePipeline, photo: Array) -> None:
-    settings = FrameSettings(**QUICK, strength=0.0, recovery="physics")
+    settings = FrameSettings(**QUICK, strength=0.0)
     dehazer = FrameDehazer(pipeline, settings)
     for n, frame in enumerate(moving_scene(photo, 2)):
         np.testing.assert_allclose(dehazer(frame, n / 25).image, frame, atol=0.01)
@@ -78,7 +78,7 @@ def test_exposure_lightens_and_its_slope_is_kept(pipeline: DehazePipeline, photo
 def test_settings_out_of_range_are_refused(pipeline: DehazePipeline) -> None:
     with pytest.raises(ranges.RangeError, match="strength"):
         FrameSettings(strength=3.0)
-    with pytest.raises(UnknownNameError, match="physics"):
-        FrameSettings(recovery="none")
+    with pytest.raises(UnknownNameError, match="embedding"):
+        FrameSettings(null_text="empty")
     with pytest.raises(WordError, match="smoke"):
         FrameDehazer(pipeline, FrameSettings(word="smoke"))
