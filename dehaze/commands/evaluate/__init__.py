@@ -10,6 +10,7 @@ from dehaze.commands.evaluate.convergence import convergence
 from dehaze.commands.evaluate.folder import folder
 from dehaze.commands.evaluate.inversion import inversion
 from dehaze.commands.evaluate.pie_bench import pie_bench
+from dehaze.commands.evaluate.predictors import predictors
 from dehaze.commands.evaluate.reside import reside
 from dehaze.commands.evaluate.variants import variants
 
@@ -25,5 +26,14 @@ def evaluate() -> None:
     """
 
 
-for command in (reside, folder, variants, appearance, pie_bench, inversion, convergence):
+for command in (
+    reside,
+    folder,
+    variants,
+    appearance,
+    pie_bench,
+    inversion,
+    convergence,
+    predictors,
+):
     evaluate.add_command(command)

@@ -1,0 +1,45 @@
+"""``dehaze evaluate predictors``: what it prints, writes and refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.commands import main
+
+
+def call(photos: Path, *arguments: object) -> Result:
+    out = photos.parent / "out"
+    settings = ["evaluate", "predictors", photos, "-o", out, *arguments]
+    return CliRunner().invoke(main, list(map(str, settings)))
+
+
+def test_it_prints_the_table_and_writes_four_files(
+    tmp_path: Path, random_model: Path, photo: NDArray[np.float32]
+) -> None:
+    pytest.importorskip("matplotlib")
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a", "b"):
+        Image.fromarray((255 * photo).astype(np.uint8)).save(photos / f"{name}.png")
+    done = call(photos, "--model", random_model, "--steps", 2, "--limit", 1)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.startswith("1 photos.")
+    out = tmp_path / "out"
+    assert (out / "predictors.md").read_text().strip() == done.stdout.strip()
+    for suffix in ("json", "csv", "png"):
+        assert (out / f"predictors.{suffix}").is_file()
+        assert f"predictors.{suffix}" in done.stderr
+
+
+@pytest.mark.parametrize(("arguments", "cause"), [(("--steps", "0"), "--steps"), ((), "missing")])
+def test_what_is_wrong_is_named(tmp_path: Path, arguments: tuple[str, ...], cause: str) -> None:
+    done = call(tmp_path / "missing", *arguments)
+    assert done.exit_code == 2
+    assert cause in done.stderr
+    assert not (tmp_path / "out").exists()
