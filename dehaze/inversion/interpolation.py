@@ -126,6 +126,30 @@ PATHS.register("nao", norm_guided_path)
 PATHS.register("slerp", slerp_path)
 
 
+def points_between(
+    ends: Sequence[tuple[Tensor, Tensor]],
+    count: int,
+    connect: Callable[[Tensor, Tensor, int], list[Tensor]] = norm_guided_path,
+) -> list[Tensor]:
+    """Points on several paths, evenly spread on each, without the paths' own ends.
+
+    Args:
+        ends: of each path.
+        count: of points on all paths together. The first paths have one more where they cannot all
+            have as many.
+        connect: makes a path, one of ``PATHS``.
+
+    Returns:
+        the points, path by path. Errors as those of ``connect``.
+    """
+    points: list[Tensor] = []
+    for place, (start, end) in enumerate(ends):
+        own = count // len(ends) + (place < count % len(ends))
+        if own:
+            points += connect(start, end, own + 2)[1:-1]
+    return points
+
+
 def path_log_density(path: Sequence[Tensor]) -> float:
     """The integral of L along a polyline: the number that NAO's path maximises.
 

@@ -116,10 +116,19 @@ class PhotoCodec:
 
         ``CellsCodec`` knows means, darkest and brightest values; an autoencoder the picture alone.
         """
-        scaled = latents / float(self.vae.config.scaling_factor) + self._shift
-        image = self.vae.decode(scaled.to(self.vae.dtype)).sample.float()
-        pixels = image[0, :, : size[0], : size[1]].permute(1, 2, 0).cpu().numpy() * 0.5 + 0.5
+        image = self.decode_tensor(latents)
+        pixels = image[0, :, : size[0], : size[1]].permute(1, 2, 0).cpu().numpy()
         return np.clip(pixels, 0.0, 1.0).astype(np.float32)
+
+    def decode_tensor(self, latents: Tensor) -> Tensor:
+        """The pictures of latents (B, C, h, w) as a function of them, which has a gradient.
+
+        Returns:
+            float32 (B, 3 or 9, H, W), nearly in [0, 1], padding included; RGB comes first.
+        """
+        scaled = latents / float(self.vae.config.scaling_factor) + self._shift
+        image: Tensor = self.vae.decode(scaled.to(self.vae.dtype)).sample.float()
+        return image * 0.5 + 0.5
 
     def _times_cell(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size in pixels that the codec reads to make a picture of ``size``."""

@@ -19,6 +19,7 @@ from dehaze.inversion.interpolation import (
     chi_log_density,
     norm_guided_path,
     path_log_density,
+    points_between,
     slerp,
     slerp_path,
 )
@@ -165,3 +166,13 @@ def test_what_has_no_path_is_refused(path: str) -> None:
         centroid([a])
     with pytest.raises(ValueError, match="cancel"):
         centroid([a, -a])
+
+
+def test_points_are_spread_over_the_paths_without_their_ends() -> None:
+    ends = [(normal(20, seed), normal(20, seed + 9)) for seed in range(3)]
+    points = points_between(ends, 5, slerp_path)
+    expected = [slerp(*ends[0], 1 / 3), slerp(*ends[0], 2 / 3), slerp(*ends[1], 1 / 3),
+                slerp(*ends[1], 2 / 3), slerp(*ends[2], 1 / 2)]  # fmt: skip
+    torch.testing.assert_close(torch.stack(points), torch.stack(expected))
+    assert len(points_between(ends, 2)) == 2
+    assert points_between(ends, 0) == []
