@@ -30,7 +30,16 @@ from diffusers import (
 from flow_models import save_flux, save_stable_diffusion_3
 from hypothesis import settings
 from numpy.typing import NDArray
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    CLIPProcessor,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+)
 
 from dehaze.models.codec import PixelUnshuffleCodec
 from dehaze.pipelines.dehaze import DehazePipeline
@@ -253,6 +262,34 @@ def stable_diffusion(
         folder: Path = request.getfixturevalue("stable_diffusion_xl")
         return folder
     return save_stable_diffusion(tmp_path_factory.mktemp("sd"), str(request.param))
+
+
+@pytest.fixture(scope="session")
+def clip_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random CLIP and its processor."""
+    folder = tmp_path_factory.mktemp("clip")
+    tokenizer = build_tokenizer(vocabulary(), folder / "source")
+    torch.manual_seed(0)
+    shared = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }
+    text = {
+        "vocab_size": len(tokenizer),
+        "max_position_embeddings": 16,
+        "eos_token_id": tokenizer.eos_token_id,
+    }
+    settings = CLIPConfig(
+        text_config=shared | text,
+        vision_config=shared | {"image_size": 32, "patch_size": 8},
+        projection_dim=8,
+    )
+    CLIPModel(settings).save_pretrained(folder)
+    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
+    CLIPProcessor(pictures, tokenizer).save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -152,8 +152,11 @@ _RECORDING = Effect(
     metavar="WORD",
     heading=RESEARCH,
     effect=Effect(
-        lambda given: given["guidance_outside"] is not None or given["samples"] > 1,
-        "with --guidance-outside or --samples above 1",
+        lambda given: (
+            given["guidance_outside"] is not None
+            or (given["samples"] > 1 and given["clip"] is None)
+        ),
+        "with --guidance-outside, or with --samples above 1 and no --clip",
     ),
     help="The edited word of the source.  [default: found]",
 )
@@ -196,6 +199,12 @@ _RECORDING = Effect(
     effect=_WITH_ETA,
     help="Of so many draws with --eta keep the best.",
 )
+@options.clip(
+    heading=RESEARCH,
+    effect=Effect(lambda given: given["samples"] > 1, "with --samples above 1"),
+    help="The best is what CLIP finds most like the target: its folder, or a hub id in the hub's "
+    "cache.  [default: the one whose change keeps to the edited word]",
+)
 @options.seed(help="Of the noise that --eta adds.", effect=_WITH_ETA)
 @options.steps(effect=without("inversion"))
 @options.depth(effect=_INVERTING)
@@ -218,6 +227,7 @@ def edit(
     inversion_guidance: float,
     seed: int,
     attention_memory: float | None,
+    clip: str | None,
     model: ModelChoice,
     **settings: Any,
 ) -> None:
@@ -246,6 +256,8 @@ def edit(
     import torch
 
     from dehaze.inversion import InversionResult
+    from dehaze.models.choice import find_device
+    from dehaze.models.clip import load_clip
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, check_name, read_photo
     from dehaze.pipelines.edit import EditPipeline
@@ -256,6 +268,7 @@ def edit(
             cross_replace_steps=dict(cross_replace) or 0.8,
             self_replace_steps=self_replace,
             word_weights=dict(word_weight),
+            score=None if clip is None else load_clip(clip, find_device(model.device)),
             **settings,
         )
         photo = None if image is None else read_photo(image)
@@ -301,7 +314,8 @@ def edit(
     parts = [f"edited: {destination}"]
     if result.scores:
         scores = ", ".join(f"{score:.2f}" for score in result.scores)
-        parts.append(f"best {max(result.scores):.2f} of {scores}")
+        judge = "" if clip is None else " by CLIP"
+        parts.append(f"best{judge} {max(result.scores):.2f} of {scores}")
     if result.mask is not None:
         parts.append(f"{100 * result.mask.mean():.0f} % let through")
     if verbosity() == Verbosity.VERBOSE:

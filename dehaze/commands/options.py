@@ -322,6 +322,7 @@ mode = _shared(
     help="What holds guidance to the source: plain, or a reconstruction mode; a wrong name lists "
     "them.",
 )
+clip = _shared("--clip", metavar="FOLDER")
 figure = _shared("--figure", "figures", type=Kinds(_figures))
 seed = _shared(
     "--seed",

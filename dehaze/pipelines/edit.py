@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
@@ -26,10 +27,11 @@ from dehaze.inversion import (
 )
 from dehaze.inversion.reconstruction import Anchors, holds
 from dehaze.inversion.stochastic import check_eta, localisation, step_deviation
+from dehaze.network import NonFiniteError
 from dehaze.pipelines.base import InversionPipeline
 from dehaze.pipelines.callback import StepCallback
 from dehaze.pipelines.edit_plan import EditPlan, EditStep
-from dehaze.pipelines.edit_settings import EditSettings
+from dehaze.pipelines.edit_settings import EditSettings, PictureScore
 from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_pixels
 from dehaze.pipelines.strength import latent_strength
 from dehaze.recovery.recover import RECOVERIES
@@ -45,8 +47,8 @@ class EditedLatents:
         latents: z_0, float32 (1, C, h, w).
         mask: float32 (1, 1, h, w), 0 or 1, where LocalBlend let the change through at the last
             step; None without a blend.
-        scores: of each sample, see ``dehaze.inversion.stochastic.localisation``; the latents are
-            the best one's. Empty where there was one sample only.
+        scores: of each sample, see ``EditSettings.score``; the latents are the best one's. Empty
+            where there was one sample only.
         nfe: network evaluations.
     """
 
@@ -216,12 +218,8 @@ class EditPipeline(InversionPipeline):
             generator=generator,
             callback_on_step_end=callback_on_step_end,
         )
-        codec = self.codec
-        size = (
-            codec.pixels_of(inversion.latent_size) if photo is None else codec.working_size(photo)
-        )
         before, after = (
-            codec.decode(latents, size) for latents in (inversion.trajectory[0], edited.latents)
+            self._decoded(latents, photo) for latents in (inversion.trajectory[0], edited.latents)
         )
         result = output(after if photo is None else recover(photo, before, after).image)
         self.maybe_free_model_hooks()
@@ -261,11 +259,13 @@ class EditPipeline(InversionPipeline):
 
         Args:
             inversion: of one picture, with recorded attention.
-            photo: float32 (H, W, 3) in [0, 1], the size that a strength map has; else not needed.
+            photo: float32 (H, W, 3) in [0, 1], the size that a strength map has; without it a score
+                sees the picture with the codec's padding, if there was any. Else not needed.
             generator: of the noise that ``eta`` adds.
 
         Raises:
             ValueError: as ``__call__`` raises it.
+            NonFiniteError: a score is not finite, or as ``__call__`` raises it.
         """
         plan = self._plan(source, target, settings)
         settings = plan.settings
@@ -303,7 +303,9 @@ class EditPipeline(InversionPipeline):
             )
             evaluations += nfe
             score = 0.0
-            if focus is not None:
+            if settings.score is not None:
+                score = _score(settings.score, self._decoded(latents, photo), plan.after.text)
+            elif focus is not None:
                 score = localisation(latents, inversion.trajectory[0], focus)
             samples.append((score, latents, None if blend is None else blend.mask))
         _, latents, mask = max(samples, key=lambda sample: sample[0])
@@ -369,6 +371,14 @@ class EditPipeline(InversionPipeline):
         self.maybe_free_model_hooks()
         return replace(made, attention=session.record, origin=self.provenance.origin((), tokens))
 
+    def _decoded(self, latents: Tensor, photo: Array | None) -> Array:
+        """A picture at the working size, float32 (h, w, 3) in [0, 1]."""
+        codec = self.codec
+        if photo is not None:
+            return codec.decode(latents, codec.working_size(photo))
+        height, width = (int(side) for side in latents.shape[-2:])
+        return codec.decode(latents, codec.pixels_of((height, width)))
+
     def _plan(self, source: str, target: str | None, settings: EditSettings | None) -> EditPlan:
         before = self.prompts.tokens(source)
         after = before if target is None else self.prompts.tokens(target)
@@ -389,3 +399,11 @@ class EditPipeline(InversionPipeline):
             plan.before.text,
             guidance_scale=plan.settings.guidance_scale,
         )
+
+
+def _score(score: PictureScore, picture: Array, prompt: str) -> float:
+    """The score of a picture, float32 (h, w, 3) in [0, 1], as it would be saved."""
+    found = score(np.rint(picture * 255.0).astype(np.uint8), prompt)
+    if not math.isfinite(found):
+        raise NonFiniteError(f"the score of a sample is {found}: choose by another one")
+    return found

@@ -47,7 +47,8 @@ class EditPlan:
     @property
     def needs_focus(self) -> bool:
         """Whether it matters where the source attends to the words that are being edited."""
-        return self.settings.guidance_outside is not None or self.settings.samples > 1
+        chosen_by_focus = self.settings.samples > 1 and self.settings.score is None
+        return self.settings.guidance_outside is not None or chosen_by_focus
 
     def control(self) -> AttentionControl:
         """Prompt-to-Prompt's control between the two prompts."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,6 +14,8 @@ from dehaze.inversion.reconstruction import PLAIN, check_mode, holds
 from dehaze.pipelines.strength import check_strength
 
 Array = NDArray[np.float32]
+PictureScore = Callable[[NDArray[np.uint8], str], float]
+"""From a picture, uint8 (H, W, 3) RGB, and a prompt to how well the one shows the other."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,13 @@ class EditSettings:
         strength: w, 0 for the photo as it was, 1 for the target prompt; or a map (H, W) of it.
         fresh_source: w goes from the noise of the source prompt at the edited latents, for an
             evaluation more a step, rather than from the noise of the inversion.
-        focus: words of the source that are being edited, for ``guidance_outside`` and for the score
-            of ``samples``; None for the words that the target lacks or weighs.
+        focus: words of the source that are being edited, for ``guidance_outside`` and where no
+            ``score`` chooses among ``samples``; None for the words that the target lacks or weighs.
         eta: noise of the denoising steps, 0 for DDIM, 1 for DDPM.
         samples: how many draws with ``eta`` the best is chosen of.
+        score: by which it is chosen, from the edited picture at the working size and the target
+            prompt, such as ``dehaze.models.clip.load_clip``'s; None for how much the change keeps
+            to ``focus``, see ``dehaze.inversion.stochastic.localisation``.
     """
 
     control: str | None = None
@@ -58,6 +63,7 @@ class EditSettings:
     focus: str | None = None
     eta: float = 0.0
     samples: int = 1
+    score: PictureScore | None = None
 
     def __post_init__(self) -> None:
         ranges.GUIDANCE_SCALE.check(self.guidance_scale)
@@ -78,3 +84,5 @@ class EditSettings:
             raise ValueError(
                 f"{self.samples} samples need at least 1, and an eta above 0 to differ"
             )
+        if self.score is not None and self.samples == 1:
+            raise ValueError("score chooses among several samples, and there is 1: leave it out")

@@ -23,6 +23,8 @@ from torch.nn import functional as F
 
 from dehaze.errors import DehazeError
 from dehaze.eval.metrics import mean_squared_error, peak_signal_noise_ratio, ssim_wang
+from dehaze.models import ModelError
+from dehaze.models.clip import CLIP, load_clip
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.float64]
@@ -30,7 +32,6 @@ Mask = NDArray[np.float64]
 Metric = Callable[[Picture, Picture, Mask, str], float]
 
 DINO = "facebook/dino-vitb8"
-CLIP = "openai/clip-vit-large-patch14"
 _DINO_LAYER = 11
 _DINO_SIDE = 224
 _IMAGENET_MEAN, _IMAGENET_DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -145,27 +146,19 @@ class ClipSimilarity:
     """CLIPScore, 100 max(cos, 0), of the result and the whole target prompt.
 
     Attributes:
-        model: a CLIPModel, ViT-L/14.
-        processor: its CLIPProcessor.
+        clip: of ViT-L/14.
         edited: whether the result is multiplied by the mask first, all else black.
     """
 
-    model: Any
-    processor: Any
+    clip: Callable[[Picture, str], float]
     edited: bool
 
-    @torch.no_grad()
     def __call__(self, source: Picture, result: Picture, mask: Mask, prompt: str) -> float:
         if self.edited:
             if mask.sum() == 0.0:
                 return math.nan
             result = np.uint8(result * mask[..., None])
-        given = self.processor(
-            text=[prompt], images=[result], return_tensors="pt", padding=True, truncation=True
-        )
-        output = self.model(**given)
-        image, text = (F.normalize(x, dim=-1) for x in (output.image_embeds, output.text_embeds))
-        return max(100.0 * float((image * text).sum()), 0.0)
+        return max(self.clip(result, prompt), 0.0)
 
 
 @dataclass(frozen=True)
@@ -241,16 +234,11 @@ def _load_structure(name: str, corrected: bool) -> Metric:
 
 
 def _load_clip(name: str) -> list[Metric]:
-    from transformers import CLIPModel, CLIPProcessor
-
     try:
-        model = CLIPModel.from_pretrained(name, local_files_only=True).eval()
-        processor = CLIPProcessor.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise WeightsMissingError(
-            f"CLIP ViT-L/14 ({name}) is not on this machine: download it, or name its folder"
-        ) from error
-    return [ClipSimilarity(model, processor, edited) for edited in (False, True)]
+        clip = load_clip(name)
+    except ModelError as error:
+        raise WeightsMissingError(str(error)) from error
+    return [ClipSimilarity(clip, edited) for edited in (False, True)]
 
 
 def _load_lpips() -> Metric:

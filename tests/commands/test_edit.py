@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -80,6 +81,28 @@ def test_every_option_reaches_the_edit(picture: Path, any_model: Path) -> None:
         "--guidance", 2, "--steps", 2,
     )  # fmt: skip
     assert guided.exit_code == 0, guided.output
+
+
+def test_clip_chooses_among_samples(picture: Path, random_model: Path, clip_model: Path) -> None:
+    out = picture.parent / "best.png"
+    settings = (picture, *SOURCE, *TARGET, "--model", random_model, "--eta", 0.9)
+    done = call(*settings, "--samples", 2, "--clip", clip_model, "-o", out)
+    assert done.exit_code == 0, done.output
+    best, *scores = re.findall(r"-?\d+\.\d\d", done.stdout.partition("best by CLIP ")[2])
+    assert float(best) == max(map(float, scores))
+    assert len(set(scores)) == 2
+    missing = call(
+        *settings,
+        "--samples",
+        2,
+        "--clip",
+        picture.parent / "none",
+        "-o",
+        picture.parent / "no.png",
+    )
+    assert missing.exit_code == 2
+    assert "none) is not on this machine" in missing.stderr
+    assert not (picture.parent / "no.png").exists()
 
 
 def test_words_are_weighed_without_a_target(picture: Path, any_model: Path) -> None:

@@ -116,6 +116,8 @@ IDLE = [
     (EDIT, (), ("--exclude", "haze")),
     (EDIT, (), ("--blend-threshold", "0.5")),
     (EDIT, (), ("--focus", "haze")),
+    (EDIT, ("--eta", "0.5", "--samples", "2", "--clip", "clip"), ("--focus", "haze")),
+    (EDIT, ("--eta", "0.5"), ("--clip", "clip")),
     (EDIT, (), ("--fresh-source",)),
     (EDIT, ("--inversion", "a.safetensors"), ("--inversion-guidance", "2")),
     (EDIT, (), ("--samples", "2")),

@@ -14,6 +14,8 @@ from PIL import Image
 from dehaze.attention.control import ControlError
 from dehaze.eval.probes import retrace
 from dehaze.inversion import InversionMismatchError, InversionResult
+from dehaze.models.clip import load_clip
+from dehaze.network import NonFiniteError
 from dehaze.pipelines.edit import EditPipeline
 from dehaze.pipelines.edit_plan import EditPlan
 from dehaze.pipelines.edit_settings import EditSettings
@@ -250,6 +252,43 @@ def test_the_best_of_several_samples_is_kept(
     assert torch.equal(edited.latents, again.latents)
 
 
+def test_the_best_sample_by_a_given_score_is_kept(pipe: EditPipeline) -> None:
+    seen: list[NDArray[np.uint8]] = []
+
+    def middle(picture: NDArray[np.uint8], prompt: str) -> float:
+        assert prompt == "a street with snow"
+        seen.append(picture)
+        return -abs(len(seen) - 2.0)
+
+    # No word of the source is being edited, and none is needed.
+    path = pipe.generate("a street", generator=seeded(1), size=(16, 24))
+    settings = EditSettings(eta=0.8, samples=3, score=middle)
+    edited = pipe.edit(path, "a street", TARGET, settings, generator=seeded(5))
+    assert edited.scores == (-1.0, 0.0, -1.0)
+    generator, one = seeded(5), EditSettings(eta=0.8)
+    alone = [
+        pipe.edit(path, "a street", TARGET, one, generator=generator).latents for _ in range(3)
+    ]
+    assert torch.equal(edited.latents, alone[1])
+    for picture, latents in zip(seen, alone, strict=True):
+        made = pipe.codec.decode(latents, (16, 24))
+        assert picture.dtype == np.uint8
+        assert np.abs(picture / 255.0 - made).max() <= 0.5 / 255.0 + 1e-6
+    broken = EditSettings(eta=0.8, samples=2, score=lambda picture, prompt: math.nan)
+    with pytest.raises(NonFiniteError, match="score of a sample is nan"):
+        pipe.edit(path, "a street", TARGET, broken)
+
+
+def test_clip_scores_the_picture_that_is_returned(pipe: EditPipeline, clip_model: Path) -> None:
+    clip = load_clip(str(clip_model))
+    path = pipe.generate("a street", generator=seeded(2))
+    settings = EditSettings(eta=0.9, samples=3, score=clip)
+    result = pipe(None, "a street", TARGET, settings, inversion=path, generator=seeded(3))
+    saved = np.rint(255.0 * result.image).astype(np.uint8)
+    assert max(result.scores) == pytest.approx(clip(saved, TARGET), abs=1e-4)
+    assert len(set(result.scores)) == 3
+
+
 def test_noise_between_steps_needs_two(pipe: EditPipeline, inversion: InversionResult) -> None:
     once = EditPipeline.from_pipe(pipe)
     once.description = replace(pipe.description, denoising_steps=1)
@@ -294,6 +333,7 @@ def test_a_step_of_the_edit_calls_back(pipe: EditPipeline, inversion: InversionR
         ({"self_replace_steps": 1.5}, "self_replace_steps"),
         ({"samples": 3}, "eta"),
         ({"samples": 0}, "at least 1"),
+        ({"score": lambda picture, prompt: 0.0}, "chooses among several samples"),
         ({"control": "swirl"}, "replace, refine, reweight"),
         ({"blend": ("rain",)}, "rain.*a, street, with, haze"),
         ({"word_weights": {"rain": 2.0}}, "rain.*a, street, with, snow"),

@@ -64,7 +64,7 @@ EDITING = without("results")
 )
 @options.limit(help="The first so many edits only.")
 @option("--dino", metavar="FOLDER", help="DINO's ViT-B/8.  [default: the hub's cache]")
-@option("--clip", metavar="FOLDER", help="CLIP's ViT-L/14.  [default: the hub's cache]")
+@options.clip(help="CLIP's ViT-L/14.  [default: the hub's cache]")
 @option(
     "--corrected", is_flag=True, help="Give DINO pictures in [0, 1], which the script does not."
 )
@@ -126,8 +126,9 @@ def pie_bench(
     """
     quiet_libraries()
     from dehaze.datasets.pie_bench import open_pie_bench
-    from dehaze.eval.pie_bench.metrics import CLIP, DINO, load_metrics
+    from dehaze.eval.pie_bench.metrics import DINO, load_metrics
     from dehaze.eval.pie_bench.table import PieBenchComparison, score_edits
+    from dehaze.models.clip import CLIP
     from dehaze.pipelines.edit import EditPipeline
     from dehaze.pipelines.edit_settings import EditSettings
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from dehaze.eval.pie_bench.metrics import (
     psnr_outside,
     ssim_outside,
 )
+from dehaze.models.clip import load_clip
 
 
 def test_the_mean_of_the_background_goes_over_all_pixels() -> None:
@@ -105,33 +105,22 @@ def test_pictures_are_not_brought_to_one_unless_corrected(vision: ViTModel) -> N
         [0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225]))  # fmt: skip
 
 
-class FakeClip:
-    """The picture's mean colour is its embedding, the prompt's length its own."""
-
-    def __call__(self, **given: Any) -> Any:
-        return SimpleNamespace(**given)
-
-    @staticmethod
-    def processor(text: list[str], images: list[np.ndarray], **unused: Any) -> dict[str, Tensor]:
-        mean = torch.tensor(images[0].reshape(-1, 3).mean(0), dtype=torch.float32)
-        return {
-            "image_embeds": mean[None],
-            "text_embeds": torch.tensor([[float(len(text[0])), 0.0, 0.0]]),
-        }
+def redness(picture: np.ndarray, prompt: str) -> float:
+    """In the place of CLIP: how red a picture is, less a constant, if the prompt is right."""
+    assert prompt == "abc"
+    return float(picture[..., 0].mean()) - 50.0
 
 
-def test_clip_is_a_hundred_times_the_cosine_and_never_below_zero() -> None:
-    red, grey = picture(0), picture(90)
+def test_clip_sees_the_result_or_its_masked_part() -> None:
+    red = picture(0)
     red[..., 0] = 200
-    whole = ClipSimilarity(FakeClip(), FakeClip.processor, edited=False)
-    assert whole(grey, red, half(), "abc") == pytest.approx(100.0)
-    assert whole(red, grey, half(), "abc") == pytest.approx(100.0 / math.sqrt(3))
-    # Only the masked half is looked at, the rest is black: here, red above grey.
-    mixed = grey.copy()
-    mixed[:2] = red[:2]
-    part = ClipSimilarity(FakeClip(), FakeClip.processor, edited=True)
-    assert part(grey, mixed, half(), "abc") == pytest.approx(100.0)
-    assert math.isnan(part(grey, mixed, np.zeros((4, 4)), "abc"))
+    whole, part = (ClipSimilarity(redness, edited) for edited in (False, True))
+    assert whole(picture(0), red, half(), "abc") == 150.0
+    # Only the masked half is looked at, the rest is black.
+    assert part(picture(0), red, half(), "abc") == 50.0
+    assert math.isnan(part(picture(0), red, np.zeros((4, 4)), "abc"))
+    # The score is never below 0.
+    assert whole(red, picture(0), half(), "abc") == 0.0
 
 
 def test_lpips_gets_blackened_pictures_from_minus_one_to_one() -> None:
@@ -155,7 +144,7 @@ def test_missing_weights_are_named_and_the_rest_is_there(tmp_path: Path) -> None
     assert set(found.metrics) | set(found.missing) == set(METRIC_NAMES)
     assert "DINO ViT-B/8" in found.missing["structure_distance"]
     assert str(tmp_path) in found.missing["structure_distance"]
-    assert "CLIP ViT-L/14" in found.missing["clip_similarity_target_image_edit_part"]
+    assert f"CLIP ({tmp_path / 'clip'})" in found.missing["clip_similarity_target_image_edit_part"]
 
 
 def test_dino_loads_from_a_folder(tmp_path: Path, vision: ViTModel) -> None:
@@ -163,3 +152,12 @@ def test_dino_loads_from_a_folder(tmp_path: Path, vision: ViTModel) -> None:
     found = load_metrics(str(tmp_path), str(tmp_path / "clip"))
     metric = found.metrics["structure_distance"]
     assert metric(picture(1, 32), picture(1, 32), half(32), "") == 0.0
+
+
+def test_clip_loads_from_a_folder(tmp_path: Path, clip_model: Path) -> None:
+    found = load_metrics(str(tmp_path), str(clip_model))
+    clip = load_clip(str(clip_model))
+    given = (picture(1, 32), picture(9, 32), half(32), "a photo with haze")
+    whole = found.metrics["clip_similarity_target_image"](*given)
+    assert whole == pytest.approx(max(0.0, clip(given[1], given[3])))
+    assert set(METRIC_NAMES[5:]) <= set(found.metrics)
