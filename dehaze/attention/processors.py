@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -39,6 +39,13 @@ class RecordingPlan:
     steps: int = 0
     map_layers: Collection[str] | None = None
 
+    @classmethod
+    def asked(cls, record_attention: bool | RecordingPlan, steps: int) -> RecordingPlan | None:
+        """What the keyword of that name asks for, of so many steps; None for nothing."""
+        if isinstance(record_attention, RecordingPlan):
+            return replace(record_attention, steps=steps)
+        return cls() if record_attention else None
+
     def keeps(
         self, layer: str, kind: str, step: int, positions: int, latent_size: tuple[int, int]
     ) -> bool:
@@ -57,7 +64,16 @@ class RecordingPlan:
             return follows
         if self.map_layers is None or layer in self.map_layers:
             return True
-        if self.control is None or (kind == "joint" and follows):
+        return self._follows_words(step) or (kind == "joint" and follows)
+
+    def needs(self, step: int) -> bool:
+        """Whether anything of a step may be kept, of any layer."""
+        if self.map_layers is None or self.map_layers or self._follows_words(step):
+            return True
+        return self.control is None or self.control.replaces_self(step, self.steps)
+
+    def _follows_words(self, step: int) -> bool:
+        if self.control is None:
             return True
         return bool(torch.as_tensor(self.control.cross_weight(step, self.steps)).any())
 
@@ -157,7 +173,11 @@ class AttentionSession:
         if kept is None:
             kept = self.record[name] = self.room((self.batch, *value.shape[1:]), value)
         # A step that overflowed in half precision is evaluated again in float32.
-        kept[self.index.to(kept.device)] = value.to(kept.device, kept.dtype)
+        if len(self.index) == self.batch:
+            # Page-locked memory is copied to at once, without a copy in between.
+            kept.copy_(value)
+        else:
+            kept[self.index.to(kept.device)] = value.to(kept.device, kept.dtype)
 
     def room(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Zeros for a recording: on the network's device within the budget, else on the host."""
@@ -179,7 +199,8 @@ class AttentionSession:
                 f"no attention was recorded for {name}: invert with attention recording on"
             )
         kept = self.record[name]
-        return kept[self.index.to(kept.device)]
+        # What is indexed is a copy, and no longer in page-locked memory.
+        return kept if len(self.index) == self.batch else kept[self.index.to(kept.device)]
 
 
 def record_name(layer: str, kind: str, tensor: str, step: int) -> str:

@@ -51,11 +51,6 @@ class _Weight(click.ParamType):
 
 _WITH_ETA = Effect(lambda given: given["eta"] > 0.0, "with --eta above 0")
 _INVERTING = without("generate", "inversion")
-# A given inversion brings its attention along; only a mode's way back records its own.
-_RECORDING = Effect(
-    lambda given: given["inversion"] is None or given["mode"] != "plain",
-    "without --inversion, or with a --mode",
-)
 
 
 @click.command(cls=Command)
@@ -67,7 +62,8 @@ _RECORDING = Effect(
     "--inversion",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="What dehaze invert wrote for IMAGE and --source: nothing is inverted again.",
+    help="What dehaze invert wrote for IMAGE and --source: nothing is inverted again, and with "
+    "its --attention nothing of the source evaluated.",
 )
 @option(
     "--generate",
@@ -135,7 +131,6 @@ _RECORDING = Effect(
     type=Number(ranges.ATTENTION_MEMORY),
     metavar="GB",
     heading=MACHINE,
-    effect=_RECORDING,
     help="Of an accelerator's memory that the recorded attention may take; what is beyond goes to "
     "the host's.  [default: a third of a CUDA device's]",
 )
@@ -256,6 +251,7 @@ def edit(
     import torch
 
     from dehaze.inversion import InversionResult
+    from dehaze.inversion.reconstruction import records_attention
     from dehaze.models.choice import find_device
     from dehaze.models.clip import load_clip
     from dehaze.network import NonFiniteError
@@ -275,6 +271,11 @@ def edit(
         if photo is not None and output is not None:
             check_name(output, photo)
         path = None if inversion is None else InversionResult.load(inversion)
+        recorded = path is not None and path.attention and not records_attention(chosen.mode)
+        if attention_memory is not None and recorded:
+            raise click.UsageError(
+                f"--attention-memory has no effect: {inversion} holds its attention; leave it out."
+            )
         pipe = model.load(EditPipeline)
         if attention_memory is not None:
             if pipe.device.type == "cpu":
@@ -282,13 +283,14 @@ def edit(
                     "--attention-memory has an effect only on an accelerator; leave it out."
                 )
             pipe.attention_memory = round(attention_memory * 1e9)
-        pipe.check_prompts(source, target, chosen)
+        recording = pipe.recording(source, target, chosen)
         if generate is not None:
             path = pipe.generate(
                 source,
                 generator=torch.Generator().manual_seed(generate),
                 num_inference_steps=steps,
                 guidance_scale=chosen.guidance_scale,
+                record_attention=recording,
             )
         inverting: dict[str, Any] = {
             "num_inference_steps": steps,

@@ -88,7 +88,12 @@ def interpolate(
         text = pipe.default_prompt if prompt is None else prompt
         pipe.prompts.tokens(text)
         inversions = [
-            pipe.invert(_cut(photo, photos[0].shape[:2]), text, num_inference_steps=steps)
+            pipe.invert(
+                _cut(photo, photos[0].shape[:2]),
+                text,
+                num_inference_steps=steps,
+                record_attention=False,
+            )
             for photo in photos
         ]
         if centroid:

@@ -60,6 +60,14 @@ def _adjustments() -> Iterable[str]:
         "dehaze-diffusion[plots]."
     ),
 )
+@option(
+    "--attention",
+    is_flag=True,
+    help=(
+        "Write the attention on the way as well, the largest part by far: an edit of the file then "
+        "need not evaluate the network for it again, once a step."
+    ),
+)
 @options.model()
 @options.prompt()
 @options.word()
@@ -126,6 +134,7 @@ def invert(
     photos: Path,
     output: Path,
     plots: Path | None,
+    attention: bool,
     model: ModelChoice,
     mode: str | None,
     prompt: str | None,
@@ -136,8 +145,8 @@ def invert(
 ) -> None:
     """Invert the photo IMAGE, or each photo of a folder, and write its inversion to a file.
 
-    The file holds every latent, the noise of every step, how the solver fared, and the attention
-    on the way; dehaze.inversion.InversionResult.load reads it.
+    The file holds every latent, the noise of every step, and how the solver fared;
+    dehaze.inversion.InversionResult.load reads it.
 
     Exit code: 0, all is written; 1, some photos of a folder failed, each named; 2, wrong usage, or
     the one photo could not be inverted.
@@ -164,6 +173,7 @@ def invert(
             ),
             mode,
             guidance_scale,
+            attention,
         )
     except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
@@ -212,6 +222,7 @@ class _Job:
         settings: of the inversion.
         mode: what holds the way back; None for guidance on both ways.
         guidance_scale: g of the way back.
+        attention: whether attention is written as well.
     """
 
     pipeline: Any
@@ -219,15 +230,19 @@ class _Job:
     settings: InversionSettings
     mode: str | None
     guidance_scale: float
+    attention: bool
 
     def run(self, photo: Path, output: Path, plots: Path | None) -> None:
         """Inverts a photo and writes its file and its plots."""
-        from dehaze.photos import read_photo, write_bytes
+        from dehaze.photos import read_photo, write_bytes, writing
 
         pixels = read_photo(photo).pixels
-        inversion = self.pipeline.invert(pixels, self.prompt, settings=self.settings)
+        inversion = self.pipeline.invert(
+            pixels, self.prompt, settings=self.settings, record_attention=self.attention
+        )
         output.parent.mkdir(parents=True, exist_ok=True)
-        write_bytes(output, inversion.to_bytes())
+        with writing(output) as file:
+            inversion.write(file, attention=self.attention)
         result(f"{in_words(inversion)}; {output}")
         if plots is None:
             return
@@ -257,6 +272,7 @@ class _Job:
                 max_iterations=_PLOTTED_ITERATIONS,
                 tolerance=1e-9,
             ),
+            record_attention=False,
         )
         trip = come_back(
             pipeline, pixels, inversion, guidance_scale=self.guidance_scale, mode=self.mode

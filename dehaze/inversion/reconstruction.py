@@ -70,6 +70,15 @@ def check_mode(mode: str | None, guidance_scale: float) -> None:
         raise ValueError(f"mode {mode} undoes what guidance breaks: give a guidance_scale above 1")
 
 
+def records_attention(mode: str | None) -> bool:
+    """Whether a mode records the source's attention on the way back, in place of the inversion's.
+
+    Raises:
+        UnknownNameError: there is no such mode.
+    """
+    return holds(mode) and RECONSTRUCTION_MODES.get(mode).records
+
+
 _INNER_STEPS = 10
 
 
@@ -119,11 +128,13 @@ class ReconstructionMode:
         anchor: prepares the anchors.
         cost: of the preparation, in words, in network evaluations (NFE).
         source: where it was published.
+        records: whether the preparation goes the source's way back, where its attention is.
     """
 
     anchor: Callable[[InversionResult, GuidedNetwork], Anchors]
     cost: str
     source: str
+    records: bool = False
 
     def prepare(self, inversion: InversionResult, network: GuidedNetwork) -> Anchors:
         """The anchors of an inversion.
@@ -240,12 +251,12 @@ RECONSTRUCTION_MODES: Registry[ReconstructionMode] = Registry("reconstruction mo
 RECONSTRUCTION_MODES.register(
     "null-text",
     ReconstructionMode(
-        null_text, "up to 12 NFE a step, 10 of them with gradients", "NTI, arXiv 2211.09794"
+        null_text, "up to 12 NFE a step, 10 of them with gradients", "NTI, arXiv 2211.09794", True
     ),
 )
 RECONSTRUCTION_MODES.register(
     "negative-prompt", ReconstructionMode(negative_prompt, "0 NFE", "NPI, arXiv 2305.16807")
 )
 RECONSTRUCTION_MODES.register(
-    "direct", ReconstructionMode(direct, "2 NFE a step", "Direct Inversion, arXiv 2310.01506")
+    "direct", ReconstructionMode(direct, "2 NFE a step", "Direct Inversion, arXiv 2310.01506", True)
 )

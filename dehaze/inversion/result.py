@@ -6,11 +6,10 @@ import json
 import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 from typing_extensions import TypedDict, Unpack
 
@@ -19,6 +18,7 @@ from dehaze.errors import DehazeError
 from dehaze.inversion.flow import FlowTable
 from dehaze.inversion.schedule import DDIMTable, StepTable
 from dehaze.inversion.solvers import idle_settings
+from dehaze.inversion.tensor_file import write_tensors
 
 _FORMAT = "dehaze-inversion-3"
 _OLDER_FORMATS = ("dehaze-inversion-1", "dehaze-inversion-2")
@@ -376,26 +376,36 @@ class InversionResult:
         self.require(prompt=named)
         return named if self.origin is None else self.origin.prompt
 
-    def save(self, path: str | Path) -> None:
-        """Writes everything to one safetensors file."""
-        Path(path).write_bytes(self.to_bytes())
+    def save(self, path: str | Path, *, attention: bool = False) -> None:
+        """Writes one safetensors file that ``load`` reads.
 
-    def to_bytes(self) -> bytes:
-        """What ``save`` writes."""
+        Args:
+            path: of the file; made or replaced.
+            attention: write what the attention layers computed as well. It is most of a file, and a
+                pipeline records it again, for one network evaluation a step, where it is missing.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
+        with open(path, "wb") as file:
+            self.write(file, attention=attention)
+
+    def write(self, file: BinaryIO, *, attention: bool = False) -> None:
+        """Writes what ``save`` does to a file that is open; one tensor at a time is copied."""
         tensors = {"trajectory": self.trajectory, "noise": self.noise}
         tensors.update({f"trace.{name}": value for name, value in vars(self.trace).items()})
-        tensors.update({f"attention.{name}": value for name, value in self.attention.items()})
+        if attention:
+            tensors.update({f"attention.{name}": each for name, each in self.attention.items()})
         tensors.update({f"companion.{name}": value for name, value in self.companion.items()})
         if self.adjustment is not None:
             tensors["adjustment"] = self.adjustment
-        on_cpu = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
         metadata = {
             "format": _FORMAT,
             "table": json.dumps(vars(self.table)),
             "settings": json.dumps(asdict(self.settings)),
             "origin": json.dumps(None if self.origin is None else vars(self.origin)),
         }
-        return save(on_cpu, metadata)
+        write_tensors(file, tensors, metadata)
 
     @classmethod
     def load(cls, path: str | Path) -> InversionResult:

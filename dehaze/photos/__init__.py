@@ -4,7 +4,7 @@ A photo is dehazed as float pixels, but its owner sees a file: the format, the b
 transparency, EXIF, colour profile and compression of the source all come back with it.
 """
 
-from dehaze.photos.atomic import discard_unfinished, write_bytes
+from dehaze.photos.atomic import discard_unfinished, write_bytes, writing
 from dehaze.photos.conversion import ResultFile
 from dehaze.photos.kinds import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 from dehaze.photos.photo import Encoding, FloatArray, Photo, PhotoError, printable
@@ -30,4 +30,5 @@ __all__ = [
     "read_photo",
     "write_bytes",
     "write_photo",
+    "writing",
 ]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from dehaze.photos.photo import PhotoError
 
@@ -13,8 +16,9 @@ from dehaze.photos.photo import PhotoError
 _UNFINISHED = (".dehaze-", ".part")
 
 
-def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
-    """Write a file as a whole: at any moment the path holds the old content or the new.
+@contextmanager
+def writing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """A file to be written as a whole: at any moment the path holds the old content or the new.
 
     Raises:
         PhotoError: the file cannot be written; nothing is left behind.
@@ -24,7 +28,7 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
     temporary = path.parent / f"{_UNFINISHED[0]}{secrets.token_hex(8)}{_UNFINISHED[1]}"
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
@@ -40,6 +44,16 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
                 "check the folder's permissions and the room on the disk",
             ) from error
         raise
+
+
+def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
+    """Write a file as ``writing`` does.
+
+    Raises:
+        PhotoError: the file cannot be written; nothing is left behind.
+    """
+    with writing(path) as file:
+        file.write(data)
 
 
 def discard_unfinished(folder: Path) -> None:

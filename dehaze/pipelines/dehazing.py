@@ -18,7 +18,13 @@ from dehaze.attention.control import AttentionControl, TokenMapper, mapped, refi
 from dehaze.attention.maps import normalised
 from dehaze.attention.processors import AttentionSession, RecordingPlan
 from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
-from dehaze.inversion.reconstruction import Anchors, check_mode, check_solver, holds
+from dehaze.inversion.reconstruction import (
+    Anchors,
+    check_mode,
+    check_solver,
+    holds,
+    records_attention,
+)
 from dehaze.pipelines.callback import StepCallback
 from dehaze.pipelines.inverting import Inverting
 from dehaze.pipelines.pictures import OUTPUT_TYPES, AlikePhotos, Photo, as_photos
@@ -245,7 +251,8 @@ class Dehazing(Inverting):
             )
             if holds(mode):
                 check_solver(settings.solver)
-            plan = self._plan(control, settings.inverted_steps)
+            # A mode that records attention does so on its way back.
+            plan = None if records_attention(mode) else self._plan(control, settings.inverted_steps)
             inversion = self._inverted(photos, source, settings, plan)
             evaluations = inversion.trace.nfe.sum(0).tolist()
         samples = inversion.latents.shape[0]
@@ -274,6 +281,10 @@ class Dehazing(Inverting):
             unconditional = held.unconditional
             # Where the mode records the source's attention, it replaces the inversion's.
             inversion = replace(inversion, attention=held.attention or inversion.attention)
+        inversion, recorded = self.with_attention(
+            self.placed(inversion), prompt, self._plan(control, inversion.steps)
+        )
+        evaluations = [n + recorded for n in evaluations]
         latents, swapping = self.swap_word(
             inversion,
             prompt,

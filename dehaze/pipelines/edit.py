@@ -25,7 +25,7 @@ from dehaze.inversion import (
     InversionTrace,
     generate,
 )
-from dehaze.inversion.reconstruction import Anchors, holds
+from dehaze.inversion.reconstruction import Anchors, holds, records_attention
 from dehaze.inversion.stochastic import check_eta, localisation, step_deviation
 from dehaze.network import NonFiniteError
 from dehaze.pipelines.base import InversionPipeline
@@ -195,7 +195,9 @@ class EditPipeline(InversionPipeline):
                 guidance_scale=1.0
                 if inversion_guidance_scale is None
                 else inversion_guidance_scale,
-                record_attention=plan.recording(),
+                record_attention=False
+                if records_attention(plan.settings.mode)
+                else plan.recording(),
                 **options,
             )
             evaluations = int(inversion.trace.nfe.sum())
@@ -240,6 +242,15 @@ class EditPipeline(InversionPipeline):
         """Raises ``WordError`` or ``ControlError`` where prompts, words and control do not fit."""
         self._plan(source, target, settings)
 
+    def recording(
+        self, source: str, target: str | None = None, settings: EditSettings | None = None
+    ) -> RecordingPlan:
+        """What an edit asks of the source's attention: ``record_attention`` of ``invert``.
+
+        Arguments and errors as for ``check_prompts``.
+        """
+        return self._plan(source, target, settings).recording()
+
     @torch.no_grad()
     def edit(
         self,
@@ -258,7 +269,7 @@ class EditPipeline(InversionPipeline):
         asks for it): its attention and its noise are those of the inversion.
 
         Args:
-            inversion: of one picture, with recorded attention.
+            inversion: of one picture; its attention is recorded anew where it has none.
             photo: float32 (H, W, 3) in [0, 1], the size that a strength map has; without it a score
                 sees the picture with the codec's padding, if there was any. Else not needed.
             generator: of the noise that ``eta`` adds.
@@ -278,14 +289,15 @@ class EditPipeline(InversionPipeline):
                 "eta adds noise between the steps of the way back, and this one has a single step: "
                 "leave it out"
             )
-        strength = latent_strength(settings.strength, photo, inversion)
-        focus = plan.focus_map(inversion, self.description.map_layers)
-        context = self.prompts.embed(plan.after)
         anchors = self._anchors(inversion, plan)
         if anchors is not None and anchors.attention:
             inversion = replace(inversion, attention=anchors.attention)
+        inversion, evaluations = self.with_attention(inversion, source, plan.recording())
+        strength = latent_strength(settings.strength, photo, inversion)
+        focus = plan.focus_map(inversion, self.description.map_layers)
+        context = self.prompts.embed(plan.after)
         samples: list[tuple[float, Tensor, Tensor | None]] = []
-        evaluations = 0 if anchors is None else anchors.nfe
+        evaluations += 0 if anchors is None else anchors.nfe
         for _ in range(settings.samples):
             blend = plan.blend(inversion)
             latents, nfe = self.denoise_under(
@@ -322,6 +334,7 @@ class EditPipeline(InversionPipeline):
         num_inference_steps: int | None = None,
         spacing: str | None = None,
         guidance_scale: float = 1.0,
+        record_attention: bool | RecordingPlan = True,
     ) -> InversionResult:
         """Makes a picture from noise and keeps its path: an inversion without error, to be edited.
 
@@ -334,6 +347,7 @@ class EditPipeline(InversionPipeline):
             num_inference_steps: N, DDIM steps.
             spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
             guidance_scale: classifier-free guidance g.
+            record_attention: as for ``invert``.
 
         Raises:
             WordError: the prompt is too long.
@@ -362,7 +376,8 @@ class EditPipeline(InversionPipeline):
             (1, self.latent_channels, *latent_size), generator, self._execution_device
         )
         tokens = self.prompts.tokens(prompt)
-        session = self.recording_session(1, RecordingPlan())
+        plan = RecordingPlan.asked(record_attention, settings.steps)
+        session = self.recording_session(1, plan)
         network = self.prompted_network(
             table, prompt, session=session, guidance_scale=guidance_scale
         )
@@ -398,6 +413,7 @@ class EditPipeline(InversionPipeline):
             plan.settings.mode,
             plan.before.text,
             guidance_scale=plan.settings.guidance_scale,
+            plan=replace(plan.recording(), steps=inversion.steps),
         )
 
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
+from dehaze.attention.control import AttentionControl
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import (
     AttentionSession,
@@ -49,6 +50,7 @@ Array = NDArray[np.float32]
 
 # Recorded attention takes one part in so many of an accelerator's memory by default.
 _ATTENTION_SHARE = 3
+_NOTHING_FOLLOWED = AttentionControl(cross_replace_steps=0.0, self_replace_steps=0.0)
 
 
 class Inverting:
@@ -218,9 +220,7 @@ class Inverting:
         chosen = (settings or self.description.inversion).changed(
             steps=num_inference_steps, guidance_scale=guidance_scale, **options
         )
-        plan = RecordingPlan() if record_attention else None
-        if isinstance(record_attention, RecordingPlan):
-            plan = replace(record_attention, steps=chosen.inverted_steps)
+        plan = RecordingPlan.asked(record_attention, chosen.inverted_steps)
         inversion = self._inverted(photos, source, chosen, plan, start)
         self.maybe_free_model_hooks()
         return replace(inversion, origin=self.provenance.origin(photos, source))
@@ -269,6 +269,45 @@ class Inverting:
         result.trace.nfe[0] += prepared
         return replace(result, adjustment=None if distance is None else distance.cpu())
 
+    @torch.no_grad()
+    def with_attention(
+        self,
+        inversion: InversionResult,
+        prompt: str | None = None,
+        plan: RecordingPlan | None = None,
+    ) -> tuple[InversionResult, int]:
+        """An inversion with what the network attends to along it: as recorded, or recorded now.
+
+        A loaded inversion may have none, see ``InversionResult.save``. Then the network is
+        evaluated at z_i in each step that the plan needs. What is recorded while inverting is of
+        the solver's last evaluation, which was at z_i to within the tolerance; with ``ddim``, at
+        z_{i-1}.
+
+        Args:
+            inversion: on the pipeline's device, see ``placed``.
+            prompt: that it was made under; may be left out.
+            plan: what is recorded; all that an edit may ask for when None.
+
+        Returns:
+            the inversion, and the network evaluations that it took.
+
+        Raises:
+            InversionMismatchError: the inversion is of another prompt.
+            NonFiniteError: the network returned values that are not finite.
+        """
+        if inversion.attention:
+            return inversion, 0
+        plan = replace(plan or RecordingPlan(), steps=inversion.steps)
+        session = self.recording_session(inversion.latents.shape[0], plan)
+        network = self.prompted_network(
+            inversion.table, inversion.own_prompt(prompt), session=session
+        )
+        with controlled_attention(self.denoiser, session):
+            for i in range(1, inversion.steps + 1):
+                if plan.needs(i):
+                    network.recorded_noise(inversion.trajectory[i], i)
+        return replace(inversion, attention=session.record), network.evaluations
+
     def recording_session(self, batch: int, plan: RecordingPlan | None) -> AttentionSession:
         """A session that records what a plan keeps, within ``attention_memory``; None: nothing."""
         budget, device = self.attention_memory, self._execution_device
@@ -297,8 +336,8 @@ class Inverting:
             mode: see ``dehaze.inversion.reconstruction.RECONSTRUCTION_MODES``.
             prompt: that the photo was inverted under; may be left out.
             guidance_scale: g, of the way back.
-            plan: which of the source's attention is recorded, where the mode does so; all of it
-                when None.
+            plan: which of the source's attention is recorded, where the mode does so; None for
+                none.
 
         Raises:
             InversionMismatchError: the inversion is of another prompt or model.
@@ -309,7 +348,7 @@ class Inverting:
         self.check_classifier_free(f"mode {mode}")
         prompt = inversion.own_prompt(prompt)
         self.provenance.check(inversion)
-        session = self.recording_session(inversion.latents.shape[0], plan or RecordingPlan())
+        session = self.recording_session(inversion.latents.shape[0], plan)
         network = self.prompted_network(
             inversion.table, prompt, session=session, guidance_scale=guidance_scale
         )
@@ -356,11 +395,14 @@ class Inverting:
         tokens, span = self.prompt_and_span(prompt, word)
         if not span:
             raise WordError(f"name a word of the prompt {tokens.text!r}")
+        layers = self.description.map_layers if layers is None else layers
+        shown = RecordingPlan(_NOTHING_FOLLOWED, map_layers=None if layers is None else [*layers])
+        inversion, _ = self.with_attention(self.placed(inversion), prompt, shown)
         heat = word_map(
             inversion.attention,
             span,
             inversion.latent_size,
-            layers=self.description.map_layers if layers is None else layers,
+            layers=layers,
             steps=steps,
             device=self._execution_device,
         )

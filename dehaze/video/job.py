@@ -26,7 +26,7 @@ from safetensors.numpy import load_file, save
 
 from dehaze.batch.item import digest
 from dehaze.inversion import InversionFileError, InversionResult
-from dehaze.photos import MAX_MEGAPIXELS, discard_unfinished, write_bytes
+from dehaze.photos import MAX_MEGAPIXELS, discard_unfinished, write_bytes, writing
 from dehaze.video.clip import Clip, Frame, VideoError, frames_of, open_clip
 from dehaze.video.encoding import RUN_SUFFIX, Encoding, RunWriter, choose_encoding, join, unwritable
 from dehaze.video.frames import FrameDehazer, FrameSettings, Memory
@@ -343,7 +343,8 @@ class _ClipJob:
         past, start = self._memory_files(number)
         arrays = memory.past.to_arrays() | {"slope": np.array(memory.slope)}
         write_bytes(past, save(arrays))
-        write_bytes(start, memory.start.to_bytes())
+        with writing(start) as file:
+            memory.start.write(file)
 
     def _kept_memory(self, number: int) -> Memory | None:
         past, start = self._memory_files(number)

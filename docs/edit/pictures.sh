@@ -5,7 +5,7 @@ photo=examples/kodim19_haze.jpg
 source="a photo with haze"
 into=${1:-docs/edit}
 work=$(mktemp -d)
-dehaze invert "$photo" --prompt "$source" -o "$work/photo.safetensors"
+dehaze invert "$photo" --prompt "$source" --attention -o "$work/photo.safetensors"
 edit() {
     name=$1
     shift

@@ -123,7 +123,7 @@ def test_a_saved_inversion_is_edited_twice_for_a_step_each(picture: Path, any_mo
                 str,
                 (
                     *("invert", picture, "-o", saved, "--model", any_model),
-                    *("--prompt", SOURCE[1], "--solver", "fixed-point"),
+                    *("--prompt", SOURCE[1], "--solver", "fixed-point", "--attention"),
                 ),
             )
         ),
@@ -136,6 +136,9 @@ def test_a_saved_inversion_is_edited_twice_for_a_step_each(picture: Path, any_mo
     done = call(picture, *settings, *TARGET, "-o", again, "-v")
     assert "4 network evaluations" in done.stdout
     np.testing.assert_array_equal(pixels(again), pixels(whole))
+    refused = call(picture, *settings, *TARGET, "-o", again, "--attention-memory", 1)
+    assert refused.exit_code == 2
+    assert "--attention-memory has no effect" in refused.stderr
     # Without the photo, at the size of the model.
     alone = picture.parent / "alone.png"
     other = call(*settings, "--target", "a street with rain", "-o", alone, "-v")

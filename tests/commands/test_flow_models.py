@@ -51,7 +51,8 @@ def test_a_photo_is_inverted_and_edited(flow_model: Path, picture: Path) -> None
     done = call(
         "edit", picture, *PROMPTS, "--inversion", saved, "--model", flow_model, "-o", edited, "-v"
     )
-    assert "2 network evaluations" in done.stdout
+    # Without --attention: one step of two follows the source, and is evaluated under it.
+    assert "3 network evaluations" in done.stdout
     assert pixels(edited).shape == (40, 60, 3)
     assert not np.array_equal(pixels(edited), pixels(picture))
 

@@ -40,11 +40,17 @@ def test_the_file_holds_the_inversion_that_was_asked_for(picture: Path, any_mode
     loaded = InversionResult.load(picture.parent / "made" / "photo.safetensors")
     assert (loaded.table.steps, loaded.steps) == (5, 3)
     assert loaded.trace.residuals.shape[1] == 4
-    assert loaded.attention
+    assert loaded.attention == {}
     assert done.stdout.startswith("3 steps, of which ")
     assert "'certificate', none measured: --check measures them" in done.stdout
     assert "evaluations" not in done.stdout
     assert int(loaded.trace.nfe.sum()) == 2 * int(loaded.trace.iterations.sum())
+
+
+def test_attention_is_written_where_it_is_asked_for(picture: Path, random_model: Path) -> None:
+    done = call(picture, random_model, "--steps", 2, "--attention")
+    assert done.exit_code == 0, done.output
+    assert InversionResult.load(picture.parent / "made" / "photo.safetensors").attention
 
 
 def test_the_default_of_a_model_without_a_fit_is_measured(

@@ -112,7 +112,6 @@ IDLE = [
     (RUN, ("--dry-run",), ("--report",)),
     (RUN, ("--json",), ("--quiet",)),
     (RUN, ("--verbose",), ("--quiet",)),
-    (EDIT, ("--inversion", "a.safetensors"), ("--attention-memory", "1")),
     (EDIT, (), ("--exclude", "haze")),
     (EDIT, (), ("--blend-threshold", "0.5")),
     (EDIT, (), ("--focus", "haze")),

@@ -56,7 +56,7 @@ def test_every_command_runs(stable_diffusion: Path, picture: Path) -> None:
 
     saved = out / "photo.safetensors"
     prompts = ("--source", "a street with haze", "--target", "a street with snow")
-    call("invert", picture, "-o", saved, "--prompt", prompts[1], *settings)
+    call("invert", picture, "-o", saved, "--prompt", prompts[1], "--attention", *settings)
     inversion = InversionResult.load(saved)
     assert inversion.trajectory.shape == (3, 1, 4, 16, 24)
 

@@ -39,7 +39,7 @@ def result() -> InversionResult:
 
 @pytest.fixture
 def path(result: InversionResult, tmp_path: Path) -> Path:
-    result.save(tmp_path / "inversion.safetensors")
+    result.save(tmp_path / "inversion.safetensors", attention=True)
     return tmp_path / "inversion.safetensors"
 
 
@@ -58,6 +58,13 @@ def test_a_loaded_inversion_is_the_one_that_was_saved(result: InversionResult, p
     assert loaded.adjustment.tolist() == pytest.approx([0.1, 0.2])
     back = denoise(loaded, NETWORK, strength=0.0)
     assert (back - result.trajectory[0]).abs().max() < 1e-5
+
+
+def test_attention_is_written_where_it_is_asked_for(result: InversionResult, path: Path) -> None:
+    whole = path.stat().st_size
+    result.save(path)
+    assert path.stat().st_size < whole
+    assert InversionResult.load(path).attention == {}
 
 
 def test_a_sample_knows_its_own_photo(result: InversionResult) -> None:

@@ -273,7 +273,7 @@ def test_an_inversion_is_saved_and_swapped_later(
     pipeline: DehazePipeline, photo: Array, tmp_path: Path
 ) -> None:
     inversion = pipeline.invert(photo)
-    inversion.save(tmp_path / "photo.safetensors")
+    inversion.save(tmp_path / "photo.safetensors", attention=True)
     loaded = InversionResult.load(tmp_path / "photo.safetensors")
     whole = pipeline(photo)
     later = pipeline(photo, inversion=loaded)
@@ -282,6 +282,21 @@ def test_an_inversion_is_saved_and_swapped_later(
     assert later.nfe == 4
     assert pipeline(photo, inversion=loaded, strength=0.0).nfe == 0
     assert whole.nfe == later.nfe + int(inversion.trace.nfe.sum())
+
+
+def test_a_file_without_attention_has_it_recorded_again(
+    pipeline: DehazePipeline, photo: Array, tmp_path: Path
+) -> None:
+    inversion = pipeline.invert(photo, checked=True)
+    inversion.save(tmp_path / "photo.safetensors")
+    loaded = InversionResult.load(tmp_path / "photo.safetensors")
+    expected = pipeline(photo, inversion=inversion)
+    found = pipeline(photo, inversion=loaded)
+    np.testing.assert_array_equal(found.image, expected.image)
+    np.testing.assert_array_equal(found.attention, expected.attention)
+    assert found.nfe == expected.nfe + loaded.steps
+    heat = pipeline.word_attention(photo, loaded, word="haze")
+    np.testing.assert_array_equal(heat, expected.attention)
 
 
 def test_the_attention_map_is_a_probability(pipeline: DehazePipeline, photo: Array) -> None:

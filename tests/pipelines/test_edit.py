@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from dehaze.attention.control import ControlError
+from dehaze.attention.control import AttentionControl, ControlError
+from dehaze.attention.processors import RecordingPlan
 from dehaze.eval.probes import retrace
 from dehaze.inversion import InversionMismatchError, InversionResult
 from dehaze.models.clip import load_clip
@@ -72,7 +73,7 @@ def test_edit_of_a_saved_inversion_costs_half_at_most(
     pipe: EditPipeline, photo: Array, tmp_path: Path
 ) -> None:
     whole = pipe(photo, SOURCE, TARGET)
-    pipe.invert(photo, SOURCE).save(tmp_path / "photo.safetensors")
+    pipe.invert(photo, SOURCE).save(tmp_path / "photo.safetensors", attention=True)
     saved = InversionResult.load(tmp_path / "photo.safetensors")
     again = pipe(photo, SOURCE, TARGET, inversion=saved)
     np.testing.assert_allclose(again.image, whole.image, atol=1e-6)
@@ -80,6 +81,56 @@ def test_edit_of_a_saved_inversion_costs_half_at_most(
     assert again.nfe == other.nfe == saved.steps
     assert 2 * again.nfe <= whole.nfe
     assert np.abs(other.image - again.image).max() > 1e-3
+
+
+def test_a_file_without_attention_has_it_recorded_again(
+    pipe: EditPipeline, photo: Array, tmp_path: Path
+) -> None:
+    """With ``checked`` the solver's last evaluation was at z_i itself."""
+    inversion = pipe.invert(photo, SOURCE, checked=True)
+    for name, attention in (("whole", True), ("bare", False)):
+        inversion.save(tmp_path / name, attention=attention)
+    assert 2 * (tmp_path / "bare").stat().st_size < (tmp_path / "whole").stat().st_size
+    whole, bare = (InversionResult.load(tmp_path / name) for name in ("whole", "bare"))
+    assert bare.attention == {}
+    expected, found = (pipe(photo, SOURCE, TARGET, inversion=each) for each in (whole, bare))
+    np.testing.assert_array_equal(found.image, expected.image)
+    # The first three of four steps follow the source, see ``cross_replace_steps``.
+    assert found.nfe == expected.nfe + 3
+    own = EditSettings(cross_replace_steps=0.0, self_replace_steps=0.0)
+    assert pipe(photo, SOURCE, TARGET, own, inversion=bare).nfe == expected.nfe
+    plan = pipe.recording(SOURCE, TARGET)
+    again, _ = pipe.with_attention(bare, plan=plan)
+    assert set(again.attention) == set(pipe.invert(photo, SOURCE, record_attention=plan).attention)
+
+
+def test_a_generated_picture_keeps_what_its_edit_asks_for(pipe: EditPipeline) -> None:
+    whole = pipe.generate(SOURCE, generator=seeded(3))
+    plan = pipe.recording(SOURCE, TARGET)
+    less = pipe.generate(SOURCE, generator=seeded(3), record_attention=plan)
+    assert len(less.attention) < len(whole.attention)
+    expected, found = (pipe(None, SOURCE, TARGET, inversion=path) for path in (whole, less))
+    np.testing.assert_array_equal(found.image, expected.image)
+
+
+@pytest.mark.parametrize(("mode", "records"), [("direct", True), ("negative-prompt", False)])
+def test_attention_is_recorded_once(
+    pipe: EditPipeline,
+    photo: Array,
+    mode: str,
+    records: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A mode that records it on the way back leaves nothing for the inversion to record."""
+    plans: list[RecordingPlan | None] = []
+    session = pipe.recording_session
+    monkeypatch.setattr(
+        pipe, "recording_session", lambda batch, plan: plans.append(plan) or session(batch, plan)
+    )
+    pipe(photo, SOURCE, TARGET, EditSettings(mode=mode, guidance_scale=2.0), solver="ddim")
+    inverting, anchoring = plans
+    assert anchoring is not None
+    assert (inverting is None) is records
 
 
 def test_the_inversion_has_a_guidance_of_its_own(pipe: EditPipeline, photo: Array) -> None:
@@ -362,8 +413,8 @@ def test_what_cannot_be_edited_is_named(pipe: EditPipeline, photo: Array) -> Non
     several = EditSettings(eta=0.5, samples=2)
     with pytest.raises(WordError, match="focus"):
         pipe(photo, "a street", "a street with snow", several)
-    bare = pipe.generate(SOURCE)
-    bare.attention.clear()
+    of_itself = RecordingPlan(AttentionControl(cross_replace_steps=0.0), map_layers=())
+    bare = pipe.generate(SOURCE, record_attention=of_itself)
     with pytest.raises(ControlError, match="no cross-attention was recorded"):
         pipe.edit(bare, SOURCE, TARGET, EditSettings(blend=("street",)))
 
