@@ -5,7 +5,8 @@ if __name__ != "dehaze.datasets":
     raise ModuleNotFoundError(f"import dehaze.datasets, not {__name__}", name=__name__)
 
 from dehaze.datasets import haze4k, ntire, reside
-from dehaze.datasets.decoding import DecodedImage, read_rgb
+from dehaze.datasets.captions import CaptionedPhoto, CaptionedPhotos, open_captioned_photos
+from dehaze.datasets.decoding import DecodedImage, PhotoFiles, read_rgb
 from dehaze.datasets.folders import open_folder, open_paired_folder, open_photo_folder
 from dehaze.datasets.pairing import (
     LoadedSample,
@@ -27,16 +28,20 @@ from dehaze.datasets.rendered import render_dataset
 __all__ = [
     "DATASETS",
     "BenchmarkDataset",
+    "CaptionedPhoto",
+    "CaptionedPhotos",
     "Dataset",
     "DatasetNotFoundError",
     "DecodedImage",
     "LoadedSample",
     "Oddity",
     "OddityKind",
+    "PhotoFiles",
     "Sample",
     "SizeMismatchError",
     "haze4k",
     "ntire",
+    "open_captioned_photos",
     "open_dataset",
     "open_folder",
     "open_paired_folder",

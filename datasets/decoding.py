@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,3 +47,24 @@ def read_rgb(path: Path) -> DecodedImage:
         pixels=np.rint(photo.pixels * np.float32(255)).astype(np.uint8),
         conversion=", ".join(kinds) or None,
     )
+
+
+class PhotoFiles:
+    """Photos that are decoded when they are asked for: thousands of them take no memory.
+
+    Args:
+        files: of the photos.
+
+    Iterating gives float32 (H, W, 3) RGB in [0, 1], as ``read_rgb`` decodes them, and raises
+    ``PhotoError`` where it does.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self._files = tuple(files)
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for file in self._files:
+            yield read_rgb(file).pixels / np.float32(255)

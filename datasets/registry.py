@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from dehaze.datasets.pairing import Oddity, OddityKind, Sample, list_images, pair
 from dehaze.errors import DehazeError
@@ -20,6 +20,23 @@ TRANSMISSION_FOLDERS = ("trans", "transmission")
 
 class DatasetNotFoundError(DehazeError, FileNotFoundError):
     """A data set is not where it was looked for, or has another layout than it should."""
+
+
+_Sample = TypeVar("_Sample")
+
+
+def spread(samples: Sequence[_Sample], limit: int | None) -> tuple[_Sample, ...]:
+    """At most ``limit`` samples, evenly spread; all of them when None.
+
+    Raises:
+        ValueError: ``limit`` is not positive.
+    """
+    if limit is None:
+        return tuple(samples)
+    if limit < 1:
+        raise ValueError(f"a limit must be at least 1, not {limit}")
+    count = min(limit, len(samples))
+    return tuple(samples[index * len(samples) // count] for index in range(count))
 
 
 @dataclass(frozen=True)
@@ -62,12 +79,7 @@ class Dataset:
         Raises:
             ValueError: ``limit`` is not positive.
         """
-        if limit is None:
-            return self.samples
-        if limit < 1:
-            raise ValueError(f"a limit must be at least 1, not {limit}")
-        count = min(limit, len(self.samples))
-        return tuple(self.samples[index * len(self.samples) // count] for index in range(count))
+        return spread(self.samples, limit)
 
 
 class BenchmarkDataset:

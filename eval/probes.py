@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -64,6 +65,13 @@ def retrace(
     return denoise(inversion, network, revise=unrevised if anchors is None else anchors.held)
 
 
+def seconds_once(computed: Tensor) -> float:
+    """Seconds on a clock of no particular start, once the device has computed a tensor."""
+    # An accelerator goes on computing when a call returns; a copy to the host waits for it.
+    computed.flatten()[-1:].cpu()
+    return time.perf_counter()
+
+
 @dataclass(frozen=True)
 class RoundTrip:
     """A photo, and what denoising makes of its inversion, both at the working size.
@@ -73,12 +81,14 @@ class RoundTrip:
         back: likewise.
         latents: z_0 of ``back``, float32 (1, C, h, w).
         nfe: network evaluations that the mode took to prepare the way back.
+        seconds: that the mode took for it.
     """
 
     photo: Array
     back: Array
     latents: Tensor
     nfe: int
+    seconds: float
 
     @property
     def psnr(self) -> float:
@@ -109,15 +119,18 @@ def come_back(
         NonFiniteError: the network returned values that are not finite.
     """
     photo, codec = as_pixels(image), pipeline.codec
-    anchors = None
+    anchors, seconds = None, 0.0
     if holds(mode):
+        started = seconds_once(inversion.latents)
         anchors = pipeline.anchor(inversion, mode, guidance_scale=guidance_scale)
+        seconds = seconds_once(anchors.unconditional) - started
     latents = retrace(pipeline, inversion, guidance_scale=guidance_scale, anchors=anchors)
     return RoundTrip(
         codec.reduced(photo),
         codec.decode(latents, codec.working_size(photo)),
         latents,
         0 if anchors is None else anchors.nfe,
+        seconds,
     )
 
 

@@ -15,7 +15,7 @@ from dehaze.inversion import (
     InversionOptions,
     InversionSettings,
 )
-from dehaze.inversion.reconstruction import mode_names
+from dehaze.inversion.reconstruction import check_mode, check_solver, holds, mode_names
 from dehaze.models.needs import ModelDescription
 
 BEST = "best"
@@ -48,14 +48,23 @@ class InversionMethod:
     def settings(
         self, description: ModelDescription, *, steps: int, guidance_scale: float
     ) -> InversionSettings:
-        """How a model inverts a photo for this row, in N steps and at guidance g."""
+        """How a model inverts a photo for this row, in N steps and at guidance g.
+
+        Raises:
+            ValueError: the mode has nothing to hold at this guidance, or the solver inverts along
+                another trajectory than the mode holds.
+        """
         g = 1.0 if self.mode else guidance_scale
         if self.name == BEST:
             base = description.reconstructing(steps)
         else:
             named = description.inversion.changed(steps=steps, solver=self.name)
             base = replace(named, max_iterations=_ITERATIONS, tolerance=_TOLERANCE)
-        return base.changed(guidance_scale=g, **self.options)
+        settings = base.changed(guidance_scale=g, **self.options)
+        if holds(self.mode or None):
+            check_solver(settings.solver)
+            check_mode(self.mode, guidance_scale)
+        return settings
 
 
 def family(settings: InversionSettings, mode: str) -> str:

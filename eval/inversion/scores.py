@@ -1,13 +1,15 @@
 """One way to invert, over several photos: how well they come back, and at what cost.
 
 Each photo is inverted, then denoised under the same prompt with the network run anew. Cost is
-counted in network evaluations (NFE), of which a guided one takes two, never in iterations.
+counted in network evaluations (NFE), of which a guided one takes two, never in iterations, and in
+seconds. Both include what a reconstruction mode takes to prepare the way back, such as null-text's
+fitting, and not the way back itself.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from math import nan
 from typing import TYPE_CHECKING
@@ -18,7 +20,7 @@ from numpy.typing import NDArray
 from dehaze.eval.inversion.methods import InversionMethod, family
 from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.eval.perceptual import PerceptualMetric
-from dehaze.eval.probes import codec_roundtrip, come_back
+from dehaze.eval.probes import codec_roundtrip, come_back, seconds_once
 from dehaze.inversion import InversionResult, InversionSettings
 from dehaze.inversion.criteria import root_mean_square
 
@@ -26,6 +28,33 @@ if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
 
 Array = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Judges:
+    """What judges a reconstruction beside PSNR; None for one that is left out.
+
+    Attributes:
+        lpips: the loaded metric.
+        clip: CLIP's similarity of a picture, uint8 (H, W, 3), and its prompt, see
+            ``dehaze.models.clip``.
+    """
+
+    lpips: PerceptualMetric | None = None
+    clip: Callable[[NDArray[np.uint8], str], float] | None = None
+
+    def distance(self, back: Array, photo: Array) -> float:
+        """LPIPS of two pictures, float32 (H, W, 3) in [0, 1]; NaN where it is left out."""
+        return nan if self.lpips is None else self.lpips(255.0 * back, 255.0 * photo)
+
+    def agreement(self, picture: Array, prompt: str) -> float:
+        """CLIPScore, 100 max(cos, 0), of such a picture; NaN where it is left out."""
+        if self.clip is None:
+            return nan
+        return max(self.clip(np.rint(255.0 * picture).astype(np.uint8), prompt), 0.0)
+
+
+NO_JUDGES = Judges()
 
 
 @dataclass(frozen=True)
@@ -37,16 +66,17 @@ class InversionScore:
         settings: how it inverted.
         guidance_scale: g of the way back, and of the inversion where the method has no mode.
         nfe_per_step: network evaluations of the inversion, a step. What a reconstruction mode takes
-            to prepare the way back is counted to them.
+            to prepare the way back is counted to them; gradients are not.
         psnr: of the reconstruction at the working size, unrounded, in dB.
         psnr_worst: the lowest of any photo, in dB.
         lpips: LPIPS of the reconstruction; NaN where it was not asked for.
+        clip: CLIPScore of the reconstruction and its prompt; NaN likewise.
         latent_error: error of z_0, as rms(z_0' - z_0) / rms(z_0).
         converged: share, in [0, 1], of the steps at which f(z) - z was evaluated and found below
             the tolerance; NaN where it was evaluated at none.
         contractive: share, in [0, 1], of the steps of known contraction constant at which it was
             below 1; NaN where it is known at none.
-        seconds: time of the inversion, a photo.
+        seconds: time of the inversion, a photo, and of a mode's preparation, gradients and all.
     """
 
     method: InversionMethod
@@ -56,6 +86,7 @@ class InversionScore:
     psnr: float
     psnr_worst: float
     lpips: float
+    clip: float
     latent_error: float
     converged: float
     contractive: float
@@ -77,6 +108,7 @@ class _PhotoScore:
     nfe_per_step: float
     psnr: float
     lpips: float
+    clip: float
     latent_error: float
     converged: list[bool]
     below_one: list[bool]
@@ -85,12 +117,13 @@ class _PhotoScore:
 
 def score_inversion(
     pipeline: InversionPipeline,
-    photos: Sequence[Array],
+    photos: Collection[Array],
     method: InversionMethod,
     *,
     steps: int,
     guidance_scale: float = 1.0,
-    lpips: PerceptualMetric | None = None,
+    prompts: Sequence[str] | None = None,
+    judges: Judges = NO_JUDGES,
 ) -> InversionScore:
     """Inverts and reconstructs every photo.
 
@@ -100,7 +133,8 @@ def score_inversion(
         method: how.
         steps: N.
         guidance_scale: classifier-free guidance g.
-        lpips: the loaded metric; None to leave it out.
+        prompts: what each photo shows; the model's own prompt for all when None.
+        judges: what is measured beside PSNR.
 
     Raises:
         NonFiniteError: the network returned values that are not finite.
@@ -108,8 +142,8 @@ def score_inversion(
     """
     settings = method.settings(pipeline.description, steps=steps, guidance_scale=guidance_scale)
     seen = [
-        _score_photo(pipeline, photo, settings, method.mode, guidance_scale, lpips)
-        for photo in photos
+        _score_photo(pipeline, photo, prompt, settings, method.mode, guidance_scale, judges)
+        for photo, prompt in zip(photos, own_prompts(pipeline, photos, prompts), strict=True)
     ]
     return InversionScore(
         method,
@@ -119,6 +153,7 @@ def score_inversion(
         psnr=_mean(one.psnr for one in seen),
         psnr_worst=min(one.psnr for one in seen),
         lpips=_mean(one.lpips for one in seen),
+        clip=_mean(one.clip for one in seen),
         latent_error=_mean(one.latent_error for one in seen),
         converged=_mean(step for one in seen for step in one.converged),
         contractive=_mean(step for one in seen for step in one.below_one),
@@ -126,27 +161,36 @@ def score_inversion(
     )
 
 
+def own_prompts(
+    pipeline: InversionPipeline, photos: Collection[Array], prompts: Sequence[str] | None
+) -> Sequence[str]:
+    """The prompt of each photo: the model's own where none are given."""
+    return [pipeline.description.prompt] * len(photos) if prompts is None else prompts
+
+
 def _score_photo(
     pipeline: InversionPipeline,
     photo: Array,
+    prompt: str,
     settings: InversionSettings,
     mode: str,
     guidance_scale: float,
-    lpips: PerceptualMetric | None,
+    judges: Judges,
 ) -> _PhotoScore:
     started = time.perf_counter()
-    inversion = pipeline.invert(photo, settings=settings, record_attention=False)
-    seconds = time.perf_counter() - started
+    inversion = pipeline.invert(photo, prompt, settings=settings, record_attention=False)
+    seconds = seconds_once(inversion.latents) - started
     trip = come_back(pipeline, photo, inversion, guidance_scale=guidance_scale, mode=mode or None)
     start = inversion.trajectory[0]
     return _PhotoScore(
         nfe_per_step=float(inversion.trace.nfe.double().mean()) + trip.nfe / inversion.steps,
         psnr=trip.psnr,
-        lpips=nan if lpips is None else lpips(255.0 * trip.back, 255.0 * trip.photo),
+        lpips=judges.distance(trip.back, trip.photo),
+        clip=judges.agreement(trip.back, prompt),
         latent_error=float(root_mean_square(trip.latents - start) / root_mean_square(start)),
         converged=_converged(inversion),
         below_one=_below_one(inversion),
-        seconds=seconds,
+        seconds=seconds + trip.seconds,
     )
 
 
@@ -162,13 +206,42 @@ def _below_one(inversion: InversionResult) -> list[bool]:
     return [bool(constant < 1.0) for constant in constants[~constants.isnan()]]
 
 
-def codec_ceiling(pipeline: InversionPipeline, photos: Iterable[Array]) -> float:
-    """Mean PSNR in dB of photos that were only encoded and decoded; infinite without any loss."""
-    return _mean(
-        peak_signal_noise_ratio(
-            codec_roundtrip(pipeline, photo), pipeline.codec.reduced(photo), data_range=1.0
+@dataclass(frozen=True)
+class CodecCeiling:
+    """What is left of photos that were only encoded and decoded: no inversion can do better.
+
+    Attributes:
+        psnr: mean in dB; infinite without any loss.
+        lpips, clip: means of what judges measure, as in ``InversionScore``.
+    """
+
+    psnr: float
+    lpips: float
+    clip: float
+
+
+def codec_ceiling(
+    pipeline: InversionPipeline,
+    photos: Collection[Array],
+    *,
+    prompts: Sequence[str] | None = None,
+    judges: Judges = NO_JUDGES,
+) -> CodecCeiling:
+    """The codec's ceiling over photos; arguments as for ``score_inversion``."""
+    found = []
+    for photo, prompt in zip(photos, own_prompts(pipeline, photos, prompts), strict=True):
+        back, small = codec_roundtrip(pipeline, photo), pipeline.codec.reduced(photo)
+        found.append(
+            CodecCeiling(
+                peak_signal_noise_ratio(back, small, data_range=1.0),
+                judges.distance(back, small),
+                judges.agreement(back, prompt),
+            )
         )
-        for photo in photos
+    return CodecCeiling(
+        _mean(one.psnr for one in found),
+        _mean(one.lpips for one in found),
+        _mean(one.clip for one in found),
     )
 
 

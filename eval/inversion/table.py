@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass
-from math import isfinite, isnan, nan
+from math import ceil, floor, isfinite, isnan, log10, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,10 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.eval.files import finite, write_table
+from dehaze.eval.inversion.captions import CaptionChoice
 from dehaze.eval.inversion.methods import InversionMethod
-from dehaze.eval.inversion.scores import InversionScore, codec_ceiling, score_inversion
-from dehaze.eval.perceptual import PerceptualMetric
+from dehaze.eval.inversion.scores import (
+    NO_JUDGES,
+    CodecCeiling,
+    InversionScore,
+    Judges,
+    codec_ceiling,
+    score_inversion,
+)
 from dehaze.eval.plots import as_png, import_figure
+from dehaze.inversion.inverter import check_served
 from dehaze.inversion.solvers import idle_settings
 
 if TYPE_CHECKING:
@@ -32,13 +40,15 @@ class InversionTable:
         command: the command line that made the table.
         photos: how many photos were inverted.
         scores: one for each method, number of steps and guidance scale.
-        ceiling: PSNR of the codec alone, in dB.
+        ceiling: what the codec alone leaves of the photos.
+        captions: how the photos and their captions fit; None where all had the model's own prompt.
     """
 
     command: str
     photos: int
     scores: tuple[InversionScore, ...]
-    ceiling: float
+    ceiling: CodecCeiling
+    captions: CaptionChoice | None = None
 
     def rows(self) -> list[dict[str, Any]]:
         """The scores as flat rows; a value that is infinite or NaN is None."""
@@ -49,17 +59,33 @@ class InversionTable:
             rows.append(finite(flat))
         return rows
 
+    @property
+    def _measured(self) -> list[str]:
+        """The judges' measures that there are, by the names of ``InversionScore``."""
+        return [
+            name
+            for name in ("lpips", "clip")
+            if not all(isnan(getattr(score, name)) for score in self.scores)
+        ]
+
     def markdown(self) -> str:
         """The table, ready for the terminal and the documentation."""
-        perceptual = "" if all(isnan(score.lpips) for score in self.scores) else " LPIPS |"
+        judged = "".join(f" {_NAMES[name]} |" for name in self._measured)
+        ceiling = ", ".join(
+            [
+                _decibels(self.ceiling.psnr),
+                *(f"{_NAMES[name]} {getattr(self.ceiling, name):.4g}" for name in self._measured),
+            ]
+        )
+        under = "" if self.captions is None else ", each under its caption,"
         lines = [
-            f"{self.photos} photos at the working size, reconstruction unrounded; the codec alone: "
-            f"{self.ceiling:.1f} dB.",
+            f"{self.photos} photos{under} at the working size, reconstruction unrounded; "
+            f"the codec alone: {ceiling}.",
             "",
             "| steps | g | method | iterations | tolerance | evaluations a step | PSNR (dB) "
-            f"| worst (dB) |{perceptual} latent error | converged | contractive | s a photo |",
+            f"| worst (dB) |{judged} latent error | converged | contractive | s a photo |",
             "| ---: | ---: | --- | ---: | ---: | ---: | ---: | ---: |"
-            f"{' ---: |' * bool(perceptual)} ---: | ---: | ---: | ---: |",
+            f"{' ---: |' * len(self._measured)} ---: | ---: | ---: | ---: |",
         ]
         for score in self.scores:
             settings = score.settings
@@ -68,13 +94,21 @@ class InversionTable:
                 iterations, tolerance = str(settings.max_iterations), f"{settings.tolerance:.2g}"
             contractive = "" if isnan(score.contractive) else f"{100 * score.contractive:.0f} %"
             converged = "" if isnan(score.converged) else f"{100 * score.converged:.0f} %"
-            distance = f" {score.lpips:.4f} |" if perceptual else ""
+            values = "".join(f" {getattr(score, name):.4f} |" for name in self._measured)
             lines.append(
                 f"| {settings.steps} | {score.guidance_scale:g} | {score.family} "
                 f"| {iterations} | {tolerance} | {score.nfe_per_step:.2f} "
-                f"| {score.psnr:.2f} | {score.psnr_worst:.2f} |{distance} {score.latent_error:.1e} "
+                f"| {score.psnr:.2f} | {score.psnr_worst:.2f} |{values} {score.latent_error:.1e} "
                 f"| {converged} | {contractive} | {score.seconds:.2f} |"
             )
+        if any(score.method.mode == "null-text" for score in self.scores):
+            lines += [
+                "",
+                "Evaluations and seconds include null-text's fitting; gradients, of which it takes "
+                "up to ten a step, are in the seconds alone.",
+            ]
+        if self.captions is not None:
+            lines += ["", *self.captions.summary()]
         return "\n".join([*lines, "", f"`{self.command}`", ""])
 
     def write(self, folder: Path) -> list[Path]:
@@ -93,7 +127,8 @@ class InversionTable:
                 "command": self.command,
                 "photos": self.photos,
                 "scores": rows,
-                "codec_psnr": self.ceiling,
+                **{f"codec_{name}": value for name, value in asdict(self.ceiling).items()},
+                **({} if self.captions is None else {"captions": self.captions.content()}),
             },
             columns=list(rows[0]),
             rows=rows,
@@ -102,58 +137,98 @@ class InversionTable:
         )
 
     def plot(self) -> bytes:
-        """PSNR over network evaluations a step, as a PNG file.
+        """What was measured, over network evaluations a step and over seconds, as a PNG file.
 
-        There is a panel for each number of steps and guidance scale, a curve for each family.
+        There is a row for each number of steps and guidance scale, a curve for each family; the
+        codec's ceiling is a dotted line.
 
         Raises:
             PlotsMissingError: matplotlib is missing.
         """
         figure_class = import_figure()
-        panels = list(
-            dict.fromkeys((score.settings.steps, score.guidance_scale) for score in self.scores)
-        )
-        figure = figure_class(figsize=(4.6 * len(panels) + 1.8, 4.2), layout="constrained")
-        axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        families = list(dict.fromkeys(score.family for score in self.scores))
-        best = max(score.psnr for score in self.scores)
-        for axis, (steps, guidance_scale) in zip(axes, panels, strict=True):
-            for position, family in enumerate(families):
-                points = sorted(
-                    (score.nfe_per_step, score.psnr)
-                    for score in self.scores
-                    if score.family == family
-                    and (score.settings.steps, score.guidance_scale) == (steps, guidance_scale)
-                )
-                if points:
-                    axis.plot(*zip(*points, strict=True), "o-", label=family, color=f"C{position}")
-            # A lossless codec's ceiling is at infinity and cannot be drawn.
-            axis.plot(
-                axis.get_xlim(),
-                [self.ceiling if isfinite(self.ceiling) else nan] * 2,
-                "k:",
-                label=f"codec, {self.ceiling:.0f} dB",
-            )
-            axis.set(
-                title=f"{steps} steps, guidance {guidance_scale:g}",
-                xlabel="network evaluations a step",
-                ylabel="reconstruction PSNR (dB)",
-                ylim=(None, min(self.ceiling, best) + 3.0),
-            )
-            axis.grid(alpha=0.3)
-        axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small")
+        runs = dict.fromkeys((score.settings.steps, score.guidance_scale) for score in self.scores)
+        rows = [(run, y) for run in runs for y in ("psnr", *self._measured)]
+        figure = figure_class(figsize=(10.8, 3.6 * len(rows)), layout="constrained")
+        grid = figure.subplots(len(rows), 2, squeeze=False, sharey="row")
+        for axes, ((steps, guidance_scale), y) in zip(grid, rows, strict=True):
+            for axis, x in zip(axes, ("nfe_per_step", "seconds"), strict=True):
+                self._draw(axis, x, y, steps, guidance_scale)
+        grid[0, -1].legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize="small")
         return as_png(figure)
+
+    def _draw(self, axis: Any, x: str, y: str, steps: int, guidance_scale: float) -> None:
+        """One panel: y over x of each family, at one number of steps and guidance scale."""
+        shown = [
+            score
+            for score in self.scores
+            if (score.settings.steps, score.guidance_scale) == (steps, guidance_scale)
+        ]
+        for position, family in enumerate(dict.fromkeys(score.family for score in self.scores)):
+            points = sorted(
+                (getattr(score, x), getattr(score, y)) for score in shown if score.family == family
+            )
+            if points:
+                axis.plot(*zip(*points, strict=True), "o-", label=family, color=f"C{position}")
+        ceiling = getattr(self.ceiling, y)
+        # A lossless codec's ceiling is at infinity and cannot be drawn; the legend names it.
+        axis.axhline(
+            ceiling if isfinite(ceiling) else nan,
+            color="black",
+            linestyle=":",
+            label=f"codec: {_decibels(ceiling)}",
+        )
+        costs = [getattr(score, x) for score in shown]
+        if max(costs) > _WIDE * min(costs):
+            _make_logarithmic(axis)
+        axis.set(
+            title=f"{steps} steps, guidance {guidance_scale:g}",
+            xlabel=_NAMES[x],
+            ylabel=f"{_NAMES[y]} of the reconstruction",
+        )
+        if y == "psnr":
+            top = min(ceiling, max(score.psnr for score in self.scores))
+            axis.set_ylim(None, top + 3.0 if isfinite(top) else None)
+        axis.grid(alpha=0.3)
+
+
+_NAMES = {
+    "psnr": "PSNR (dB)",
+    "lpips": "LPIPS",
+    "clip": "CLIPScore",
+    "nfe_per_step": "network evaluations a step",
+    "seconds": "seconds a photo",
+}
+
+# Costs that differ by more than this are drawn on a logarithmic axis.
+_WIDE = 8.0
+
+
+def _make_logarithmic(axis: Any) -> None:
+    """Makes a horizontal axis logarithmic, with plain numbers on it."""
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    decades = range(floor(log10(low)), ceil(log10(high)) + 1)
+    ticks = [digit * 10.0**decade for decade in decades for digit in (1, 2, 5)]
+    shown = [tick for tick in ticks if low <= tick <= high]
+    axis.set_xticks(shown, [f"{tick:g}" for tick in shown])
+    axis.set_xticks([], minor=True)
+    axis.set_xlim(low, high)
+
+
+def _decibels(ceiling: float) -> str:
+    return f"{ceiling:.1f} dB" if isfinite(ceiling) else "no loss"
 
 
 def evaluate_inversion(
     pipeline: InversionPipeline,
-    photos: Sequence[Array],
+    photos: Collection[Array],
     methods: Sequence[InversionMethod],
     *,
     steps: Sequence[int],
     guidance_scales: Sequence[float],
     command: str,
-    lpips: PerceptualMetric | None = None,
+    captions: CaptionChoice | None = None,
+    judges: Judges = NO_JUDGES,
     on_score: Callable[[InversionScore], None] = lambda score: None,
 ) -> InversionTable:
     """Scores every method at every number of steps and every guidance scale.
@@ -165,21 +240,42 @@ def evaluate_inversion(
         steps: numbers of DDIM steps N.
         guidance_scales: classifier-free guidance scales g.
         command: the command line, for the table.
-        lpips: the loaded metric; None to leave it out.
+        captions: whose photos these are; each is inverted under its caption. The model's own prompt
+            for all when None.
+        judges: what is measured beside PSNR.
         on_score: called with each score as soon as it is there.
+
+    Raises:
+        ValueError: a method does not fit the model or a guidance scale; before anything is run.
+        PhotoError: a photo does not decode; likewise.
+        NonFiniteError: the network returned values that are not finite.
     """
+    combinations = [
+        (count, guidance_scale, method)
+        for count in steps
+        for guidance_scale in guidance_scales
+        for method in methods
+    ]
+    for count, guidance_scale, method in combinations:
+        check_served(
+            pipeline.kind.process,
+            method.settings(pipeline.description, steps=count, guidance_scale=guidance_scale),
+        )
+    prompts = None if captions is None else [photo.caption for photo in captions.photos]
+    ceiling = codec_ceiling(pipeline, photos, prompts=prompts, judges=judges)
+    # What a network does once, when it is first evaluated, is not on the first row's clock.
+    pipeline.invert(next(iter(photos)), num_inference_steps=steps[0], solver="ddim", depth=1)
     scores = []
-    for count in steps:
-        for guidance_scale in guidance_scales:
-            for method in methods:
-                score = score_inversion(
-                    pipeline,
-                    photos,
-                    method,
-                    steps=count,
-                    guidance_scale=guidance_scale,
-                    lpips=lpips,
-                )
-                on_score(score)
-                scores.append(score)
-    return InversionTable(command, len(photos), tuple(scores), codec_ceiling(pipeline, photos))
+    for count, guidance_scale, method in combinations:
+        score = score_inversion(
+            pipeline,
+            photos,
+            method,
+            steps=count,
+            guidance_scale=guidance_scale,
+            prompts=prompts,
+            judges=judges,
+        )
+        on_score(score)
+        scores.append(score)
+    return InversionTable(command, len(photos), tuple(scores), ceiling, captions)

@@ -53,9 +53,33 @@ def test_it_prints_the_table_and_writes_four_files(photos: Path, random_model: P
         assert name in done.stderr
 
 
+def test_captions_are_prompts_and_what_is_left_out_is_named(
+    photos: Path, random_model: Path, clip_model: Path
+) -> None:
+    pytest.importorskip("matplotlib")
+    captions = photos.parent / "captions.tsv"
+    captions.write_text("a.png\ta street with haze\nc.png\ta cat\n")
+    settings = ("--model", random_model, "--steps", 2, "--captions", captions, "--method", "ddim")
+    done = call(photos, *settings, "--clip", clip_model)
+    assert done.exit_code == 1, done.output
+    assert done.stdout.startswith("1 photos, each under its caption,")
+    assert "left out: 1 photos without a caption: b.png" in done.stderr
+    assert "1 captions name no photo: c.png" in done.stderr
+    content = json.loads((photos.parent / "out" / "inversion.json").read_text())
+    assert content["captions"]["photos"] == {"a.png": "a street with haze"}
+    assert content["captions"]["missing"] == ["c.png"]
+    assert 0.0 <= content["scores"][0]["clip"] <= 100.0
+    captions.write_text("a.png\ta street with haze\nb.png\ta cat\n")
+    missing = call(photos, *settings, "--clip", photos)
+    assert missing.exit_code == 2
+    assert "is not on this machine" in missing.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
+        (("--captions", "none.tsv"), "none.tsv: cannot be read"),
+        (("--method", "ddim:mode=null-text"), "guidance_scale above 1"),
         (("--method", "newton"), "fixed-point"),
         (("--steps", "ten"), "no list of numbers"),
         (("--steps", "0"), "positive"),

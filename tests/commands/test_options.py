@@ -173,6 +173,8 @@ IDLE = [
         )
     ),
     (RECONSTRUCT, (), ("--seed", "2")),
+    (RECONSTRUCT, (), ("--clip", "clip")),
+    (RECONSTRUCT, ("--captions", "captions.tsv"), ("--render", "haze")),
     (VARIANTS, (), ("--seed", "2")),
     *(
         (PIE_BENCH, (), chosen)

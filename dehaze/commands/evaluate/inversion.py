@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import Command, option, with_any
+from dehaze.commands.command import Command, option, with_any, without
 from dehaze.commands.evaluate.parameters import Numbers, command_line, haze_kinds
 from dehaze.commands.options import RegistryChoice
-from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
+from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
@@ -48,62 +48,103 @@ if TYPE_CHECKING:
     show_default=True,
     help="Guidance scales with commas between them.",
 )
-@option("--render", type=RegistryChoice(haze_kinds), metavar="KIND", help="As in evaluate folder.")
+@option(
+    "--captions",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="What each photo shows, which is then its prompt: COCO's annotations (.json), or a .tsv "
+    "of paths below FOLDER and captions.",
+)
+@option(
+    "--render",
+    type=RegistryChoice(haze_kinds),
+    metavar="KIND",
+    effect=without("captions"),
+    help="As in evaluate folder.",
+)
 @options.limit()
 @option("--lpips", is_flag=True, help="LPIPS as well; needs dehaze-diffusion[iqa] and its weights.")
+@options.clip(
+    effect=with_any("captions"),
+    help="CLIPScore of reconstruction and caption as well: CLIP's folder, or a hub id in the hub's "
+    "cache.",
+)
 @options.model()
 @options.seed(effect=with_any("render"), help="Of the rendered haze.")
+@click.pass_context
 def inversion(
+    context: click.Context,
+    /,
     pictures: Path,
     output: Path,
     methods: tuple[str, ...],
     steps: tuple[int, ...],
     guidance: tuple[float, ...],
+    captions: Path | None,
     render: str | None,
     limit: int | None,
     lpips: bool,
+    clip: str | None,
     model: ModelChoice,
     seed: int,
 ) -> None:
     """Reconstruct the pictures of a FOLDER, solver by solver.
 
     Each picture is inverted and denoised under the same prompt. The table has PSNR, latent error
-    and time beside the cost in network evaluations; the plot draws one against the other.
+    and time beside the cost in network evaluations; the plot draws PSNR against both costs, and the
+    codec's own PSNR as a line.
+
+    With captions, as on COCO's photos, null-text inversion beside fixed points:
+
+    \b
+      dehaze evaluate inversion val2017 --captions captions_val2017.json --limit 100 \\
+        --guidance 2 --method ddim --method fixed-point --method ddim:mode=null-text
+
+    Exit code: 0, all pictures were inverted; 1, some had no caption, or one that the model cannot
+    read, and are named; 2, the command is wrong.
     """
     quiet_libraries()
-    from dehaze.datasets import (
-        open_photo_folder,
-        read_rgb,
-        render_dataset,
-    )
+    from dehaze.datasets import PhotoFiles, open_photo_folder, render_dataset
+    from dehaze.eval.inversion.captions import choose_captioned
     from dehaze.eval.inversion.methods import parse_inversion_method
+    from dehaze.eval.inversion.scores import Judges
     from dehaze.eval.inversion.table import evaluate_inversion
     from dehaze.eval.perceptual import load_perceptual_metric
     from dehaze.eval.plots import import_figure
     from dehaze.models.choice import find_device
-    from dehaze.pipelines.dehaze import DehazePipeline
-    from dehaze.pipelines.pictures import as_pixels
+    from dehaze.models.clip import load_clip
+    from dehaze.pipelines.edit import EditPipeline
 
     try:
         chosen = [parse_inversion_method(method) for method in methods]
         import_figure()
-        place = str(find_device(model.device))
-        metric = load_perceptual_metric("lpips", place) if lpips else None
-        dataset = open_photo_folder(pictures)
-        if render is not None:
-            dataset = render_dataset(
-                dataset, output / "rendered", kind=render, seed=seed, limit=limit
-            )
-        samples = dataset.spread(limit)
-        photos = [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples]
+        device = find_device(model.device)
+        judges = Judges(
+            load_perceptual_metric("lpips", str(device)) if lpips else None,
+            None if clip is None else load_clip(clip, device),
+        )
+        choice = None
+        if captions is None:
+            dataset = open_photo_folder(pictures)
+            if render is not None:
+                dataset = render_dataset(
+                    dataset, output / "rendered", kind=render, seed=seed, limit=limit
+                )
+            photos = PhotoFiles(sample.hazy for sample in dataset.spread(limit))
+            pipeline = model.load(EditPipeline)
+        else:
+            pipeline = model.load(EditPipeline)
+            choice = choose_captioned(pipeline, pictures, captions, limit=limit)
+            photos = PhotoFiles(photo.file for photo in choice.photos)
         table = evaluate_inversion(
-            model.load(DehazePipeline),
+            pipeline,
             photos,
             chosen,
             steps=steps,
             guidance_scales=guidance,
             command=command_line(),
-            lpips=metric,
+            captions=choice,
+            judges=judges,
             on_score=lambda score: note(
                 f"{score.settings.steps} steps, guidance {score.guidance_scale:g}, {score.family}: "
                 f"{score.psnr:.2f} dB at {score.nfe_per_step:.2f} evaluations a step"
@@ -114,3 +155,9 @@ def inversion(
     except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
     note(f"written: {', '.join(map(str, written))}")
+    left_out = [] if choice is None else choice.failures
+    for line in left_out:
+        problem(f"left out: {line}")
+    for line in [] if choice is None else choice.notes:
+        note(line)
+    context.exit(1 if left_out else 0)

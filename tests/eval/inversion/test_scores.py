@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from dehaze.datasets import read_rgb
+from dehaze.eval import probes
+from dehaze.eval.inversion import scores
 from dehaze.eval.inversion.methods import (
     InversionMethod,
     parse_inversion_method,
@@ -65,7 +69,7 @@ def test_codec_loss_bounds_every_solver(
     monkeypatch.setattr(
         PhotoCodec, "encode", lambda codec, pixels: encode(codec, pixels).mul(8).round() / 8
     )
-    ceiling = codec_ceiling(pipeline, [photo])
+    ceiling = codec_ceiling(pipeline, [photo]).psnr
     assert 20 < ceiling < 60
     solved = InversionMethod("anderson", {"max_iterations": 30})
     assert score_inversion(pipeline, [photo], solved, steps=4).psnr == pytest.approx(ceiling, abs=1)
@@ -88,6 +92,25 @@ def test_a_mode_inverts_unguided_and_counts_its_preparation(
     assert rows["direct"].psnr > 60
     assert rows["plain"].nfe_per_step == rows["negative-prompt"].nfe_per_step
     assert rows["direct"].nfe_per_step == pytest.approx(rows["plain"].nfe_per_step + 2)
+
+
+def test_the_clock_and_the_count_include_the_fitting(
+    pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every reading of the clock is a second after the one before."""
+    seconds = itertools.count()
+    clock = SimpleNamespace(perf_counter=lambda: float(next(seconds)))
+    monkeypatch.setattr(scores, "time", clock)
+    monkeypatch.setattr(probes, "time", clock)
+    plain, held = (
+        score_inversion(
+            pipeline, [photo], InversionMethod("ddim", mode=mode), steps=2, guidance_scale=3.0
+        )
+        for mode in ("plain", "null-text")
+    )
+    assert (plain.seconds, held.seconds) == (1.0, 2.0)
+    assert plain.nfe_per_step == 1.0
+    assert 1.0 + 3.0 <= held.nfe_per_step <= 1.0 + 12.0
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,12 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from dehaze.datasets import CaptionedPhoto
+from dehaze.eval.inversion.captions import CaptionChoice
 from dehaze.eval.inversion.methods import (
     InversionMethod,
 )
+from dehaze.eval.inversion.scores import Judges, score_inversion
 from dehaze.eval.inversion.table import InversionTable, evaluate_inversion
 from dehaze.eval.plots import PlotsMissingError
 from dehaze.pipelines.dehaze import DehazePipeline
@@ -34,7 +37,7 @@ def test_lpips_is_measured_where_it_is_given(pipeline: DehazePipeline, photo: Ar
         steps=(4,),
         guidance_scales=(1.0,),
         command="",
-        lpips=metric,
+        judges=Judges(lpips=metric),
     )
     plain, exact = table.scores
     assert plain.lpips > exact.lpips >= 0.0
@@ -44,6 +47,70 @@ def test_lpips_is_measured_where_it_is_given(pipeline: DehazePipeline, photo: Ar
     assert "| ddim |  |  | 1.00 |" in table.markdown()
     columns = {line.count("|") for line in table.markdown().splitlines() if line.startswith("|")}
     assert len(columns) == 1
+
+
+def test_captions_are_the_prompts_and_clip_judges_by_them(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    texts = ["a street with haze", "a city with dense haze"]
+    seen: list[str] = []
+
+    def agreement(picture: NDArray[np.uint8], prompt: str) -> float:
+        assert picture.dtype == np.uint8
+        seen.append(prompt)
+        return 10.0 * len(seen) - 15.0
+
+    photos = tuple(CaptionedPhoto(f"{text}.png", Path("x"), text) for text in texts)
+    choice = CaptionChoice(photos, 3, {"b.png": "too long"}, ("c.png",), ("d.png",), 4)
+    made = evaluate_inversion(
+        pipeline,
+        [photo, photo],
+        [InversionMethod("ddim")],
+        steps=(2,),
+        guidance_scales=(1.0,),
+        command="",
+        captions=choice,
+        judges=Judges(clip=agreement),
+    )
+    # The codec's pictures first, then the reconstructions; a score is never below 0.
+    assert seen == texts * 2
+    assert (made.ceiling.clip, made.scores[0].clip) == (2.5, 20.0)
+    own = score_inversion(pipeline, [photo, photo], InversionMethod("ddim"), steps=2)
+    assert own.psnr != made.scores[0].psnr
+    text = made.markdown()
+    assert text.startswith("2 photos, each under its caption, at the working size")
+    assert "CLIPScore 2.5." in text
+    assert "| CLIPScore | latent error |" in text
+    for line in (
+        "- 2 of 3 photos with a caption that can be read.",
+        "- left out: 1 photos whose caption the model cannot read: b.png (too long).",
+        "- left out: 1 photos without a caption: c.png.",
+        "- 1 captions name no photo: d.png.",
+        "- 4 further captions are not used: a photo's first is its prompt.",
+    ):
+        assert f"\n{line}\n" in text
+
+
+def test_what_does_not_fit_is_refused_before_any_row(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    seen: list[Any] = []
+    for method, cause in (
+        (InversionMethod("ddim", mode="null-text"), "guidance_scale above 1"),
+        (InversionMethod("bdia", mode="direct"), "bdia inverts another"),
+        (InversionMethod("rf-solver"), "not made for a model of DDIM"),
+    ):
+        with pytest.raises(ValueError, match=cause):
+            evaluate_inversion(
+                pipeline,
+                [photo],
+                [InversionMethod("ddim"), method],
+                steps=(2,),
+                guidance_scales=(2.0, 1.0),
+                command="",
+                on_score=seen.append,
+            )
+    assert seen == []
 
 
 @pytest.fixture
@@ -83,7 +150,10 @@ def test_four_files_say_the_same(table: InversionTable, tmp_path: Path) -> None:
         assert f"| {score.nfe_per_step:.2f} | {score.psnr:.2f} |" in text
     assert content["scores"][0]["contractive"] is None
     assert "`dehaze evaluate inversion photos`" in text
-    assert Image.open(written[3]).size[0] > 300
+    # A row of panels for each number of steps: evaluations and seconds.
+    width, height = Image.open(written[3]).size
+    assert width > 1000
+    assert height == round(2 * 3.6 * 110)
 
 
 def test_the_same_table_is_drawn_alike(table: InversionTable) -> None:
