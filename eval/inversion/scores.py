@@ -9,10 +9,10 @@ fitting, and not the way back itself.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from math import nan
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,16 @@ if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
 
 Array = NDArray[np.float32]
+
+
+class Photos(Protocol):
+    """Photos, float32 (H, W, 3) RGB in [0, 1] each: a list, or files that are read in turn."""
+
+    def __len__(self) -> int:
+        """How many there are."""
+
+    def __iter__(self) -> Iterator[Array]:
+        """One after the other, as often as it is asked for."""
 
 
 @dataclass(frozen=True)
@@ -117,7 +127,7 @@ class _PhotoScore:
 
 def score_inversion(
     pipeline: InversionPipeline,
-    photos: Collection[Array],
+    photos: Photos,
     method: InversionMethod,
     *,
     steps: int,
@@ -162,7 +172,7 @@ def score_inversion(
 
 
 def own_prompts(
-    pipeline: InversionPipeline, photos: Collection[Array], prompts: Sequence[str] | None
+    pipeline: InversionPipeline, photos: Photos, prompts: Sequence[str] | None
 ) -> Sequence[str]:
     """The prompt of each photo: the model's own where none are given."""
     return [pipeline.description.prompt] * len(photos) if prompts is None else prompts
@@ -222,7 +232,7 @@ class CodecCeiling:
 
 def codec_ceiling(
     pipeline: InversionPipeline,
-    photos: Collection[Array],
+    photos: Photos,
     *,
     prompts: Sequence[str] | None = None,
     judges: Judges = NO_JUDGES,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from math import ceil, floor, isfinite, isnan, log10, nan
 from pathlib import Path
@@ -19,6 +19,7 @@ from dehaze.eval.inversion.scores import (
     CodecCeiling,
     InversionScore,
     Judges,
+    Photos,
     codec_ceiling,
     score_inversion,
 )
@@ -221,7 +222,7 @@ def _decibels(ceiling: float) -> str:
 
 def evaluate_inversion(
     pipeline: InversionPipeline,
-    photos: Collection[Array],
+    photos: Photos,
     methods: Sequence[InversionMethod],
     *,
     steps: Sequence[int],
