@@ -171,9 +171,11 @@ class InversionTable:
             if points:
                 axis.plot(*zip(*points, strict=True), "o-", label=family, color=f"C{position}")
         ceiling = getattr(self.ceiling, y)
-        # A lossless codec's ceiling is at infinity and cannot be drawn; the legend names it.
+        best = max(getattr(score, y) for score in self.scores)
+        # The legend names a ceiling that is out of sight, as that of a codec that loses nothing.
+        in_sight = isfinite(ceiling) and (y != "psnr" or ceiling <= best + _SIGHT)
         axis.axhline(
-            ceiling if isfinite(ceiling) else nan,
+            ceiling if in_sight else nan,
             color="black",
             linestyle=":",
             label=f"codec: {_decibels(ceiling)}",
@@ -186,9 +188,6 @@ class InversionTable:
             xlabel=_NAMES[x],
             ylabel=f"{_NAMES[y]} of the reconstruction",
         )
-        if y == "psnr":
-            top = min(ceiling, max(score.psnr for score in self.scores))
-            axis.set_ylim(None, top + 3.0 if isfinite(top) else None)
         axis.grid(alpha=0.3)
 
 
@@ -202,6 +201,9 @@ _NAMES = {
 
 # Costs that differ by more than this are drawn on a logarithmic axis.
 _WIDE = 8.0
+
+# A ceiling more dB above the best PSNR than this is not drawn.
+_SIGHT = 30.0
 
 
 def _make_logarithmic(axis: Any) -> None:
