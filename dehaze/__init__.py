@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from dehaze.pipelines.edit import EditPipeline, EditResult
     from dehaze.pipelines.edit_settings import EditSettings
     from dehaze.pipelines.interpolate import InterpolatePipeline, InterpolationResult
+    from dehaze.pipelines.seedselect import SeedSelectPipeline, SeedSelectResult
     from dehaze.prompts import WordError
     from dehaze.video.clip import VideoError
     from dehaze.video.frames import FrameDehazer, FrameSettings
@@ -43,6 +44,8 @@ __all__ = [
     "NonFiniteError",
     "Photo",
     "PhotoError",
+    "SeedSelectPipeline",
+    "SeedSelectResult",
     "VideoError",
     "WordError",
     "__version__",
@@ -67,6 +70,8 @@ _HOME = {
     "NonFiniteError": "dehaze.network",
     "Photo": "dehaze.photos",
     "PhotoError": "dehaze.photos",
+    "SeedSelectPipeline": "dehaze.pipelines.seedselect",
+    "SeedSelectResult": "dehaze.pipelines.seedselect",
     "VideoError": "dehaze.video.clip",
     "WordError": "dehaze.prompts",
     "dehaze_video": "dehaze.video.job",

@@ -29,6 +29,7 @@ from diffusers import (
 )
 from flow_models import save_flux, save_stable_diffusion_3
 from hypothesis import settings
+from image_networks import save_classifier
 from numpy.typing import NDArray
 from transformers import (
     CLIPConfig,
@@ -290,6 +291,12 @@ def clip_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
     CLIPProcessor(pictures, tokenizer).save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny random classifier of pictures."""
+    return save_classifier(tmp_path_factory.mktemp("classifier"), ["haze", "street", "night sky"])
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ COMMANDS = {
     "edit": "Edit a photo, or a generated picture, by two prompts.",
     "attention": "Show where in photos the model attends to a word.",
     "interpolate": "Make the pictures between two photos.",
+    "generate": "Make new pictures of what a few photos show.",
     "invert": "Invert a photo and show how the inversion converged.",
     "evaluate": "Measure a model on published data sets.",
     "models": "Say which models there are, and whether their files are whole.",

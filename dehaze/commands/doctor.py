@@ -38,7 +38,7 @@ REQUIRED = {
 # Extra of the package, its module, and what it is for.
 EXTRAS = {
     "evaluate": ("skimage", "dehaze evaluate"),
-    "interpolate": ("scipy", "dehaze interpolate"),
+    "interpolate": ("scipy", "dehaze interpolate, dehaze generate"),
     "iqa": ("pyiqa", "learned quality metrics in dehaze evaluate"),
     "video": ("av", "dehaze run clip.mp4"),
     "ray": ("ray", "dehaze run --executor ray"),

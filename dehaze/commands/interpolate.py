@@ -14,9 +14,6 @@ from dehaze.commands.options import RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries, result
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from dehaze.models.choice import ModelChoice
 
 
@@ -74,10 +71,11 @@ def interpolate(
         raise click.UsageError("name two photos, or two and more with --centroid.")
     quiet_libraries()
     from dehaze.attention.sheets import sheet
-    from dehaze.inversion.interpolation import minimiser
+    from dehaze.inversion.likely_paths import minimiser
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_photo
     from dehaze.pipelines.interpolate import InterpolatePipeline
+    from dehaze.pipelines.pictures import cut_like
 
     if centroid or path == "nao":
         # Before the photos are inverted, not after.
@@ -89,7 +87,7 @@ def interpolate(
         pipe.prompts.tokens(text)
         inversions = [
             pipe.invert(
-                _cut(photo, photos[0].shape[:2]),
+                cut_like(photo, photos[0].shape[:2]),
                 text,
                 num_inference_steps=steps,
                 record_attention=False,
@@ -113,13 +111,3 @@ def interpolate(
     norms = ", ".join(f"{norm:.2f}" for norm in made.norms)
     density = "" if centroid else f"; log density along the path {made.log_density:.0f}"
     result(f"{len(made.pictures)} pictures, norms {norms} of the likely one{density}; {output}")
-
-
-def _cut(photo: NDArray[np.float32], like: tuple[int, int]) -> NDArray[np.float32]:
-    """The middle of a photo, at the proportions of another's (height, width) and at its size."""
-    from dehaze.recovery.guided_filter import resize
-
-    scale = min(photo.shape[0] / like[0], photo.shape[1] / like[1])
-    height, width = (max(1, round(side * scale)) for side in like)
-    top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
-    return resize(photo[top : top + height, left : left + width], like)

@@ -12,59 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from dehaze.errors import DehazeError
+from dehaze.inversion.likely_paths import (
+    Float,
+    best_polyline,
+    best_value,
+    chi_log_density,
+    minimiser,
+    polyline_value,
+)
 from dehaze.registry import Registry
-
-Float = NDArray[np.float64]
-
-INSTALL = "pip install 'dehaze-diffusion[interpolate]'"
-
-
-# L is evaluated at the middles of eight equal pieces of a segment. The paper takes the middle of
-# the whole segment: with few segments that rewards a zigzag of likely middles and unlikely corners,
-# and the corners are the pictures. With many segments the two agree.
-_PIECES = (np.arange(8) + 0.5) / 8
-
-
-class SciPyMissingError(DehazeError, RuntimeError):
-    """SciPy is not installed; the message says how to install it."""
-
-
-def minimiser() -> Callable[..., Any]:
-    """``scipy.optimize.minimize``, which likely paths and centres are found by.
-
-    Raises:
-        SciPyMissingError: SciPy is not installed.
-    """
-    try:
-        from scipy.optimize import minimize
-    except ImportError as error:
-        raise SciPyMissingError(f"likely paths and centres need SciPy: {INSTALL}") from error
-    return minimize
-
-
-def chi_log_density(norm: Float, dimension: int) -> Float:
-    """L(r) = (d - 1) log r - r^2 / 2 - ((d / 2 - 1) log 2 + lgamma(d / 2)).
-
-    Args:
-        norm: r, positive.
-        dimension: d, at least 1.
-
-    Returns:
-        the log density of the chi distribution with d degrees of freedom, of the shape of ``norm``.
-
-    Source: NAO, arXiv 2306.08687, section 3.
-    """
-    half = dimension / 2.0
-    constant = (half - 1.0) * math.log(2.0) + math.lgamma(half)
-    return np.asarray((dimension - 1.0) * np.log(norm) - np.square(norm) / 2.0 - constant)
 
 
 def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
@@ -117,7 +79,7 @@ def norm_guided_path(start: Tensor, end: Tensor, points: int) -> list[Tensor]:
     """
     _require_points(points)
     plane = _Plane.through(start, end)
-    corners = _best_polyline(plane.start, plane.end, points - 1, plane.dimension)
+    corners = best_polyline(plane.start, plane.end, points - 1, plane.dimension)
     return [start, *plane.lift(corners[1:-1]), end]
 
 
@@ -160,15 +122,15 @@ def path_log_density(path: Sequence[Tensor]) -> float:
         path: at least two tensors of one shape.
     """
     corners = torch.stack([point.flatten().double() for point in path]).cpu().numpy()
-    return _polyline_value(corners, corners.shape[1])
+    return polyline_value(corners, corners.shape[1])
 
 
 def centroid(points: Sequence[Tensor], *, segments: int = 4) -> Tensor:
     """NAO's centroid: a likely point from which likely paths lead to all points.
 
     It maximises L(norm(c)) plus the sum, over the points, of ``path_log_density`` of the path from
-    c to the point. By the symmetry of L it lies in the span of the points. It is found there by the
-    simplex of Nelder and Mead, which starts from the mean direction at the mean norm.
+    c to the point. By the symmetry of L it lies in the span of the points. BFGS finds it there,
+    from the mean direction at the mean norm.
 
     Args:
         points: two or more tensors of one shape, linearly independent or not.
@@ -194,24 +156,51 @@ def centroid(points: Sequence[Tensor], *, segments: int = 4) -> Tensor:
         raise ValueError("the points' directions cancel: there is no middle to start from")
     beginning = direction / length * norms.mean()
 
-    def loss(candidate: Float) -> float:
-        radius = float(np.linalg.norm(candidate))
-        if radius < 1e-6 * norms.mean():
-            return math.inf
-        total = float(chi_log_density(np.array(radius), dimension))
-        for point in coordinates:
-            first, second = _planar(candidate, point)
-            corners = _best_polyline(first, second, segments, dimension)
-            total += _polyline_value(corners, dimension)
-        return -total
-
-    simplex = np.vstack([beginning, beginning + 0.05 * norms.mean() * np.eye(len(beginning))])
+    middle = _Middle(coordinates / math.sqrt(dimension), segments, dimension)
     found = minimiser()(
-        loss, beginning, method="Nelder-Mead",
-        options={"initial_simplex": simplex, "xatol": 1e-3 * norms.mean(), "fatol": 1e-2},
-    )  # fmt: skip
-    lifted = torch.from_numpy(found.x @ basis).to(points[0])
+        middle.loss,
+        beginning / math.sqrt(dimension),
+        jac=True,
+        method="BFGS",
+        options={"gtol": 1e-4},
+    )
+    lifted = torch.from_numpy(math.sqrt(dimension) * found.x @ basis).to(points[0])
     return lifted.reshape(points[0].shape)
+
+
+@dataclass(frozen=True)
+class _Middle:
+    """What a centroid is worth, in units of the likely norm.
+
+    Attributes:
+        points: (n, m), coordinates in their span.
+        segments: of the path to each.
+        dimension: d, of the space that the span lies in.
+    """
+
+    points: Float
+    segments: int
+    dimension: int
+
+    def loss(self, candidate: Float) -> tuple[float, Float]:
+        """The negative value of a candidate (m,), divided by d, and its derivative."""
+        scale = math.sqrt(self.dimension)
+        radius = max(float(np.linalg.norm(candidate)), 1e-9)
+        across = candidate / radius
+        value = float(chi_log_density(np.array(radius * scale), self.dimension))
+        slope = ((self.dimension - 1.0) / radius - radius * self.dimension) * across
+        start = np.array([radius * scale, 0.0])
+        for point in self.points:
+            along = float(point @ across)
+            rest = point - along * across
+            height = float(np.linalg.norm(rest))
+            end = scale * np.array([along, height])
+            more, by_start = best_value(start, end, self.segments, self.dimension)
+            value += more
+            # A move out of the plane of 0, candidate and point changes nothing to first order.
+            up = rest / height if height > 1e-12 else np.zeros_like(rest)
+            slope = slope + scale * (by_start[0] * across + by_start[1] * up)
+        return -value / self.dimension, -slope / self.dimension
 
 
 class _Plane:
@@ -257,72 +246,3 @@ def _flat(point: Tensor, like: Tensor) -> Tensor:
 def _require_points(points: int) -> None:
     if points < 2:
         raise ValueError(f"a path has two points or more, not {points}")
-
-
-def _planar(first: Float, second: Float) -> tuple[Float, Float]:
-    """Two vectors in coordinates of their plane, in which the first is (norm, 0)."""
-    radius = float(np.linalg.norm(first))
-    along = float(second @ first) / radius
-    height = math.sqrt(max(float(second @ second) - along**2, 0.0))
-    return np.array([radius, 0.0]), np.array([along, height])
-
-
-def _polyline_value(corners: Float, dimension: int) -> float:
-    steps = np.diff(corners, axis=0)
-    places = corners[:-1] + _PIECES[:, None, None] * steps
-    norms = np.maximum(np.linalg.norm(places, axis=2), 1e-12)
-    lengths = np.linalg.norm(steps, axis=1)
-    return float((lengths * chi_log_density(norms, dimension)).sum() / len(_PIECES))
-
-
-def _best_polyline(start: Float, end: Float, segments: int, dimension: int) -> Float:
-    """Corners (segments + 1, 2). Unknown: the common length and the heading of each segment."""
-    if segments == 1 or np.allclose(start, end):
-        return np.linspace(start, end, segments + 1)
-    # In units of the likely norm, so that lengths and angles are alike in size.
-    scale = math.sqrt(dimension)
-    angles = np.linspace(0.0, math.atan2(end[1], end[0]), segments + 1)
-    radii = np.linspace(start[0], float(np.hypot(*end)), segments + 1)
-    arc = np.stack([radii * np.cos(angles), radii * np.sin(angles)], axis=1) / scale
-    steps = np.diff(arc, axis=0)
-    # What an equal step at the arc's headings would be.
-    beginning = np.append(
-        np.unwrap(np.arctan2(steps[:, 1], steps[:, 0])), np.hypot(*steps.T).mean()
-    )
-
-    def corners_of(unknown: Float) -> Float:
-        headings, length = unknown[:-1], unknown[-1]
-        moves = length * np.stack([np.cos(headings), np.sin(headings)], axis=1)
-        return np.vstack([arc[0], arc[0] + np.cumsum(moves, axis=0)])
-
-    def loss(unknown: Float) -> tuple[float, Float]:
-        headings, length = unknown[:-1], unknown[-1]
-        forward = np.stack([np.cos(headings), np.sin(headings)], axis=1)
-        sideways = np.stack([-np.sin(headings), np.cos(headings)], axis=1)
-        within = _PIECES[:, None, None] * forward
-        reach = within + np.cumsum(forward, axis=0) - forward
-        places = arc[0] + length * reach
-        norms = np.maximum(np.linalg.norm(places, axis=2), 1e-9)
-        densities = chi_log_density(norms * scale, dimension)
-        # dL / d place, which points from 0 to the place or back.
-        slopes = ((dimension - 1.0) / norms - norms * dimension) / norms
-        pull = slopes[..., None] * places
-        # Heading k moves the places in segment k in part, and all later ones by a whole step.
-        own = (_PIECES[:, None, None] * pull).sum(0)
-        whole = pull.sum(0)
-        later = np.cumsum(whole[::-1], axis=0)[::-1] - whole
-        share = length / len(_PIECES)
-        by_heading = share * length * ((own + later) * sideways).sum(1)
-        by_length = densities.sum() / len(_PIECES) + share * float((pull * reach).sum())
-        return -share * float(densities.sum()), -np.append(by_heading, by_length)
-
-    goal = end / scale
-    found = minimiser()(
-        loss, beginning, jac=True, method="SLSQP",
-        bounds=[(None, None)] * segments + [(1e-9, None)],
-        constraints={"type": "eq", "fun": lambda unknown: corners_of(unknown)[-1] - goal},
-        options={"maxiter": 200, "ftol": 1e-8},
-    )  # fmt: skip
-    corners = corners_of(found.x) * scale
-    corners[0], corners[-1] = start, end
-    return corners

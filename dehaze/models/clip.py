@@ -1,4 +1,4 @@
-"""CLIP as a judge: how well a picture shows what a prompt says."""
+"""CLIP as a judge: how well a picture shows what a prompt says, and how near pictures are."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError
+from torch import Tensor
 from torch.nn import functional as F
 
-from dehaze.errors import first_line
 from dehaze.models import ModelError
+from dehaze.models.pretrained import kind_of_pretrained, load_pretrained
 
 CLIP = "openai/clip-vit-large-patch14"
 """The hub id of CLIP's ViT-L/14, which published scores are of."""
@@ -61,6 +61,66 @@ class Clip:
         image, text = (F.normalize(x, dim=-1) for x in (output.image_embeds, output.text_embeds))
         return 100.0 * float((image * text).sum())
 
+    @property
+    def image_encoder(self) -> ClipImageEncoder:
+        """Its image encoder, which has a gradient."""
+        seen = self.processor.image_processor
+        return ClipImageEncoder(
+            self.model.vision_model,
+            self.model.visual_projection,
+            int(self.model.config.vision_config.image_size),
+            tuple(seen.image_mean),
+            tuple(seen.image_std),
+        )
+
+
+@dataclass(frozen=True)
+class ClipImageEncoder:
+    """Pictures to CLIP's space, as a function that has a gradient.
+
+    Attributes:
+        vision: CLIP's image encoder.
+        projection: from what it makes of a picture to the embedding.
+        side: in pixels, of the squares that the encoder reads.
+        mean, deviation: of each channel, that pictures are brought to 0 and 1 by.
+    """
+
+    vision: Any
+    projection: Any
+    side: int
+    mean: tuple[float, ...]
+    deviation: tuple[float, ...]
+
+    def __call__(self, pictures: Tensor) -> Tensor:
+        """The embeddings of pictures, not normalised.
+
+        Args:
+            pictures: (B, 3, H, W), RGB in [0, 1].
+
+        Returns:
+            (B, D), float32, on the encoder's device.
+        """
+        seen = self.pixels(pictures.to(self.projection.weight))
+        embeddings: Tensor = self.projection(self.vision(pixel_values=seen).pooler_output)
+        return embeddings
+
+    def pixels(self, pictures: Tensor) -> Tensor:
+        """What the encoder reads of pictures: the middle square, (B, 3, side, side).
+
+        As CLIP's own processor does it: the short side is resized to ``side`` (bicubic).
+        """
+        scale = self.side / min(pictures.shape[-2:])
+        size = [max(self.side, int(length * scale)) for length in pictures.shape[-2:]]
+        small = F.interpolate(
+            pictures, size, mode="bicubic", antialias=True, align_corners=False
+        ).clamp(0.0, 1.0)
+        top, left = ((length - self.side) // 2 for length in size)
+        square = small[..., top : top + self.side, left : left + self.side]
+        mean, deviation = (
+            torch.tensor(values).to(square)[:, None, None] for values in (self.mean, self.deviation)
+        )
+        return (square - mean) / deviation
+
 
 def load_clip(name: str = CLIP, device: torch.device | str = "cpu") -> Clip:
     """CLIP from a folder, or from the hub's cache on this machine: nothing is downloaded.
@@ -70,28 +130,13 @@ def load_clip(name: str = CLIP, device: torch.device | str = "cpu") -> Clip:
         device: that it runs on.
 
     Raises:
-        ModelError: it is not on this machine, or lacks a weight; the message says what helps.
+        ModelError: it is not on this machine, lacks a weight, or is no CLIP; the message says what
+            helps.
     """
     from transformers import CLIPModel, CLIPProcessor
 
-    try:
-        model, loading = CLIPModel.from_pretrained(
-            name, local_files_only=True, use_safetensors=True, output_loading_info=True
-        )
-        processor = CLIPProcessor.from_pretrained(name, local_files_only=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"CLIP ({name}) is not on this machine: download it, its weights as safetensors and "
-            "its processor with them, or name its folder"
-        ) from error
-    except (SafetensorError, RuntimeError) as error:
-        raise ModelError(
-            f"CLIP ({name}) does not load ({first_line(error)}): get its files again, all of one "
-            "model"
-        ) from error
-    lacking = sorted(loading["missing_keys"])
-    if lacking:
-        raise ModelError(
-            f"CLIP ({name}) lacks the weight {lacking[0]}: get its files again, all of one model"
-        )
-    return Clip(model.eval().to(device), processor)
+    found = kind_of_pretrained(name, "CLIP")
+    if found != "clip":
+        raise ModelError(f"{name} is no CLIP, but a {found}: name a CLIP, such as {CLIP}")
+    model, processor = load_pretrained(name, CLIPModel, CLIPProcessor, "CLIP")
+    return Clip(model.to(device), processor)

@@ -14,6 +14,7 @@ from dehaze.inversion import InversionResult, InversionSettings, generate
 from dehaze.inversion.interpolation import PATHS, centroid, path_log_density
 from dehaze.pipelines.base import InversionPipeline
 from dehaze.pipelines.pictures import OUTPUT_TYPES
+from dehaze.pipelines.provenance import Provenance
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class InterpolatePipeline(InversionPipeline):
             NonFiniteError: the network returned values that are not finite.
         """
         connect = PATHS.get(path)
-        prompt = self._common_prompt([first, last], prompt)
+        prompt = common_prompt([first, last], prompt, self.provenance)
         points = connect(first.latents, last.latents, pictures)
         return self._denoised(points, prompt, first, output_type)
 
@@ -90,19 +91,9 @@ class InterpolatePipeline(InversionPipeline):
 
         Arguments and errors as for ``__call__``.
         """
-        prompt = self._common_prompt(inversions, prompt)
+        prompt = common_prompt(inversions, prompt, self.provenance)
         point = centroid([inversion.latents for inversion in inversions])
         return self._denoised([point], prompt, inversions[0], output_type)
-
-    def _common_prompt(
-        self, inversions: Sequence[InversionResult], prompt: str | None
-    ) -> str | None:
-        """The prompt that all of them were inverted under, by this model."""
-        _check_match(inversions)
-        prompt = inversions[0].own_prompt(prompt)
-        for inversion in inversions:
-            self.provenance.check(inversion, prompt=prompt)
-        return prompt
 
     def _denoised(
         self,
@@ -125,6 +116,27 @@ class InterpolatePipeline(InversionPipeline):
             tuple(float(point.norm()) / expected for point in points),
             path_log_density(points) if len(points) > 1 else math.nan,
         )
+
+
+def common_prompt(
+    inversions: Sequence[InversionResult], prompt: str | None, provenance: Provenance
+) -> str | None:
+    """The prompt that all inversions were made under, by one model and alike.
+
+    Args:
+        inversions: to be mixed.
+        prompt: what they should be of; None for their own.
+        provenance: of the model.
+
+    Raises:
+        InversionMismatchError: an inversion is of another prompt or model.
+        ValueError: they differ in size or schedule, or stop before the last step.
+    """
+    _check_match(inversions)
+    prompt = inversions[0].own_prompt(prompt)
+    for inversion in inversions:
+        provenance.check(inversion, prompt=prompt)
+    return prompt
 
 
 def _check_match(inversions: Sequence[InversionResult]) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from dehaze.recovery.guided_filter import resize
 from dehaze.registry import Registry
 
 Array = NDArray[np.float32]
@@ -71,6 +72,19 @@ def as_pixels(image: Any) -> Array:
     if pixels.min() < 0.0 or pixels.max() > 1.0:
         raise ValueError(f"a float photo is in [0, 1], not [{pixels.min():g}, {pixels.max():g}]")
     return np.ascontiguousarray(pixels, dtype=np.float32)
+
+
+def cut_like(photo: Array, size: tuple[int, int]) -> Array:
+    """The middle of a photo, at the proportions of ``size`` and at that size.
+
+    Args:
+        photo: float32 (H, W, 3).
+        size: (height, width) in pixels, of another photo for instance.
+    """
+    scale = min(photo.shape[0] / size[0], photo.shape[1] / size[1])
+    height, width = (max(1, round(side * scale)) for side in size)
+    top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
+    return resize(photo[top : top + height, left : left + width], size)
 
 
 def photo_hash(photo: Array) -> str:

@@ -23,6 +23,7 @@ RUN = ("run", "in")
 EDIT = ("edit", "a.png", "--source", "a photo", "--target", "a city")
 INVERT = ("invert", "a.png", "-o", "a.safetensors")
 BETWEEN = ("interpolate", "a.png", "b.png", "--centroid")
+GENERATE = ("generate", "in", "--prompt", "a photo", "--clip", "clip")
 FOLDER = ("evaluate", "folder", "in")
 VARIANTS = ("evaluate", "variants", "in")
 RECONSTRUCT = ("evaluate", "inversion", "in")
@@ -130,6 +131,7 @@ IDLE = [
     ),
     (BETWEEN, (), ("--pictures", "3")),
     (BETWEEN, (), ("--path", "slerp")),
+    (GENERATE, (), ("--seed", "2")),
     (INVERT, (), ("--mode", "direct")),
     *(
         (INVERT, ("--solver", "bdia"), chosen)

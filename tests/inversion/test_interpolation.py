@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,17 +14,17 @@ from scipy.optimize import check_grad
 from scipy.stats import chi
 from torch import Tensor
 
-from dehaze.inversion import interpolation
+from dehaze.inversion import interpolation, likely_paths
 from dehaze.inversion.interpolation import (
     PATHS,
     centroid,
-    chi_log_density,
     norm_guided_path,
     path_log_density,
     points_between,
     slerp,
     slerp_path,
 )
+from dehaze.inversion.likely_paths import chi_log_density
 
 
 def normal(dimension: int, seed: int, scale: float = 1.0) -> Tensor:
@@ -108,19 +110,38 @@ def test_the_objective_is_its_definition_by_hand() -> None:
     assert path_log_density(path) == pytest.approx(expected)
 
 
-def test_the_gradient_of_the_objective_is_right(monkeypatch: pytest.MonkeyPatch) -> None:
-    caught = {}
+class Caught(Exception):  # noqa: N818 (it ends the call, and is no error)
+    """A minimiser was called: its objective and where it begins."""
 
-    def minimize(loss: object, beginning: np.ndarray, **unused: object) -> None:
-        caught.update(loss=loss, beginning=beginning)
-        raise StopIteration
+    def __init__(self, loss: Callable[[np.ndarray], Any], beginning: np.ndarray) -> None:
+        super().__init__()
+        self.loss, self.beginning = loss, beginning
 
-    monkeypatch.setattr(interpolation, "minimiser", lambda: minimize)
-    with pytest.raises(StopIteration):
-        norm_guided_path(normal(50, 5), normal(50, 6, 1.3), 6)
-    loss, beginning = caught["loss"], caught["beginning"]
-    error = check_grad(lambda x: loss(x)[0], lambda x: loss(x)[1], beginning)
-    assert error < 1e-3 * np.linalg.norm(loss(beginning)[1])
+
+def catch(loss: Callable[[np.ndarray], Any], beginning: np.ndarray, **unused: object) -> None:
+    raise Caught(loss, beginning)
+
+
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        (likely_paths, lambda: norm_guided_path(normal(50, 5), normal(50, 6, 1.3), 6)),
+        (interpolation, lambda: centroid([normal(50, seed, 0.9) for seed in range(4)])),
+    ],
+    ids=["path", "centroid"],
+)
+def test_the_gradient_of_each_objective_is_right(
+    module: Any, call: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "minimiser", lambda: catch)
+    with pytest.raises(Caught) as caught:
+        call()
+    # A centroid looks for paths itself.
+    monkeypatch.undo()
+    loss, beginning = caught.value.loss, 1.05 * caught.value.beginning
+    slope = loss(beginning)[1]
+    error = check_grad(lambda x: loss(x)[0], lambda x: loss(x)[1], beginning, epsilon=1e-5)
+    assert error < 1e-3 * np.linalg.norm(slope)
 
 
 def test_the_centroid_lies_between_and_is_likely() -> None:
@@ -137,6 +158,9 @@ def test_the_centroid_lies_between_and_is_likely() -> None:
         own = float(chi_log_density(np.array(float(candidate.norm())), 500))
         return own + sum(path_log_density(path) for path in paths)
 
+    # No likelier one is near.
+    for seed in range(20):
+        assert value(middle) > value(middle + 0.02 * normal(500, seed)) - 1e-3
     mean = sum(points[1:], start=points[0])
     for other in (points[0], mean / 3.0, 1.05 * mean / mean.norm() * math.sqrt(500)):
         assert value(middle) > value(other)

@@ -112,6 +112,22 @@ def test_only_the_last_latents_are_returned_latest_first() -> None:
     assert len(short) == 2
 
 
+def test_the_inner_values_of_a_step_are_not_kept() -> None:
+    kept: list[int] = []
+
+    def deep(z: Tensor, i: int, index: Tensor) -> Tensor:
+        for _ in range(100):
+            z = torch.tanh(z)
+        return z
+
+    seed = normal(4, *SHAPE).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda value: kept.append(value.numel()) or value, lambda value: value
+    ):
+        last_latents(FunctionNetwork(table_of(6), deep), seed, 3)
+    assert sum(kept) < 6 * 10 * seed.numel()
+
+
 def test_losses_by_hand() -> None:
     centroid = torch.tensor([[1.0, 0.0]])
     across, along = torch.tensor([[0.0, 3.0]]), torch.tensor([[2.0, 0.0]])

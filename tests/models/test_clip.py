@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import CLIPModel, CLIPProcessor
+from transformers import CLIPImageProcessor, CLIPModel, CLIPProcessor
 
 from dehaze.models import ModelError
-from dehaze.models.clip import load_clip
+from dehaze.models.clip import ClipImageEncoder, load_clip
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
 
@@ -57,4 +57,49 @@ def test_what_is_missing_is_named(clip_model: Path, tmp_path: Path) -> None:
         load_clip(str(copy))
     (copy / "model.safetensors").write_bytes(b"torn")
     with pytest.raises(ModelError, match="get its files again"):
+        load_clip(str(copy))
+
+
+@pytest.fixture(scope="module")
+def encoder(clip_model: Path) -> ClipImageEncoder:
+    return load_clip(str(clip_model)).image_encoder
+
+
+@pytest.mark.parametrize("size", [(33, 47), (32, 32), (20, 19)])
+def test_pictures_are_seen_as_clips_own_processor_sees_them(
+    clip_model: Path, encoder: ClipImageEncoder, size: tuple[int, int]
+) -> None:
+    picture = np.random.default_rng(0).integers(60, 196, (*size, 3)).astype(np.uint8)
+    processor = CLIPImageProcessor.from_pretrained(clip_model)
+    expected = processor(images=[picture], return_tensors="pt")["pixel_values"]
+    tensor = torch.from_numpy(picture).permute(2, 0, 1)[None] / 255.0
+    # The processor rounds to 8 bits on the way, which its deviation enlarges.
+    assert float((encoder.pixels(tensor) - expected).abs().max()) < 1.1 / 255.0 / 0.26
+    network = CLIPModel.from_pretrained(clip_model)
+    with torch.no_grad():
+        embedding = network.visual_projection(network.vision_model(expected).pooler_output)
+        assert float((encoder(tensor) - embedding).abs().max()) < 0.02 * float(embedding.norm())
+
+
+def test_embeddings_have_a_gradient_and_weights_have_none(encoder: ClipImageEncoder) -> None:
+    picture = torch.rand(2, 3, 20, 60, requires_grad=True)
+    encoder(picture).square().sum().backward()
+    assert picture.grad is not None
+    # Only the middle square is seen.
+    assert float(picture.grad[..., 30].abs().sum()) > 0.0
+    assert float(picture.grad[..., 0].abs().sum()) == 0.0
+    assert encoder.projection.weight.grad is None
+
+
+def test_a_network_of_another_kind_is_no_clip(classifier_folder: Path) -> None:
+    with pytest.raises(ModelError, match="is no CLIP, but a resnet"):
+        load_clip(str(classifier_folder))
+
+
+def test_a_weight_of_another_shape_is_never_a_random_one(clip_model: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(clip_model, tmp_path / "copy")
+    weights = load_file(copy / "model.safetensors")
+    weights["visual_projection.weight"] = torch.zeros(3, 16)
+    save_file(weights, copy / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"lacks the weight visual_projection\.weight"):
         load_clip(str(copy))

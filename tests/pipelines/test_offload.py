@@ -10,10 +10,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from dehaze.inversion.seedselect import SeedSelectSettings
 from dehaze.pipelines.base import InversionPipeline
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.edit import EditPipeline
 from dehaze.pipelines.interpolate import InterpolatePipeline
+from dehaze.pipelines.seedselect import SeedSelectPipeline
 
 Array = NDArray[np.float32]
 PROMPTS = ("a street with haze", "a street with snow")
@@ -35,8 +37,9 @@ def test_parts_are_offloaded_after_every_call(
         return pipe
 
     dehazer = offloaded(pipeline)
-    editor, between = (
-        offloaded(kind.from_pipe(pipeline)) for kind in (EditPipeline, InterpolatePipeline)
+    editor, between, selecting = (
+        offloaded(kind.from_pipe(pipeline))
+        for kind in (EditPipeline, InterpolatePipeline, SeedSelectPipeline)
     )
     inversion = dehazer.invert(photo, PROMPTS[0])
     calls = [
@@ -47,6 +50,14 @@ def test_parts_are_offloaded_after_every_call(
         lambda: editor.generate(PROMPTS[0], generator=torch.Generator().manual_seed(0)),
         lambda: between(inversion, inversion, pictures=2),
         lambda: between.centre([inversion, inversion]),
+        lambda: selecting(
+            photo,
+            PROMPTS[0],
+            lambda seen: seen.mean((2, 3)),
+            start="noise",
+            settings=SeedSelectSettings(iterations=1),
+            num_inference_steps=1,
+        ),
     ]
     for number, call in enumerate(calls):
         reset.clear()

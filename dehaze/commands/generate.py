@@ -1,0 +1,154 @@
+"""``dehaze generate``: new pictures of what a few photos show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dehaze.commands import options
+from dehaze.commands.command import RESEARCH, Command, option, with_value
+from dehaze.commands.options import RegistryChoice
+from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
+
+if TYPE_CHECKING:
+    from dehaze.models.choice import ModelChoice
+    from dehaze.pipelines.seedselect import SeedSelectResult
+
+
+def _starts() -> Iterable[str]:
+    from dehaze.pipelines.seedselect import STARTS
+
+    return STARTS.names()
+
+
+@click.command(cls=Command)
+@click.argument(
+    "inputs", metavar="INPUT...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@options.output_folder("the pictures", "generated")
+@options.prompt(required=True, help="What the photos show, such as 'a photo of an oxcart'.")
+@options.clip(
+    required=True,
+    help="The CLIP that pictures and photos are compared by: a folder, or what the hub's cache "
+    "holds; SeedSelect's authors took laion/CLIP-ViT-H-14-laion2B-s32B-b79K.",
+)
+@option(
+    "-n",
+    "--pictures",
+    type=click.IntRange(min=1),
+    default=4,
+    show_default=True,
+    help="How many pictures.",
+)
+@option(
+    "--start",
+    type=RegistryChoice(_starts),
+    default="nao",
+    show_default=True,
+    metavar="NAME",
+    help="nao starts between the inverted photos, noise anywhere.",
+)
+@option(
+    "--iterations",
+    type=click.IntRange(min=1),
+    metavar="N",
+    heading=RESEARCH,
+    help="Of the fit of each picture.  [default: 5 from nao, 30 from noise]",
+)
+@options.guidance(help="Classifier-free guidance of the pictures; 1 is none.")
+@options.seed(effect=with_value("start", "noise"), help="Of the noise.")
+@options.steps(help=f"Steps of the inversions and of the pictures.  {options.OF_MODEL}")
+@options.model()
+def generate(
+    inputs: tuple[Path, ...],
+    output: Path,
+    prompt: str,
+    clip: str,
+    pictures: int,
+    start: str,
+    iterations: int | None,
+    guidance_scale: float,
+    seed: int,
+    steps: int | None,
+    model: ModelChoice,
+) -> None:
+    """Make new pictures of what a few photos show, at the size that the model works at.
+
+    Each INPUT is a photo or a folder. For what a model has rarely seen: nothing is trained, only
+    the noise that each picture starts from is fitted (SeedSelect), until CLIP and the model's own
+    codec see what they see in the photos. Photos of other proportions than the first one are cut to
+    its, around the middle.
+
+    \b
+      dehaze generate oxcarts/ --prompt "a photo of an oxcart" \\
+        --clip openai/clip-vit-large-patch14 --model stable-diffusion-v1-5/stable-diffusion-v1-5
+
+    \b
+    Into FOLDER:
+      picture-00.png   and so on
+      pictures.png     the photos, and below them the pictures with their losses
+
+    Exit code: 0, all is written; 2, it could not be.
+    """
+    quiet_libraries()
+    from dataclasses import replace
+
+    import torch
+
+    from dehaze import batch
+    from dehaze.attention.sheets import sheet
+    from dehaze.inversion.likely_paths import minimiser
+    from dehaze.inversion.seedselect import SeedSelectError
+    from dehaze.models.choice import find_device
+    from dehaze.models.clip import load_clip
+    from dehaze.network import NonFiniteError
+    from dehaze.photos import PhotoError, read_photo, write_photo
+    from dehaze.pipelines.pictures import cut_like
+    from dehaze.pipelines.seedselect import STARTS, SeedSelectPipeline
+
+    if start == "nao":
+        # Before the photos are inverted, not after.
+        minimiser()
+    plan = batch.plan(inputs, output, results=False)
+    if not plan.photos:
+        raise CommandError("no photo found; name photos, or folders that hold some")
+    settings = STARTS.get(start)
+    if iterations is not None:
+        settings = replace(settings, iterations=iterations)
+    try:
+        photos = [read_photo(item.source).pixels for item in plan.photos]
+        photos = [cut_like(photo, photos[0].shape[:2]) for photo in photos]
+        judge = load_clip(clip, find_device(model.device))
+        pipe = model.load(SeedSelectPipeline)
+        pipe.prompts.tokens(prompt)
+        made = pipe(
+            photos,
+            prompt,
+            judge.image_encoder,
+            pictures=pictures,
+            start=start,
+            settings=settings,
+            guidance_scale=guidance_scale,
+            generator=torch.Generator().manual_seed(seed) if start == "noise" else None,
+            num_inference_steps=steps,
+        )
+        small = [pipe.codec.reduced(photo) for photo in photos]
+        names = [[item.source.name for item in plan.photos], _losses(made)]
+        output.mkdir(parents=True, exist_ok=True)
+        for number, picture in enumerate(made.pictures):
+            write_photo(output / f"picture-{number:02d}.png", picture)
+        write_photo(output / "pictures.png", sheet([small, made.pictures], names))
+    except (NonFiniteError, OSError, PhotoError, SeedSelectError, ValueError) as error:
+        raise CommandError(str(error)) from error
+    for number, found in enumerate(made.seeds):
+        if min(found.losses) == found.losses[0]:
+            note(f"picture-{number:02d}.png: no iteration came nearer to the photos than its start")
+    result(f"{len(made.pictures)} pictures, loss {', '.join(_losses(made))}; {output}")
+
+
+def _losses(made: SeedSelectResult) -> list[str]:
+    """The loss of each picture at its start and in the end."""
+    return [f"{found.losses[0]:.2f} to {min(found.losses):.2f}" for found in made.seeds]

@@ -1,0 +1,98 @@
+"""``dehaze generate``: new pictures of what a few photos show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner, Result
+from numpy.typing import NDArray
+from PIL import Image
+
+from dehaze.commands import main
+
+
+@pytest.fixture
+def photos(tmp_path: Path, photo: NDArray[np.float32]) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    eight = (255 * photo).astype(np.uint8)
+    for name, pixels in {"a.png": eight, "b.png": eight[::-1], "tall.png": eight[:, :30]}.items():
+        Image.fromarray(pixels).save(folder / name)
+    return folder
+
+
+def call(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["generate", *map(str, arguments)])
+
+
+PROMPT = ("--prompt", "a photo with haze")
+
+
+def test_pictures_and_a_sheet_of_them_are_written(
+    photos: Path, random_model: Path, clip_model: Path
+) -> None:
+    out = photos.parent / "made"
+    done = call(
+        photos, *PROMPT, "--clip", clip_model, "--model", random_model, "-n", 2, "-o", out,
+        "--iterations", 1, "--steps", 1,
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert sorted(path.name for path in out.iterdir()) == [
+        "picture-00.png", "picture-01.png", "pictures.png",
+    ]  # fmt: skip
+    assert np.asarray(Image.open(out / "picture-01.png")).shape == (16, 24, 3)
+    assert "2 pictures, loss " in done.stdout
+
+
+def test_from_noise_one_photo_is_enough_and_a_seed_counts(
+    photos: Path, random_model: Path, clip_model: Path
+) -> None:
+    made = []
+    for seed in (1, 2):
+        out = photos.parent / f"made-{len(made)}"
+        done = call(
+            photos / "a.png", *PROMPT, "--clip", clip_model, "--model", random_model,
+            "--start", "noise", "-n", 1, "--iterations", 1, "--steps", 1, "--seed", seed,
+            "-o", out, "-q",
+        )  # fmt: skip
+        assert (done.exit_code, done.output) == (0, "")
+        made.append(np.asarray(Image.open(out / "picture-00.png")))
+    assert (made[0] != made[1]).any()
+
+
+@pytest.mark.parametrize(
+    ("changes", "cause"),
+    [
+        ({"input": "empty"}, "no photo found"),
+        ({"input": "a.png"}, "two photos or more"),
+        ({"--clip": "nowhere"}, "nowhere) is not on this machine"),
+        ({"--clip": "classifier"}, "is no CLIP, but a resnet"),
+        ({"--prompt": "a photo " * 60}, "takes 122 tokens"),
+        ({"--start": "photo"}, "nao, noise"),
+    ],
+)
+def test_what_is_wrong_is_named(
+    photos: Path,
+    random_model: Path,
+    clip_model: Path,
+    classifier_folder: Path,
+    changes: dict[str, str],
+    cause: str,
+) -> None:
+    (photos.parent / "empty").mkdir()
+    places = {"empty": photos.parent / "empty", "a.png": photos / "a.png",
+              "nowhere": photos / "nowhere", "classifier": classifier_folder}  # fmt: skip
+    out = photos.parent / "made"
+    given: dict[str, object] = {
+        "input": photos, "--prompt": PROMPT[1], "--clip": clip_model, "--model": random_model,
+        "--output": out,
+    }  # fmt: skip
+    given |= {name: places.get(value, value) for name, value in changes.items()}
+    positional = given.pop("input")
+    options = [part for pair in given.items() for part in pair]
+    done = call(positional, *options, "--local-files-only")
+    assert done.exit_code == 2, done.output
+    assert cause in done.stderr
+    assert not out.exists()
