@@ -16,6 +16,7 @@ from dehaze.models.kinds import KINDS, STABLE_DIFFUSION, kind_of
 from dehaze.models.load import load_parts
 from dehaze.models.needs import ModelDescription, describe
 from dehaze.models.source import BUNDLED, ModelSource
+from dehaze.pipelines.denoising import Denoising
 from dehaze.pipelines.inverting import Inverting
 
 Pipeline = TypeVar("Pipeline", bound="InversionPipeline")
@@ -23,7 +24,7 @@ Pipeline = TypeVar("Pipeline", bound="InversionPipeline")
 _PARTS = tuple(dict.fromkeys(part for kind in KINDS for part in kind.parts))
 
 
-class InversionPipeline(Inverting, DiffusionPipeline):
+class InversionPipeline(Inverting, Denoising, DiffusionPipeline):
     """A text-to-image model whose photos can be inverted, shown, and denoised under control.
 
     Args:

@@ -26,8 +26,10 @@ from dehaze.inversion.reconstruction import (
     records_attention,
 )
 from dehaze.pipelines.callback import StepCallback
+from dehaze.pipelines.denoising import Denoising
 from dehaze.pipelines.inverting import Inverting
 from dehaze.pipelines.pictures import OUTPUT_TYPES, AlikePhotos, Photo, as_photos
+from dehaze.pipelines.prompted import PromptedModel
 from dehaze.pipelines.strength import check_strength, latent_strengths
 from dehaze.prompts import (
     TokenizedPrompt,
@@ -86,7 +88,7 @@ class DehazeOptions(InversionOptions, total=False):
     callback_on_step_end: StepCallback | None
 
 
-class Dehazing(Inverting):
+class Dehazing(Inverting, Denoising):
     """Removes haze by inverting a photo under a prompt and swapping the haze word for null text.
 
     Where a method takes a word, the model's own haze word stands for None.
@@ -409,7 +411,7 @@ class Dehazing(Inverting):
 
 
 NullText = Callable[
-    [Inverting, TokenizedPrompt, str, tuple[int, ...]], tuple[Tensor, TokenMapper | None]
+    [PromptedModel, TokenizedPrompt, str, tuple[int, ...]], tuple[Tensor, TokenMapper | None]
 ]
 """Takes a pipeline, the source prompt, the word and its token positions.
 
@@ -419,14 +421,14 @@ every token follows its own position.
 
 
 def null_embedding(
-    pipe: Inverting, source: TokenizedPrompt, word: str, span: tuple[int, ...]
+    pipe: PromptedModel, source: TokenizedPrompt, word: str, span: tuple[int, ...]
 ) -> tuple[Tensor, None]:
     """The source's embedding with that of the empty prompt at the word's positions."""
     return pipe.prompts.swapped(source, word, span), None
 
 
 def without_the_word(
-    pipe: Inverting, source: TokenizedPrompt, word: str, span: tuple[int, ...]
+    pipe: PromptedModel, source: TokenizedPrompt, word: str, span: tuple[int, ...]
 ) -> tuple[Tensor, TokenMapper | None]:
     """The embedding of the prompt without the word; its tokens follow those that stayed."""
     target = pipe.prompts.tokens(without_word(source.text, word))
