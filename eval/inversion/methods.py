@@ -6,7 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from dehaze.errors import DehazeError
+from dehaze.eval.methods.base import MethodError
+from dehaze.eval.methods.settings import read_settings
 from dehaze.inversion import (
     CRITERIA,
     PREDICTORS,
@@ -23,10 +24,6 @@ BEST = "best"
 
 # A published solver is given so many iterations a step, and this tolerance.
 _ITERATIONS, _TOLERANCE = 5, 1e-6
-
-
-class InversionEvaluationError(DehazeError, ValueError):
-    """A method that cannot be read; the message says what there is."""
 
 
 @dataclass(frozen=True)
@@ -81,14 +78,14 @@ def family(settings: InversionSettings, mode: str) -> str:
     return name + (f", {mode}" if mode else "")
 
 
-# What may follow a method's name: the setting of each key, and how its value is read.
-_READERS: dict[str, tuple[str, Callable[[str], Any]]] = {
-    "predictor": ("predictor", str),
-    "relaxation": ("relaxation", str),
-    "criterion": ("criterion", str),
-    "iterations": ("max_iterations", int),
-    "tolerance": ("tolerance", float),
-    "mode": ("mode", str),
+# What may follow a method's name, and how its value is read.
+_READERS: dict[str, Callable[[str], Any]] = {
+    "predictor": str,
+    "relaxation": str,
+    "criterion": str,
+    "iterations": int,
+    "tolerance": float,
+    "mode": str,
 }
 
 
@@ -96,31 +93,22 @@ def parse_inversion_method(text: str) -> InversionMethod:
     """Reads ``best`` or a solver's name, with ``:key=value,key=value`` after it or nothing.
 
     Raises:
-        InversionEvaluationError: a name or a number is wrong; the message lists what there is.
+        MethodError: a name or a number is wrong; the message lists what there is.
 
     Example:
         >>> parse_inversion_method("anderson:predictor=ife,iterations=3").options
         {'predictor': 'ife', 'max_iterations': 3}
     """
     name, _, rest = text.partition(":")
-    chosen: dict[str, Any] = {}
-    for setting in filter(None, rest.split(",")):
-        key, _, value = setting.partition("=")
-        if key not in _READERS:
-            raise InversionEvaluationError(
-                f"{text!r}: no setting is named {key!r}; there are {', '.join(_READERS)}"
-            )
-        field_name, read = _READERS[key]
-        try:
-            chosen[field_name] = read(value)
-        except ValueError as error:
-            raise InversionEvaluationError(f"{text!r}: {key} is no number") from error
+    chosen = read_settings(rest, _READERS)
+    if "iterations" in chosen:
+        chosen["max_iterations"] = chosen.pop("iterations")
     _require_names(text, {"solver": name} | chosen)
     mode = chosen.pop("mode", "")
     try:
         InversionSettings().changed(solver=None if name == BEST else name, **chosen)
     except ValueError as error:
-        raise InversionEvaluationError(f"{text!r}: {error}") from error
+        raise MethodError(f"{text!r}: {error}") from error
     return InversionMethod(name, InversionOptions(**chosen), mode)  # type: ignore[typeddict-item]
 
 
@@ -134,6 +122,6 @@ def _require_names(text: str, chosen: dict[str, Any]) -> None:
     }
     for key, known in names.items():
         if chosen.get(key, known[0]) not in known:
-            raise InversionEvaluationError(
+            raise MethodError(
                 f"{text!r}: no {key} is named {chosen[key]!r}; there are {', '.join(known)}"
             )

@@ -8,8 +8,9 @@ from typing import Any
 
 from dehaze import ranges
 from dehaze.eval.methods.base import MethodError
+from dehaze.eval.methods.settings import read_settings
 from dehaze.models.choice import ModelChoice
-from dehaze.ranges import Range, RangeError
+from dehaze.ranges import Range
 from dehaze.recovery.recover import RECOVERIES
 
 
@@ -165,18 +166,7 @@ def override(options: PipelineOptions, argument: str) -> PipelineOptions:
     Raises:
         MethodError: an unknown key, or a value that does not fit it.
     """
-    changes: dict[str, Any] = {}
-    for part in filter(None, argument.split(",")):
-        key, separator, value = part.partition("=")
-        if not separator or key not in _OVERRIDES:
-            known = ", ".join(_OVERRIDES)
-            raise MethodError(f"{part!r} is no option; there are {known}, each as key=value")
-        try:
-            changes[key] = _OVERRIDES[key](value)
-        except RangeError as error:
-            raise MethodError(f"{part!r}: {error}") from error
-        except ValueError as error:
-            raise MethodError(f"{part!r} is no number") from error
+    changes = read_settings(argument, _OVERRIDES)
     if "model" in changes:
         changes["model"] = replace(options.model, model=changes["model"])
     changed = replace(options, **changes)

@@ -51,6 +51,7 @@ def test_companion_rows_are_added_once() -> None:
         ("hazy:x", "takes no options"),
         ("ours:speed=3", "key=value"),
         ("ours:steps", "key=value"),
+        ("ours:steps=3,steps=4", "steps twice"),
         ("ours:steps=many", "no number"),
         ("ours:steps=0", "1 or more"),
         ("ours:strength=-1", "0 to 2"),

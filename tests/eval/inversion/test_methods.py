@@ -7,12 +7,12 @@ import pytest
 from numpy.typing import NDArray
 
 from dehaze.eval.inversion.methods import (
-    InversionEvaluationError,
     InversionMethod,
     family,
     parse_inversion_method,
 )
 from dehaze.eval.inversion.scores import score_inversion
+from dehaze.eval.methods import MethodError
 from dehaze.inversion import best_at_equal_cost
 from dehaze.models.needs import ModelDescription
 from dehaze.pipelines.dehaze import DehazePipeline
@@ -69,6 +69,8 @@ def test_a_method_is_read_with_its_settings() -> None:
         ("ddim:relaxation=yoga", r"yoga.*wiener"),
         ("ddim:mode=magic", r"magic.*plain, null-text"),
         ("ddim:iterations=many", "no number"),
+        ("anderson:iterations", "key=value"),
+        ("anderson:iterations=3,iterations=4", "iterations twice"),
         ("ddim:iterations=0", "at least 1"),
         ("ddim:tolerance=0", "tolerance is 0"),
         ("ddim:iterations=3", "no effect with the solver 'ddim'"),
@@ -76,5 +78,5 @@ def test_a_method_is_read_with_its_settings() -> None:
     ],
 )
 def test_a_wrong_method_is_named(text: str, cause: str) -> None:
-    with pytest.raises(InversionEvaluationError, match=cause):
+    with pytest.raises(MethodError, match=cause):
         parse_inversion_method(text)
