@@ -12,8 +12,9 @@ the means of 16 x 16 pixels, both along the known motion and beside the input's.
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -24,10 +25,12 @@ from numpy.typing import NDArray
 from dehaze import DehazePipeline, read_photo
 from dehaze.datasets.synthesis import render_haze
 from dehaze.luma import luma
+from dehaze.video import frames as video_frames
 from dehaze.video import smoothing
-from dehaze.video.frames import FrameDehazer
+from dehaze.video.frames import FrameDehazer, FrameSettings
 
 Array = NDArray[np.float32]
+Way = Callable[[DehazePipeline, Sequence[Array]], tuple[list[Array], float]]
 SIZE = (320, 480)
 NOISE = 2.0 / 255.0
 RATE = 25.0
@@ -108,9 +111,11 @@ def singly(pipe: DehazePipeline, frames: Sequence[Array]) -> tuple[list[Array], 
     return [each.image for each in results], float(np.mean([each.nfe for each in results]))
 
 
-def as_film(pipe: DehazePipeline, frames: Sequence[Array]) -> tuple[list[Array], float]:
+def as_film(
+    pipe: DehazePipeline, frames: Sequence[Array], settings: FrameSettings | None = None
+) -> tuple[list[Array], float]:
     """The frames as ``dehaze run clip.mp4`` takes them, and the evaluations that one took."""
-    dehazer = FrameDehazer(pipe)
+    dehazer = FrameDehazer(pipe, settings)
     results = [dehazer(frame, n / RATE) for n, frame in enumerate(frames)]
     return [each.image for each in results], float(np.mean([each.evaluations for each in results]))
 
@@ -125,24 +130,39 @@ def without_motion(pipe: DehazePipeline, frames: Sequence[Array]) -> tuple[list[
         return as_film(pipe, frames)
 
 
-def started_anew(pipe: DehazePipeline, frames: Sequence[Array]) -> tuple[list[Array], float]:
-    """As ``as_film``, with inversions that do not start from that of the frame before."""
-    with mock.patch.object(FrameDehazer, "_start", return_value=None):
-        return as_film(pipe, frames)
+# Shares that every inversion passes, and none.
+ALWAYS, NEVER = -1.0, 1.0
+
+
+def started(
+    pipe: DehazePipeline, frames: Sequence[Array], share: float, settings: FrameSettings
+) -> tuple[list[Array], float]:
+    """As ``as_film``, with inversions that always or never start from that of the frame before."""
+    with mock.patch.object(video_frames, "_LEAST_STOPPED", share):
+        return as_film(pipe, frames, settings)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="+", type=Path)
     parser.add_argument("--frames", type=int, default=24)
-    parser.add_argument("--ablate", action="store_true", help="also without each of two parts")
+    parser.add_argument("--ablate", action="store_true", help="also what its parts are worth")
     arguments = parser.parse_args()
     pipe = DehazePipeline.from_pretrained()
     pipe.set_progress_bar_config(disable=True)
-    ways = {"frames singly": singly, "as a film": as_film}
+    ways: dict[str, Way] = {"frames singly": singly, "as a film": as_film}
     if arguments.ablate:
         ways["as a film, motion not followed"] = without_motion
-        ways["as a film, inversions started anew"] = started_anew
+        several = FrameSettings(max_iterations=10)
+        ways |= {
+            "as a film, always started from the last": partial(
+                started, share=ALWAYS, settings=FrameSettings()
+            ),
+            "as a film, 10 iterations": partial(as_film, settings=several),
+            "as a film, 10 iterations, never started from the last": partial(
+                started, share=NEVER, settings=several
+            ),
+        }
     print("| photo | part | | flicker | tremble | PSNR | evaluations a frame |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
     for number, path in enumerate(arguments.photos):

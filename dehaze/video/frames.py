@@ -20,6 +20,10 @@ from dehaze.video.smoothing import Past, begin, follow, weight_of
 
 Array = NDArray[np.float32]
 
+# The share of its steps that must have met their tolerance. A step that is cut off before takes all
+# its iterations wherever it starts, and its result depends on the start.
+_LEAST_STOPPED = 0.5
+
 
 @dataclass(frozen=True)
 class FrameSettings:
@@ -81,8 +85,8 @@ class Memory:
 class FrameDehazer:
     """Takes the frames of a film in their order, and gives each one back without its haze.
 
-    Each inversion starts from that of the frame before, which saves evaluations where a step takes
-    several; density and airlight are smoothed over time, see ``dehaze.video.smoothing``.
+    Density and airlight are smoothed over time, see ``dehaze.video.smoothing``. An inversion starts
+    from that of the frame before where that saves evaluations.
 
     Args:
         pipe: a pipeline that dehazes photos.
@@ -146,7 +150,7 @@ class FrameDehazer:
                 share = max(weight_of(time - before.past.time), 1.0 / past.frames)
                 slope = before.slope * (slope / before.slope) ** share
             scene = lighten(scene, slope)
-        # The frame's own noise goes with it, and is not divided by t.
+        # The frame's noise is added as it is, not divided by t.
         scene += frame - past.mean
         self.memory = Memory(past, replace(inversion, attention={}), slope)
         image = np.clip(scene, 0.0, 1.0, out=scene)
@@ -180,8 +184,10 @@ class FrameDehazer:
         return inversion, estimate, int(inversion.trace.nfe.sum()) + swapping
 
     def _start(self, frame: Array) -> InversionResult | None:
+        """The last frame's inversion, where the steps of this one gain by it."""
         if self.memory is None or not self._iterates:
             return None
         start = self.memory.start
         fits = start.latent_size == self._pipe.codec.latent_size(frame)
-        return self._pipe.placed(start) if fits else None
+        gains = float(start.trace.stopped.float().mean()) > _LEAST_STOPPED
+        return self._pipe.placed(start) if fits and gains else None

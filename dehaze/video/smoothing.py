@@ -28,8 +28,7 @@ Bytes = NDArray[np.uint8]
 # Haze does not change much within this time.
 SECONDS = 1.0
 # A frame begins a new shot where 1 - r is above this; r is its correlation with the frame before.
-# Kodak's photos and real hazy ones, shifted by up to 40 pixels and with noise, stayed below .09; of
-# pairs of different photos one in twenty did.
+# Measured: docs/video.md.
 CUT = 0.1
 # Differences of luma between a frame and the one before, moved along: above the first the past
 # counts less, from the second on not at all.

@@ -34,6 +34,19 @@ def test_a_frame_like_the_last_takes_fewer_evaluations(
     assert not second.is_first
 
 
+def test_steps_that_are_cut_off_do_not_show_the_frame_before(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    settings = FrameSettings(**QUICK, tolerance=1e-6)
+    other = np.ascontiguousarray(1.0 - photo[::-1])
+    alone = FrameDehazer(pipeline, settings)(other, 0.0)
+    dehazer = FrameDehazer(pipeline, settings)
+    dehazer(photo, 0.0)
+    after_cut = dehazer(other, 0.04)
+    assert after_cut.is_first
+    np.testing.assert_array_equal(after_cut.image, alone.image)
+
+
 def test_a_frame_of_another_size_begins_anew(pipeline: DehazePipeline, photo: Array) -> None:
     dehazer = FrameDehazer(pipeline, FrameSettings(**QUICK))
     dehazer(photo, 0.0)
