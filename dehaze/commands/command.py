@@ -152,7 +152,7 @@ def _verbosity_options() -> list[click.Parameter]:
 
 
 class Command(click.Command):
-    """A command as all of them are here: see this file's first line."""
+    """A click command with help in groups, one-line errors, a log, and no idle option."""
 
     def __init__(self, *arguments: Any, **attributes: Any) -> None:
         super().__init__(*arguments, **attributes)

@@ -203,7 +203,7 @@ def invert(
 def _settings(
     description: ModelDescription, steps: int | None, guidance_scale: float, chosen: dict[str, Any]
 ) -> InversionSettings:
-    """What was given; of the rest, what a named solver was published with, or the model's best."""
+    """The given settings on top of those of the named solver, or of the model's best ones."""
     given = {name: value for name, value in chosen.items() if value not in (None, False)}
     named = "solver" in given
     base = (

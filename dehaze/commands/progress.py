@@ -44,7 +44,7 @@ def progress(total: int, unit: str) -> Iterator[Ended]:
 
 
 class _Lines:
-    """For a log: a line every SECONDS, none for what takes less."""
+    """Lines for a log: one every ``SECONDS``."""
 
     def __init__(self, total: int, unit: str) -> None:
         self._total = total

@@ -385,7 +385,7 @@ def run(
     }
     plan = batch.plan(inputs, output, **planning)
     if watch is None:
-        _refuse_nothing(plan)
+        _refuse_empty(plan)
         refuse_idle_options(context, found | {"lossy": _any_lossy(plan)})
     batch.check_room(plan)
     if dry_run:
@@ -408,15 +408,15 @@ def run(
             summary = _keep_watch(photos, looks, ready, say, summary)
         if report:
             _write_report(plan, summary, task.settings)
-        of_clips = 0
+        clips_code = 0
         if clips and not summary.interrupted and summary.error is None:
-            of_clips = job.run(say, received)
+            clips_code = job.run(say, received)
     if summary.error is not None:
         problem(str(summary.error))
     if summary.interrupted and watch is None:
         context.exit(128 + received[-1])
     failed = summary.error is not None or summary.having("failed")
-    context.exit(max(of_clips, 1) if failed else of_clips)
+    context.exit(max(clips_code, 1) if failed else clips_code)
 
 
 def _task(
@@ -470,20 +470,20 @@ def _by_model(
 
 
 def _executor(task: _Task, name: str, address: str | None, workers: int | None) -> Executor:
-    """Ready to run: whatever is wrong with the work has been found."""
+    """The executor, once the work is known to start."""
     if name == "local":
         from dehaze.batch.local import LocalExecutor
 
         return LocalExecutor(task.work.start())
     from dehaze.batch.ray import RayExecutor
 
-    # Started here as well, though to no other end than to find what is wrong with it.
+    # Started here only to find what is wrong with it before the cluster is asked.
     task.work.on_cpu().start()
     return RayExecutor(task.work, address=address, workers=workers, gpu=task.gpu)
 
 
 def _with_cards(task: _Task, output: Path) -> _Task:
-    """The same, keeping in the output folder what a report shows."""
+    """The task, which also keeps in the output folder what a report shows."""
     from dehaze.report import CardingWork
 
     return replace(task, work=CardingWork(task.work, output.absolute()))
@@ -509,7 +509,7 @@ def _do(job: Job, plan: Plan, executor: Executor, say: Text | JsonLines) -> Summ
 def _keep_watch(
     job: Job, looks: Iterator[Plan], executor: Executor, say: Text | JsonLines, so_far: Summary
 ) -> Summary:
-    """Do what comes, until interrupted: all that was done."""
+    """Do new photos until interrupted; the summary is of all that was done."""
     items = so_far.items
     try:
         for plan in looks:
@@ -524,7 +524,7 @@ def _keep_watch(
 
 @contextmanager
 def _termination_interrupts() -> Iterator[list[int]]:
-    """SIGTERM ends the job as Ctrl-C does; yields the signals received, Ctrl-C's as default."""
+    """Let SIGTERM interrupt as Ctrl-C does; yields the signals received, Ctrl-C's number first."""
     received = [int(signal.SIGINT)]
 
     def interrupt(number: int, frame: object) -> None:
@@ -549,7 +549,7 @@ def _any_lossy(plan: Plan) -> bool:
     return any(format is not None and format.has_quality for format in formats)
 
 
-def _refuse_nothing(plan: Plan) -> None:
+def _refuse_empty(plan: Plan) -> None:
     from dehaze.photos import PHOTO_SUFFIXES
 
     others = f" among {len(plan.passed_over)} files" if plan.passed_over else ""

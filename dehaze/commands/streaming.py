@@ -79,7 +79,7 @@ def dehaze_stream(
     coded = b""
     if item.error is None:
         with step_of(item):
-            # Of a model there are maps as well.
+            # A model gives a result with maps, a prior the picture alone.
             pixels = getattr(item.result, "image", item.result)
             coded = encode_photo(Path("standard output"), pixels, photo)
             item.effect = measure(photo.pixels, pixels, context.params["strength"])

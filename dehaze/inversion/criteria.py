@@ -2,7 +2,7 @@
 
 f is the map of one step, z_k an iterate, z* = f(z*) the solution. A norm is the root mean square
 over one sample. A step has *converged* where norm(f(z) - z) / norm(z) is below the tolerance,
-evaluated at the z that is returned. A criterion that watches anything else only stops.
+evaluated at the z that is returned. A criterion that watches another number only stops the solver.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """First guesses of z_i, without an evaluation of the network.
 
-At step i of an inversion z_0 .. z_{i-1} and the noises of these steps are known. A guess nearer to
-z_i than z_{i-1} is saves iterations. It does not change what the solver converges to.
+At step i of an inversion z_0 .. z_{i-1} and the noises of these steps are known. A good guess of
+z_i saves iterations. It does not change what the solver converges to.
 """
 
 from __future__ import annotations

@@ -257,7 +257,7 @@ class DDIMTable(StepTable):
         """tau_i, the timestep at which step i evaluates the network, in both directions."""
         return self.timesteps[i - 1]
 
-    # One root of the quotient, where the base class divides two roots, which rounds once more.
+    # The root of the quotient: the base class's quotient of two roots rounds once more.
     def coefficients(self, i: int, to: int | None = None) -> tuple[float, float]:
         """(A_i, B_i) of step i, 1 <= i <= N, between z_i and z_to; ``to`` is i - 1 when None."""
         other = i - 1 if to is None else to

@@ -329,7 +329,7 @@ def _double(rows: Tensor) -> Tensor:
     return rows.flatten(1).to(place, torch.float64)
 
 
-# The settings that nothing asks for where nothing is iterated.
+# Settings without effect in a solver that does not iterate.
 _UNITERATED = ("criterion", "max_iterations")
 
 # ``dehaze.inversion.exact`` and ``.rectified`` add samplers, ``.renoise`` the regularised solver.

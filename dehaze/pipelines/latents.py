@@ -17,8 +17,8 @@ from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 
-# Short sides that the long side of a working picture has at most.
-_LONGEST = 8
+# The largest ratio of a working picture's long side to the model's short side.
+_LARGEST_RATIO = 8
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,15 @@ class PhotoCodec:
     def working_size(self, photo: Array) -> tuple[int, int]:
         """(height, width) of a photo as the model's pictures show it: the model's short side.
 
-        The pictures of a codec of cells are of cells, of several pixels each. A strip is made
-        smaller still, so that its long side stays within ``_LONGEST`` short sides, and within
-        the model's own limit: the network's time and memory grow with the square of what it sees.
+        A codec of cells counts cells of several pixels. A strip is made smaller, so that its long
+        side is at most ``_LARGEST_RATIO`` short sides, and within the model's own limit: the
+        network's time and memory grow with the square of what it sees.
         """
         height, width = photo.shape[:2]
         short = self.description.short_side
         scale, least = short / min(height, width), short
-        longest = min(_LONGEST * short, self.description.long_side or _LONGEST * short)
+        longest = _LARGEST_RATIO * short
+        longest = min(longest, self.description.long_side or longest)
         if max(height, width) * short > longest * min(height, width):
             scale, least = longest / max(height, width), 1
         return max(least, round(height * scale)), max(least, round(width * scale))

@@ -18,8 +18,8 @@ from dehaze.pipelines.prompting import FlowPromptEncoder, PromptEncoder
 from dehaze.pipelines.provenance import Provenance
 from dehaze.prompts import TokenizedPrompt, word_span
 
-# Recorded attention takes one part in so many of an accelerator's memory by default.
-_ATTENTION_SHARE = 3
+# By default recorded attention takes a third of an accelerator's memory.
+_ATTENTION_DIVISOR = 3
 
 
 class PromptedModel:
@@ -144,7 +144,7 @@ class PromptedModel:
         """A session that records what a plan keeps, within ``attention_memory``; None: nothing."""
         budget, device = self.attention_memory, self._execution_device
         if budget is None and device.type == "cuda":
-            budget = torch.cuda.get_device_properties(device).total_memory // _ATTENTION_SHARE
+            budget = torch.cuda.get_device_properties(device).total_memory // _ATTENTION_DIVISOR
         return AttentionSession(
             batch=batch,
             recording=plan is not None,

@@ -35,7 +35,7 @@ _HIGH_DEFINITION = 720
 
 _YUV = re.compile(r"yuvj?(4(?:20|22|44|40|11|10))p(\d+)?(?:le)?")
 _OTHERS = re.compile(r"(gray|gbrp)(\d+)?(?:le)?")
-# How often luma has what chroma has once: columns, rows.
+# Columns and rows of luma for one of chroma.
 _CHROMA = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
 # Formats that hold the same samples in another order.
 _REORDERED = {
@@ -184,7 +184,7 @@ class ColourCoding:
 
 
 def _enlarged(plane: Array, columns: int, rows: int) -> Array:
-    # By a cubic, whose area mean is the plane again but for a few per cent of its detail.
+    # By a cubic: the area mean of its result is nearly the plane again.
     if columns == rows == 1:
         return plane
     size = (plane.shape[1] * columns, plane.shape[0] * rows)

@@ -33,7 +33,7 @@ class Encoder:
         name: of FFmpeg's encoder.
         options: of the encoder: a quality at which the eye sees no loss.
         odd_sizes: whether it takes chroma of half the size with odd numbers of pixels.
-        finest_time: the most that a second can be divided into.
+        finest_time: the most units of time that a second may have.
         run: FFmpeg's name of the container of a run: one that keeps time stamps in any unit.
     """
 
@@ -132,7 +132,7 @@ def choose_encoding(clip: Clip, output: Path) -> Encoding:
     copied, notes = _copied(av, clip, output, fitting)
     for codec in (clip.codec, *_INSTEAD):
         encoder = ENCODERS.get(codec) if codec in ENCODERS.names() else None
-        if encoder is None or codec not in fitting or not _is_there(av, encoder):
+        if encoder is None or codec not in fitting or not _is_available(av, encoder):
             continue
         samples = _nearest(av, encoder, clip)
         if samples is None or clip.time_base.denominator > encoder.finest_time:
@@ -182,7 +182,7 @@ def _copied(av: Any, clip: Clip, output: Path, fitting: set[str]) -> tuple[list[
 _KINDS = {"video": "cover", "subtitle": "subtitle", "data": "data stream"}
 
 
-def _is_there(av: Any, encoder: Encoder) -> bool:
+def _is_available(av: Any, encoder: Encoder) -> bool:
     try:
         av.Codec(encoder.name, "w")
     except ValueError:
@@ -191,7 +191,7 @@ def _is_there(av: Any, encoder: Encoder) -> bool:
 
 
 def _nearest(av: Any, encoder: Encoder, clip: Clip) -> SampleFormat | None:
-    """The encoder's format that keeps all of the clip's samples: the smallest; None without one."""
+    """The encoder's smallest format that keeps all of the clip's samples; None without one."""
     height, width = clip.upright_size
     fitting = []
     for each in av.Codec(encoder.name, "w").video_formats or ():
@@ -371,7 +371,7 @@ def _mux_all(
             others[index].metadata.update(stream.metadata)
         if hasattr(original, "chapters") and original.chapters():
             container.set_chapters(original.chapters())
-        pictures = _Ahead(_pictures(av, clip, runs, end))
+        pictures = _Lookahead(_pictures(av, clip, runs, end))
         if others:
             for packet in original.demux(*(original.streams[index] for index in others)):
                 if packet.dts is None:
@@ -391,7 +391,7 @@ def _pictures(av: Any, clip: Clip, runs: Sequence[Path], end: int) -> Iterator[A
     """The encoded pictures of all runs, in order."""
     for run in runs:
         with av.open(str(run)) as container:
-            packets = _Ahead(
+            packets = _Lookahead(
                 packet for packet in container.demux(video=0) if packet.dts is not None
             )
             for packet in packets.until(None):
@@ -400,8 +400,8 @@ def _pictures(av: Any, clip: Clip, runs: Sequence[Path], end: int) -> Iterator[A
                 yield packet
 
 
-class _Ahead:
-    """Packets, with one of them looked at in advance."""
+class _Lookahead:
+    """Packets in their order, the next of which is known before it is taken."""
 
     def __init__(self, packets: Iterator[Any]) -> None:
         self._packets = packets
