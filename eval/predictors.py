@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from math import nan
+from math import isnan, nan
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -111,11 +111,19 @@ class PredictorStudy:
         for i in range(1, self.steps + 1):
             row = [one for one in self.errors if one.step == i]
             cells = " | ".join(
-                f"{one.mean:+.1e} | {one.variance:.1e} | {100 * one.relative:.2f} %" for one in row
+                f"{one.mean:+.1e} | {one.variance:.1e} | {100 * one.relative:.2f} %"
+                if one.solved
+                else " |  | "
+                for one in row
             )
             lines.append(f"| {i} | {row[0].timestep:g} | {row[0].solved} | {cells} |")
-        shares = ", ".join(f"`{name}` {100 * self.bias(name):.1f} %" for name in names)
-        lines += ["", f"Share of bias in the mean square error from step 2 on: {shares}."]
+        biases = {name: self.bias(name) for name in names}
+        known = [f"`{name}` {100 * bias:.1f} %" for name, bias in biases.items() if not isnan(bias)]
+        if known:
+            lines += [
+                "",
+                f"Share of bias in the mean square error from step 2 on: {', '.join(known)}.",
+            ]
         return "\n".join([*lines, "", f"`{self.command}`", ""])
 
     def write(self, folder: Path) -> list[Path]:

@@ -312,7 +312,7 @@ def test_the_best_sample_by_a_given_score_is_kept(pipe: EditPipeline) -> None:
         return -abs(len(seen) - 2.0)
 
     # No word of the source is being edited, and none is needed.
-    path = pipe.generate("a street", generator=seeded(1), size=(16, 24))
+    path = pipe.generate("a street", generator=seeded(1), size=(16, 24), num_inference_steps=2)
     settings = EditSettings(eta=0.8, samples=3, score=middle)
     edited = pipe.edit(path, "a street", TARGET, settings, generator=seeded(5))
     assert edited.scores == (-1.0, 0.0, -1.0)
@@ -332,7 +332,7 @@ def test_the_best_sample_by_a_given_score_is_kept(pipe: EditPipeline) -> None:
 
 def test_clip_scores_the_picture_that_is_returned(pipe: EditPipeline, clip_model: Path) -> None:
     clip = load_clip(str(clip_model))
-    path = pipe.generate("a street", generator=seeded(2))
+    path = pipe.generate("a street", generator=seeded(2), num_inference_steps=2)
     settings = EditSettings(eta=0.9, samples=3, score=clip)
     result = pipe(None, "a street", TARGET, settings, inversion=path, generator=seeded(3))
     saved = np.rint(255.0 * result.image).astype(np.uint8)

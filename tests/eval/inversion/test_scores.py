@@ -104,7 +104,7 @@ def test_the_clock_and_the_count_include_the_fitting(
     monkeypatch.setattr(probes, "time", clock)
     plain, held = (
         score_inversion(
-            pipeline, [photo], InversionMethod("ddim", mode=mode), steps=2, guidance_scale=3.0
+            pipeline, [photo], InversionMethod("ddim", mode=mode), steps=1, guidance_scale=3.0
         )
         for mode in ("plain", "null-text")
     )
