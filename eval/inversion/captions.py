@@ -48,9 +48,9 @@ class CaptionChoice:
         """A line each about the photos that had to be left out; empty where there are none."""
         lines = []
         if self.unreadable:
-            reasons = [f"{name} ({why})" for name, why in self.unreadable.items()]
             lines.append(
-                f"{len(reasons)} photos whose caption the model cannot read: {_named(reasons)}"
+                f"{len(self.unreadable)} photos whose caption the model cannot read: "
+                f"{_named(_reasons(self.unreadable))}"
             )
         if self.uncaptioned:
             lines.append(

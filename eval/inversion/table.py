@@ -25,6 +25,7 @@ from dehaze.eval.inversion.scores import (
 )
 from dehaze.eval.plots import as_png, import_figure
 from dehaze.inversion.inverter import check_served
+from dehaze.inversion.reconstruction import holds
 from dehaze.inversion.solvers import idle_settings
 
 if TYPE_CHECKING:
@@ -237,7 +238,7 @@ def evaluate_inversion(
     """Scores every method at every number of steps and every guidance scale.
 
     Args:
-        pipeline: with the model.
+        pipeline: with the model; with captions an ``EditPipeline``, which asks for no word in them.
         photos: float32 (H, W, 3) RGB in [0, 1].
         methods: the rows.
         steps: numbers of DDIM steps N.
@@ -264,6 +265,8 @@ def evaluate_inversion(
             pipeline.kind.process,
             method.settings(pipeline.description, steps=count, guidance_scale=guidance_scale),
         )
+        if holds(method.mode or None):
+            pipeline.check_classifier_free(f"mode {method.mode}")
     prompts = None if captions is None else [photo.caption for photo in captions.photos]
     ceiling = codec_ceiling(pipeline, photos, prompts=prompts, judges=judges)
     # What a network does once, when it is first evaluated, is not on the first row's clock.

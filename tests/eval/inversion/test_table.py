@@ -92,12 +92,17 @@ def test_captions_are_the_prompts_and_clip_judges_by_them(
 
 
 def test_what_does_not_fit_is_refused_before_any_row(
-    pipeline: DehazePipeline, photo: Array
+    pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    def distilled(what: str) -> None:
+        raise ValueError(f"{what} is of classifier-free guidance")
+
+    monkeypatch.setattr(pipeline, "check_classifier_free", distilled)
     seen: list[Any] = []
     for method, cause in (
         (InversionMethod("ddim", mode="null-text"), "guidance_scale above 1"),
         (InversionMethod("bdia", mode="direct"), "bdia inverts another"),
+        (InversionMethod("ddim", mode="direct"), "mode direct is of classifier-free guidance"),
         (InversionMethod("rf-solver"), "not made for a model of DDIM"),
     ):
         with pytest.raises(ValueError, match=cause):
@@ -106,7 +111,7 @@ def test_what_does_not_fit_is_refused_before_any_row(
                 [photo],
                 [InversionMethod("ddim"), method],
                 steps=(2,),
-                guidance_scales=(2.0, 1.0),
+                guidance_scales=(1.0, 2.0) if "above 1" in cause else (2.0, 1.0),
                 command="",
                 on_score=seen.append,
             )
