@@ -815,3 +815,13 @@ def test_a_journal_that_cannot_be_written_any_more_ends_the_job(
     assert result.exit_code == 1
     assert "cannot be read or written (No space left on device)" in result.stderr
     assert "3 to go" in result.stdout
+
+
+@pytest.mark.parametrize("command", ["run", "invert"])
+def test_a_word_that_the_model_never_learned_is_refused(tmp_path: Path, command: str) -> None:
+    photo, output = photo_at(tmp_path / "a.png"), tmp_path / "out"
+    named = ["--prompt", "a photo with hase", "--word", "hase"]
+    done = CliRunner().invoke(main, [command, str(photo), "-o", str(output), *named])
+    assert done.exit_code == 2
+    assert "never learned 'hase': did you mean haze" in done.stderr
+    assert not output.exists()

@@ -38,6 +38,18 @@ def model(request: pytest.FixtureRequest, stable_diffusion: Path, tmp_path: Path
     return save_as_one_file(stable_diffusion, tmp_path / "model.safetensors")
 
 
+def check_trace(pipe: DehazePipeline, inversion: InversionResult) -> None:
+    """What the trace says has remained is what remains; converged means below the tolerance."""
+    settings, trace = inversion.settings, inversion.trace
+    assert (settings.solver, settings.predictor, settings.criterion) == (
+        "anderson", "ife", "residual"
+    )  # fmt: skip
+    found = residuals(pipe, inversion)
+    torch.testing.assert_close(trace.remaining[:, 0], found, rtol=0.05, atol=2e-6)
+    assert torch.equal(trace.converged[:, 0], trace.remaining[:, 0] < settings.tolerance)
+    assert not (trace.converged[:, 0] & (found > 1.1 * settings.tolerance)).any()
+
+
 @pytest.mark.parametrize("sensitivity", [0.02, 1.0, 4.0], ids=["contractive", "hardly", "not"])
 def test_the_default_holds_or_says_that_it_did_not(
     model: Path, photo: NDArray[np.float32], sensitivity: float
@@ -49,13 +61,20 @@ def test_the_default_holds_or_says_that_it_did_not(
         # The normalisation behind it undoes a factor of the output, not one beside a bias.
         pipe.unet.conv_in.weight.mul_(sensitivity)
     inversion = pipe.invert(photo, num_inference_steps=STEPS)
-    settings, trace = inversion.settings, inversion.trace
-    assert (settings.solver, settings.predictor, settings.criterion) == (
-        "anderson", "ife", "residual"
-    )  # fmt: skip
-    found = residuals(pipe, inversion)
-    torch.testing.assert_close(trace.remaining[:, 0], found, rtol=0.05, atol=2e-6)
-    assert torch.equal(trace.converged[:, 0], trace.remaining[:, 0] < settings.tolerance)
-    assert not (trace.converged[:, 0] & (found > 1.1 * settings.tolerance)).any()
+    check_trace(pipe, inversion)
     if sensitivity < 1.0:
-        assert trace.converged.all()
+        assert inversion.trace.converged.all()
+
+
+@pytest.mark.parametrize("sensitivity", [0.02, 4.0], ids=["contractive", "hardly"])
+def test_the_default_on_a_flow_holds_or_says_so(
+    flow_model: Path, photo: NDArray[np.float32], sensitivity: float
+) -> None:
+    pipe = DehazePipeline.from_pretrained(flow_model)
+    pipe.set_progress_bar_config(disable=True)
+    with torch.no_grad():
+        pipe.transformer.proj_out.weight.mul_(sensitivity)
+    inversion = pipe.invert(photo, num_inference_steps=3, max_iterations=6)
+    check_trace(pipe, inversion)
+    if sensitivity < 1.0:
+        assert inversion.trace.converged.all()

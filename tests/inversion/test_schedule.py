@@ -248,11 +248,18 @@ def test_linspace_neighbours_are_those_of_diffusers_euler(steps: int) -> None:
     # Euler's latents are z / sqrt(a): a whole run with a noise that depends on the timestep.
     theirs = torch.full((1, 1, 2, 2), 3.0)
     ours = theirs * math.sqrt(table.alphas[steps])
+    run = [theirs]
     for i, timestep in zip(range(steps, 0, -1), euler.timesteps, strict=True):
         noise = torch.full_like(ours, math.cos(float(timestep)))
         theirs = euler.step(noise, timestep, theirs).prev_sample
         ours = table.denoise_step(ours, noise, i)
+        run.append(theirs)
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+    # And back, from its end to each of its latents.
+    for i, timestep in zip(range(1, steps + 1), reversed(euler.timesteps), strict=True):
+        ours = table.inverse_step(ours, torch.full_like(ours, math.cos(float(timestep))), i)
+        scaled = ours / math.sqrt(table.alphas[i])
+        torch.testing.assert_close(scaled, run[steps - i], rtol=1e-3, atol=1e-3)
 
 
 def test_unused_scheduler_settings_are_named() -> None:

@@ -136,6 +136,17 @@ def test_a_missing_weight_is_named_and_never_left_to_chance(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("prefix", ["model.diffusion_model.", "first_stage_model.", "con"])
+def test_a_weight_that_is_not_finite_is_refused(file: Path, prefix: str) -> None:
+    weights = load_file(file)
+    spoilt = max(name for name in weights if name.startswith(prefix) and "position_ids" not in name)
+    weights[spoilt].flatten()[-1] = torch.nan
+    save_file(weights, file)
+    with pytest.raises(ModelError, match="is not finite: get the file again") as caught:
+        load_parts(file)
+    assert "\n" not in str(caught.value)
+
+
 def test_another_shape_than_the_layouts_is_named(file: Path) -> None:
     changed(file, "out.2.bias", torch.zeros(9))
     with pytest.raises(
