@@ -70,7 +70,7 @@ def test_captions_are_prompts_and_what_is_left_out_is_named(
     assert content["captions"]["missing"] == ["c.png"]
     assert 0.0 <= content["scores"][0]["clip"] <= 100.0
     captions.write_text("a.png\ta street with haze\nb.png\ta cat\n")
-    missing = call(photos, *settings, "--clip", photos)
+    missing = call(photos, *settings, "--clip", photos.parent / "none")
     assert missing.exit_code == 2
     assert "is not on this machine" in missing.stderr
 
