@@ -6,6 +6,7 @@ import click
 
 from dehaze.commands.command import Group
 from dehaze.commands.evaluate.appearance import appearance
+from dehaze.commands.evaluate.concepts import concepts
 from dehaze.commands.evaluate.convergence import convergence
 from dehaze.commands.evaluate.folder import folder
 from dehaze.commands.evaluate.inversion import inversion
@@ -35,5 +36,6 @@ for command in (
     inversion,
     convergence,
     predictors,
+    concepts,
 ):
     evaluate.add_command(command)

@@ -1,0 +1,54 @@
+"""Photos by class: a folder with a subfolder for each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from dehaze.datasets.pairing import list_images, natural_key
+from dehaze.datasets.registry import DatasetNotFoundError
+
+
+@dataclass(frozen=True)
+class PhotoClass:
+    """Photos of one thing.
+
+    Attributes:
+        name: the subfolder's, with spaces for its underscores.
+        photos: their files, in natural order.
+    """
+
+    name: str
+    photos: tuple[Path, ...]
+
+
+def open_class_folder(root: Path, *, least: int = 1) -> tuple[PhotoClass, ...]:
+    """The classes of a folder, each a subfolder with photos; hidden ones are left out.
+
+    Args:
+        root: the folder.
+        least: how many photos a class needs.
+
+    Raises:
+        DatasetNotFoundError: there is no such folder or no class in it, a class has too few photos,
+            or photos lie beside the subfolders.
+    """
+    if not root.is_dir():
+        raise DatasetNotFoundError(f"{root}: is no folder")
+    loose, _ = list_images(root)
+    if loose:
+        raise DatasetNotFoundError(
+            f"{loose[0]}: belongs to no class; put each class's photos into a subfolder of its name"
+        )
+    classes = []
+    for folder in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):
+        if folder.is_dir() and not folder.name.startswith("."):
+            photos, _ = list_images(folder, recursive=True)
+            if len(photos) < least:
+                raise DatasetNotFoundError(
+                    f"{folder}: holds {len(photos)} photos, and a class needs {least}"
+                )
+            classes.append(PhotoClass(folder.name.replace("_", " "), tuple(photos)))
+    if not classes:
+        raise DatasetNotFoundError(f"{root}: holds no subfolder; each class has one, of its name")
+    return tuple(classes)

@@ -1,0 +1,292 @@
+"""Pictures of every class by every method: who knows them, and how far they are from photos."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from math import isnan, nan
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dehaze.eval.concepts.classifier import Answer, Classifier, class_label
+from dehaze.eval.concepts.frechet import frechet_caveat, frechet_distance
+from dehaze.eval.concepts.methods import SEED_METHODS, Array, Concept
+from dehaze.eval.files import finite, write_table
+from dehaze.inversion import InversionResult
+from dehaze.photos import read_photo, write_photo
+from dehaze.pipelines.pictures import cut_like
+from dehaze.pipelines.seedselect import ImageEncoder, SeedSelectPipeline
+
+# Here and not in the methods: the photos themselves are a row without a method.
+PHOTOS = "the photos themselves"
+
+
+@dataclass(frozen=True)
+class ConceptScore:
+    """A row of the table.
+
+    Attributes:
+        method: of ``SEED_METHODS``, or ``PHOTOS``.
+        solver: that the photos were inverted by; empty where they were not.
+        pictures: how many were scored, of all classes.
+        accuracy: share of them whose likeliest label is their class's, 0 to 1.
+        frechet: the distance of their features from the photos', NaN for the photos and where there
+            is no covariance.
+        seconds: a picture, inversions left out; NaN for the photos.
+        inverting: seconds of the inversions of a class; NaN where there are none.
+        caveat: what a reader of the distance must know, or None.
+    """
+
+    method: str
+    solver: str
+    pictures: int
+    accuracy: float
+    frechet: float
+    seconds: float
+    inverting: float
+    caveat: str | None
+
+    @property
+    def name(self) -> str:
+        """The method, with the solver where there is one."""
+        return f"{self.method}, {self.solver}" if self.solver else self.method
+
+
+@dataclass(frozen=True)
+class ConceptsTable:
+    """The scores of many methods.
+
+    Attributes:
+        command: the command line that made the table.
+        classes: their names.
+        inverted: how many photos of each class the methods saw.
+        prompt: with {} for the class's name.
+        guidance_scale: classifier-free guidance g, of the pictures.
+        classifier: its name, and how many labels it has.
+        features: what the distance is of, in words, and how many numbers they are.
+        scores: the rows.
+    """
+
+    command: str
+    classes: tuple[str, ...]
+    inverted: int
+    prompt: str
+    guidance_scale: float
+    classifier: tuple[str, int]
+    features: tuple[str, int]
+    scores: tuple[ConceptScore, ...]
+
+    def markdown(self) -> str:
+        """The table, ready for the terminal and the documentation."""
+        named, labels = self.classifier
+        features, size = self.features
+        lines = [
+            f"{len(self.classes)} classes ({', '.join(self.classes)}), {self.inverted} photos of "
+            f"each inverted; prompt {self.prompt!r}, guidance {self.guidance_scale:g}.",
+            f"Accuracy: {named} names the class first, of {labels} labels. Fréchet distance: of "
+            f"{size} features ({features}) from those of all photos at the model's size; FID where "
+            "they are Inception's.",
+            "",
+            "| method | inversion | pictures | accuracy (%) | Fréchet distance "
+            "| s a class, inverting | s a picture |",
+            "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
+        ]
+        for score in self.scores:
+            lines.append(
+                f"| {score.method} | {score.solver} | {score.pictures} "
+                f"| {100.0 * score.accuracy:.1f} | {_shown(score.frechet)} "
+                f"| {_shown(score.inverting)} | {_shown(score.seconds)} |"
+            )
+        told: dict[str, list[str]] = {}
+        for score in self.scores:
+            if score.caveat:
+                told.setdefault(score.caveat, []).append(score.name)
+        caveats = [f"- {'; '.join(names)}: {caveat}" for caveat, names in told.items()]
+        return "\n".join(
+            [*lines, "", *caveats, *([""] if caveats else []), f"`{self.command}`", ""]
+        )
+
+    def write(self, folder: Path) -> list[Path]:
+        """Writes concepts.json, .csv and .md; returns their paths.
+
+        Raises:
+            PhotoError: a file cannot be written.
+        """
+        rows = [finite(asdict(score)) for score in self.scores]
+        return write_table(
+            folder,
+            "concepts",
+            content=asdict(self),
+            columns=list(rows[0]),
+            rows=rows,
+            markdown=self.markdown(),
+        )
+
+
+@dataclass
+class _Row:
+    """What is gathered of a row, class by class."""
+
+    answers: list[tuple[int, Answer]] = field(default_factory=list)
+    features: list[NDArray[np.float64]] = field(default_factory=list)
+    seconds: float = 0.0
+    inverting: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class ConceptEvaluation:
+    """Which pictures are made of which classes, and by what they are judged.
+
+    Attributes:
+        pipeline: with the model.
+        classes: the photos' files by the class's name, two or more of each.
+        classifier: with labels, each class's name among them.
+        features: what the distance is of; the classifier itself when None.
+        methods: of ``SEED_METHODS``.
+        solvers: of the inversions, each a row of every method that inverts.
+        image_encoder: of CLIP; only for methods that fit.
+        inverted: at most so many photos of each class are inverted, evenly spread; at least 2.
+        pictures: how many a class and method.
+        prompt: with {} for the class's name, or the same for all classes.
+        guidance_scale: classifier-free guidance g, of the pictures.
+        steps: N, DDIM steps; the model's own when None.
+        seed: of the noise.
+    """
+
+    pipeline: SeedSelectPipeline
+    classes: dict[str, Sequence[Path]]
+    classifier: Classifier
+    features: Classifier | None
+    methods: Sequence[str]
+    solvers: Sequence[str]
+    image_encoder: ImageEncoder | None
+    inverted: int
+    pictures: int
+    prompt: str
+    guidance_scale: float
+    steps: int | None
+    seed: int
+
+    def run(
+        self, folder: Path, command: str, on_class: Callable[[str], object] = lambda name: None
+    ) -> ConceptsTable:
+        """Makes, saves and judges all pictures.
+
+        Args:
+            folder: that the pictures are saved in, ``pictures/ROW/CLASS/00.png`` and so on.
+            command: the command line, for the table.
+            on_class: called with a class's name once it is done.
+
+        Raises:
+            ClassifierError: a class is none of the classifier's, or the classifier fails.
+            WordError: a prompt is too long, or the model never learned one of its words.
+            PhotoError: a photo cannot be read, or a picture not written.
+            ValueError: a setting is out of range.
+            NonFiniteError, SeedSelectError: the network or a gradient is not finite.
+        """
+        labels = {name: class_label(self.classifier.labels, name) for name in self.classes}
+        for name in self.classes:
+            self.pipeline.prompts.tokens(self.prompt.replace("{}", name))
+        rows: dict[tuple[str, str], _Row] = {(PHOTOS, ""): _Row()}
+        for name, files in self.classes.items():
+            first = read_photo(files[0]).pixels
+            size = first.shape[0], first.shape[1]
+            for file in files:
+                photo = cut_like(read_photo(file).pixels, size)
+                self._judge(rows[PHOTOS, ""], labels[name], self.pipeline.codec.reduced(photo))
+            for (method, solver), row, pictures in self._painted(name, files, size, rows):
+                row_name = f"{method}-{solver}" if solver else method
+                place = folder / "pictures" / row_name / name.replace(" ", "_")
+                place.mkdir(parents=True, exist_ok=True)
+                for number, picture in enumerate(pictures):
+                    write_photo(place / f"{number:02d}.png", picture)
+                    self._judge(row, labels[name], picture)
+            on_class(name)
+        reference = np.stack(rows[PHOTOS, ""].features)
+        judged = self.features or self.classifier
+        return ConceptsTable(
+            command,
+            tuple(self.classes),
+            min(self.inverted, *map(len, self.classes.values())),
+            self.prompt,
+            self.guidance_scale,
+            (self.classifier.name, len(self.classifier.labels)),
+            (judged.features, reference.shape[1]),
+            tuple(_score(*key, row, reference) for key, row in rows.items()),
+        )
+
+    def _painted(
+        self,
+        name: str,
+        files: Sequence[Path],
+        size: tuple[int, int],
+        rows: dict[tuple[str, str], _Row],
+    ) -> Iterator[tuple[tuple[str, str], _Row, list[Array]]]:
+        """The pictures of a class by every method, and the row that they belong to."""
+        places = np.linspace(0, len(files) - 1, min(self.inverted, len(files))).round().astype(int)
+        photos = [cut_like(read_photo(files[place]).pixels, size) for place in places]
+        prompt = self.prompt.replace("{}", name)
+        for solver in ("", *self.solvers):
+            chosen = [
+                method
+                for method in self.methods
+                if SEED_METHODS.get(method).inverts is bool(solver)
+            ]
+            inversions: list[InversionResult] = []
+            started = time.perf_counter()
+            if solver and chosen:
+                inversions = [
+                    self.pipeline.invert(
+                        photo,
+                        prompt,
+                        record_attention=False,
+                        num_inference_steps=self.steps,
+                        solver=solver,
+                    )
+                    for photo in photos
+                ]
+            inverting = time.perf_counter() - started
+            concept = Concept(
+                self.pipeline, photos, inversions, prompt, self.pictures, self.guidance_scale,
+                self.steps, self.seed, self.image_encoder,
+            )  # fmt: skip
+            for method in chosen:
+                row = rows.setdefault((method, solver), _Row())
+                started = time.perf_counter()
+                pictures = SEED_METHODS.get(method).paint(concept)
+                row.seconds += time.perf_counter() - started
+                if solver:
+                    row.inverting.append(inverting)
+                yield (method, solver), row, pictures
+
+    def _judge(self, row: _Row, label: int, picture: Array) -> None:
+        """Adds a picture, as its saved file has it, to a row."""
+        eight = np.round(picture * 255.0).astype(np.uint8)
+        answer = self.classifier(eight)
+        row.answers.append((label, answer))
+        row.features.append(
+            answer.features if self.features is None else self.features(eight).features
+        )
+
+
+def _score(method: str, solver: str, row: _Row, reference: NDArray[np.float64]) -> ConceptScore:
+    right = [answer.label == label for label, answer in row.answers]
+    features = np.stack(row.features)
+    made = method != PHOTOS
+    return ConceptScore(
+        method,
+        solver,
+        len(right),
+        sum(right) / len(right),
+        frechet_distance(features, reference) if made else nan,
+        row.seconds / len(right) if made else nan,
+        float(np.mean(row.inverting)) if row.inverting else nan,
+        frechet_caveat(len(features), len(reference), reference.shape[1]) if made else None,
+    )
+
+
+def _shown(value: float) -> str:
+    return "" if isnan(value) else f"{value:.2f}"
