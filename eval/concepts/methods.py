@@ -34,6 +34,7 @@ class Concept:
         steps: N, DDIM steps; the model's own when None.
         seed: of the noise.
         image_encoder: of CLIP; None for a method that needs none.
+        inverting: seconds that the inversions took.
     """
 
     pipeline: SeedSelectPipeline
@@ -45,6 +46,7 @@ class Concept:
     steps: int | None
     seed: int
     image_encoder: ImageEncoder | None
+    inverting: float = 0.0
 
     def painted(self, points: Sequence[Tensor]) -> list[Array]:
         """The pictures that noise z_N leads to, (1, C, h, w) each: float32 (h', w', 3)."""

@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from math import isnan, nan
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from dehaze import __version__
 from dehaze.eval.concepts.classifier import Answer, Classifier, class_label
 from dehaze.eval.concepts.frechet import frechet_caveat, frechet_distance
+from dehaze.eval.concepts.kept import Made, find_kept, keep
 from dehaze.eval.concepts.methods import SEED_METHODS, Array, Concept
 from dehaze.eval.files import finite, write_table
-from dehaze.inversion import InversionResult
-from dehaze.photos import read_photo, write_photo
-from dehaze.pipelines.pictures import cut_like
-from dehaze.pipelines.seedselect import ImageEncoder, SeedSelectPipeline
+from dehaze.models.clip import ClipImageEncoder
+from dehaze.models.hashes import weights_fingerprint
+from dehaze.photos import read_photo
+from dehaze.pipelines.pictures import cut_like, photo_hash
+from dehaze.pipelines.seedselect import SeedSelectPipeline
 
 # Here and not in the methods: the photos themselves are a row without a method.
 PHOTOS = "the photos themselves"
@@ -162,7 +167,7 @@ class ConceptEvaluation:
     features: Classifier | None
     methods: Sequence[str]
     solvers: Sequence[str]
-    image_encoder: ImageEncoder | None
+    image_encoder: ClipImageEncoder | None
     inverted: int
     pictures: int
     prompt: str
@@ -171,13 +176,19 @@ class ConceptEvaluation:
     seed: int
 
     def run(
-        self, folder: Path, command: str, on_class: Callable[[str], object] = lambda name: None
+        self,
+        folder: Path,
+        command: str,
+        *,
+        resume: bool = True,
+        on_class: Callable[[str], object] = lambda name: None,
     ) -> ConceptsTable:
         """Makes, saves and judges all pictures.
 
         Args:
             folder: that the pictures are saved in, ``pictures/ROW/CLASS/00.png`` and so on.
             command: the command line, for the table.
+            resume: whether pictures that an earlier run made under the same settings are kept.
             on_class: called with a class's name once it is done.
 
         Raises:
@@ -197,12 +208,11 @@ class ConceptEvaluation:
             for file in files:
                 photo = cut_like(read_photo(file).pixels, size)
                 self._judge(rows[PHOTOS, ""], labels[name], self.pipeline.codec.reduced(photo))
-            for (method, solver), row, pictures in self._painted(name, files, size, rows):
-                row_name = f"{method}-{solver}" if solver else method
-                place = folder / "pictures" / row_name / name.replace(" ", "_")
-                place.mkdir(parents=True, exist_ok=True)
-                for number, picture in enumerate(pictures):
-                    write_photo(place / f"{number:02d}.png", picture)
+            for key, made in self._made(name, files, size, folder / "pictures", resume):
+                row = rows.setdefault(key, _Row())
+                row.seconds += made.seconds
+                row.inverting += [] if made.inverting is None else [made.inverting]
+                for picture in made.pictures:
                     self._judge(row, labels[name], picture)
             on_class(name)
         reference = np.stack(rows[PHOTOS, ""].features)
@@ -218,49 +228,91 @@ class ConceptEvaluation:
             tuple(_score(*key, row, reference) for key, row in rows.items()),
         )
 
-    def _painted(
+    def _made(
         self,
         name: str,
         files: Sequence[Path],
         size: tuple[int, int],
-        rows: dict[tuple[str, str], _Row],
-    ) -> Iterator[tuple[tuple[str, str], _Row, list[Array]]]:
-        """The pictures of a class by every method, and the row that they belong to."""
+        folder: Path,
+        resume: bool,
+    ) -> Iterator[tuple[tuple[str, str], Made]]:
+        """The pictures of a class by every method, kept or new, with the method and its solver."""
         places = np.linspace(0, len(files) - 1, min(self.inverted, len(files))).round().astype(int)
         photos = [cut_like(read_photo(files[place]).pixels, size) for place in places]
-        prompt = self.prompt.replace("{}", name)
-        for solver in ("", *self.solvers):
-            chosen = [
-                method
-                for method in self.methods
-                if SEED_METHODS.get(method).inverts is bool(solver)
-            ]
-            inversions: list[InversionResult] = []
-            started = time.perf_counter()
-            if solver and chosen:
-                inversions = [
-                    self.pipeline.invert(
-                        photo,
-                        prompt,
-                        record_attention=False,
-                        num_inference_steps=self.steps,
-                        solver=solver,
-                    )
-                    for photo in photos
-                ]
-            inverting = time.perf_counter() - started
-            concept = Concept(
-                self.pipeline, photos, inversions, prompt, self.pictures, self.guidance_scale,
-                self.steps, self.seed, self.image_encoder,
-            )  # fmt: skip
-            for method in chosen:
-                row = rows.setdefault((method, solver), _Row())
+        concept = Concept(
+            self.pipeline, photos, (), self.prompt.replace("{}", name), self.pictures,
+            self.guidance_scale, self.steps, self.seed, self.image_encoder,
+        )  # fmt: skip
+        for method, solver in self._rows():
+            row_name = f"{method}-{solver}" if solver else method
+            place = folder / row_name / name.replace(" ", "_")
+            settings = self._settings(concept, method, solver)
+            made = find_kept(place, settings) if resume else None
+            if made is None:
+                inverting = None
+                if solver:
+                    concept, inverting = self._inverted(concept, solver)
                 started = time.perf_counter()
                 pictures = SEED_METHODS.get(method).paint(concept)
-                row.seconds += time.perf_counter() - started
-                if solver:
-                    row.inverting.append(inverting)
-                yield (method, solver), row, pictures
+                made = Made(pictures, time.perf_counter() - started, inverting)
+                keep(place, settings, made)
+            yield (method, solver), made
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        """Each method with each solver, or with none; those of one solver together."""
+        for solver in ("", *self.solvers):
+            for method in self.methods:
+                if SEED_METHODS.get(method).inverts is bool(solver):
+                    yield method, solver
+
+    def _inverted(self, concept: Concept, solver: str) -> tuple[Concept, float]:
+        """A class with the inversions of its photos, and the seconds that these took."""
+        known = concept.inversions
+        if known and known[0].settings.solver == solver:
+            return concept, concept.inverting
+        started = time.perf_counter()
+        inversions = [
+            self.pipeline.invert(
+                photo,
+                concept.prompt,
+                record_attention=False,
+                num_inference_steps=self.steps,
+                solver=solver,
+            )
+            for photo in concept.photos
+        ]
+        seconds = time.perf_counter() - started
+        return replace(concept, inversions=inversions, inverting=seconds), seconds
+
+    def _settings(self, concept: Concept, method: str, solver: str) -> dict[str, Any]:
+        """All that the pictures of a class by a method depend on."""
+        encoder = self.image_encoder if SEED_METHODS.get(method).fits else None
+        return {
+            "version": __version__,
+            "model": self._model,
+            "scheduler": repr(sorted(self.pipeline.scheduler.config.items())),
+            "inversion": repr(self.pipeline.description.inversion),
+            "clip": None if encoder is None else self._clip,
+            "photos": [photo_hash(photo) for photo in concept.photos],
+            "prompt": concept.prompt,
+            "method": method,
+            "solver": solver,
+            "pictures": self.pictures,
+            "guidance_scale": self.guidance_scale,
+            "steps": self.steps,
+            "seed": None if solver else self.seed,
+        }
+
+    @cached_property
+    def _model(self) -> str:
+        """The model's fingerprint."""
+        return self.pipeline.provenance.fingerprint()
+
+    @cached_property
+    def _clip(self) -> str:
+        """CLIP's fingerprint."""
+        encoder = self.image_encoder
+        return "" if encoder is None else weights_fingerprint((encoder.vision, encoder.projection))
 
     def _judge(self, row: _Row, label: int, picture: Array) -> None:
         """Adds a picture, as its saved file has it, to a row."""

@@ -24,6 +24,7 @@ EDIT = ("edit", "a.png", "--source", "a photo", "--target", "a city")
 INVERT = ("invert", "a.png", "-o", "a.safetensors")
 BETWEEN = ("interpolate", "a.png", "b.png", "--centroid")
 GENERATE = ("generate", "in", "--prompt", "a photo", "--clip", "clip")
+CONCEPTS = ("evaluate", "concepts", "in", "--classifier", "judge.pt")
 FOLDER = ("evaluate", "folder", "in")
 VARIANTS = ("evaluate", "variants", "in")
 RECONSTRUCT = ("evaluate", "inversion", "in")
@@ -132,6 +133,9 @@ IDLE = [
     (BETWEEN, (), ("--pictures", "3")),
     (BETWEEN, (), ("--path", "slerp")),
     (GENERATE, (), ("--seed", "2")),
+    (CONCEPTS, ("--method", "noise"), ("--solver", "ddim")),
+    (CONCEPTS, ("--method", "nao"), ("--seed", "3")),
+    (CONCEPTS, ("--method", "nao"), ("--clip", "clip")),
     (INVERT, (), ("--mode", "direct")),
     *(
         (INVERT, ("--solver", "bdia"), chosen)

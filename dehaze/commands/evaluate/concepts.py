@@ -117,6 +117,12 @@ _INVERTING = Effect(_any_inverts, "with a --method that inverts photos")
 @options.guidance(help="Classifier-free guidance of the pictures; 1 is none.")
 @options.steps(help=f"Steps of the inversions and of the pictures.  {options.OF_MODEL}")
 @options.seed(effect=Effect(_any_draws, "with a --method that draws noise"), help="Of the noise.")
+@option(
+    "--resume/--overwrite",
+    default=True,
+    show_default=True,
+    help="Keep pictures that an earlier run made under the same settings, or make all anew.",
+)
 @options.model()
 def concepts(
     classes: Path,
@@ -132,6 +138,7 @@ def concepts(
     guidance_scale: float,
     steps: int | None,
     seed: int,
+    resume: bool,
     model: ModelChoice,
 ) -> None:
     """Make pictures of the classes in FOLDER in several ways, and have a classifier judge them.
@@ -185,7 +192,9 @@ def concepts(
             seed=seed,
         )
         with progress(len(found), "class") as ended:
-            table = evaluation.run(output, command_line(), on_class=lambda name: ended())
+            table = evaluation.run(
+                output, command_line(), resume=resume, on_class=lambda name: ended()
+            )
         written = table.write(output)
     except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error

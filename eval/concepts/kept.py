@@ -1,0 +1,74 @@
+"""Pictures of a class by one method, in a folder that tells what they were made of and how."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dehaze.eval.concepts.methods import Array
+from dehaze.photos import PhotoError, read_photo, write_bytes, write_photo
+
+_RECORD = "made.json"
+
+
+@dataclass(frozen=True)
+class Made:
+    """Pictures, and what they took.
+
+    Attributes:
+        pictures: float32 (h, w, 3) RGB in [0, 1].
+        seconds: of all of them together, inversions left out.
+        inverting: seconds of the inversions of the class; None where there were none.
+    """
+
+    pictures: Sequence[Array]
+    seconds: float
+    inverting: float | None
+
+
+def keep(folder: Path, settings: Mapping[str, Any], made: Made) -> None:
+    """Writes 00.png and so on, in the place of what was there, and then made.json.
+
+    Args:
+        folder: made if missing.
+        settings: all that the pictures depend on, ready for JSON.
+        made: the pictures.
+
+    Raises:
+        PhotoError: a file cannot be written.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    # Before the pictures: those of an interrupted run are never taken for whole.
+    (folder / _RECORD).unlink(missing_ok=True)
+    for stale in folder.glob("[0-9][0-9]*.png"):
+        stale.unlink()
+    for number, picture in enumerate(made.pictures):
+        write_photo(folder / _name(number), picture)
+    record = {
+        "settings": settings,
+        "pictures": len(made.pictures),
+        "seconds": made.seconds,
+        "inverting": made.inverting,
+    }
+    write_bytes(folder / _RECORD, json.dumps(record, indent=1).encode())
+
+
+def find_kept(folder: Path, settings: Mapping[str, Any]) -> Made | None:
+    """What ``keep`` wrote under the same settings; None where that is not there, or not whole."""
+    try:
+        record = json.loads((folder / _RECORD).read_text("utf-8"))
+        if record["settings"] != json.loads(json.dumps(settings)):
+            return None
+        pictures = [
+            read_photo(folder / _name(number)).pixels for number in range(record["pictures"])
+        ]
+        return Made(pictures, record["seconds"], record["inverting"])
+    except (OSError, ValueError, KeyError, TypeError, PhotoError):
+        return None
+
+
+def _name(number: int) -> str:
+    return f"{number:02d}.png"
