@@ -225,11 +225,19 @@ def _load_structure(name: str, corrected: bool) -> Metric:
     from transformers import ViTModel
 
     try:
-        vision = ViTModel.from_pretrained(name, local_files_only=True, add_pooling_layer=False)
+        vision, found = ViTModel.from_pretrained(
+            name, local_files_only=True, add_pooling_layer=False, output_loading_info=True
+        )
     except (OSError, ValueError) as error:
         raise WeightsMissingError(
             f"DINO ViT-B/8 ({name}) is not on this machine: download it, or name its folder"
         ) from error
+    # The library fills what is missing with random numbers, and goes on.
+    lacking = sorted(found["missing_keys"])
+    if lacking:
+        raise WeightsMissingError(
+            f"DINO ViT-B/8 ({name}) lacks the weight {lacking[0]}: get its files again"
+        )
     return StructureDistance(vision.eval(), corrected)
 
 

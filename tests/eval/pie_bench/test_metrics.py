@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from plain_pictures import half, picture
+from safetensors.torch import load_file, save_file
 from skimage.metrics import structural_similarity
 from torch import Tensor
 from transformers import ViTConfig, ViTModel
@@ -152,6 +153,17 @@ def test_dino_loads_from_a_folder(tmp_path: Path, vision: ViTModel) -> None:
     found = load_metrics(str(tmp_path), str(tmp_path / "clip"))
     metric = found.metrics["structure_distance"]
     assert metric(picture(1, 32), picture(1, 32), half(32), "") == 0.0
+
+
+def test_a_weight_of_dino_is_never_a_random_one(tmp_path: Path, vision: ViTModel) -> None:
+    vision.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    name = next(name for name in weights if "layernorm_before.weight" in name)
+    del weights[name]
+    save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
+    found = load_metrics(str(tmp_path), str(tmp_path / "clip"))
+    assert "lacks the weight" in found.missing["structure_distance"]
+    assert "layernorm_before" in found.missing["structure_distance"]
 
 
 def test_clip_loads_from_a_folder(tmp_path: Path, clip_model: Path) -> None:
