@@ -202,7 +202,8 @@ def select_seed(
             if iteration == _AT_FULL_RATE:
                 optimiser.param_groups[0]["lr"] = settings.learning_rate / 10.0
             (moving.grad,) = torch.autograd.grad(loss, [moving])
-            _finite(float(moving.grad.norm()))
+            if _finite(float(moving.grad.norm())) == 0.0 and losses[-1] > 0.0:
+                raise SeedSelectError("the loss has no gradient: run the model in float32")
             optimiser.step()
     return SelectedSeed(*best, tuple(losses), tuple(semantic), tuple(appearance))
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dehaze.inversion import InversionResult, InversionSettings, generate
+from dehaze.inversion import SOLVERS, InversionResult, InversionSettings, Sampler, generate
 from dehaze.inversion.interpolation import PATHS, centroid, path_log_density
 from dehaze.pipelines.base import InversionPipeline
 from dehaze.pipelines.pictures import OUTPUT_TYPES
@@ -130,7 +130,8 @@ def common_prompt(
 
     Raises:
         InversionMismatchError: an inversion is of another prompt or model.
-        ValueError: they differ in size or schedule, or stop before the last step.
+        ValueError: they differ in size or schedule, stop before the last step, or are by a sampler,
+            such as EDICT, whose noise only its own steps lead back from.
     """
     _check_match(inversions)
     prompt = inversions[0].own_prompt(prompt)
@@ -142,6 +143,11 @@ def common_prompt(
 def _check_match(inversions: Sequence[InversionResult]) -> None:
     """Raises ``ValueError`` where inversions cannot be mixed."""
     first = inversions[0]
+    if isinstance(SOLVERS.get(first.settings.solver), Sampler):
+        raise ValueError(
+            f"{first.settings.solver} goes back by steps of its own, from its own noise alone: "
+            "invert by another solver"
+        )
     for other in inversions:
         if other.latents.shape != first.latents.shape or other.table != first.table:
             raise ValueError(

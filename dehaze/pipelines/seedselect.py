@@ -105,7 +105,8 @@ class SeedSelectPipeline(InversionPipeline):
                 device. Only for ``noise``.
             num_inference_steps: N, DDIM steps; the model's own when None.
             output_type: ``np``, ``pil`` or ``pt``, see ``SeedSelectResult.pictures``.
-            options: of the inversions, see ``invert``. The schedule holds for the pictures as well.
+            options: of the inversions, see ``invert``. The schedule holds for the pictures as well;
+                with ``noise`` there is nothing else.
 
         Raises:
             WordError: the prompt is too long, or the model never learned one of its words.
@@ -126,6 +127,9 @@ class SeedSelectPipeline(InversionPipeline):
             raise ValueError("generator draws noise, and start='nao' takes none: leave it out")
         if start == "noise" and inversions is not None:
             raise ValueError("start='noise' takes no inversions: leave them out")
+        idle = sorted(set(options) - {"spacing"})
+        if start == "noise" and idle:
+            raise ValueError(f"start='noise' inverts no photo: leave {', '.join(idle)} out")
         z_0 = self.codec.encode_batch(photos)
         size = self.codec.working_size(photos[0])
         embed = _Embedding(self.codec, size, image_encoder)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -150,8 +152,27 @@ def test_a_loss_without_a_number_is_refused(target: SeedTarget) -> None:
     def lost(latents: Tensor) -> Tensor:
         return embed(latents) * math.nan
 
-    with pytest.raises(SeedSelectError, match="float32"):
-        select_seed(FunctionNetwork(table_of(2), mild), normal(4, *SHAPE), lost, target)
+    def flat(z: Tensor, i: int, index: Tensor) -> Tensor:
+        return z / 0.0
+
+    for network, embedding in ((mild, lost), (flat, embed)):
+        with pytest.raises(SeedSelectError, match="float32"):
+            select_seed(FunctionNetwork(table_of(2), network), normal(4, *SHAPE), embedding, target)
+
+
+def test_a_loss_without_a_gradient_is_refused(target: SeedTarget) -> None:
+    """As where half precision loses it."""
+
+    class Severed:
+        cost = 1
+        table = SimpleNamespace(steps=1, denoise_step=lambda z, noise, i: 0.0 * z + 1.0)
+
+        def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
+            return latents
+
+    network: Any = Severed()
+    with pytest.raises(SeedSelectError, match="no gradient"):
+        select_seed(network, normal(4, *SHAPE), embed, target)
 
 
 def test_numbers_are_the_published_ones_and_in_range() -> None:

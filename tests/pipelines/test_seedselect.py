@@ -151,6 +151,7 @@ def test_models_of_every_process_are_fitted(
         ({"guidance_scale": -1.0}, "guidance_scale"),
         ({"generator": torch.Generator()}, "takes none"),
         ({"start": "noise", "inversions": []}, "takes no inversions"),
+        ({"start": "noise", "solver": "ddim"}, "leave solver out"),
     ],
 )
 def test_arguments_without_effect_or_range_are_refused(
