@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -13,9 +17,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dehaze.models.needs import ModelDescription
+from dehaze.network import HALF_PRECISION, NonFiniteError
 from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
+
+logger = logging.getLogger(__name__)
+
+# Of each codec. In half precision one thread at a time runs it, since a picture that overflows puts
+# the whole codec into float32 and back.
+_turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
 
 # The largest ratio of a working picture's long side to the model's short side.
 _LARGEST_RATIO = 8
@@ -87,13 +98,15 @@ class PhotoCodec:
         """z_0 of a photo, float32 (1, C, h, w): resized, mirrored up to the size multiple, encoded.
 
         The codec's own scaling and shift are applied, and its posterior's mode is taken.
+
+        Raises:
+            NonFiniteError: the codec returned values that are not finite, in float32 too.
         """
         small = resize(photo, self._times_cell(self.working_size(photo)))
         beyond = np.subtract(self._times_cell(self.padded_size(photo)), small.shape[:2])
         padded = np.pad(small, ((0, beyond[0]), (0, beyond[1]), (0, 0)), mode="symmetric")
         image = torch.from_numpy(np.ascontiguousarray(padded)).permute(2, 0, 1)[None] * 2.0 - 1.0
-        image = image.to(self.device, self.vae.dtype)
-        latents = self.vae.encode(image).latent_dist.mode().float()
+        latents = self._evaluated(lambda pixels: self.vae.encode(pixels).latent_dist.mode(), image)
         return (latents - self._shift) * float(self.vae.config.scaling_factor)
 
     def encode_batch(self, photos: Sequence[Array]) -> Tensor:
@@ -116,6 +129,9 @@ class PhotoCodec:
         """As ``decode``, with all that the codec knows of each pixel: float32 (h, w, 3 or 9).
 
         ``CellsCodec`` knows means, darkest and brightest values; an autoencoder the picture alone.
+
+        Raises:
+            NonFiniteError: the codec returned values that are not finite, in float32 too.
         """
         image = self.decode_tensor(latents)
         pixels = image[0, :, : size[0], : size[1]].permute(1, 2, 0).cpu().numpy()
@@ -126,10 +142,38 @@ class PhotoCodec:
 
         Returns:
             float32 (B, 3 or 9, H, W), nearly in [0, 1], padding included; RGB comes first.
+
+        Raises:
+            NonFiniteError: the codec returned values that are not finite.
         """
         scaled = latents / float(self.vae.config.scaling_factor) + self._shift
-        image: Tensor = self.vae.decode(scaled.to(self.vae.dtype)).sample.float()
+        image = self._evaluated(lambda z: self.vae.decode(z).sample, scaled)
         return image * 0.5 + 0.5
+
+    def _evaluated(self, part: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
+        """What a part of the codec makes of values, in float32.
+
+        In half precision an autoencoder may overflow, as that of Stable Diffusion XL does: then it
+        is evaluated again in float32, but where gradients hold on to its weights as they are. An
+        overflow in any layer leaves values at the end that are not finite.
+        """
+        dtype = self.vae.dtype
+        half = dtype in HALF_PRECISION
+        with _turns.setdefault(self.vae, threading.Lock()) if half else nullcontext():
+            made = part(values.to(self.device, dtype)).float()
+            if half and not torch.is_grad_enabled() and not bool(torch.isfinite(made).all()):
+                logger.warning("the codec is not finite in %s: again in float32", dtype)
+                self.vae.float()
+                try:
+                    made = part(values.to(self.device, torch.float32))
+                finally:
+                    self.vae.to(dtype)
+        if not bool(torch.isfinite(made).all()):
+            raise NonFiniteError(
+                f"the codec's output is not finite in {dtype}: "
+                + ("run it in float32" if half else "its weights are damaged, get them again")
+            )
+        return made
 
     def _times_cell(self, size: tuple[int, int]) -> tuple[int, int]:
         """The size in pixels that the codec reads to make a picture of ``size``."""
