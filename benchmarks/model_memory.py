@@ -35,7 +35,7 @@ _CLIP_L = {"hidden_size": 768, "intermediate_size": 3072, "num_attention_heads":
            "num_hidden_layers": 12}  # fmt: skip
 _CLIP_G = {"hidden_size": 1280, "intermediate_size": 5120, "num_attention_heads": 20,
            "num_hidden_layers": 32, "projection_dim": 1280}  # fmt: skip
-_CODEC = {
+CODEC = {
     "block_out_channels": (128, 256, 512, 512),
     "down_block_types": ("DownEncoderBlock2D",) * 4,
     "up_block_types": ("UpDecoderBlock2D",) * 4,
@@ -163,7 +163,7 @@ def needs_of(model: Model) -> Needs:
     """Runs a model's networks on the meta device."""
     with torch.device("meta"):
         unet = UNet2DConditionModel(**model.unet).half().eval()
-        codec = AutoencoderKL(**_CODEC).eval()
+        codec = AutoencoderKL(**CODEC).eval()
         encoders = [
             (CLIPTextModelWithProjection if "projection_dim" in settings else CLIPTextModel)(
                 CLIPTextConfig(vocab_size=49408, max_position_embeddings=TOKENS, **settings)

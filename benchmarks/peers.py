@@ -1,22 +1,27 @@
 """Inversion and editing beside the ways of the published codes, in one process on one model.
 
-    python benchmarks/peers.py --photos examples --steps 20
+    python benchmarks/peers.py --photos examples --limit 2 --steps 10 --plot docs/images/peers.png
 
 Each way inverts the same photos under the model's prompt and brings them back, then swaps the haze
-word for another. Rows that the network evaluates are counted by a hook on it, so that a batch of
-two counts twice. Times are ratios to the last way, photo by photo. The ways:
+word for another, in as many steps. Rows that the network evaluates are counted by a hook on it, so
+that a batch of two counts twice. Times are ratios to ``best``, photo by photo. The ways:
 
-- FPI + P2P: five fixed-point iterations a step (FPI, arXiv 2312.12540), then Prompt-to-Prompt's two
-  branches: the source is denoised again beside the target, which takes its attention from there;
-- NTI + P2P: DDIM's inversion, null-text optimisation (arXiv 2211.09794), Prompt-to-Prompt;
-- ours: ``ModelDescription.reconstructing``, and one branch on the recorded attention.
+- DDIM + P2P: diffusers' ``DDIMInverseScheduler``, then Prompt-to-Prompt's two branches: the source
+  is denoised again beside the target, which takes its attention from there;
+- FPI + P2P: five fixed-point iterations a step (FPI, arXiv 2312.12540), then the two branches;
+- NTI + P2P, with guidance alone: DDIM's inversion, null-text optimisation (arXiv 2211.09794), then
+  the branch that it optimised beside the target;
+- ours: one branch on the attention that the inversion recorded, after inversions of several costs.
+
+The exact edit is that of two branches after fixed points that have converged. The bundled model
+goes back in one step; the last way does so, and gives another edit than all others.
 """
 
 from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,11 +30,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from diffusers import DDIMInverseScheduler
 from numpy.typing import NDArray
 from torch import Tensor
 
 from dehaze.attention.control import AttentionControl, prompt_to_prompt
 from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.eval.plots import as_file, import_figure
 from dehaze.inversion import DDIMTable, InversionResult
 from dehaze.inversion.denoising import denoise
 from dehaze.photos import read_photo
@@ -40,6 +47,8 @@ Array = NDArray[np.float32]
 SOURCE, TARGET = "a photo with haze", "a photo with smoke"
 FPI = {"solver": "fixed-point", "max_iterations": 5, "tolerance": 1e-12}
 EXACT = {"solver": "fixed-point", "max_iterations": 200, "tolerance": 1e-7}
+ONCE = {"solver": "fixed-point", "predictor": "ife", "max_iterations": 1}
+BEST = "`best`, one branch"
 
 
 @dataclass
@@ -61,22 +70,26 @@ class Outcome:
 
     Attributes:
         psnr: of the picture that came back, in dB, to the one that was inverted.
-        rows: that the network evaluated, a step: of inversion and edit together.
-        seconds: processor time of the two.
+        cost: of inversion and edit together.
         edited: the edited latents.
+        attention: bytes of the source's attention that were held at a time.
     """
 
     psnr: float
-    rows: float
-    seconds: float
+    cost: Cost
     edited: Tensor
+    attention: int
+
+
+def _bytes(record: Mapping[str, Tensor]) -> int:
+    return sum(value.nbytes for value in record.values())
 
 
 class Peers:
     """The ways, on one pipeline.
 
     Args:
-        pipe: the model.
+        pipe: the model; it takes all steps back.
         steps: N.
         guidance: classifier-free guidance of the edit.
     """
@@ -84,7 +97,7 @@ class Peers:
     def __init__(self, pipe: EditPipeline, steps: int, guidance: float) -> None:
         self.pipe, self.steps, self.guidance = pipe, steps, guidance
         self.table = DDIMTable.from_scheduler(pipe.scheduler, steps, "leading")
-        self._rows = 0
+        self._rows = self._held = 0
         pipe.unet.register_forward_hook(self._count)
 
     def _count(self, module: Any, arguments: Any, output: Any) -> None:
@@ -98,20 +111,45 @@ class Peers:
         yield found
         found.rows, found.seconds = self._rows / self.steps, time.process_time() - before
 
+    def ddim(self, photo: Array) -> Outcome:
+        """diffusers' scheduler, and two branches on the way back."""
+        with self.counted() as found, torch.no_grad():
+            scheduler = DDIMInverseScheduler.from_config(
+                self.pipe.scheduler.config, timestep_spacing="leading"
+            )
+            scheduler.set_timesteps(self.steps)
+            z = self.pipe.codec.encode(photo)
+            context = self.pipe.prompts.embed(self.pipe.prompts.tokens(SOURCE))
+            for t in scheduler.timesteps:
+                output = self.pipe.unet(z, t, encoder_hidden_states=context).sample
+                z = scheduler.step(output, t, z).prev_sample
+            edited = self._two_branches(z)
+        network = self.pipe.prompted_network(self.table, SOURCE)
+        with torch.no_grad():
+            for i in range(self.steps, 0, -1):
+                z = self.table.denoise_step(z, network(z, i, torch.arange(1)), i)
+        return Outcome(self._psnr(photo, z), found, edited, self._held)
+
     def fpi(self, photo: Array, inverting: dict[str, Any]) -> Outcome:
         """Fixed-point iterations, and two branches on the way back."""
         with self.counted() as found:
             inversion = self._inverted(photo, record_attention=False, **inverting)
-            edited = self._two_branches(inversion)
-        return Outcome(self._back(photo, inversion), found.rows, found.seconds, edited)
+            edited = self._two_branches(inversion.latents)
+        return Outcome(self._back(photo, inversion), found, edited, self._held)
 
     def nti(self, photo: Array) -> Outcome:
         """DDIM's inversion and optimised null texts; the edit follows the optimised branch."""
         with self.counted() as found:
-            inversion = self._inverted(photo, solver="ddim")
-            anchors = self.pipe.anchor(inversion, "null-text", SOURCE, guidance_scale=self.guidance)
+            inversion = self._inverted(photo, record_attention=False, solver="ddim")
+            anchors = self.pipe.anchor(
+                inversion,
+                "null-text",
+                SOURCE,
+                guidance_scale=self.guidance,
+                plan=self.pipe.recording(SOURCE, TARGET),
+            )
             edited = self.pipe.edit(
-                replace(inversion, attention=anchors.attention or inversion.attention),
+                replace(inversion, attention=anchors.attention),
                 SOURCE, TARGET, EditSettings(guidance_scale=self.guidance),
             )  # fmt: skip
         network = self.pipe.prompted_network(
@@ -121,7 +159,8 @@ class Peers:
             unconditional=anchors.unconditional[:, :1],
         )
         back = denoise(inversion, network)
-        return Outcome(self._psnr(photo, back), found.rows, found.seconds, edited.latents)
+        held = _bytes(anchors.attention)
+        return Outcome(self._psnr(photo, back), found, edited.latents, held)
 
     def ours(self, photo: Array, **inverting: Any) -> Outcome:
         """What reconstructs best for its cost, or other settings; one branch."""
@@ -129,16 +168,18 @@ class Peers:
         if not inverting:
             settings = self.pipe.description.reconstructing(self.steps)
             settings = replace(settings, spacing="leading")
+        plan = self.pipe.recording(SOURCE, TARGET)
         with self.counted() as found:
             inversion = (
-                self._inverted(photo, **inverting)
+                self._inverted(photo, record_attention=plan, **inverting)
                 if settings is None
-                else self.pipe.invert(photo, SOURCE, settings=settings)
+                else self.pipe.invert(photo, SOURCE, settings=settings, record_attention=plan)
             )
             edited = self.pipe.edit(
                 inversion, SOURCE, TARGET, EditSettings(guidance_scale=self.guidance)
             )
-        return Outcome(self._back(photo, inversion), found.rows, found.seconds, edited.latents)
+        held = _bytes(inversion.attention)
+        return Outcome(self._back(photo, inversion), found, edited.latents, held)
 
     def _inverted(self, photo: Array, **settings: Any) -> InversionResult:
         return self.pipe.invert(
@@ -148,7 +189,7 @@ class Peers:
     def _control(self) -> AttentionControl:
         return prompt_to_prompt(self.pipe.prompts.tokens(SOURCE), self.pipe.prompts.tokens(TARGET))
 
-    def _two_branches(self, inversion: InversionResult) -> Tensor:
+    def _two_branches(self, latents: Tensor) -> Tensor:
         """Prompt-to-Prompt as published: both branches are denoised side by side, both guided."""
         session = AttentionSession(steps=self.steps)
         networks = [
@@ -158,7 +199,7 @@ class Peers:
             for prompt in (SOURCE, TARGET)
         ]
         everyone = torch.arange(1)
-        source = target = inversion.latents
+        source = target = latents
         control = self._control()
         with torch.no_grad(), controlled_attention(self.pipe.unet, session):
             for i in range(self.steps, 0, -1):
@@ -168,6 +209,7 @@ class Peers:
                 changed = networks[1](target, i, everyone)
                 source = self.table.denoise_step(source, noise, i)
                 target = self.table.denoise_step(target, changed, i)
+                self._held = _bytes(session.record)
                 session.record.clear()
         return target
 
@@ -184,23 +226,33 @@ class Peers:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table."""
+    """Prints the table, and draws it."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, default=Path("examples"))
+    parser.add_argument("--limit", type=int, help="so many photos")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="draw it too")
     given = parser.parse_args(arguments)
     pipe = EditPipeline.from_pretrained("bundled")
     pipe.set_progress_bar_config(disable=True)
+    shipped = Peers(EditPipeline.from_pipe(pipe), given.steps, given.guidance)
+    shipped.pipe.set_progress_bar_config(disable=True)
+    pipe.description = replace(pipe.description, denoising_steps=None)
     peers = Peers(pipe, given.steps, given.guidance)
-    photos = [read_photo(path).pixels for path in sorted(given.photos.glob("*.jpg"))]
+    photos = [read_photo(path).pixels for path in sorted(given.photos.glob("*.jpg"))[: given.limit]]
     ways: dict[str, Callable[[Array], Outcome]] = {
+        "DDIM + two-branch P2P": peers.ddim,
         "FPI, 5 iterations + two-branch P2P": lambda photo: peers.fpi(photo, FPI),
         "NTI + P2P": peers.nti,
+        "one evaluation from IFE's start, one branch": lambda photo: peers.ours(photo, **ONCE),
+        BEST: peers.ours,
         "converged fixed points, one branch": lambda photo: peers.ours(photo, **EXACT),
-        "ours": peers.ours,
+        "`best`, the model's own way back": shipped.ours,
     }
-    peers.ours(photos[0])
+    if given.guidance == 1.0:
+        # There is nothing to optimise.
+        del ways["NTI + P2P"]
     outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
     apart: dict[str, list[float]] = {name: [] for name in ways}
     for photo in photos:
@@ -211,17 +263,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
             outcomes[name].append(outcome)
             apart[name].append(float((outcome.edited - exact).norm() / exact.norm()))
     print(f"{len(photos)} photos, {given.steps} steps, guidance {given.guidance:g}")
-    print("| way | back, dB | rows a step | time | from the exact edit |")
-    print("| --- | ---: | ---: | ---: | ---: |")
+    print()
+    print("| way | back, dB | rows a step | time | attention held, MB | from the exact edit |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: |")
+    rows = {name: mean(one.cost.rows for one in found) for name, found in outcomes.items()}
+    errors = {name: mean(each) for name, each in apart.items()}
     for name, found in outcomes.items():
         ratio = mean(
-            one.seconds / own.seconds for one, own in zip(found, outcomes["ours"], strict=True)
+            one.cost.seconds / own.cost.seconds
+            for one, own in zip(found, outcomes[BEST], strict=True)
         )
-        difference = 100 * mean(apart[name])
+        held = mean(one.attention for one in found) / 1e6
         print(
-            f"| {name} | {mean(one.psnr for one in found):.1f} | "
-            f"{mean(one.rows for one in found):.1f} | {ratio:.2f} | {difference:.3g} % |"
+            f"| {name} | {mean(one.psnr for one in found):.1f} | {rows[name]:.2f} | {ratio:.2f} | "
+            f"{held:.1f} | {100 * errors[name]:.2g} % |"
         )
+    if given.plot is not None:
+        draw(given.plot, rows, errors)
+
+
+def draw(path: Path, rows: dict[str, float], errors: dict[str, float]) -> None:
+    """Draws how far each way's edit is from the exact one against the rows that it evaluated."""
+    figure = import_figure()(figsize=(7.0, 4.0), layout="constrained")
+    axes = figure.add_subplot()
+    for name, count in rows.items():
+        axes.plot(count, 100.0 * errors[name], "o", label=name)
+    axes.set_yscale("log")
+    axes.set_xlim(left=0.0)
+    axes.set_xlabel("rows that the network evaluates, a step")
+    axes.set_ylabel("from the exact edit, %")
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    path.write_bytes(as_file(figure, "png", dpi=110))
 
 
 if __name__ == "__main__":

@@ -43,6 +43,18 @@ class ControlledJointAttention(ControlledAttention):
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> Any:
+        return self._run(
+            attn, hidden_states, encoder_hidden_states, attention_mask, image_rotary_emb
+        )
+
+    def _computed(  # type: ignore[override]
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None,
+        attention_mask: Tensor | None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None,
+    ) -> Any:
         session = self.session()
         if session is None:
             return self.replaced(

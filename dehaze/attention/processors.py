@@ -10,6 +10,7 @@ where tokens follow other tokens, where words are weighed, and where an observer
 from __future__ import annotations
 
 import math
+import sys
 import threading
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
@@ -267,6 +268,23 @@ class ControlledAttention:
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         temb: Tensor | None = None,
+    ) -> Tensor:
+        return self._run(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
+
+    def __post_init__(self) -> None:
+        # A session changes from one evaluation to the next, and is nothing that torch.compile can
+        # trace: attention is computed as it is, between the parts of the network that are compiled.
+        # Without torch.compile the module that says so is not loaded, and slow to load.
+        run = self._computed
+        self._run: Any = torch.compiler.disable(run) if "torch._dynamo" in sys.modules else run
+
+    def _computed(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None,
+        attention_mask: Tensor | None,
+        temb: Tensor | None,
     ) -> Tensor:
         session = self.session()
         if session is None:

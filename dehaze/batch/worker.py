@@ -234,8 +234,13 @@ def _write_grey(path: Path, values: NDArray[np.float32], *, bits: int = 8) -> No
 
 def _load(model: ModelChoice) -> DehazePipeline | PlainDehazer:
     if model.plain():
+        import torch
+
         from dehaze.pipelines.plain import load_plain_dehazer
 
+        # Sums that other threads share are rounded otherwise: a result must not depend on how many
+        # cores its worker had. The bundled networks are too small for more threads to gain much.
+        torch.set_num_threads(1)
         return load_plain_dehazer(model)
     from dehaze.pipelines.dehaze import DehazePipeline
 

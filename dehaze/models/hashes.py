@@ -107,6 +107,8 @@ def weights_fingerprint(modules: Sequence[nn.Module]) -> str:
     content = hashlib.sha256()
     for module in modules:
         for name, value in module.state_dict().items():
+            # torch.compile wraps a network and computes the same.
+            name = name.replace("_orig_mod.", "")
             content.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
             flat = value.detach().flatten()
             spread = flat[:: max(1, -(-flat.numel() // _HASHED_VALUES))]

@@ -122,6 +122,19 @@ class InversionPipeline(Inverting, Denoising, DiffusionPipeline):
         super().save_pretrained(save_directory, **settings)
         self.description.save(Path(save_directory))
 
+    def enable_sequential_cpu_offload(self, *unused: Any, **settings: Any) -> None:
+        """Refused: between calls the weights would be nowhere to be read from.
+
+        An inversion knows its model by them, see ``Provenance``.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(
+            "enable_sequential_cpu_offload hides the weights, by which an inversion knows its "
+            "model: use enable_model_cpu_offload or enable_group_offload"
+        )
+
     @classmethod
     def from_pipe(cls: type[Pipeline], pipeline: DiffusionPipeline, **components: Any) -> Pipeline:
         """A pipeline of this kind on the very parts of another one: nothing is loaded or copied.

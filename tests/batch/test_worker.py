@@ -210,6 +210,21 @@ def test_an_item_comes_back_under_the_name_that_it_was_given_by() -> None:
     assert str(item.error).startswith("in/a.png: cannot be dehazed (RuntimeError: no)")
 
 
+def test_a_result_does_not_depend_on_the_cores_of_its_worker() -> None:
+    """A worker of Ray has one thread, and a job without it one for each core."""
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            (item,) = several(1)
+            DiffusionWork().start().process([item])
+            assert item.result is not None
+            found.append(item.result.image)
+    finally:
+        torch.set_num_threads(before)
+    np.testing.assert_array_equal(found[0], found[1])
+
+
 @pytest.fixture
 def worker(random_model: Path) -> DiffusionWorker:
     """A real one, of batches of four, and of few evaluations."""

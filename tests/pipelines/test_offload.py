@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from dehaze.inversion.seedselect import SeedSelectSettings
+from dehaze.models import ModelError
 from dehaze.pipelines.base import InversionPipeline
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.edit import EditPipeline
@@ -63,6 +64,11 @@ def test_parts_are_offloaded_after_every_call(
         reset.clear()
         call()
         assert reset == ["the accelerator"], number
+
+
+def test_offloading_layer_by_layer_is_refused(pipeline: DehazePipeline) -> None:
+    with pytest.raises(ModelError, match="use enable_model_cpu_offload"):
+        pipeline.enable_sequential_cpu_offload()
 
 
 def test_offloading_without_accelerate_is_refused(

@@ -1,0 +1,189 @@
+"""Diffusers' ways to save memory or time, each tried on an edit by Stable Diffusion's real sizes.
+
+    python benchmarks/memory_savers.py
+
+The networks have the sizes of Stable Diffusion 1.5 and random weights, so that a picture means
+nothing and its difference from the plain one everything. They run on the CPU, on a small picture:
+the table says that a way works and what it changes, not what it saves. Parts are moved by
+accelerate's own hooks (the package accelerate), here from the CPU to the CPU.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from model_memory import CODEC, MODELS, TOKENS
+from numpy.typing import NDArray
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from dehaze.errors import DehazeError, first_line
+from dehaze.models.needs import describe
+from dehaze.models.source import BUNDLED_FOLDER
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_settings import EditSettings
+
+PROMPTS = ("a photo with haze", "a photo with smoke")
+STEPS = 2
+# Of a codec's tiles, so that a picture of ``SIDE`` has several.
+SIDE, TILE = 128, 64
+
+
+@dataclass(frozen=True)
+class Way:
+    """A way to save memory or time.
+
+    Attributes:
+        name: as it is called.
+        begin: turns it on.
+        end: turns it off.
+    """
+
+    name: str
+    begin: Callable[[EditPipeline], Any]
+    end: Callable[[EditPipeline], Any] = lambda pipe: None
+
+
+def made_pipeline(small: bool) -> EditPipeline:
+    """Stable Diffusion 1.5 with random weights, at a small picture; or one of few channels."""
+    torch.manual_seed(0)
+    model = MODELS["SD 1.5"]
+    unet, codec, text = dict(model.unet), dict(CODEC), dict(model.encoders[0])
+    if small:
+        unet["block_out_channels"] = (32, 32, 32, 32)
+        codec["block_out_channels"] = (32, 32, 32, 32)
+        text["num_hidden_layers"] = 1
+    vae = AutoencoderKL(**codec, scaling_factor=0.18215)
+    with torch.no_grad():
+        # Like those of Stable Diffusion XL, its activations are beyond the range of float16.
+        for layer in (vae.encoder.conv_in, vae.decoder.conv_in):
+            layer.weight *= 6e4 / layer.weight.abs().max()
+    network = UNet2DConditionModel(**unet).eval()
+    encoder = CLIPTextModel(
+        CLIPTextConfig(vocab_size=49408, max_position_embeddings=TOKENS, **text)
+    ).eval()
+    tokenizer = CLIPTokenizer.from_pretrained(BUNDLED_FOLDER / "tokenizer", model_max_length=TOKENS)
+    scheduler = DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+    description = replace(describe(network, vae), short_side=SIDE)
+    pipe = EditPipeline(vae, encoder, tokenizer, network, scheduler, description)
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def tile(pipe: EditPipeline) -> None:
+    """Turns on tiling, in tiles smaller than the picture."""
+    pipe.vae.enable_tiling()
+    pipe.vae.tile_sample_min_size, pipe.vae.tile_latent_min_size = TILE, TILE // 8
+
+
+def compile_network(pipe: EditPipeline) -> None:
+    """As torch.compile is given a network, but for the code that it would generate."""
+    pipe.unet = torch.compile(pipe.unet, backend="eager")
+
+
+def restore_network(pipe: EditPipeline) -> None:
+    """Takes the network out of torch.compile's wrapper."""
+    pipe.unet = pipe.unet._orig_mod
+
+
+# What rounds the weights comes last.
+WAYS = (
+    Way(
+        "`enable_model_cpu_offload()`",
+        lambda pipe: pipe.enable_model_cpu_offload(device="cpu"),
+        lambda pipe: pipe.remove_all_hooks(),
+    ),
+    Way("`enable_sequential_cpu_offload()`", lambda pipe: pipe.enable_sequential_cpu_offload()),
+    Way(
+        "`vae.enable_slicing()`",
+        lambda pipe: pipe.vae.enable_slicing(),
+        lambda pipe: pipe.vae.disable_slicing(),
+    ),
+    Way(
+        f"`vae.enable_tiling()`, tiles of {TILE} pixels",
+        tile,
+        lambda pipe: pipe.vae.disable_tiling(),
+    ),
+    Way(
+        "`enable_attention_slicing()`",
+        lambda pipe: pipe.enable_attention_slicing(),
+        lambda pipe: pipe.unet.set_default_attn_processor(),
+    ),
+    Way(
+        "`unet.fuse_qkv_projections()`",
+        lambda pipe: pipe.unet.fuse_qkv_projections(),
+        lambda pipe: pipe.unet.unfuse_qkv_projections(),
+    ),
+    Way("`torch.compile(unet)`", compile_network, restore_network),
+    Way(
+        "`guidance_in_two_calls`",
+        lambda pipe: setattr(pipe, "guidance_in_two_calls", True),
+        lambda pipe: setattr(pipe, "guidance_in_two_calls", False),
+    ),
+    Way("`attention_memory = 0`", lambda pipe: setattr(pipe, "attention_memory", 0)),
+    Way(
+        "`vae.half()`, which overflows", lambda pipe: pipe.vae.half(), lambda pipe: pipe.vae.float()
+    ),
+    Way("`unet.to(torch.bfloat16)`", lambda pipe: pipe.unet.to(torch.bfloat16)),
+)
+
+
+def edited(pipe: EditPipeline) -> NDArray[np.float32]:
+    """The edit of a picture."""
+    photo = np.random.default_rng(0).random((SIDE, SIDE, 3)).astype(np.float32)
+    result = pipe(
+        photo,
+        *PROMPTS,
+        EditSettings(guidance_scale=2.0),
+        num_inference_steps=STEPS,
+        solver="ddim",
+        recovery="none",
+    )
+    return np.asarray(result.image)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--small", action="store_true", help="a network of few channels instead")
+    given = parser.parse_args(arguments)
+    warnings.simplefilter("ignore")
+    pipe = made_pipeline(given.small)
+    edited(pipe)
+    before = time.process_time()
+    expected = edited(pipe)
+    plain = time.process_time() - before
+    print(f"| tried, {STEPS} steps, {SIDE} x {SIDE} pixels | mean difference | time |")
+    print("| --- | ---: | ---: |")
+    for way in WAYS:
+        try:
+            way.begin(pipe)
+            # The first time something may be compiled.
+            edited(pipe)
+            before = time.process_time()
+            found = edited(pipe)
+        except (DehazeError, ImportError, RuntimeError, TypeError) as error:
+            print(f"| {way.name} | refused: {first_line(error)} | |", flush=True)
+            continue
+        seconds = time.process_time() - before
+        way.end(pipe)
+        difference = float(np.abs(found - expected).mean())
+        print(f"| {way.name} | {difference:.2g} | {seconds / plain:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
