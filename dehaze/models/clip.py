@@ -135,7 +135,7 @@ def load_clip(name: str = CLIP, device: torch.device | str = "cpu") -> Clip:
     """
     from transformers import CLIPModel, CLIPProcessor
 
-    found = kind_of_pretrained(name, "CLIP")
+    found = kind_of_pretrained(name, CLIPModel, "CLIP")
     if found != "clip":
         raise ModelError(f"{name} is no CLIP, but a {found}: name a CLIP, such as {CLIP}")
     model, processor = load_pretrained(name, CLIPModel, CLIPProcessor, "CLIP")

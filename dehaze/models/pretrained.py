@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from transformers import PreTrainedConfig
 
 from dehaze.errors import first_line
 from dehaze.models import ModelError
@@ -57,13 +56,13 @@ def load_pretrained(name: str, kind: Any, processor: Any, what: str) -> tuple[An
     return network.eval().requires_grad_(False), prepares
 
 
-def kind_of_pretrained(name: str, what: str) -> str:
-    """The kind of network that config.json names, such as "clip".
+def kind_of_pretrained(name: str, kind: Any, what: str) -> str:
+    """The kind of network that config.json names, such as "clip", whatever ``kind`` is.
 
     Arguments and errors as for ``load_pretrained``.
     """
     try:
-        config, _ = PreTrainedConfig.get_config_dict(name, local_files_only=True)
+        config, _ = kind.config_class.get_config_dict(name, local_files_only=True)
     except (OSError, ValueError) as error:
         raise ModelError(
             f"{what} ({name}) is not on this machine: download it, or name its folder"
