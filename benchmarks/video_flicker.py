@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from dehaze import DehazePipeline, read_photo
 from dehaze.datasets.synthesis import render_haze
+from dehaze.inversion import InversionResult
 from dehaze.luma import luma
-from dehaze.video import frames as video_frames
 from dehaze.video import smoothing
 from dehaze.video.frames import FrameDehazer, FrameSettings
 
@@ -130,15 +130,15 @@ def without_motion(pipe: DehazePipeline, frames: Sequence[Array]) -> tuple[list[
         return as_film(pipe, frames)
 
 
-# Shares that every inversion passes, and none.
-ALWAYS, NEVER = -1.0, 1.0
-
-
 def started(
-    pipe: DehazePipeline, frames: Sequence[Array], share: float, settings: FrameSettings
+    pipe: DehazePipeline, frames: Sequence[Array], settings: FrameSettings, always: bool
 ) -> tuple[list[Array], float]:
     """As ``as_film``, with inversions that always or never start from that of the frame before."""
-    with mock.patch.object(video_frames, "_LEAST_STOPPED", share):
+
+    def start(dehazer: FrameDehazer, frame: Array) -> InversionResult | None:
+        return dehazer.memory.start if always and dehazer.memory is not None else None
+
+    with mock.patch.object(FrameDehazer, "_start", start):
         return as_film(pipe, frames, settings)
 
 
@@ -156,11 +156,14 @@ def main() -> None:
         several = FrameSettings(max_iterations=10)
         ways |= {
             "as a film, always started from the last": partial(
-                started, share=ALWAYS, settings=FrameSettings()
+                started, settings=FrameSettings(), always=True
+            ),
+            "as a film, 10 iterations, always started from the last": partial(
+                started, settings=several, always=True
             ),
             "as a film, 10 iterations": partial(as_film, settings=several),
             "as a film, 10 iterations, never started from the last": partial(
-                started, share=NEVER, settings=several
+                started, settings=several, always=False
             ),
         }
     print("| photo | part | | flicker | tremble | PSNR | evaluations a frame |")

@@ -86,7 +86,7 @@ class FrameDehazer:
     """Takes the frames of a film in their order, and gives each one back without its haze.
 
     Density and airlight are smoothed over time, see ``dehaze.video.smoothing``. An inversion starts
-    from that of the frame before where that saves evaluations.
+    from that of the frame before where the camera stands still and the steps converge.
 
     Args:
         pipe: a pipeline that dehazes photos.
@@ -189,5 +189,7 @@ class FrameDehazer:
             return None
         start = self.memory.start
         fits = start.latent_size == self._pipe.codec.latent_size(frame)
-        gains = float(start.trace.stopped.float().mean()) > _LEAST_STOPPED
-        return self._pipe.placed(start) if fits and gains else None
+        # Only where the camera stands still has the mean more than one frame.
+        still = float(self.memory.past.counted.max()) > 1.0
+        ended = float(start.trace.stopped.float().mean()) > _LEAST_STOPPED
+        return self._pipe.placed(start) if fits and still and ended else None
