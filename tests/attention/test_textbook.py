@@ -466,7 +466,7 @@ def check_null_text(model: Model, size: tuple[int, int], steps: int) -> None:
     assert change > 0.01 * before.norm()
     # Adam divides by the gradient's size: rounding, which batches do differently, grows.
     assert (dehazed("null-text") - after).norm() < 0.02 * change
-    assert (dehazed("plain") - after).norm() > 0.1 * change
+    assert (dehazed("plain") - after).norm() > 0.05 * change
 
 
 def test_null_text_dehazing_is_the_papers(stable_diffusion_1: Path) -> None:
