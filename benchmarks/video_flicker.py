@@ -24,7 +24,6 @@ from numpy.typing import NDArray
 
 from dehaze import DehazePipeline, read_photo
 from dehaze.datasets.synthesis import render_haze
-from dehaze.inversion import InversionResult
 from dehaze.luma import luma
 from dehaze.video import smoothing
 from dehaze.video.frames import FrameDehazer, FrameSettings
@@ -130,15 +129,11 @@ def without_motion(pipe: DehazePipeline, frames: Sequence[Array]) -> tuple[list[
         return as_film(pipe, frames)
 
 
-def started(
-    pipe: DehazePipeline, frames: Sequence[Array], settings: FrameSettings, always: bool
+def never_started(
+    pipe: DehazePipeline, frames: Sequence[Array], settings: FrameSettings
 ) -> tuple[list[Array], float]:
-    """As ``as_film``, with inversions that always or never start from that of the frame before."""
-
-    def start(dehazer: FrameDehazer, frame: Array) -> InversionResult | None:
-        return dehazer.memory.start if always and dehazer.memory is not None else None
-
-    with mock.patch.object(FrameDehazer, "_start", start):
+    """As ``as_film``, with inversions that never start from that of the frame before."""
+    with mock.patch.object(FrameDehazer, "_start", return_value=None):
         return as_film(pipe, frames, settings)
 
 
@@ -154,18 +149,10 @@ def main() -> None:
     if arguments.ablate:
         ways["as a film, motion not followed"] = without_motion
         several = FrameSettings(max_iterations=10)
-        ways |= {
-            "as a film, always started from the last": partial(
-                started, settings=FrameSettings(), always=True
-            ),
-            "as a film, 10 iterations, always started from the last": partial(
-                started, settings=several, always=True
-            ),
-            "as a film, 10 iterations": partial(as_film, settings=several),
-            "as a film, 10 iterations, never started from the last": partial(
-                started, settings=several, always=False
-            ),
-        }
+        ways["as a film, 10 iterations"] = partial(as_film, settings=several)
+        ways["as a film, 10 iterations, inversions started anew"] = partial(
+            never_started, settings=several
+        )
     print("| photo | part | | flicker | tremble | PSNR | evaluations a frame |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
     for number, path in enumerate(arguments.photos):

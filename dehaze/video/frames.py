@@ -189,7 +189,6 @@ class FrameDehazer:
             return None
         start = self.memory.start
         fits = start.latent_size == self._pipe.codec.latent_size(frame)
-        # Only where the camera stands still has the mean more than one frame.
-        still = float(self.memory.past.counted.max()) > 1.0
         ended = float(start.trace.stopped.float().mean()) > _LEAST_STOPPED
-        return self._pipe.placed(start) if fits and still and ended else None
+        gains = self.memory.past.is_still and ended
+        return self._pipe.placed(start) if fits and gains else None

@@ -2,8 +2,8 @@
 
 Frame by frame, an estimate of the haze trembles a little, and the division by t makes the tremble
 and the camera's noise visible. Here the optical density d = -log t follows the picture's motion and
-changes only slowly, as haze does; and where camera and scene stand still, the mean of the frames
-is dehazed, so that their noise is not divided by t. At a cut all of it begins anew.
+changes only slowly, as haze does; and the mean of the frames is dehazed, so that their noise is not
+divided by t. It follows the camera, and what else moves is taken anew. At a cut all begins anew.
 
 Source: this project.
 """
@@ -36,11 +36,13 @@ _CHANGED = (0.03, 0.07)
 # Speeds in pixels a frame, at the frame's own size: below the first a place stands still, from the
 # second on it moves.
 _STILL = (0.2, 0.4)
-# How much of the picture must stand still before noise is measured there.
+# How much of the picture must stand still, where the camera does, before noise is measured there.
 _STILL_SHARE = 0.05
 # Changes as multiples of those that noise makes: below the first a place stands still, from the
 # second on it moves.
 _MOVING = (1.4, 1.8)
+# The quantile of the changes that is taken for noise: most places may have been moved along badly.
+_NOISE_QUANTILE = 0.1
 # Noise is taken for at least this: a film's compression holds most places still and renews others.
 _LEAST_NOISE = 1.0 / 255.0
 # How fast the measured noise may grow from frame to frame.
@@ -62,10 +64,11 @@ class Past:
         grey: the last frame's luma at the estimate's size, uint8 (h, w).
         density: d = -log t, smoothed, float32 (h, w), 0 or above.
         airlight: A, smoothed, float32 (3,) in [0, 1].
-        mean: the frames' mean where they stand still, and the last frame elsewhere, float32
+        mean: the frames' mean where they show the same, and the last frame elsewhere, float32
             (H, W, 3) in [0, 1].
         counted: how many frames are in the mean at each place, float32 (h, w), at least 1.
         noise: mean absolute difference of luma that noise alone makes; infinite where unknown.
+        speed: of the camera before the last frame, in pixels a frame; infinite where unknown.
     """
 
     time: float
@@ -76,6 +79,12 @@ class Past:
     mean: Array
     counted: Array
     noise: float = math.inf
+    speed: float = math.inf
+
+    @property
+    def is_still(self) -> bool:
+        """Whether the camera stood still between the last two frames."""
+        return self.speed < _STILL[0]
 
     @property
     def estimate(self) -> ProxyEstimate:
@@ -90,7 +99,7 @@ class Past:
     @classmethod
     def from_arrays(cls, arrays: dict[str, NDArray[np.generic]]) -> Past:
         """What ``to_arrays`` gave."""
-        numbers = {"time": float, "frames": int, "noise": float}
+        numbers = {"time": float, "frames": int, "noise": float, "speed": float}
         values: dict[str, Any] = {
             name: numbers.get(name, np.asarray)(value) for name, value in arrays.items()
         }
@@ -156,15 +165,18 @@ def motion(before: Bytes, after: Bytes) -> Array:
 _LEAST_FLOW = 32
 
 
-def follow_motion(values: NDArray[np.generic], flow: Array) -> Array:
+def follow_motion(
+    values: NDArray[np.generic], flow: Array, interpolation: int = cv2.INTER_LINEAR
+) -> Array:
     """Values moved along: each place gets the value of the place that it comes from.
 
     Args:
-        values: (h, w), of the frame before.
+        values: (h, w) or (h, w, 3), of the frame before.
         flow: of ``motion``.
+        interpolation: OpenCV's.
 
     Returns:
-        float32 (h, w).
+        float32, shaped as the values.
     """
     height, width = flow.shape[:2]
     columns, rows = np.meshgrid(
@@ -174,7 +186,7 @@ def follow_motion(values: NDArray[np.generic], flow: Array) -> Array:
         np.asarray(values, dtype=np.float32),
         columns + flow[..., 0],
         rows + flow[..., 1],
-        cv2.INTER_LINEAR,
+        interpolation,
         borderMode=cv2.BORDER_REPLICATE,
     )
     return np.asarray(moved, dtype=np.float32)
@@ -200,21 +212,27 @@ def is_cut(followed: Array, grey: Bytes) -> bool:
 
 def _averaged(past: Past, frame: Array, flow: Array, share: float) -> Past:
     """The past, its mean and noise brought up to a frame."""
-    size = (flow.shape[0], flow.shape[1])
+    size, whole = (flow.shape[0], flow.shape[1]), (frame.shape[0], frame.shape[1])
     # The mean is of the frame's own pixels, and so is what counts as motion.
-    speed = np.hypot(flow[..., 0], flow[..., 1]) * (frame.shape[0] / size[0])
-    difference = np.abs(luma(frame) - luma(past.mean))
-    change = _box(resize(difference, size), _NOISE_RADIUS)
+    scale = np.float32(whole[0] / size[0])
+    speed = np.hypot(flow[..., 0], flow[..., 1]) * scale
+    mean, counted = past.mean, past.counted
+    past = replace(past, speed=_camera_speed(past.grey, speed))
+    if not past.is_still:
+        # Bilinear values, moved along frame by frame, would be blurred.
+        mean = follow_motion(mean, resize(flow, whole) * scale, cv2.INTER_CUBIC).clip(0.0, 1.0)
+        counted = follow_motion(counted, flow)
+        speed = np.zeros_like(speed)
+    change = _box(resize(np.abs(luma(frame) - luma(mean)), size), _NOISE_RADIUS)
     still = speed < _STILL[0]
-    if _camera_speed(past.grey, speed) >= _STILL[0] or still.mean() < _STILL_SHARE:
-        return replace(past, mean=frame, counted=np.ones_like(past.counted))
-    noise = min(float(np.median(change[still])), past.noise * _NOISE_GROWTH)
-    noise = max(noise, _LEAST_NOISE)
+    if still.mean() < _STILL_SHARE:
+        return replace(past, mean=frame, counted=np.ones_like(counted))
+    noise = float(np.quantile(change[still], _NOISE_QUANTILE))
+    noise = max(min(noise, past.noise * _NOISE_GROWTH), _LEAST_NOISE)
     moving = np.maximum(_ramp(change / noise, *_MOVING), _ramp(speed, *_STILL))
-    counted = np.where(moving > 0.5, 1.0, past.counted + 1.0).astype(np.float32)
+    counted = np.where(moving > 0.5, 1.0, counted + 1.0).astype(np.float32)
     weight = np.maximum(moving, np.maximum(1.0 / counted, share)).astype(np.float32)
-    weight = resize(weight, (frame.shape[0], frame.shape[1]))
-    mean = past.mean + weight[..., None] * (frame - past.mean)
+    mean = mean + resize(weight, whole)[..., None] * (frame - mean)
     return replace(past, mean=mean, counted=counted, noise=noise)
 
 

@@ -148,11 +148,29 @@ def test_what_stands_still_loses_its_noise_and_keeps_its_detail() -> None:
     assert np.abs(past.mean - clean).mean() < 0.4 * 0.02 * np.sqrt(2 / np.pi)
 
 
-def test_a_pan_is_not_averaged() -> None:
-    wide = picture(0, 96, 200)
-    frames = [np.ascontiguousarray(wide[:, 2 * n : 2 * n + 144]) for n in range(10)]
-    past = after(frames)[-1]
-    np.testing.assert_array_equal(past.mean, frames[-1])
+@pytest.mark.parametrize("step", [2.0, 2.5])
+def test_a_pan_loses_its_noise_and_keeps_its_detail(step: float) -> None:
+    wide = picture(0, 240, 420)
+    frames = []
+    for n in range(15):
+        shift = np.float32([[1, 0, -step * n], [0, 1, 0]])
+        frames.append(cv2.warpAffine(wide, shift, (360, 240), flags=cv2.INTER_CUBIC))
+    past = after(frames, noise=0.02)[-1]
+    assert not past.is_still
+    inside = np.s_[:, 8:-20]
+    assert np.abs(past.mean - frames[-1])[inside].mean() < 0.6 * 0.02 * np.sqrt(2 / np.pi)
+
+
+def test_what_a_pan_covers_and_shows_anew_leaves_no_ghost() -> None:
+    wide, near = picture(0, 240, 420), picture(3, 120, 120)
+    frames = []
+    for n in range(12):
+        frame = np.ascontiguousarray(wide[:, 3 * n : 3 * n + 360])
+        frame[60:180, 120:240] = near
+        frames.append(frame)
+    past = after(frames, noise=0.01)[-1]
+    # Each frame's own noise is .008.
+    assert np.abs(past.mean - frames[-1]).mean() < 0.008
 
 
 def test_what_moves_before_a_still_scene_is_not_averaged() -> None:
