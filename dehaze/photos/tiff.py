@@ -14,7 +14,6 @@ from typing import Literal
 
 import imagecodecs
 import numpy as np
-import tifffile
 from PIL import Image
 
 from dehaze.photos.exif import ORIENTATION, make_upright
@@ -295,6 +294,9 @@ class TiffSource:
 
     def _stored(self) -> Samples:
         """All channels as they are stored, (H, W, C)."""
+        # Slow to import, and most jobs have no such photo.
+        import tifffile
+
         with tifffile.TiffFile(io.BytesIO(self._bare())) as file:
             page = file.pages.first
             samples = np.asarray(page.asarray())
