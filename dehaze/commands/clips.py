@@ -102,7 +102,7 @@ class ClipsJob:
 
         Args:
             say: tells of them.
-            received: the signals so far, of which the last one interrupts.
+            received: the signals so far; the last one interrupts.
         """
         from dehaze.errors import DehazeError, one_line
         from dehaze.photos import printable

@@ -94,7 +94,7 @@ _INVERTING = without("generate", "inversion")
     default=0.3,
     show_default=True,
     effect=with_any("blend"),
-    help="A word is where its map is above so much of its peak.",
+    help="A word is where its map is above this share of its peak.",
 )
 @options.recovery(
     default="affine",
@@ -131,8 +131,8 @@ _INVERTING = without("generate", "inversion")
     type=Number(ranges.ATTENTION_MEMORY),
     metavar="GB",
     heading=MACHINE,
-    help="Of an accelerator's memory that the recorded attention may take; what is beyond goes to "
-    "the host's.  [default: a third of a CUDA device's]",
+    help="How much of an accelerator's memory recorded attention may take; the rest goes to the "
+    "host's.  [default: a third of a CUDA device's]",
 )
 @options.guidance(help="Classifier-free guidance of the edit; 1 is none.")
 @option(
@@ -192,7 +192,7 @@ _INVERTING = without("generate", "inversion")
     show_default=True,
     heading=RESEARCH,
     effect=_WITH_ETA,
-    help="Of so many draws with --eta keep the best.",
+    help="Draw N times with --eta, and keep the best.",
 )
 @options.clip(
     heading=RESEARCH,

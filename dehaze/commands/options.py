@@ -258,7 +258,7 @@ depth = _shared(
     type=click.IntRange(min=1),
     metavar="N",
     heading=RESEARCH,
-    help="Invert so many of the steps.  [default: all]",
+    help="Invert the first N steps.  [default: all]",
 )
 solver = _shared(
     "--solver",
@@ -345,7 +345,7 @@ limit = _shared(
     "--limit",
     type=click.IntRange(min=1),
     metavar="N",
-    help="At most so many pictures, evenly spread.",
+    help="At most N pictures, evenly spread.",
 )
 as_json = _shared(
     "--json", "as_json", is_flag=True, heading=GENERAL, help="One JSON object a line on stdout."

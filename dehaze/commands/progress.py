@@ -23,7 +23,7 @@ class Ended(Protocol):
 
 @contextmanager
 def progress(total: int, unit: str) -> Iterator[Ended]:
-    """Show on stderr how many of so many things are done, while this lasts; nothing with -q.
+    """Show on stderr how many of the things are done, while this lasts; nothing with -q.
 
     Args:
         total: how many there are.

@@ -101,8 +101,8 @@ def denoise(
 
     Raises:
         NonFiniteError: the network returned a value that is not finite.
-        ValueError: there are not so many steps, or fewer than one; or the solver is a sampler,
-            which takes all.
+        ValueError: ``steps`` is below 1 or above those of the inversion; or the solver is a
+            sampler, which takes all.
 
     Source: Song, Meng and Ermon, "Denoising Diffusion Implicit Models", section 4.2.
     """

@@ -314,7 +314,7 @@ class _ClipJob:
     def _resume(self, records: list[dict[str, Any]]) -> list[_Run]:
         """The runs that are whole, and the dehazer as it was after them; none if it is not kept."""
         runs: list[_Run] = []
-        # A run that was done again has two records, of which the later one holds.
+        # A run that was done again has two records: the later one holds.
         for record in {each["file"]: each for each in records if "file" in each}.values():
             run = _Run(**record)
             path = self._folder / run.file

@@ -98,7 +98,7 @@ _OPTIONS = (
         heading=RESEARCH,
         help="Rows for what codec and inversion keep, beside each ours.",
     ),
-    options.limit(help="At most so many pictures of each data set, evenly spread."),
+    options.limit(help="At most N pictures of each data set, evenly spread."),
     option(
         "--ssim",
         effect=WITH_REFERENCE,
