@@ -160,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--small", action="store_true", help="a network of few channels instead")
+    parser.add_argument("--only", default="", metavar="TEXT", help="ways with this in their name")
     given = parser.parse_args(arguments)
     warnings.simplefilter("ignore")
     pipe = made_pipeline(given.small)
@@ -169,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     plain = time.process_time() - before
     print(f"| tried, {STEPS} steps, {SIDE} x {SIDE} pixels | mean difference | time |")
     print("| --- | ---: | ---: |")
-    for way in WAYS:
+    for way in (way for way in WAYS if given.only in way.name):
         try:
             way.begin(pipe)
             # The first time something may be compiled.

@@ -4,8 +4,8 @@
 
 Each command runs in a process of its own, round after round and one checkout after the other, so
 that other programs on the machine count for little. Modules are compiled before, as an installation
-leaves them. The table has the median of user and system
-time over the rounds and, with ``--beside``, the ratio of the two medians.
+leaves them. The table has the median of user and system time over the rounds and, with
+``--beside``, the ratio of the two medians.
 """
 
 from __future__ import annotations
