@@ -13,6 +13,9 @@ that a batch of two counts twice. Times are ratios to ``best``, photo by photo. 
   the branch that it optimised beside the target;
 - ours: one branch on the attention that the inversion recorded, after inversions of several costs.
 
+With guidance, fixed points are those of the guided network, as in FPI's code: both branches are
+guided, and the source's comes back to the photo. DDIM and NTI invert without it.
+
 The exact edit is that of two branches after fixed points that have converged. The bundled model
 goes back in one step; the last way does so, and gives another edit than all others.
 """
@@ -133,7 +136,9 @@ class Peers:
     def fpi(self, photo: Array, inverting: dict[str, Any]) -> Outcome:
         """Fixed-point iterations, and two branches on the way back."""
         with self.counted() as found:
-            inversion = self._inverted(photo, record_attention=False, **inverting)
+            inversion = self._inverted(
+                photo, record_attention=False, guidance_scale=self.guidance, **inverting
+            )
             edited = self._two_branches(inversion.latents)
         return Outcome(self._back(photo, inversion), found, edited, self._held)
 
@@ -167,11 +172,13 @@ class Peers:
         settings = None
         if not inverting:
             settings = self.pipe.description.reconstructing(self.steps)
-            settings = replace(settings, spacing="leading")
+            settings = replace(settings, spacing="leading", guidance_scale=self.guidance)
         plan = self.pipe.recording(SOURCE, TARGET)
         with self.counted() as found:
             inversion = (
-                self._inverted(photo, record_attention=plan, **inverting)
+                self._inverted(
+                    photo, record_attention=plan, guidance_scale=self.guidance, **inverting
+                )
                 if settings is None
                 else self.pipe.invert(photo, SOURCE, settings=settings, record_attention=plan)
             )
@@ -214,8 +221,10 @@ class Peers:
         return target
 
     def _back(self, photo: Array, inversion: InversionResult) -> float:
-        """By the network under the source prompt, at guidance 1."""
-        network = self.pipe.prompted_network(self.table, SOURCE)
+        """By the network under the source prompt, at the inversion's guidance."""
+        network = self.pipe.prompted_network(
+            self.table, SOURCE, guidance_scale=inversion.settings.guidance_scale
+        )
         with torch.no_grad():
             return self._psnr(photo, denoise(inversion, network))
 
