@@ -59,3 +59,22 @@ def test_cost_is_measured_photo_by_photo() -> None:
     assert [row[0] for row in rows] == ["| 1", "| 3"]
     assert all(float(row[4]) > 0 for row in rows)
     assert "from 1 to 3 photos of 0.2 megapixels: " in said
+
+
+@pytest.mark.slow
+def test_ways_to_save_memory_are_tried() -> None:
+    said = run("memory_savers.py", "--small", "--only", "vae.")
+    rows = dict(line[2:].split(" | ", 1) for line in said.splitlines()[2:])
+    assert rows["`vae.enable_slicing()`"].startswith("0 | ")
+    # It overflows, and is evaluated again in float32 with weights rounded to float16.
+    assert 0.0 < float(rows["`vae.half()`, which overflows"].split(" | ")[0]) < 0.1
+
+
+@pytest.mark.slow
+def test_one_branch_on_a_converged_inversion_gives_the_exact_edit() -> None:
+    said = run("peers.py", "--limit", "1", "--steps", "2")
+    rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| ")][2:]
+    apart = {row[0][2:]: float(row[5].split()[0]) for row in rows}
+    assert len(apart) == 6
+    assert apart["converged fixed points, one branch"] < 1e-3
+    assert apart["FPI, 5 iterations + two-branch P2P"] > 1e-3
