@@ -71,7 +71,7 @@ def test_ways_to_save_memory_are_tried() -> None:
 
 
 @pytest.mark.slow
-def test_one_branch_on_a_converged_inversion_gives_the_exact_edit() -> None:
+def test_one_branch_gives_the_exact_edit_once_converged() -> None:
     said = run("peers.py", "--limit", "1", "--steps", "2")
     rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| ")][2:]
     apart = {row[0][2:]: float(row[5].split()[0]) for row in rows}
