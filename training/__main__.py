@@ -130,6 +130,9 @@ def _closed_form(folder: Path, run: Run, reader: PoolReader) -> GaussianNoise:
 @of_a_model
 @click.option("--chunks", default=64, show_default=True, help="Of 64 inverted pairs.")
 @click.option("--renew-every", default=12, show_default=True, help="Steps from chunk to chunk.")
+@click.option(
+    "--keep-map", is_flag=True, help="After `localise`: freeze the word's attention, in small steps."
+)
 @of_a_run(Path("runs/coupled"))
 @of_a_stage(steps=3000)
 def couple(
@@ -138,6 +141,7 @@ def couple(
     folder: Path,
     chunks: int,
     renew_every: int,
+    keep_map: bool,
     steps: int,
     batch_size: int,
     device: str,
@@ -145,14 +149,17 @@ def couple(
     output: Path | None,
 ) -> None:
     """The second stage: ties each rendering's noise to its clear photo; can be continued, too."""
-    from training.coupling import COUPLED, CoupledBatches
+    from training.coupling import COUPLED, SETTLED, CoupledBatches, freeze_map
     from training.export import export
     from training.networks import load_networks
     from training.train import PoolReader, Run
 
     folder.mkdir(parents=True, exist_ok=True)
-    settings = replace(COUPLED, steps=steps, batch_size=batch_size, seed=seed)
+    stage = SETTLED if keep_map else COUPLED
+    settings = replace(stage, steps=steps, batch_size=batch_size, seed=seed)
     run = Run(folder, settings, device, load_networks(initial))
+    if keep_map:
+        freeze_map(run.networks)
     reader = PoolReader(pool)
     noise_of = _closed_form(folder, run, reader)
     run.resume()

@@ -31,6 +31,7 @@ from torch import Tensor
 from dehaze.inversion import DDIMTable, InversionSettings
 from dehaze.inversion import invert as invert_latents
 from training.captions import Caption
+from training.export import MAP_LAYER
 from training.networks import Networks
 from training.train import (
     Batch,
@@ -55,6 +56,11 @@ CHUNK_PAIRS = 64
 
 COUPLED = TrainingSettings(
     steps=3000, learning_rate=1e-3, warmup=50, decay=0.9, checkpoint_every=100
+)
+
+# After the third stage, whose attention stays: the rest learns the noise that is found with it.
+SETTLED = TrainingSettings(
+    steps=700, learning_rate=4e-4, warmup=20, decay=0.9, ema_decay=0.99, checkpoint_every=100
 )
 
 
@@ -117,6 +123,13 @@ def averaged(run: Run) -> Iterator[Networks]:
         yield run.networks
     finally:
         run.average.restore(run.parameters)
+
+
+def freeze_map(networks: Networks) -> None:
+    """Keeps what the haze attention map comes from: its block's attention, and the words."""
+    block = networks.unet.get_submodule(MAP_LAYER.rpartition(".")[0])
+    for part in (block.attn2, block.norm2, networks.text_encoder):
+        part.requires_grad_(False)
 
 
 def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:

@@ -130,9 +130,8 @@ def recover_through(
 def doubt_thin_haze(transmission: Array, error: float) -> Array:
     """t of a photo whose haze may be the model's error.
 
-    Of a mean density v = mean(1 - t) that is known to an error e, the share v^2 / (v^2 + e^2) is
-    likely to be there (the Wiener filter's gain): a clear photo stays as it is, and haze that is
-    several times as dense as the error is taken whole.
+    Of a mean density v = mean(1 - t) that is known to an error e, the share v^4 / (v^4 + e^4) is
+    taken to be there: a clear photo stays as it is, and haze of twice the error is taken whole.
 
     Args:
         transmission: t, float32 (h, w) in (0, 1].
@@ -142,10 +141,10 @@ def doubt_thin_haze(transmission: Array, error: float) -> Array:
     array([[0.975]], dtype=float32)
     """
     density = 1.0 - transmission
-    squared = float(density.mean()) ** 2
-    if squared == 0.0:
+    power = float(density.mean()) ** 4
+    if power == 0.0:
         return transmission
-    return np.asarray(1.0 - density * np.float32(squared / (squared + error**2)))
+    return np.asarray(1.0 - density * np.float32(power / (power + error**4)))
 
 
 def remove_veil(

@@ -55,6 +55,8 @@ def fit_scattering(
 
         t = <I - A, J - A> / <J - A, J - A>,   A = sum (1 - t) (I - t J) / sum (1 - t)^2.
 
+    Where J is A's own colour any t explains I: there t is drawn to that of the whole photo.
+
     A is drawn a little towards the mean of the photo's brightest pixels: an airlight off that
     colour would tint whatever is nearly as bright, the sky above all.
 
@@ -85,9 +87,11 @@ def fit_scattering(
     for _ in range(settings.alternations):
         repeated = np.tile(airlight, times)
         from_airlight = clear - repeated
-        numerator = box_mean(((hazy - repeated) * from_airlight).sum(2), settings.window)
-        denominator = box_mean((from_airlight**2).sum(2), settings.window)
-        transmission = (numerator + doubt) / (denominator + doubt)
+        products = ((hazy - repeated) * from_airlight).sum(2)
+        squares = (from_airlight**2).sum(2)
+        overall = (float(products.sum()) + doubt) / (float(squares.sum()) + doubt)
+        numerator = box_mean(products, settings.window) + doubt * min(max(overall, 0.0), 1.0)
+        transmission = numerator / (box_mean(squares, settings.window) + doubt)
         transmission = np.clip(transmission, settings.least_transmission, 1.0)
         veil = (1.0 - transmission)[..., None]
         explained = (veil * (hazy - transmission[..., None] * clear)).sum((0, 1))

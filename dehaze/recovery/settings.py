@@ -12,7 +12,8 @@ class RecoverySettings:
     Attributes:
         window: half-width, in pixels of the small pictures, of the windows that have one t each.
         alternations: how often t and A are fitted in turn.
-        fit_doubt: in squared units of [0, 1]; draws t to 1 where the scene is of A's own colour.
+        fit_doubt: in squared units of [0, 1]; draws t to the whole photo's where the scene is of A's
+            own colour.
         airlight_pull: weight of the brightest pixels in the fit of A, per pixel of the small
             pictures, beside veils squared.
         brightest: share of the small picture's pixels that are its brightest.
@@ -30,10 +31,10 @@ class RecoverySettings:
 
     window: int = 2
     alternations: int = 12
-    fit_doubt: float = 0.01
+    fit_doubt: float = 0.05
     airlight_pull: float = 0.01
     brightest: float = 0.01
-    density_error: float = 0.05
+    density_error: float = 0.07
     least_transmission: float = 0.1
     doubt: float = 0.04
     coarse_radius: float = 0.03

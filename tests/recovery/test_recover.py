@@ -298,9 +298,9 @@ def test_a_veil_that_is_found_goes_whatever_the_photos_size() -> None:
 def test_thin_haze_is_doubted_and_dense_haze_is_not(density: float, error: float) -> None:
     t = np.full((3, 4), 1.0 - density, np.float32)
     doubted = doubt_thin_haze(t, error)
-    # Never denser than it was found, and the Wiener filter's share of it.
+    # Never denser than it was found, and a share of it.
     assert (doubted >= t - 1e-6).all()
-    gained = 0.0 if density == 0 else density**3 / (density**2 + error**2)
+    gained = 0.0 if density == 0 else density**5 / (density**4 + error**4)
     np.testing.assert_allclose(1.0 - doubted, gained, atol=1e-5)
 
 
@@ -309,7 +309,14 @@ def test_doubt_is_of_the_whole_photo_not_of_each_place() -> None:
     t[:2] = 0.2
     doubted = doubt_thin_haze(t, 0.05)
     np.testing.assert_array_equal(doubted[2:], 1.0)
-    np.testing.assert_allclose((1 - doubted[:2]) / 0.8, 0.16**2 / (0.16**2 + 0.05**2), rtol=1e-5)
+    np.testing.assert_allclose((1 - doubted[:2]) / 0.8, 0.16**4 / (0.16**4 + 0.05**4), rtol=1e-5)
+
+
+def test_what_has_the_airlights_colour_has_the_photos_transmission() -> None:
+    clear, t = scene(), np.full((96, 144), 0.4, np.float32)
+    clear[:, 72:] = AIRLIGHT
+    fitted, _ = fit_scattering(scatter(clear, t, AIRLIGHT), clear)
+    np.testing.assert_allclose(fitted[:, 80:], 0.4, atol=0.05)
 
 
 @pytest.mark.parametrize("size", [(96, 144), (404, 420)])

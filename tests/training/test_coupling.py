@@ -18,9 +18,11 @@ from training.coupling import (
     Chunk,
     CoupledBatches,
     averaged,
+    freeze_map,
     invert,
     make_chunk,
 )
+from training.export import MAP_LAYER
 from training.networks import Networks, build_networks, build_tokenizer
 from training.train import PoolReader, Run, TrainingSettings, embed_captions
 
@@ -126,3 +128,21 @@ def test_a_chunk_holds_the_runs_own_inversion(run: Run, pool: Path) -> None:
     torch.testing.assert_close(chunk.noise, again, atol=1e-4, rtol=1e-4)
     for caption, (target, swapped) in zip(chunk.captions, chunk.targets, strict=True):
         assert target == caption if swapped else caption.word not in target.text.split()
+
+
+def test_a_frozen_map_keeps_its_attention(tmp_path: Path, pool: Path) -> None:
+    run = Run(tmp_path / "run", TrainingSettings(steps=1, batch_size=8), "cpu")
+    run.folder.mkdir(exist_ok=True)
+    freeze_map(run.networks)
+    unet = run.networks.unet
+    before = {name: value.detach().clone() for name, value in unet.named_parameters()}
+    words = [value.detach().clone() for value in run.networks.text_encoder.parameters()]
+    run.train(CoupledBatches(run, PoolReader(pool), lambda z: z, chunks=1, every=9))
+    block = MAP_LAYER.rpartition(".")[0]
+    kept = {name for name, value in unet.named_parameters() if torch.equal(value, before[name])}
+    frozen = {name for name in before if name.startswith((MAP_LAYER, f"{block}.norm2"))}
+    assert frozen
+    assert kept >= frozen
+    assert len(kept) < len(before) / 2
+    now = run.networks.text_encoder.parameters()
+    assert all(torch.equal(value, old) for value, old in zip(now, words, strict=True))
