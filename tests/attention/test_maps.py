@@ -109,8 +109,7 @@ def test_a_grey_picture_has_an_even_border(bundled: DehazePipeline, grey: float)
     picture = np.full((64, 96, 3), grey, np.float32)
     inversion = bundled.invert(picture)
     _, span = bundled.prompt_and_span()
-    heat = word_map(inversion.attention, span, (16, 24), layers=bundled.description.map_layers)[
-        0
-    ].numpy()
+    size, layers = bundled.codec.latent_size(picture), bundled.description.map_layers
+    heat = word_map(inversion.attention, span, size, layers=layers)[0].numpy()
     border = np.concatenate([heat[0], heat[-1], heat[1:-1, 0], heat[1:-1, -1]]).mean()
     assert border == pytest.approx(float(heat[2:-2, 2:-2].mean()), rel=0.25)
