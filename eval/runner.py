@@ -67,7 +67,7 @@ class Runner:
         seed: decides the random choices, with the names of the data set and the image.
         command: the command line, for the result file.
         perceptual: loaded metrics of ``protocol.perceptual``.
-        overwrite: replace the records of a run under other settings rather than refuse.
+        overwrite: score everything anew, whatever is there and under whichever settings.
         keeps_attention: also keep each method's haze attention map, see ``attention_path``.
     """
 
@@ -206,7 +206,7 @@ class Runner:
         loaded: LoadedSample | None = None
         error: str | None = None
         for method in self.methods:
-            record = self._valid_record(part, sample, method, inputs)
+            record = None if self.overwrite else self._valid_record(part, sample, method, inputs)
             kept = record is not None
             if record is None:
                 if loaded is None and error is None:

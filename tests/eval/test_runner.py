@@ -426,6 +426,9 @@ def test_other_settings_are_refused_unless_they_replace(sots: Path, tmp_path: Pa
     )
     assert len(made.calls) == 4
     assert replaced.rows[0].statistics["ssim"] != first.rows[0].statistics["ssim"]
+    # Under the same settings, too: what computes the scores may have changed.
+    finish(runner_over(sots, out, made, protocol=BenchProtocol(ssim="ffa"), overwrite=True))
+    assert len(made.calls) == 8
 
 
 def test_methods_can_be_added_to_a_run(sots: Path, tmp_path: Path) -> None:
