@@ -34,7 +34,7 @@ class RecoverySettings:
     fit_doubt: float = 0.05
     airlight_pull: float = 0.01
     brightest: float = 0.01
-    density_error: float = 0.05
+    density_error: float = 0.07
     least_transmission: float = 0.1
     doubt: float = 0.04
     coarse_radius: float = 0.03
