@@ -131,7 +131,9 @@ def _closed_form(folder: Path, run: Run, reader: PoolReader) -> GaussianNoise:
 @click.option("--chunks", default=64, show_default=True, help="Of 64 inverted pairs.")
 @click.option("--renew-every", default=12, show_default=True, help="Steps from chunk to chunk.")
 @click.option(
-    "--keep-map", is_flag=True, help="After `localise`: freeze the word's attention, in small steps."
+    "--keep-map",
+    is_flag=True,
+    help="After `localise`: small steps, with the word's attention frozen.",
 )
 @of_a_run(Path("runs/coupled"))
 @of_a_stage(steps=3000)

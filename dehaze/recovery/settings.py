@@ -12,8 +12,8 @@ class RecoverySettings:
     Attributes:
         window: half-width, in pixels of the small pictures, of the windows that have one t each.
         alternations: how often t and A are fitted in turn.
-        fit_doubt: in squared units of [0, 1]; draws t to the whole photo's where the scene is of A's
-            own colour.
+        fit_doubt: in squared units of [0, 1]; where the scene has A's own colour, it draws t to the
+            whole photo's.
         airlight_pull: weight of the brightest pixels in the fit of A, per pixel of the small
             pictures, beside veils squared.
         brightest: share of the small picture's pixels that are its brightest.

@@ -312,7 +312,7 @@ def test_doubt_is_of_the_whole_photo_not_of_each_place() -> None:
     np.testing.assert_allclose((1 - doubted[:2]) / 0.8, 0.16**4 / (0.16**4 + 0.05**4), rtol=1e-5)
 
 
-def test_what_has_the_airlights_colour_has_the_photos_transmission() -> None:
+def test_the_airlights_own_colour_has_the_photos_transmission() -> None:
     clear, t = scene(), np.full((96, 144), 0.4, np.float32)
     clear[:, 72:] = AIRLIGHT
     fitted, _ = fit_scattering(scatter(clear, t, AIRLIGHT), clear)
