@@ -36,6 +36,9 @@ class Networks:
     def save(self, folder: Path) -> None:
         """Writes the components in diffusers' format: one folder each, weights as safetensors."""
         parts = vars(self)
+        # Else the padding of the last batch is written as the tokenizer's own.
+        self.tokenizer.backend_tokenizer.no_padding()
+        self.tokenizer.backend_tokenizer.no_truncation()
         for name, part in parts.items():
             part.save_pretrained(folder / name)
             _forget_origin(folder / name / "config.json")
