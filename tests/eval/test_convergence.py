@@ -50,8 +50,8 @@ def small() -> StepStudy:
 
 @pytest.mark.slow
 def test_the_bound_holds_for_nineteen_default_steps_in_twenty(study: StepStudy) -> None:
-    # Step 1 may not come to rest in forty iterations: nothing can be said of it then.
-    assert study.settled >= 0.8
+    # One of the four may not come to rest in forty iterations: nothing can be said of it then.
+    assert study.settled >= 0.75
     for name in CERTIFIED:
         assert study.certified[name] >= 0.95
 
