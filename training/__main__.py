@@ -150,7 +150,7 @@ def couple(
     seed: int,
     output: Path | None,
 ) -> None:
-    """The second stage: ties each rendering's noise to its clear photo; can be continued, too."""
+    """The second stage, with --keep-map the fourth: ties each rendering's noise to its photo."""
     from training.coupling import COUPLED, SETTLED, CoupledBatches, freeze_map
     from training.export import export
     from training.networks import load_networks

@@ -125,10 +125,15 @@ def averaged(run: Run) -> Iterator[Networks]:
         run.average.restore(run.parameters)
 
 
-def freeze_map(networks: Networks) -> None:
-    """Keeps what the haze attention map comes from: its block's attention, and the words."""
+def map_attention(networks: Networks) -> tuple[Any, Any]:
+    """The cross-attention that the haze attention map comes from, and the norm before it."""
     block = networks.unet.get_submodule(MAP_LAYER.rpartition(".")[0])
-    for part in (block.attn2, block.norm2, networks.text_encoder):
+    return block.attn2, block.norm2
+
+
+def freeze_map(networks: Networks) -> None:
+    """Freezes what the haze attention map comes from: its attention, and the words."""
+    for part in (*map_attention(networks), networks.text_encoder):
         part.requires_grad_(False)
 
 

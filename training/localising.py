@@ -23,8 +23,7 @@ from torch.nn import functional
 from dehaze.inversion import DDIMTable
 from dehaze.prompts import tokenize, word_span
 from training.captions import Caption
-from training.coupling import INVERSION_STEPS, Chunk, make_chunk
-from training.export import MAP_LAYER
+from training.coupling import INVERSION_STEPS, Chunk, make_chunk, map_attention
 from training.networks import Networks
 from training.train import Batch, PoolReader, Run, TrainingSettings, losses_of
 
@@ -119,11 +118,9 @@ class Localising:
     @classmethod
     def of(cls, run: Run) -> Localising:
         """Freezes everything but the exported block's cross-attention."""
-        unet = run.networks.unet
         for parameter in run.parameters:
             parameter.requires_grad_(False)
-        attention = unet.get_submodule(MAP_LAYER)
-        norm = unet.get_submodule(MAP_LAYER.removesuffix("attn2") + "norm2")
+        attention, norm = map_attention(run.networks)
         parameters = [*attention.parameters(), *norm.parameters()]
         for parameter in parameters:
             parameter.requires_grad_(True)

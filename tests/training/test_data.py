@@ -81,7 +81,7 @@ def test_plain_densities_are_clear_thin_and_in_fog() -> None:
     # Half of the views are thinner than half of the rooms, for all the fog.
     assert np.median(views) < np.median(rooms) - 0.03
     assert np.quantile(views, 0.97) > 0.8
-    for densities in (rooms, views):
+    for densities, densest in ((rooms, 0.92), (views, 0.96)):
         assert densities.min() >= 0.0
-        assert densities.max() <= 0.96
+        assert densities.max() <= densest
         assert np.mean(densities < 0.04) == pytest.approx(1 / 6, abs=0.025)
