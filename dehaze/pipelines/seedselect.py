@@ -115,7 +115,8 @@ class SeedSelectPipeline(InversionPipeline):
                 range or without effect.
             NonFiniteError, SeedSelectError: the network or a gradient is not finite.
         """
-        chosen = STARTS.get(start) if settings is None else settings
+        published = STARTS.get(start)
+        chosen = settings or published
         output = OUTPUT_TYPES.get(output_type)
         ranges.GUIDANCE_SCALE.check(guidance_scale)
         photos, _ = as_photos(image)

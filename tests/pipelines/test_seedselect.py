@@ -146,6 +146,7 @@ def test_models_of_every_process_are_fitted(
     ("wrong", "cause"),
     [
         ({"start": "photo"}, "nao, noise"),
+        ({"start": "photo", "settings": SHORT}, "nao, noise"),
         ({"pictures": 0}, "pictures is 0"),
         ({"output_type": "jpg"}, "np, pil, pt"),
         ({"guidance_scale": -1.0}, "guidance_scale"),
