@@ -31,7 +31,7 @@ def open_class_folder(root: Path, *, least: int = 1) -> tuple[PhotoClass, ...]:
 
     Raises:
         DatasetNotFoundError: there is no such folder or no class in it, a class has too few photos,
-            or photos lie beside the subfolders.
+            two have one name, or photos lie beside the subfolders.
     """
     if not root.is_dir():
         raise DatasetNotFoundError(f"{root}: is no folder")
@@ -40,7 +40,7 @@ def open_class_folder(root: Path, *, least: int = 1) -> tuple[PhotoClass, ...]:
         raise DatasetNotFoundError(
             f"{loose[0]}: belongs to no class; put each class's photos into a subfolder of its name"
         )
-    classes = []
+    classes: dict[str, PhotoClass] = {}
     for folder in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):
         if folder.is_dir() and not folder.name.startswith("."):
             photos, _ = list_images(folder, recursive=True)
@@ -48,7 +48,12 @@ def open_class_folder(root: Path, *, least: int = 1) -> tuple[PhotoClass, ...]:
                 raise DatasetNotFoundError(
                     f"{folder}: holds {len(photos)} photos, and a class needs {least}"
                 )
-            classes.append(PhotoClass(folder.name.replace("_", " "), tuple(photos)))
+            name = folder.name.replace("_", " ")
+            if name in classes:
+                raise DatasetNotFoundError(
+                    f"{folder}: a class is called {name!r} already; put its photos into one folder"
+                )
+            classes[name] = PhotoClass(name, tuple(photos))
     if not classes:
         raise DatasetNotFoundError(f"{root}: holds no subfolder; each class has one, of its name")
-    return tuple(classes)
+    return tuple(classes.values())

@@ -207,6 +207,7 @@ def test_all_methods_and_solvers_run_by_default(
         ({"FOLDER": "empty"}, "holds no subfolder"),
         ({"FOLDER": "one"}, "holds 1 photos, and a class needs 2"),
         ({"FOLDER": "haze"}, "belongs to no class"),
+        ({"FOLDER": "twice"}, "a class is called 'night sky' already"),
         ({"FOLDER": "wrong"}, "no label of the classifier is called 'oxcart'"),
         ({"--classifier": "empty"}, "the classifier ("),
         ({"--method": "seedselect"}, "name one with --clip"),
@@ -223,12 +224,14 @@ def test_what_is_wrong_is_named(
     cause: str,
 ) -> None:
     photo = Image.open(class_set / "haze" / "0.png")
-    for name in ("empty", "one/haze", "wrong/oxcart"):
+    for name in ("empty", "one/haze"):
         (tmp_path / name).mkdir(parents=True)
     photo.save(tmp_path / "one" / "haze" / "0.png")
-    for number in range(2):
-        photo.save(tmp_path / "wrong" / "oxcart" / f"{number}.png")
-    places = {name: tmp_path / name for name in ("empty", "one", "wrong")}
+    for name in ("wrong/oxcart", "twice/night sky", "twice/night_sky"):
+        (tmp_path / name).mkdir(parents=True)
+        for number in range(2):
+            photo.save(tmp_path / name / f"{number}.png")
+    places = {name: tmp_path / name for name in ("empty", "one", "twice", "wrong")}
     places["haze"] = class_set / "haze"
     given: dict[str, object] = {
         "FOLDER": class_set, "--classifier": classifier_folder, "--model": random_model,
