@@ -54,12 +54,11 @@ def appearance(
     procedures, so the answer is known: the clear picture, or the picture under the other word.
     """
     quiet_libraries()
-    from dehaze.datasets import open_photo_folder, read_rgb
+    from dehaze.datasets import PhotoFiles, open_photo_folder
     from dehaze.datasets.appearance import APPEARANCES
     from dehaze.eval.appearance.methods import get_methods
     from dehaze.eval.appearance.table import evaluate_appearance
     from dehaze.pipelines.edit import EditPipeline
-    from dehaze.pipelines.pictures import as_pixels
 
     try:
         chosen = get_methods(methods)
@@ -67,7 +66,7 @@ def appearance(
         samples = dataset.spread(limit)
         table = evaluate_appearance(
             model.load(EditPipeline),
-            [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples],
+            list(PhotoFiles(sample.hazy for sample in samples)),
             words=words or tuple(APPEARANCES.names()),
             methods=chosen,
             seed=seed,

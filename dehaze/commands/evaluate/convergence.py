@@ -38,18 +38,17 @@ def convergence(
     costs beside Picard, and whether the intra-path residual vanishes before the inter-path one.
     """
     quiet_libraries()
-    from dehaze.datasets import open_photo_folder, read_rgb
+    from dehaze.datasets import PhotoFiles, open_photo_folder
     from dehaze.eval.convergence import draw_order, study_steps, study_table
     from dehaze.eval.plots import import_figure
     from dehaze.photos import write_bytes
     from dehaze.pipelines.dehaze import DehazePipeline
-    from dehaze.pipelines.pictures import as_pixels
 
     try:
         import_figure()
         dataset = open_photo_folder(pictures)
         samples = dataset.spread(limit)
-        photos = [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples]
+        photos = list(PhotoFiles(sample.hazy for sample in samples))
         pipeline = model.load(DehazePipeline)
         studies = [study_steps(pipeline, photos, steps=count) for count in steps]
         text = study_table(studies, command_line())

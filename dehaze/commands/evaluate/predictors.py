@@ -32,16 +32,15 @@ def predictors(
     variance of what each guess is off by; the plot has their histograms as well.
     """
     quiet_libraries()
-    from dehaze.datasets import open_photo_folder, read_rgb
+    from dehaze.datasets import PhotoFiles, open_photo_folder
     from dehaze.eval.plots import import_figure
     from dehaze.eval.predictors import study_predictors
     from dehaze.pipelines.dehaze import DehazePipeline
-    from dehaze.pipelines.pictures import as_pixels
 
     try:
         import_figure()
         samples = open_photo_folder(pictures).spread(limit)
-        photos = [as_pixels(read_rgb(sample.hazy).pixels) for sample in samples]
+        photos = list(PhotoFiles(sample.hazy for sample in samples))
         study = study_predictors(
             model.load(DehazePipeline), photos, steps=steps, command=command_line()
         )
