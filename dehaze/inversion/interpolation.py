@@ -46,7 +46,7 @@ def slerp(start: Tensor, end: Tensor, share: float) -> Tensor:
 
     Source: Shoemake, "Animating rotation with quaternion curves", SIGGRAPH 1985.
     """
-    plane = _Plane.through(start, end)
+    plane = _Plane(start, end)
     first, second = plane.start, plane.end
     radius = (1.0 - share) * first[0] + share * float(np.hypot(*second))
     angle = share * math.atan2(second[1], second[0])
@@ -78,7 +78,7 @@ def norm_guided_path(start: Tensor, end: Tensor, points: int) -> list[Tensor]:
     Source: NAO, arXiv 2306.08687, section 4.1.
     """
     _require_points(points)
-    plane = _Plane.through(start, end)
+    plane = _Plane(start, end)
     corners = best_polyline(plane.start, plane.end, points - 1, plane.dimension)
     return [start, *plane.lift(corners[1:-1]), end]
 
@@ -221,10 +221,6 @@ class _Plane:
         self._up = rest / height if height else rest
         self.end = np.array([along, height])
         self.dimension = len(first)
-
-    @classmethod
-    def through(cls, start: Tensor, end: Tensor) -> _Plane:
-        return cls(start, end)
 
     def lift(self, corners: Float) -> list[Tensor]:
         """Points (k, 2) of the plane as tensors of the given shape."""
