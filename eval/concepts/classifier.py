@@ -84,7 +84,8 @@ class PretrainedClassifier:
 
     @property
     def features(self) -> str:
-        return f"{_features_of(self.head is None)} of {self.name}"
+        read = "the logits" if self.head is None else "what the last layer reads"
+        return f"{read} of {self.name}"
 
     @torch.no_grad()
     def __call__(self, picture: Picture) -> Answer:
@@ -218,10 +219,6 @@ def class_label(labels: Sequence[str], name: str) -> int:
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
-
-
-def _features_of(only_logits: bool) -> str:
-    return "the logits" if only_logits else "what the last layer reads"
 
 
 def _answer(logits: Tensor, features: Tensor | None) -> Answer:

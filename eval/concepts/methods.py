@@ -52,10 +52,11 @@ class Concept:
         """The pictures that noise z_N leads to, (1, C, h, w) each: float32 (h', w', 3)."""
         pipe = self.pipeline
         size = pipe.codec.working_size(self.photos[0])
-        settings = pipe.description.inversion.changed(steps=self.steps)
-        table = pipe.step_table(settings, pipe.codec.latent_size(self.photos[0]))
         if self.inversions:
             table = self.inversions[0].table
+        else:
+            settings = pipe.description.inversion.changed(steps=self.steps)
+            table = pipe.step_table(settings, pipe.codec.latent_size(self.photos[0]))
         network = pipe.prompted_network(table, self.prompt, guidance_scale=self.guidance_scale)
         generated = InversionSettings(steps=table.steps).generated()
         # One at a time: memory does not grow with how many there are.
