@@ -134,6 +134,8 @@ IDLE = [
     (BETWEEN, (), ("--path", "slerp")),
     (GENERATE, (), ("--seed", "2")),
     (CONCEPTS, ("--method", "noise"), ("--solver", "ddim")),
+    (CONCEPTS, ("--method", "noise"), ("--photos", "2")),
+    (CONCEPTS, ("--method", "centroid"), ("--pictures", "2")),
     (CONCEPTS, ("--method", "nao"), ("--seed", "3")),
     (CONCEPTS, ("--method", "nao"), ("--clip", "clip")),
     (INVERT, (), ("--mode", "direct")),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from dehaze.commands.reporting import CommandError, note, quiet_libraries, resul
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
+    from dehaze.eval.concepts.methods import SeedMethod
     from dehaze.models.choice import ModelChoice
 
 
@@ -33,23 +34,29 @@ def _solvers() -> Iterable[str]:
     return [name for name in SOLVERS.names() if not isinstance(SOLVERS.get(name), Sampler)]
 
 
-def _any_inverts(given: Values) -> bool:
+def _chosen(given: Values) -> Sequence[SeedMethod]:
+    """The given methods; all of them by default."""
     from dehaze.eval.concepts.methods import SEED_METHODS
 
-    return not given["methods"] or any(SEED_METHODS.get(one).inverts for one in given["methods"])
+    return [SEED_METHODS.get(name) for name in given["methods"] or SEED_METHODS.names()]
 
 
-def _any_fits(given: Values) -> bool:
-    from dehaze.eval.concepts.methods import SEED_METHODS
-
-    return not given["methods"] or any(SEED_METHODS.get(one).fits for one in given["methods"])
-
-
-def _any_draws(given: Values) -> bool:
-    return not given["methods"] or any("noise" in one for one in given["methods"])
-
-
-_INVERTING = Effect(_any_inverts, "with a --method that inverts photos")
+_INVERTING = Effect(
+    lambda given: any(one.inverts for one in _chosen(given)), "with a --method that inverts photos"
+)
+_FITTING = Effect(
+    lambda given: any(one.fits for one in _chosen(given)), "with a --method of SeedSelect"
+)
+_DRAWING = Effect(
+    lambda given: not all(one.inverts for one in _chosen(given)), "with a --method that draws noise"
+)
+_SEEING = Effect(
+    lambda given: any(one.inverts or one.fits for one in _chosen(given)),
+    "with a --method that sees photos",
+)
+_SEVERAL = Effect(
+    lambda given: set(given["methods"]) != {"centroid"}, "with a --method other than centroid"
+)
 
 
 @click.command(cls=Command, short_help="Make pictures of things, judged by a classifier.")
@@ -59,19 +66,19 @@ _INVERTING = Effect(_any_inverts, "with a --method that inverts photos")
     "--classifier",
     required=True,
     metavar="FOLDER",
-    help="Of pictures: a folder of transformers, or a TorchScript file with its labels beside it; "
-    "docs/evaluation.md has the form.",
+    help="An image classifier: a folder of transformers, or a TorchScript file with its labels "
+    "beside it; docs/evaluation.md has the form.",
 )
 @option(
     "--features",
     metavar="FOLDER",
-    help="What the Fréchet distance is of, in the same form: an Inception for FID.  [default: the "
-    "classifier]",
+    help="The network whose features the Fréchet distance compares, in the same form: an Inception "
+    "for FID.  [default: the classifier]",
 )
 @options.clip(
-    effect=Effect(_any_fits, "with a --method of SeedSelect"),
-    help="That SeedSelect compares by: a folder, or a hub id in the hub's cache; without it "
-    "SeedSelect's rows are left out.",
+    effect=_FITTING,
+    help="The CLIP that SeedSelect compares by: a folder, or a hub id in the hub's cache; without "
+    "it SeedSelect's rows are left out.",
 )
 @option(
     "--method",
@@ -93,6 +100,7 @@ _INVERTING = Effect(_any_inverts, "with a --method that inverts photos")
     metavar="N",
     default=4,
     show_default=True,
+    effect=_SEVERAL,
     help="How many of each class and method; a centroid is one.",
 )
 @option(
@@ -102,6 +110,7 @@ _INVERTING = Effect(_any_inverts, "with a --method that inverts photos")
     metavar="N",
     default=3,
     show_default=True,
+    effect=_SEEING,
     help="How many of each class a method sees; the distance takes all.",
 )
 @option(
@@ -116,7 +125,7 @@ _INVERTING = Effect(_any_inverts, "with a --method that inverts photos")
 )
 @options.guidance(help="Classifier-free guidance of the pictures; 1 is none.")
 @options.steps(help=f"Steps of the inversions and of the pictures.  {options.OF_MODEL}")
-@options.seed(effect=Effect(_any_draws, "with a --method that draws noise"), help="Of the noise.")
+@options.seed(effect=_DRAWING, help="Of the noise.")
 @option(
     "--resume/--overwrite",
     default=True,
