@@ -67,7 +67,7 @@ class ConceptsTable:
     Attributes:
         command: the command line that made the table.
         classes: their names.
-        inverted: how many photos of each class the methods saw.
+        inverted: how many photos of a class the methods saw: the fewest, and the most.
         prompt: with {} for the class's name.
         guidance_scale: classifier-free guidance g, of the pictures.
         classifier: its name, and how many labels it has.
@@ -77,7 +77,7 @@ class ConceptsTable:
 
     command: str
     classes: tuple[str, ...]
-    inverted: int
+    inverted: tuple[int, int]
     prompt: str
     guidance_scale: float
     classifier: tuple[str, int]
@@ -88,9 +88,11 @@ class ConceptsTable:
         """The table, ready for the terminal and the documentation."""
         named, labels = self.classifier
         features, size = self.features
+        fewest, most = self.inverted
+        inverted = str(most) if fewest == most else f"{fewest} to {most}"
         lines = [
-            f"{len(self.classes)} classes ({', '.join(self.classes)}), {self.inverted} photos of "
-            f"each inverted; prompt {self.prompt!r}, guidance {self.guidance_scale:g}.",
+            f"{len(self.classes)} classes ({', '.join(self.classes)}), {inverted} photos of each "
+            f"inverted; prompt {self.prompt!r}, guidance {self.guidance_scale:g}.",
             f"Accuracy: {named} names the class first, of {labels} labels. Fréchet distance: of "
             f"{size} features ({features}) from those of all photos at the model's size; FID where "
             "they are Inception's.",
@@ -217,10 +219,11 @@ class ConceptEvaluation:
             on_class(name)
         reference = np.stack(rows[PHOTOS, ""].features)
         judged = self.features or self.classifier
+        inverted = [min(self.inverted, len(files)) for files in self.classes.values()]
         return ConceptsTable(
             command,
             tuple(self.classes),
-            min(self.inverted, *map(len, self.classes.values())),
+            (min(inverted), max(inverted)),
             self.prompt,
             self.guidance_scale,
             (self.classifier.name, len(self.classifier.labels)),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -153,6 +154,19 @@ def test_a_classifier_in_torchscript_judges_as_well(
     # Of one number, three pictures have a covariance.
     assert (rows["noise"]["caveat"], rows["centroid"]["caveat"]) == ("", "")
     assert "1 features (the second output of light.pt)" in done.stdout
+
+
+def test_the_fewest_and_the_most_inverted_photos_are_told(
+    class_set: Path, random_model: Path, classifier_folder: Path, tmp_path: Path
+) -> None:
+    uneven = shutil.copytree(class_set, tmp_path / "uneven")
+    (uneven / "haze" / "2.png").unlink()
+    done = call(
+        uneven, "--classifier", classifier_folder, "--model", random_model,
+        "--method", "centroid", "--solver", "ddim", "--steps", 1, "-o", tmp_path / "out",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "2 to 3 photos of each inverted" in done.stdout
 
 
 def test_pictures_are_kept_until_a_setting_or_the_user_says_no(
