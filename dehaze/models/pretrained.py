@@ -12,17 +12,30 @@ from dehaze.models import ModelError
 
 
 def load_pretrained(name: str, kind: Any, processor: Any, what: str) -> tuple[Any, Any]:
+    """As ``load_network``, from safetensors alone; returns the network and its processor.
+
+    Args:
+        name, kind, what: see ``load_network``.
+        processor: the class of what prepares its input, such as ``CLIPProcessor``.
+    """
+    network = load_network(name, kind, what, use_safetensors=True)
+    try:
+        return network, processor.from_pretrained(name, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise _missing(name, what) from error
+
+
+def load_network(name: str, kind: Any, what: str, **settings: Any) -> Any:
     """A network from a folder, or from the hub's cache on this machine: nothing is downloaded.
 
     Args:
-        name: the folder, which ``save_pretrained`` wrote, or a hub id. Only weights in safetensors
-            are read.
+        name: the folder, which ``save_pretrained`` wrote, or a hub id.
         kind: the network's class, such as ``CLIPModel``.
-        processor: the class of what prepares its input, such as ``CLIPProcessor``.
         what: the network in words, for the messages: "CLIP".
+        settings: of ``from_pretrained``.
 
     Returns:
-        the network in float32, for evaluation, and its processor.
+        the network in float32, for evaluation.
 
     Raises:
         ModelError: it is not on this machine, or lacks a weight; the message says what helps.
@@ -32,16 +45,12 @@ def load_pretrained(name: str, kind: Any, processor: Any, what: str) -> tuple[An
             name,
             dtype=torch.float32,
             local_files_only=True,
-            use_safetensors=True,
             ignore_mismatched_sizes=True,
             output_loading_info=True,
+            **settings,
         )
-        prepares = processor.from_pretrained(name, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{what} ({name}) is not on this machine: download it, its weights as safetensors and "
-            "its processor with them, or name its folder"
-        ) from error
+        raise _missing(name, what) from error
     except (SafetensorError, RuntimeError) as error:
         raise ModelError(
             f"{what} ({name}) does not load ({first_line(error)}): get its files again, all of one "
@@ -53,18 +62,23 @@ def load_pretrained(name: str, kind: Any, processor: Any, what: str) -> tuple[An
         raise ModelError(
             f"{what} ({name}) lacks the weight {lacking[0]}: get its files again, all of one model"
         )
-    return network.eval().requires_grad_(False), prepares
+    return network.eval().requires_grad_(False)
 
 
 def kind_of_pretrained(name: str, kind: Any, what: str) -> str:
     """The kind of network that config.json names, such as "clip", whatever ``kind`` is.
 
-    Arguments and errors as for ``load_pretrained``.
+    Arguments and errors as for ``load_network``.
     """
     try:
         config, _ = kind.config_class.get_config_dict(name, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise ModelError(
-            f"{what} ({name}) is not on this machine: download it, or name its folder"
-        ) from error
+        raise _missing(name, what) from error
     return str(config.get("model_type", "network of an unknown kind"))
+
+
+def _missing(name: str, what: str) -> ModelError:
+    return ModelError(
+        f"{what} ({name}) is not on this machine: download all its files, the weights as "
+        "safetensors, or name its folder"
+    )

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from dehaze.errors import DehazeError
 from dehaze.eval.metrics import mean_squared_error, peak_signal_noise_ratio, ssim_wang
 from dehaze.models import ModelError
 from dehaze.models.clip import CLIP, load_clip
+from dehaze.models.pretrained import load_network
 
 Picture = NDArray[np.uint8]
 Mask = NDArray[np.float64]
@@ -45,10 +45,6 @@ METRIC_NAMES = (
     "clip_similarity_target_image",
     "clip_similarity_target_image_edit_part",
 )
-
-
-class WeightsMissingError(DehazeError, RuntimeError):
-    """A metric's network is not on this machine."""
 
 
 def _outside(picture: Picture, mask: Mask) -> NDArray[np.float64]:
@@ -216,7 +212,7 @@ def load_metrics(dino: str = DINO, clip: str = CLIP, *, corrected: bool = False)
     ):
         try:
             metrics.update(zip(names, load(), strict=True))
-        except WeightsMissingError as error:
+        except ModelError as error:
             missing.update(dict.fromkeys(names, str(error)))
     return MetricSet({name: metrics[name] for name in METRIC_NAMES if name in metrics}, missing)
 
@@ -224,28 +220,12 @@ def load_metrics(dino: str = DINO, clip: str = CLIP, *, corrected: bool = False)
 def _load_structure(name: str, corrected: bool) -> Metric:
     from transformers import ViTModel
 
-    try:
-        vision, found = ViTModel.from_pretrained(
-            name, local_files_only=True, add_pooling_layer=False, output_loading_info=True
-        )
-    except (OSError, ValueError) as error:
-        raise WeightsMissingError(
-            f"DINO ViT-B/8 ({name}) is not on this machine: download it, or name its folder"
-        ) from error
-    # The library fills what is missing with random numbers, and goes on.
-    lacking = sorted(found["missing_keys"])
-    if lacking:
-        raise WeightsMissingError(
-            f"DINO ViT-B/8 ({name}) lacks the weight {lacking[0]}: get its files again"
-        )
-    return StructureDistance(vision.eval(), corrected)
+    vision = load_network(name, ViTModel, "DINO ViT-B/8", add_pooling_layer=False)
+    return StructureDistance(vision, corrected)
 
 
 def _load_clip(name: str) -> list[Metric]:
-    try:
-        clip = load_clip(name)
-    except ModelError as error:
-        raise WeightsMissingError(str(error)) from error
+    clip = load_clip(name)
     return [ClipSimilarity(clip, edited) for edited in (False, True)]
 
 
@@ -255,7 +235,7 @@ def _load_lpips() -> Metric:
 
         return LpipsOutside(lpips.LPIPS(net="squeeze", verbose=False).eval())
     except (ImportError, OSError, RuntimeError) as error:
-        raise WeightsMissingError(
+        raise ModelError(
             f"LPIPS with SqueezeNet is not on this machine ({type(error).__name__}): pip install "
             "lpips, which downloads SqueezeNet on its first use"
         ) from error

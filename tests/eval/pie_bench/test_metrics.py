@@ -164,6 +164,9 @@ def test_a_weight_of_dino_is_never_a_random_one(tmp_path: Path, vision: ViTModel
     found = load_metrics(str(tmp_path), str(tmp_path / "clip"))
     assert "lacks the weight" in found.missing["structure_distance"]
     assert "layernorm_before" in found.missing["structure_distance"]
+    (tmp_path / "model.safetensors").write_bytes(b"torn")
+    found = load_metrics(str(tmp_path), str(tmp_path / "clip"))
+    assert "get its files again" in found.missing["structure_distance"]
 
 
 def test_clip_loads_from_a_folder(tmp_path: Path, clip_model: Path) -> None:
