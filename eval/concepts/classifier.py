@@ -201,6 +201,11 @@ def class_label(labels: Sequence[str], name: str) -> int:
     Raises:
         ClassifierError: there is no such label, or more than one.
     """
+    if not labels:
+        raise ClassifierError(
+            "the classifier has no labels: write them, one a line, into a .txt file of its name "
+            "beside it"
+        )
     wanted = _plain(name)
     found = [
         number

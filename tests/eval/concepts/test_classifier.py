@@ -111,3 +111,7 @@ def test_a_class_is_found_by_any_name_of_its_label() -> None:
         class_label(labels, "crane")
     with pytest.raises(ClassifierError, match="no label of the classifier is called 'tin'"):
         class_label(labels, "tin")
+    with pytest.raises(
+        ClassifierError, match=r"has no labels: write them, one a line, into a \.txt"
+    ):
+        class_label([], "crane")
