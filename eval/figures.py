@@ -199,7 +199,7 @@ def draw_variants(
 
 
 def _small(picture: Array, longest: float) -> Array:
-    """A picture whose long side has at most so many pixels."""
+    """A picture whose long side has at most ``longest`` pixels."""
     factor = min(1.0, longest / max(picture.shape[:2]))
     size = tuple(max(1, round(side * factor)) for side in picture.shape[1::-1])
     return np.asarray(cv2.resize(picture, size, interpolation=cv2.INTER_AREA), dtype=np.float32)

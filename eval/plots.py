@@ -70,7 +70,7 @@ def as_png(figure: Any) -> bytes:
 
 
 def evenly_spread(count: int, most: int) -> list[int]:
-    """At most so many of the numbers 1 .. count, evenly spread, the first and last among them."""
+    """At most ``most`` of the numbers 1 .. count, evenly spread, the first and last included."""
     return sorted({round(position) for position in np.linspace(1, count, min(most, count))})
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.dehazing import Dehazing
 
-# So many of the clips that are left alone are named, the others counted.
+# How many of the clips that are left alone are named; the others are counted.
 _NAMED = 3
 
 

@@ -155,9 +155,9 @@ def _verbosity_options() -> list[click.Parameter]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Inside, nothing looks for unused objects: imports make many, and next to none are unused.
+    """Stops Python's garbage collector inside: imports make many objects, and drop next to none.
 
-    It takes a seventh of the time to import PyTorch.
+    The collector takes a seventh of the time that importing PyTorch takes.
     """
     collecting = gc.isenabled()
     gc.disable()

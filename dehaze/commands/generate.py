@@ -56,7 +56,7 @@ def _starts() -> Iterable[str]:
     type=click.IntRange(min=1),
     metavar="N",
     heading=RESEARCH,
-    help="Of the fit of each picture.  [default: 5 from nao, 30 from noise]",
+    help="Iterations of each picture's fit.  [default: 5 from nao, 30 from noise]",
 )
 @options.guidance(help="Classifier-free guidance of the pictures; 1 is none.")
 @options.seed(effect=with_value("start", "noise"), help="Of the noise.")

@@ -24,7 +24,7 @@ from dehaze.errors import DehazeError
 from dehaze.inversion.result import NoiseNetwork
 from dehaze.ranges import LEARNING_RATE, SEMANTIC_WEIGHT
 
-# So many iterations take the whole learning rate, all others a tenth of it.
+# The first iterations take the whole learning rate, the others a tenth of it.
 _AT_FULL_RATE = 3
 # The semantic loss is of the pictures of z_0, z_1 and z_2, with these weights.
 _PICTURE_WEIGHTS = (0.7, 0.25, 0.05)

@@ -1,4 +1,4 @@
-"""Networks of transformers that judge pictures: read from this machine, and whole."""
+"""Loads networks of transformers that judge pictures, and refuses those that lack a weight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A classifier that a user gives: its answer to a picture, and what it made of it on the way."""
+"""A user's image classifier: the label that it gives a picture, and the features behind it."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Classifier(Protocol):
 
 @dataclass(frozen=True)
 class PretrainedClassifier:
-    """One of transformers. Its features are what its last linear layer reads.
+    """A classifier of transformers. Its features are the input of its last linear layer.
 
     Attributes:
         name: of its folder or on the hub.
@@ -158,7 +158,7 @@ def run_script(
 
 
 def load_classifier(name: str, device: torch.device | str = "cpu") -> Classifier:
-    """A classifier from this machine, whose answers are its own affair; nothing is downloaded.
+    """A classifier from a folder, a file, or the hub's cache on this machine; none is downloaded.
 
     Args:
         name: one of two. A folder that ``save_pretrained`` of transformers wrote for image

@@ -40,8 +40,8 @@ class ConceptScore:
         accuracy: share of them whose likeliest label is their class's, 0 to 1.
         frechet: the distance of their features from the photos', NaN for the photos and where there
             is no covariance.
-        seconds: a picture, inversions left out; NaN for the photos.
-        inverting: seconds of the inversions of a class; NaN where there are none.
+        seconds: time to make one picture, without the inversions; NaN for the photos.
+        inverting: seconds that a class's inversions take; NaN where there are none.
         caveat: what a reader of the distance must know, or None.
     """
 
@@ -155,8 +155,8 @@ class ConceptEvaluation:
         methods: of ``SEED_METHODS``.
         solvers: of the inversions, each a row of every method that inverts.
         image_encoder: of CLIP; only for methods that fit.
-        inverted: at most so many photos of each class are inverted, evenly spread; at least 2.
-        pictures: how many a class and method.
+        inverted: the most photos of a class that are inverted, evenly spread; at least 2.
+        pictures: how many are made for each class and method.
         prompt: with {} for the class's name, or the same for all classes.
         guidance_scale: classifier-free guidance g, of the pictures.
         steps: N, DDIM steps; the model's own when None.

@@ -27,7 +27,7 @@ class CaptionChoice:
     """The photos that are inverted under their captions, and those that are not, by name.
 
     Attributes:
-        photos: in natural order, or so many of them, evenly spread.
+        photos: those that were chosen, in natural order.
         readable: how many there were to choose from.
         unreadable: why, for each photo whose caption the model cannot read: it never learned a
             word, or the caption is too long.
@@ -90,7 +90,7 @@ def choose_captioned(
         pipeline: with the model.
         folder: of the photos.
         captions: see ``dehaze.datasets.captions.open_captioned_photos``.
-        limit: at most so many photos, evenly spread; all when None.
+        limit: the most photos to choose, evenly spread; all when None.
 
     Raises:
         DatasetNotFoundError: the folder, the file or its captions are not there.

@@ -22,7 +22,7 @@ from dehaze.models.needs import ModelDescription
 BEST = "best"
 """The name of a model's own ``reconstructing`` settings."""
 
-# A published solver is given so many iterations a step, and this tolerance.
+# The iterations a step and the tolerance that a published solver is given.
 _ITERATIONS, _TOLERANCE = 5, 1e-6
 
 

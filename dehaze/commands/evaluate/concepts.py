@@ -92,7 +92,7 @@ _SEVERAL = Effect(
     metavar="TEXT",
     default="a photo of a {}",
     show_default=True,
-    help="Of each class; {} stands for its name.",
+    help="Prompt of each class; {} stands for its name.",
 )
 @option(
     "--pictures",
@@ -121,7 +121,7 @@ _SEVERAL = Effect(
     show_default=True,
     heading=RESEARCH,
     effect=_INVERTING,
-    help="Of the inversions, with commas between them; each is a row.",
+    help="Solvers of the inversions, with commas between them; each is a row.",
 )
 @options.guidance(help="Classifier-free guidance of the pictures; 1 is none.")
 @options.steps(help=f"Steps of the inversions and of the pictures.  {options.OF_MODEL}")
