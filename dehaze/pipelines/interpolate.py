@@ -143,12 +143,12 @@ def common_prompt(
 def _check_match(inversions: Sequence[InversionResult]) -> None:
     """Raises ``ValueError`` where inversions cannot be mixed."""
     first = inversions[0]
-    if isinstance(SOLVERS.get(first.settings.solver), Sampler):
-        raise ValueError(
-            f"{first.settings.solver} goes back by steps of its own, from its own noise alone: "
-            "invert by another solver"
-        )
     for other in inversions:
+        if isinstance(SOLVERS.get(other.settings.solver), Sampler):
+            raise ValueError(
+                f"{other.settings.solver} goes back by steps of its own, from its own noise alone: "
+                "invert by another solver"
+            )
         if other.latents.shape != first.latents.shape or other.table != first.table:
             raise ValueError(
                 "the inversions differ in size or schedule: invert photos of one shape alike"
