@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import threading
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,13 +23,31 @@ HALF_PRECISION = (torch.float16, torch.bfloat16)
 
 logger = logging.getLogger(__name__)
 
-# Of each network. In half precision one thread at a time evaluates it, since an evaluation that
-# overflows puts the whole network into float32 and back.
 _turns: WeakKeyDictionary[Any, threading.RLock] = WeakKeyDictionary()
 
 
 class NonFiniteError(DehazeError, ArithmeticError):
     """The network returned a value that is not finite."""
+
+
+def turn_of(module: Any) -> threading.RLock:
+    """The lock of a network or codec, under which its type is read.
+
+    In half precision one thread at a time evaluates it, under this lock: an evaluation that
+    overflows puts all of it into float32 and back.
+    """
+    return _turns.setdefault(module, threading.RLock())
+
+
+@contextmanager
+def in_single_precision(module: Any) -> Iterator[None]:
+    """Inside, a network or codec in half precision is in float32; its ``turn_of`` must be held."""
+    dtype = module.dtype
+    module.float()
+    try:
+        yield
+    finally:
+        module.to(dtype)
 
 
 def is_guided(guidance_scale: float | Tensor) -> bool:
@@ -99,7 +118,7 @@ class PromptedNetwork:
         self.cost = 2 if is_guided(guidance_scale) and not distilled else 1
         self.evaluations = 0
         self._unet = unet
-        self._turn = _turns.setdefault(unet, threading.RLock())
+        self._turn = turn_of(unet)
         with self._turn:
             self._in_half_precision = unet.dtype in HALF_PRECISION
         self._unconditional_of_steps = unconditional_of_steps
@@ -239,13 +258,10 @@ class PromptedNetwork:
     def _output_in_single_precision(
         self, embedding: Tensor, latents: Tensor, timestep: float
     ) -> Tensor:
-        unet, dtype = self._unet, self._unet.dtype
-        logger.warning("timestep %g is not finite in %s: again in float32", timestep, dtype)
-        unet.float()
-        try:
+        unet = self._unet
+        logger.warning("timestep %g is not finite in %s: again in float32", timestep, unet.dtype)
+        with in_single_precision(unet):
             return self._evaluated(embedding.float(), latents.float(), timestep)
-        finally:
-            unet.to(dtype)
 
     def _evaluated(self, embedding: Tensor, latents: Tensor, timestep: float) -> Tensor:
         height, width = (int(side) * self._pixels_per_latent for side in latents.shape[-2:])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import cv2
 import numpy as np
@@ -17,16 +15,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dehaze.models.needs import ModelDescription
-from dehaze.network import HALF_PRECISION, NonFiniteError
+from dehaze.network import HALF_PRECISION, NonFiniteError, in_single_precision, turn_of
 from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 
 logger = logging.getLogger(__name__)
-
-# Of each codec. In half precision one thread at a time runs it, since a picture that overflows puts
-# the whole codec into float32 and back.
-_turns: WeakKeyDictionary[Any, threading.Lock] = WeakKeyDictionary()
 
 # The largest ratio of a working picture's long side to the model's short side.
 _LARGEST_RATIO = 8
@@ -157,22 +151,21 @@ class PhotoCodec:
         is evaluated again in float32, but where gradients hold on to its weights as they are. An
         overflow in any layer leaves values at the end that are not finite.
         """
-        dtype = self.vae.dtype
+        turn = turn_of(self.vae)
+        with turn:
+            dtype = self.vae.dtype
         half = dtype in HALF_PRECISION
-        with _turns.setdefault(self.vae, threading.Lock()) if half else nullcontext():
+        with turn if half else nullcontext():
             made = part(values.to(self.device, dtype)).float()
             if half and not torch.is_grad_enabled() and not bool(torch.isfinite(made).all()):
                 logger.warning("the codec is not finite in %s: again in float32", dtype)
-                self.vae.float()
-                try:
-                    made = part(values.to(self.device, torch.float32))
-                finally:
-                    self.vae.to(dtype)
+                dtype = torch.float32
+                with in_single_precision(self.vae):
+                    made = part(values.to(self.device, dtype))
         if not bool(torch.isfinite(made).all()):
-            raise NonFiniteError(
-                f"the codec's output is not finite in {dtype}: "
-                + ("run it in float32" if half else "its weights are damaged, get them again")
-            )
+            tried = dtype == torch.float32
+            cure = "its weights are damaged, get them again" if tried else "run it in float32"
+            raise NonFiniteError(f"the codec's output is not finite in {dtype}: {cure}")
         return made
 
     def _times_cell(self, size: tuple[int, int]) -> tuple[int, int]:

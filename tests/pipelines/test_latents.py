@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,9 +54,35 @@ def test_with_gradients_an_overflow_is_an_error(overflowing: DehazePipeline) -> 
         overflowing.codec.decode_tensor(latents)
 
 
-def test_values_that_are_not_finite_are_an_error(stable_diffusion_xl: Path, photo: Array) -> None:
+def test_another_thread_waits_while_the_codec_is_in_float32(
+    overflowing: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codec, encode = overflowing.codec, overflowing.vae.encode
+    found: list[torch.Tensor] = []
+    other = threading.Thread(target=lambda: found.append(codec.encode(photo)))
+    waited: list[bool] = []
+
+    def watched(pixels: torch.Tensor) -> Any:
+        if pixels.dtype == torch.float32 and not waited:
+            other.start()
+            other.join(0.3)
+            waited.append(other.is_alive())
+        return encode(pixels)
+
+    monkeypatch.setattr(overflowing.vae, "encode", watched)
+    latents = codec.encode(photo)
+    other.join()
+    assert waited == [True]
+    assert torch.equal(found[0], latents)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_values_that_are_not_finite_are_an_error(
+    stable_diffusion_xl: Path, photo: Array, dtype: torch.dtype
+) -> None:
     """And never a black picture."""
     codec = DehazePipeline.from_pretrained(stable_diffusion_xl).codec
+    codec.vae.to(dtype)
     with torch.no_grad():
         for part in (codec.vae.encoder, codec.vae.decoder):
             part.conv_out.bias[0] = torch.nan
