@@ -198,7 +198,7 @@ class Inverting(PromptedModel):
             raise WordError(f"name a word of the prompt {tokens.text!r}")
         layers = self.description.map_layers if layers is None else layers
         shown = RecordingPlan(_NOTHING_FOLLOWED, map_layers=None if layers is None else [*layers])
-        inversion, _ = self.with_attention(self.placed(inversion), prompt, shown)
+        inversion, evaluations = self.with_attention(self.placed(inversion), prompt, shown)
         heat = word_map(
             inversion.attention,
             span,
@@ -207,4 +207,6 @@ class Inverting(PromptedModel):
             steps=steps,
             device=self._execution_device,
         )
+        if evaluations:
+            self.maybe_free_model_hooks()
         return self.codec.enlarged(heat[0].cpu().numpy(), photo)

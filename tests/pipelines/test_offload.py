@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -43,10 +44,12 @@ def test_parts_are_offloaded_after_every_call(
         for kind in (EditPipeline, InterpolatePipeline, SeedSelectPipeline)
     )
     inversion = dehazer.invert(photo, PROMPTS[0])
+    bare = replace(inversion, attention={})
     calls = [
         lambda: dehazer.invert(photo, PROMPTS[0]),
         lambda: dehazer(photo, max_iterations=1),
         lambda: dehazer(photo, PROMPTS[0], inversion=inversion),
+        lambda: dehazer.word_attention(photo, bare, word="haze"),
         lambda: editor(photo, *PROMPTS, inversion=inversion),
         lambda: editor.generate(PROMPTS[0], generator=torch.Generator().manual_seed(0)),
         lambda: between(inversion, inversion, pictures=2),
