@@ -40,15 +40,9 @@ class EditPlan:
     def __post_init__(self) -> None:
         for word in (*self.settings.blend, *self.settings.exclude):
             either_span(self.before, self.after, word)
-        if self.needs_focus:
+        if self.settings.needs_focus:
             self.focus_span()
         self.control()
-
-    @property
-    def needs_focus(self) -> bool:
-        """Whether it matters where the source attends to the words that are being edited."""
-        chosen_by_focus = self.settings.samples > 1 and self.settings.score is None
-        return self.settings.guidance_outside is not None or chosen_by_focus
 
     def control(self) -> AttentionControl:
         """Prompt-to-Prompt's control between the two prompts."""
@@ -63,7 +57,7 @@ class EditPlan:
 
     def recording(self) -> RecordingPlan:
         """What the edit asks of the source's attention."""
-        shown = self.settings.blend or self.needs_focus
+        shown = self.settings.blend or self.settings.needs_focus
         return RecordingPlan(self.control(), map_layers=None if shown else ())
 
     def focus_span(self) -> tuple[int, ...]:
@@ -88,7 +82,7 @@ class EditPlan:
         ``layers`` are averaged, see ``dehaze.attention.maps.word_map``. None where the settings
         need no such map.
         """
-        if not self.needs_focus:
+        if not self.settings.needs_focus:
             return None
         # Attention may be on the host while the latents, which the map is for, are not.
         heat = word_map(

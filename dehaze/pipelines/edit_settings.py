@@ -86,3 +86,14 @@ class EditSettings:
             )
         if self.score is not None and self.samples == 1:
             raise ValueError("score chooses among several samples, and there is 1: leave it out")
+        if self.focus is not None and not self.needs_focus:
+            raise ValueError(
+                "focus has no effect without guidance_outside, or several samples and no score: "
+                "leave it out"
+            )
+
+    @property
+    def needs_focus(self) -> bool:
+        """Whether it matters where the source attends to the words that are being edited."""
+        chosen_by_focus = self.samples > 1 and self.score is None
+        return self.guidance_outside is not None or chosen_by_focus

@@ -385,6 +385,11 @@ def test_a_step_of_the_edit_calls_back(pipe: EditPipeline, inversion: InversionR
         ({"samples": 3}, "eta"),
         ({"samples": 0}, "at least 1"),
         ({"score": lambda picture, prompt: 0.0}, "chooses among several samples"),
+        ({"focus": "haze"}, "focus has no effect"),
+        (
+            {"focus": "haze", "eta": 0.5, "samples": 2, "score": lambda picture, prompt: 0.0},
+            "focus has no effect",
+        ),
         ({"control": "swirl"}, "replace, refine, reweight"),
         ({"blend": ("rain",)}, "rain.*a, street, with, haze"),
         ({"word_weights": {"rain": 2.0}}, "rain.*a, street, with, snow"),
