@@ -296,6 +296,7 @@ class EditPipeline(InversionPipeline):
         strength = latent_strength(settings.strength, photo, inversion)
         focus = plan.focus_map(inversion, self.description.map_layers)
         context = self.prompts.embed(plan.after)
+        own = self.prompts.embed(plan.before) if settings.fresh_source else None
         samples: list[tuple[float, Tensor, Tensor | None]] = []
         evaluations += 0 if anchors is None else anchors.nfe
         for _ in range(settings.samples):
@@ -309,7 +310,7 @@ class EditPipeline(InversionPipeline):
                 strength=strength,
                 guidance_scale=plan.guidance(focus),
                 unconditional=None if anchors is None else anchors.unconditional,
-                source=self.prompts.embed(plan.before) if settings.fresh_source else None,
+                source=own,
                 revise=EditStep(inversion, settings.eta, generator, blend),
                 callback_on_step_end=callback_on_step_end,
             )
