@@ -169,18 +169,15 @@ class Peers:
 
     def ours(self, photo: Array, **inverting: Any) -> Outcome:
         """What reconstructs best for its cost, or other settings; one branch."""
-        settings = None
-        if not inverting:
-            settings = self.pipe.description.reconstructing(self.steps)
-            settings = replace(settings, spacing="leading", guidance_scale=self.guidance)
+        settings = None if inverting else self.pipe.description.reconstructing(self.steps)
         plan = self.pipe.recording(SOURCE, TARGET)
         with self.counted() as found:
-            inversion = (
-                self._inverted(
-                    photo, record_attention=plan, guidance_scale=self.guidance, **inverting
-                )
-                if settings is None
-                else self.pipe.invert(photo, SOURCE, settings=settings, record_attention=plan)
+            inversion = self._inverted(
+                photo,
+                settings=settings,
+                record_attention=plan,
+                guidance_scale=self.guidance,
+                **inverting,
             )
             edited = self.pipe.edit(
                 inversion, SOURCE, TARGET, EditSettings(guidance_scale=self.guidance)
