@@ -111,7 +111,7 @@ class AttentionSession:
         latent_size: (H, W) of the latents.
         step: the step i of the current evaluation.
         steps: n, the number of denoising steps.
-        index: int64 (b,), the current evaluation's samples in the batch.
+        index: int64 (b,), the current evaluation's samples in the batch, each once, ascending.
         rows: how many of the current evaluation's first rows are recorded and controlled; None for
             all. The others are samples under another prompt.
     """
@@ -272,9 +272,9 @@ class ControlledAttention:
         return self._run(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
     def __post_init__(self) -> None:
-        # A session changes from one evaluation to the next, and is nothing that torch.compile can
-        # trace: attention is computed as it is, between the parts of the network that are compiled.
-        # Without torch.compile the module that says so is not loaded, and slow to load.
+        # torch.compile cannot trace a session, which changes from one evaluation to the next: the
+        # layer is left out of what is compiled. Where nothing was compiled, torch._dynamo is not
+        # loaded, and torch.compiler.disable would load it, which is slow.
         run = self._computed
         self._run: Any = torch.compiler.disable(run) if "torch._dynamo" in sys.modules else run
 

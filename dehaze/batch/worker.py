@@ -238,8 +238,8 @@ def _load(model: ModelChoice) -> DehazePipeline | PlainDehazer:
 
         from dehaze.pipelines.plain import load_plain_dehazer
 
-        # Sums that other threads share are rounded otherwise: a result must not depend on how many
-        # cores its worker had. The bundled networks are too small for more threads to gain much.
+        # A sum is rounded differently when several threads share it, and a result must not depend
+        # on how many cores its worker had. The bundled networks gain little by more threads.
         torch.set_num_threads(1)
         return load_plain_dehazer(model)
     from dehaze.pipelines.dehaze import DehazePipeline

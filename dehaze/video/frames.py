@@ -20,8 +20,9 @@ from dehaze.video.smoothing import Past, begin, follow, weight_of
 
 Array = NDArray[np.float32]
 
-# The share of its steps that must have met their tolerance. A step that is cut off before takes all
-# its iterations wherever it starts, and its result depends on the start.
+# An inversion is started from only if more than this share of its steps met the tolerance. A step
+# that does not meet it takes all its iterations wherever it starts, and its result depends on the
+# start.
 _LEAST_STOPPED = 0.5
 
 

@@ -3,7 +3,8 @@
 Frame by frame, an estimate of the haze trembles a little, and the division by t makes the tremble
 and the camera's noise visible. Here the optical density d = -log t follows the picture's motion and
 changes only slowly, as haze does; and the mean of the frames is dehazed, so that their noise is not
-divided by t. It follows the camera, and what else moves is taken anew. At a cut all begins anew.
+divided by t. The mean follows the camera, and begins anew where something else moves. At a cut all
+of it begins anew.
 
 Source: this project.
 """
