@@ -102,10 +102,11 @@ class InterpolatePipeline(InversionPipeline):
         like: InversionResult,
         output_type: str,
     ) -> InterpolationResult:
-        """The pictures of latents z_N, (1, C, h, w) each, on the schedule of ``like``."""
+        """The pictures of latents z_N, (1, C, h, w) each, as ``like`` was inverted."""
         output = OUTPUT_TYPES.get(output_type)
         latents = torch.cat(list(points)).to(self._execution_device)
-        network = self.prompted_network(like.table, prompt)
+        guidance = like.settings.guidance_scale
+        network = self.prompted_network(like.table, prompt, guidance_scale=guidance)
         made = generate(network, latents, InversionSettings(steps=like.table.steps).generated())
         size = self.codec.pixels_of(like.latent_size)
         expected = math.sqrt(points[0].numel())
@@ -130,8 +131,8 @@ def common_prompt(
 
     Raises:
         InversionMismatchError: an inversion is of another prompt or model.
-        ValueError: they differ in size or schedule, stop before the last step, or are by a sampler,
-            such as EDICT, whose noise only its own steps lead back from.
+        ValueError: they differ in size, schedule or guidance, stop before the last step, or are by
+            a sampler, such as EDICT, whose noise only its own steps lead back from.
     """
     _check_match(inversions)
     prompt = inversions[0].own_prompt(prompt)
@@ -152,6 +153,11 @@ def _check_match(inversions: Sequence[InversionResult]) -> None:
         if other.latents.shape != first.latents.shape or other.table != first.table:
             raise ValueError(
                 "the inversions differ in size or schedule: invert photos of one shape alike"
+            )
+        if other.settings.guidance_scale != first.settings.guidance_scale:
+            raise ValueError(
+                f"the inversions have guidance {first.settings.guidance_scale:g} and "
+                f"{other.settings.guidance_scale:g}: invert all with one"
             )
         if other.steps != other.table.steps:
             raise ValueError(

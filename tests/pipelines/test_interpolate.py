@@ -31,6 +31,17 @@ def test_each_picture_is_nearer_to_its_own_end(
     assert distance[-1] > 0.1
 
 
+def test_pictures_have_the_guidance_of_their_inversions(
+    pipe: InterpolatePipeline, photo: Array
+) -> None:
+    guided = pipe.invert(photo, guidance_scale=2.0, max_iterations=20, tolerance=1e-7)
+    size = pipe.codec.pixels_of(guided.latent_size)
+    source = pipe.codec.decode(guided.trajectory[0], size)
+    np.testing.assert_allclose(pipe.centre([guided, guided]).pictures[0], source, atol=5e-3)
+    with pytest.raises(ValueError, match="guidance 2 and 1"):
+        pipe.centre([guided, pipe.invert(photo)])
+
+
 def test_pictures_come_in_the_type_that_is_asked_for(
     pipe: InterpolatePipeline, photo: Array
 ) -> None:
