@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from jobs import FakeWorker, do, photo_at
 
-from dehaze.batch import Item, Job, plan
+from dehaze.batch import Job, plan
 from dehaze.batch.ray import RETRIES, ClusterError, RayExecutor, pool
 from dehaze.batch.worker import ClassicalWork
 from dehaze.models import ModelError
@@ -42,17 +42,28 @@ def cluster(ray: Any) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class MarkedWork:
-    """Inverts photos, tells which process does it, and dies on photos of one shade."""
+    """Inverts photos, tells which process does it, and dies on photos of one shade.
+
+    Attributes:
+        marks: a folder, where each process leaves a file of its number's name.
+        poison: the mean of a photo that ends each process that does it.
+        at_once: photos in a batch.
+        victim: a file; the first process to make it is killed in the middle of a photo.
+    """
 
     marks: Path
     poison: float = -1.0
     at_once: int = 1
+    victim: Path | None = None
 
     def start(self) -> FakeWorker:
         def process(photo: Photo) -> FloatArray:
             (self.marks / str(os.getpid())).touch()
             if abs(float(photo.pixels.mean()) - self.poison) < 0.003:
                 os._exit(1)
+            if self.victim is not None and not self.victim.exists():
+                self.victim.write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
             time.sleep(0.2)
             return 1 - photo.pixels
 
@@ -73,18 +84,10 @@ def test_results_equal_a_local_run_after_a_killed_worker(tmp_path: Path) -> None
     for index in range(8):
         photo_at(tmp_path / f"in/{index}.png", index / 10)
     (tmp_path / "in/torn.jpg").write_bytes(b"\xff\xd8 torn")
-    marks = tmp_path / "marks"
+    marks, victim = tmp_path / "marks", tmp_path / "victim"
     marks.mkdir()
-    killed: list[int] = []
-
-    def kill_once(item: Item) -> None:
-        if not killed and item.status == "done":
-            killed.append(int(next(marks.iterdir()).name))
-            os.kill(killed[0], signal.SIGKILL)
-
-    summary = run(tmp_path, "ray", MarkedWork(marks), kill_once)
-    assert killed
-    assert len(list(marks.iterdir())) == 3, "two workers, and the one in the place of the killed"
+    summary = run(tmp_path, "ray", MarkedWork(marks, victim=victim))
+    assert {mark.name for mark in marks.iterdir()} > {victim.read_text()}
     assert len(summary.having("done")) == 8
     (failed,) = summary.having("failed")
     assert failed.source.name == "torn.jpg"
