@@ -15,7 +15,7 @@ import click
 
 from dehaze import __version__
 from dehaze.commands.command import Group
-from dehaze.commands.options import RegistryChoice
+from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries, quiet_photo_libraries
 
 __all__ = [

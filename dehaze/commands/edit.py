@@ -11,7 +11,7 @@ import click
 from dehaze import ranges
 from dehaze.commands import options
 from dehaze.commands.command import MACHINE, RESEARCH, Command, Effect, option, with_any, without
-from dehaze.commands.options import Number, RegistryChoice
+from dehaze.commands.param_types import Number, RegistryChoice
 from dehaze.commands.reporting import CommandError, Verbosity, quiet_libraries, verbosity
 from dehaze.commands.reporting import result as say
 

@@ -10,7 +10,7 @@ import click
 
 from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Command, option, with_value
-from dehaze.commands.options import RegistryChoice
+from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ import click
 
 from dehaze.commands import options
 from dehaze.commands.command import Command, option, without
-from dehaze.commands.options import RegistryChoice
+from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError, quiet_libraries, result
 
 if TYPE_CHECKING:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dehaze import __version__, ranges
+from dehaze import ranges
 from dehaze.commands import options
 from dehaze.commands.clips import ClipsJob, note_clips_left, split_clips
 from dehaze.commands.command import (
@@ -28,22 +23,17 @@ from dehaze.commands.command import (
     with_value,
     without,
 )
-from dehaze.commands.options import Kinds, Number, RegistryChoice
-from dehaze.commands.reporting import (
-    CommandError,
-    note,
-    problem,
-    quiet_libraries,
-    quiet_photo_libraries,
-)
+from dehaze.commands.interrupts import termination_interrupts
+from dehaze.commands.param_types import BatchSize, Kinds, NameEnding, Number, RegistryChoice, Suffix
+from dehaze.commands.photos import PhotosJob, any_lossy, refuse_empty, write_job_report
+from dehaze.commands.reporting import note, problem
 from dehaze.commands.settings import config_option
 from dehaze.commands.streaming import STREAM, check_streams, dehaze_stream
-from dehaze.commands.summaries import JsonLines, Text, left
+from dehaze.commands.summaries import JsonLines, Text
+from dehaze.commands.task import DIFFUSION, executor_of, task_of, with_cards
 
 if TYPE_CHECKING:
-    from dehaze.batch import Executor, Job, Plan, Summary, Work
     from dehaze.models.choice import ModelChoice
-    from dehaze.photos import ResultFile
 
 # What --save can add, and what each file appends to the whole name of its photo, so that those of
 # a.jpg and a.png stay apart.
@@ -55,7 +45,6 @@ SIDE_FILES = {
     "trace": ".trace.json",
 }
 EXECUTORS = ("local", "ray")
-DIFFUSION = "diffusion"
 BY_MODEL = with_value("method", DIFFUSION)
 BY_RAY = with_value("executor", "ray")
 TO_FOLDER = Effect(lambda given: given["output"] != STREAM, "with a folder as --output")
@@ -80,64 +69,12 @@ FOR_CLIPS = Effect(
 _ESTIMATED = frozenset({"transmission", "airlight", "depth"})
 
 
-class _Suffix(click.ParamType):
-    """A format, by a suffix that names it, with or without its dot."""
-
-    name = "format"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        from dehaze.photos import PHOTO_SUFFIXES
-
-        suffix = f".{value.lower().removeprefix('.')}"
-        if suffix not in PHOTO_SUFFIXES:
-            names = ", ".join(sorted(known[1:] for known in PHOTO_SUFFIXES))
-            self.fail(f"{value!r} is not one of {names}.", param, ctx)
-        return suffix
-
-
-class _Addition(click.ParamType):
-    """What can stand at the end of a file's name."""
-
-    name = "text"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        if not value or not value.isprintable() or set(value) & set('/\\:*?"<>|'):
-            self.fail(f"{value!r} cannot stand in a file's name on every system.", param, ctx)
-        return str(value)
-
-
 def _has_quality(given: Values) -> bool:
     from dehaze.photos import ResultFile
     from dehaze.photos.formats import FORMATS
 
     chosen = ResultFile(given["format"]).format
     return chosen is None or FORMATS.get(chosen).has_quality
-
-
-class _BatchSize(click.ParamType):
-    """A number, or "auto" for None."""
-
-    name = "number"
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
-    ) -> int | None:
-        return None if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
-
-
-@dataclass(frozen=True)
-class _Task:
-    """What is done to each photo, and all that decides its result.
-
-    Attributes:
-        work: what is done.
-        settings: what decides a result, as JSON values.
-        gpu: whether a GPU is of use.
-    """
-
-    work: Work
-    settings: dict[str, Any]
-    gpu: bool
 
 
 @click.command(cls=Command)
@@ -164,7 +101,7 @@ class _Task:
 @options.word(effect=BY_MODEL, help=f"The word to remove from the prompt.  {options.OF_MODEL}")
 @option(
     "--format",
-    type=_Suffix(),
+    type=Suffix(),
     metavar="NAME",
     effect=ON_PHOTOS,
     help="Write every result as jpg, png, tif, webp or bmp.  [default: the photo's own]",
@@ -186,7 +123,7 @@ class _Task:
 )
 @option(
     "--suffix",
-    type=_Addition(),
+    type=NameEnding(),
     metavar="TEXT",
     effect=(TO_FOLDER, ON_PHOTOS),
     help="Put this at the end of each name: with _clear, a.jpg becomes a_clear.jpg.",
@@ -252,7 +189,7 @@ class _Task:
 @options.model(effect=BY_MODEL)
 @option(
     "--batch-size",
-    type=_BatchSize(),
+    type=BatchSize(),
     default="auto",
     show_default=True,
     metavar="N",
@@ -361,22 +298,22 @@ def run(
     if not inputs:
         refuse_idle_options(context, found)
     say = JsonLines() if as_json else Text()
-    job = ClipsJob(clips, model, recipe, overwrite=not resume, max_megapixels=max_megapixels)
+    clips_job = ClipsJob(clips, model, recipe, overwrite=not resume, max_megapixels=max_megapixels)
     if clips and watch is not None:
         raise click.UsageError(
             "--watch is for photos; do the clips in a run of their own.", context
         )
     if clips and dry_run:
-        job.plan(say)
+        clips_job.plan(say)
     if not inputs:
         if not dry_run:
-            with _termination_interrupts() as received:
-                context.exit(job.run(say, received))
+            with termination_interrupts() as received:
+                context.exit(clips_job.run(say, received))
         return
     result_file = ResultFile(format, quality, suffix or "")
     beside = {kind: SIDE_FILES[kind] for kind in save}
     if output == STREAM:
-        task = _task(method, model, recipe, beside, batch_size, result_file)
+        task = task_of(method, model, recipe, beside, batch_size, result_file)
         context.exit(dehaze_stream(context, inputs[0], task.work, result_file, max_megapixels))
     planning: dict[str, Any] = {
         "beside": list(beside.values()),
@@ -385,8 +322,8 @@ def run(
     }
     plan = batch.plan(inputs, output, **planning)
     if watch is None:
-        _refuse_empty(plan)
-        refuse_idle_options(context, found | {"lossy": _any_lossy(plan)})
+        refuse_empty(plan)
+        refuse_idle_options(context, found | {"lossy": any_lossy(plan)})
     batch.check_room(plan)
     if dry_run:
         say.plan(plan)
@@ -394,167 +331,27 @@ def run(
     for folder in plan.results:
         note(f"{printable(folder)}: holds results of an earlier run and is not searched")
     note_clips_left(plan.passed_over)
-    task = _task(method, model, recipe, beside, batch_size, result_file)
+    task = task_of(method, model, recipe, beside, batch_size, result_file)
     if report:
-        task = _with_cards(task, output)
-    ready = _executor(task, executor, ray_address, workers)
+        task = with_cards(task, output)
+    ready = executor_of(task, executor, ray_address, workers)
     with (
-        _termination_interrupts() as received,
-        batch.Job(output, settings=task.settings, overwrite=not resume) as photos,
+        termination_interrupts() as received,
+        batch.Job(output, settings=task.settings, overwrite=not resume) as job,
     ):
-        summary = _do(photos, plan, ready, say)
+        photos = PhotosJob(job, ready, say)
+        summary = photos.run(plan)
         if watch is not None and not summary.interrupted and summary.error is None:
             looks = batch.watch(inputs, output, watch, seen=plan, **planning)
-            summary = _keep_watch(photos, looks, ready, say, summary)
+            summary = photos.keep_watch(looks, summary)
         if report:
-            _write_report(plan, summary, task.settings)
+            write_job_report(plan, summary, task.settings)
         clips_code = 0
         if clips and not summary.interrupted and summary.error is None:
-            clips_code = job.run(say, received)
+            clips_code = clips_job.run(say, received)
     if summary.error is not None:
         problem(str(summary.error))
     if summary.interrupted and watch is None:
         context.exit(128 + received[-1])
     failed = summary.error is not None or summary.having("failed")
     context.exit(max(clips_code, 1) if failed else clips_code)
-
-
-def _task(
-    method: str,
-    model: ModelChoice,
-    recipe: dict[str, Any],
-    beside: dict[str, str],
-    batch_size: int | None,
-    result_file: ResultFile,
-) -> _Task:
-    if method == DIFFUSION:
-        task = _by_model(model, recipe, beside, batch_size)
-    else:
-        task = _by_prior(method)
-    coding = {"format": result_file.suffix, "quality": result_file.quality}
-    chosen = {name: value for name, value in coding.items() if value is not None}
-    return replace(task, settings=task.settings | chosen)
-
-
-def _by_prior(name: str) -> _Task:
-    from dehaze.batch.worker import ClassicalWork
-
-    quiet_photo_libraries()
-    return _Task(ClassicalWork(name), {"version": __version__, "method": name}, gpu=False)
-
-
-def _by_model(
-    model: ModelChoice, recipe: dict[str, Any], beside: dict[str, str], batch_size: int | None
-) -> _Task:
-    from dehaze.batch.worker import DiffusionWork
-
-    if model.plain():
-        quiet_photo_libraries()
-    else:
-        quiet_libraries()
-    if os.path.isdir(model.model):
-        # On another machine the working folder is another one.
-        model = replace(model, model=os.path.abspath(model.model))
-    work = DiffusionWork(recipe, model, beside, batch_size)
-    settings = {
-        **recipe,
-        "version": __version__,
-        "method": DIFFUSION,
-        "model": model.model,
-        "revision": model.revision,
-        "dtype": model.dtype,
-        "weights": model.fingerprint(),
-        "save": list(beside),
-    }
-    return _Task(work, settings, gpu=model.device in ("auto", "cuda"))
-
-
-def _executor(task: _Task, name: str, address: str | None, workers: int | None) -> Executor:
-    """The executor, once the work is known to start."""
-    if name == "local":
-        from dehaze.batch.local import LocalExecutor
-
-        return LocalExecutor(task.work.start())
-    from dehaze.batch.ray import RayExecutor
-
-    # Started here only to find what is wrong with it before the cluster is asked.
-    task.work.on_cpu().start()
-    return RayExecutor(task.work, address=address, workers=workers, gpu=task.gpu)
-
-
-def _with_cards(task: _Task, output: Path) -> _Task:
-    """The task, which also keeps in the output folder what a report shows."""
-    from dehaze.report import CardingWork
-
-    return replace(task, work=CardingWork(task.work, output.absolute()))
-
-
-def _write_report(plan: Plan, summary: Summary, settings: dict[str, Any]) -> None:
-    from dehaze.photos import printable
-    from dehaze.report import REPORT_NAME, report_of_job, write_report
-
-    path = plan.output / REPORT_NAME
-    unreached = max(0, left(plan, summary))
-    write_report(path, report_of_job(plan.output, summary.items, settings, unreached=unreached))
-    note(f"report: {printable(path)}")
-
-
-def _do(job: Job, plan: Plan, executor: Executor, say: Text | JsonLines) -> Summary:
-    with say.progress(len(plan.photos) + len(plan.unreadable)):
-        summary = job.run(plan, executor, say.item)
-    say.summary(plan, summary)
-    return summary
-
-
-def _keep_watch(
-    job: Job, looks: Iterator[Plan], executor: Executor, say: Text | JsonLines, so_far: Summary
-) -> Summary:
-    """Do new photos until interrupted; the summary is of all that was done."""
-    items = so_far.items
-    try:
-        for plan in looks:
-            summary = _do(job, plan, executor, say)
-            items += summary.items
-            if summary.interrupted or summary.error is not None:
-                return replace(summary, items=items)
-    except KeyboardInterrupt:
-        pass
-    return replace(so_far, items=items, interrupted=True)
-
-
-@contextmanager
-def _termination_interrupts() -> Iterator[list[int]]:
-    """Let SIGTERM interrupt as Ctrl-C does; yields the signals received, Ctrl-C's number first."""
-    received = [int(signal.SIGINT)]
-
-    def interrupt(number: int, frame: object) -> None:
-        received.append(number)
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield received
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield received
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _any_lossy(plan: Plan) -> bool:
-    """Whether a photo of the plan has a quality, by its first bytes: a name may say otherwise."""
-    from dehaze.photos.formats import format_of_file
-
-    formats = (format_of_file(photo.source) for photo in plan.photos)
-    return any(format is not None and format.has_quality for format in formats)
-
-
-def _refuse_empty(plan: Plan) -> None:
-    from dehaze.photos import PHOTO_SUFFIXES
-
-    others = f" among {len(plan.passed_over)} files" if plan.passed_over else ""
-    if not plan.photos and not plan.unreadable:
-        note_clips_left(plan.passed_over)
-        raise CommandError(
-            f"no photo found{others}; photos end in {', '.join(sorted(PHOTO_SUFFIXES))}"
-        )

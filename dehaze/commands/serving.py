@@ -10,7 +10,7 @@ import click
 from dehaze import ranges
 from dehaze.commands import options
 from dehaze.commands.command import MACHINE, option
-from dehaze.commands.options import Number
+from dehaze.commands.param_types import Number
 from dehaze.commands.reporting import CommandError, quiet_libraries, result
 
 if TYPE_CHECKING:

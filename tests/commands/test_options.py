@@ -15,7 +15,7 @@ from click.testing import CliRunner
 import dehaze.commands
 from dehaze.commands import COMMANDS, main
 from dehaze.commands.command import HEADINGS, Command, Effect, Option, option, with_any, without
-from dehaze.commands.options import Number
+from dehaze.commands.param_types import Number
 from dehaze.photos import write_photo
 from dehaze.ranges import STRENGTH, Range
 

@@ -10,7 +10,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import command_line
-from dehaze.commands.options import Names
+from dehaze.commands.param_types import Names
 from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError
 

@@ -11,7 +11,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Command, Effect, Values, option
 from dehaze.commands.evaluate.parameters import command_line
-from dehaze.commands.options import Names
+from dehaze.commands.param_types import Names
 from dehaze.commands.progress import progress
 from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError

@@ -10,7 +10,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option, with_any, without
 from dehaze.commands.evaluate.parameters import Numbers, command_line, haze_kinds
-from dehaze.commands.options import RegistryChoice
+from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
 

@@ -11,7 +11,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import option, with_any
 from dehaze.commands.evaluate.parameters import haze_kinds
-from dehaze.commands.options import RegistryChoice
+from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError
 from dehaze.errors import DehazeError
 

@@ -12,7 +12,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Command, option, without
 from dehaze.commands.evaluate.parameters import command_line
-from dehaze.commands.options import Names
+from dehaze.commands.param_types import Names
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
 

@@ -9,7 +9,7 @@ import click
 
 from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.scoring import score_methods, scoring_options
-from dehaze.commands.options import Names
+from dehaze.commands.param_types import Names
 from dehaze.commands.reporting import CommandError
 
 

@@ -18,7 +18,7 @@ from dehaze.commands.command import (
     without,
 )
 from dehaze.commands.evaluate.parameters import Size, command_line
-from dehaze.commands.options import Names, RegistryChoice
+from dehaze.commands.param_types import Names, RegistryChoice
 from dehaze.commands.progress import progress
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError

@@ -13,7 +13,7 @@ from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import command_line
 from dehaze.commands.evaluate.pictures import open_pictures, truth_options
 from dehaze.commands.evaluate.scoring import INTERRUPTED
-from dehaze.commands.options import RegistryChoice
+from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.progress import progress
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError

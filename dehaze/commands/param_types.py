@@ -1,0 +1,140 @@
+"""The kinds of values that options have: each reads one from its text, or says what is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar
+
+import click
+
+from dehaze import ranges
+from dehaze.ranges import Range, RangeError
+from dehaze.registry import Registry
+
+
+class RegistryChoice(click.ParamType):
+    """One of the names in a registry, which is asked only once a value is given."""
+
+    name = "choice"
+
+    def __init__(self, choices: Callable[[], Registry[Any] | Iterable[str]]) -> None:
+        self._choices = choices
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        choices = self._choices()
+        names = choices.names() if isinstance(choices, Registry) else list(choices)
+        if value not in names:
+            self.fail(f"{value!r} is not one of {', '.join(names)}.", param, ctx)
+        return str(value)
+
+
+class Names(click.ParamType):
+    """Names with commas between them; each one of ``choices`` where these are given."""
+
+    name = "NAMES"
+
+    def __init__(self, choices: Callable[[], Iterable[str]] | None = None) -> None:
+        self._choices = choices
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> tuple[str, ...]:
+        if isinstance(value, tuple):
+            return value
+        names = self.split(value)
+        known = names if self._choices is None else tuple(self._choices())
+        for name in names:
+            if name not in known:
+                self.fail(f"{name!r} is not one of {', '.join(known)}.", param, ctx)
+        return names
+
+    def split(self, text: str) -> tuple[str, ...]:
+        """The names in a text, each once and in the order in which they were given."""
+        return tuple(dict.fromkeys(filter(None, (name.strip() for name in text.split(",")))))
+
+
+class Kinds(Names):
+    """Names with commas between them, in lower case and in alphabetical order."""
+
+    name = "kinds"
+
+    def split(self, text: str) -> tuple[str, ...]:
+        """The names in a text, each once and in alphabetical order; an empty one stays."""
+        return tuple(sorted({name.strip().lower() for name in text.split(",")}))
+
+
+class Exposure(click.ParamType):
+    """How far a result is lightened: a name, or a number between the two."""
+
+    name = "exposure"
+    names: ClassVar[dict[str, float]] = {"scene": 0.0, "keep": 1.0}
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if value in self.names:
+            return self.names[value]
+        try:
+            return ranges.EXPOSURE.check(float(value))
+        except ValueError:
+            self.fail(
+                f"{value!r} is none of {', '.join(self.names)}, nor a number from 0 to 1.",
+                param,
+                ctx,
+            )
+
+
+class Number(click.ParamType):
+    """A number of a range that Python checks as well."""
+
+    name = "number"
+
+    def __init__(self, allowed: Range) -> None:
+        self.allowed = allowed
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        try:
+            return self.allowed.check(float(value))
+        except RangeError:
+            self.fail(f"{value} is out of range: it must be {self.allowed}.", param, ctx)
+        except ValueError:
+            self.fail(f"{value!r} is not a number.", param, ctx)
+
+
+class Suffix(click.ParamType):
+    """A format, by a suffix that names it, with or without its dot."""
+
+    name = "format"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        from dehaze.photos import PHOTO_SUFFIXES
+
+        suffix = f".{value.lower().removeprefix('.')}"
+        if suffix not in PHOTO_SUFFIXES:
+            names = ", ".join(sorted(known[1:] for known in PHOTO_SUFFIXES))
+            self.fail(f"{value!r} is not one of {names}.", param, ctx)
+        return suffix
+
+
+class NameEnding(click.ParamType):
+    """Text that can stand at the end of a file's name."""
+
+    name = "text"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value or not value.isprintable() or set(value) & set('/\\:*?"<>|'):
+            self.fail(f"{value!r} cannot stand in a file's name on every system.", param, ctx)
+        return str(value)
+
+
+class BatchSize(click.ParamType):
+    """A number, or "auto" for None."""
+
+    name = "number"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int | None:
+        return None if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)

@@ -1,0 +1,120 @@
+"""What ``dehaze run`` does to each photo, and where: the work, its settings, its executor."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dehaze import __version__
+from dehaze.commands.reporting import quiet_libraries, quiet_photo_libraries
+
+if TYPE_CHECKING:
+    from dehaze.batch import Executor, Work
+    from dehaze.models.choice import ModelChoice
+    from dehaze.photos import ResultFile
+
+DIFFUSION = "diffusion"
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is done to each photo, and all that decides its result.
+
+    Attributes:
+        work: what is done.
+        settings: what decides a result, as JSON values.
+        gpu: whether a GPU is of use.
+    """
+
+    work: Work
+    settings: dict[str, Any]
+    gpu: bool
+
+
+def task_of(
+    method: str,
+    model: ModelChoice,
+    recipe: dict[str, Any],
+    beside: dict[str, str],
+    batch_size: int | None,
+    result_file: ResultFile,
+) -> Task:
+    """The task that the options describe.
+
+    Args:
+        method: ``DIFFUSION``, or one of ``dehaze.priors``.
+        model: which model, and where it runs.
+        recipe: arguments of ``DehazePipeline.__call__``.
+        beside: as for ``DiffusionWork``.
+        batch_size: as for ``DiffusionWork``.
+        result_file: how a result's coding differs from its photo's.
+    """
+    if method == DIFFUSION:
+        task = _by_model(model, recipe, beside, batch_size)
+    else:
+        task = _by_prior(method)
+    coding = {"format": result_file.suffix, "quality": result_file.quality}
+    chosen = {name: value for name, value in coding.items() if value is not None}
+    return replace(task, settings=task.settings | chosen)
+
+
+def _by_prior(name: str) -> Task:
+    from dehaze.batch.worker import ClassicalWork
+
+    quiet_photo_libraries()
+    return Task(ClassicalWork(name), {"version": __version__, "method": name}, gpu=False)
+
+
+def _by_model(
+    model: ModelChoice, recipe: dict[str, Any], beside: dict[str, str], batch_size: int | None
+) -> Task:
+    from dehaze.batch.worker import DiffusionWork
+
+    if model.plain():
+        quiet_photo_libraries()
+    else:
+        quiet_libraries()
+    if os.path.isdir(model.model):
+        # On another machine the working folder is another one.
+        model = replace(model, model=os.path.abspath(model.model))
+    work = DiffusionWork(recipe, model, beside, batch_size)
+    settings = {
+        **recipe,
+        "version": __version__,
+        "method": DIFFUSION,
+        "model": model.model,
+        "revision": model.revision,
+        "dtype": model.dtype,
+        "weights": model.fingerprint(),
+        "save": list(beside),
+    }
+    return Task(work, settings, gpu=model.device in ("auto", "cuda"))
+
+
+def with_cards(task: Task, output: Path) -> Task:
+    """The task, which also keeps in the output folder what a report shows."""
+    from dehaze.report import CardingWork
+
+    return replace(task, work=CardingWork(task.work, output.absolute()))
+
+
+def executor_of(task: Task, name: str, address: str | None, workers: int | None) -> Executor:
+    """The executor, once the work is known to start.
+
+    Args:
+        task: what it is to do.
+        name: "local" or "ray".
+        address: of a running Ray cluster; None for one of this machine alone.
+        workers: how many photos a Ray cluster does at a time; None for one a GPU or CPU.
+    """
+    if name == "local":
+        from dehaze.batch.local import LocalExecutor
+
+        return LocalExecutor(task.work.start())
+    from dehaze.batch.ray import RayExecutor
+
+    # Started here only to find what is wrong with it before the cluster is asked.
+    task.work.on_cpu().start()
+    return RayExecutor(task.work, address=address, workers=workers, gpu=task.gpu)
