@@ -14,8 +14,9 @@ from torch import Tensor
 from dehaze.eval.metrics import peak_signal_noise_ratio
 from dehaze.inversion import InversionResult, InversionSettings, InversionTrace, denoise
 from dehaze.inversion.denoising import unrevised
-from dehaze.inversion.inverter import StepMap, noised, solve_step, trace_of
+from dehaze.inversion.inverter import trace_of
 from dehaze.inversion.reconstruction import Anchors, holds
+from dehaze.inversion.step import StepMap, noised, solve_step
 from dehaze.pipelines.pictures import as_pixels
 
 if TYPE_CHECKING:

@@ -72,8 +72,8 @@ def info(
 ) -> None:
     """Say what a model is made of and what it does when nothing else is asked for."""
     quiet_libraries()
+    from dehaze.inversion.ddim import ignored_settings
     from dehaze.inversion.flow import ignored_flow_settings
-    from dehaze.inversion.schedule import ignored_settings
     from dehaze.models import ModelError
     from dehaze.models.kinds import kind_of
     from dehaze.models.load import load_parts

@@ -3,32 +3,27 @@
 Nothing here knows what is being edited: a network comes in, latents go out.
 """
 
+from dehaze.inversion.adjustment import ADJUSTMENTS, adjust
 from dehaze.inversion.criteria import CRITERIA
+from dehaze.inversion.ddim import DDIMTable
 from dehaze.inversion.denoising import WayBack, denoise, generate
 from dehaze.inversion.exact import bdia_invert, edict_invert
 from dehaze.inversion.flow import FlowTable
-from dehaze.inversion.inverter import (
-    ADJUSTMENTS,
-    adjust,
-    best_at_equal_cost,
-    check_served,
-    invert,
-)
+from dehaze.inversion.inverter import check_served, invert
+from dehaze.inversion.noise_network import NoiseNetwork
 from dehaze.inversion.predictors import PREDICTORS
 from dehaze.inversion.rectified import rf_inversion_invert, rf_solver_invert
 from dehaze.inversion.relaxation import RELAXATIONS
 from dehaze.inversion.result import (
     InversionFileError,
     InversionMismatchError,
-    InversionOptions,
     InversionResult,
-    InversionSettings,
-    InversionTrace,
-    NoiseNetwork,
     Origin,
 )
-from dehaze.inversion.schedule import DDIMTable, ScheduleError, StepTable
+from dehaze.inversion.schedule import ScheduleError, StepTable
+from dehaze.inversion.settings import InversionOptions, InversionSettings, best_at_equal_cost
 from dehaze.inversion.solvers import SOLVERS, ExactSampler, Sampler, Solver
+from dehaze.inversion.trace import InversionTrace
 
 __all__ = [
     "ADJUSTMENTS",

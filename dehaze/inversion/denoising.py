@@ -8,13 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dehaze.inversion.result import (
-    InversionResult,
-    InversionSettings,
-    InversionTrace,
-    NoiseNetwork,
-)
+from dehaze.inversion.noise_network import NoiseNetwork
+from dehaze.inversion.result import InversionResult
+from dehaze.inversion.settings import InversionSettings
 from dehaze.inversion.solvers import SOLVERS, Sampler
+from dehaze.inversion.trace import InversionTrace
 
 
 def unrevised(i: int, latents: Tensor, noise: Tensor) -> Tensor:

@@ -12,13 +12,11 @@ import torch
 from torch import Tensor
 
 from dehaze.inversion.denoising import WayBack
-from dehaze.inversion.result import (
-    InversionResult,
-    InversionSettings,
-    InversionTrace,
-    NoiseNetwork,
-)
+from dehaze.inversion.noise_network import NoiseNetwork
+from dehaze.inversion.result import InversionResult
+from dehaze.inversion.settings import InversionSettings
 from dehaze.inversion.solvers import SOLVERS, ExactSampler
+from dehaze.inversion.trace import InversionTrace
 
 _EDICT_MIXING = 0.93
 _BDIA_GAMMA = 0.96

@@ -2,63 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
-from dehaze.inversion.criteria import CRITERIA, relative_residual
-from dehaze.inversion.predictors import PREDICTORS, neighbour_estimate
+from dehaze.inversion.criteria import CRITERIA
+from dehaze.inversion.noise_network import NoiseNetwork
 from dehaze.inversion.relaxation import RELAXATIONS, Relaxation
-from dehaze.inversion.renoise import regularised
-from dehaze.inversion.result import (
-    InversionResult,
-    InversionSettings,
-    InversionTrace,
-    NoiseNetwork,
-)
+from dehaze.inversion.result import InversionResult
 from dehaze.inversion.schedule import Process, ScheduleError, StepTable
+from dehaze.inversion.settings import InversionSettings
 from dehaze.inversion.solvers import (
     SOLVERS,
-    ImplicitStep,
     Sampler,
     Solution,
     Solver,
-    Unregularised,
     idle_settings,
 )
+from dehaze.inversion.step import solve_step
+from dehaze.inversion.trace import InversionTrace
 from dehaze.registry import Registry
-
-# The second path starts from the same draw in every run: a photo's inversion can be repeated.
-_SECOND_PATH_SEED = 0
-_REFERENCE_SEED = 0
-
-
-def best_at_equal_cost(steps: int) -> InversionSettings:
-    """The settings that reconstruct best for their cost with the bundled network.
-
-    They were fitted on that network. A step starts from an extrapolation and takes one evaluation
-    with a relaxed update. Where that is not enough, Anderson acceleration goes on, for at most six
-    evaluations, or ten from 20 steps on. It is not enough at the first step, which starts from the
-    clean picture and hardly contracts, and where the relaxation added an error that the picture
-    would show. The tolerance is 0.15 N^(-3/2). Whether a step has converged is known only with
-    ``checked``.
-
-    Args:
-        steps: N.
-    """
-    return InversionSettings(
-        steps=steps,
-        spacing=None,
-        solver="anderson",
-        predictor="extrapolated",
-        relaxation="spectral",
-        criterion="reconstruction",
-        max_iterations=max(6, min(10, steps // 2)),
-        tolerance=0.15 * steps**-1.5,
-    )
 
 
 @torch.no_grad()
@@ -165,117 +130,6 @@ def _check_start(
         )
 
 
-@dataclass(frozen=True)
-class StepMap:
-    """f_i(z) = A_i z_{i-1} + B_i p(z, i), of latents and their positions in the batch.
-
-    Attributes:
-        network: gives p.
-        i: the step.
-        previous: z_{i-1}, (B, C, H, W).
-    """
-
-    network: NoiseNetwork
-    i: int
-    previous: Tensor
-
-    def __call__(self, z: Tensor, index: Tensor) -> Tensor:
-        # Position B + b is the second path of sample b.
-        before = self.previous[index % self.previous.shape[0]]
-        return self.network.table.inverse_step(before, self.network(z, self.i, index), self.i)
-
-
-@dataclass(frozen=True)
-class NoiseRegulariser:
-    """ReNoise's regularisation of the noise that step i predicts.
-
-    Attributes:
-        table: the schedule.
-        i: the step.
-        previous: z_{i-1}, (B, C, H, W).
-        reference: the noise predicted at sqrt(a_i) z_0 + s_i n, n the same at every step.
-        generator: of the shifts, see ``dehaze.inversion.renoise``.
-    """
-
-    table: StepTable
-    i: int
-    previous: Tensor
-    reference: Tensor
-    generator: torch.Generator
-    evaluations: int = 1
-
-    @classmethod
-    def of_step(
-        cls, network: NoiseNetwork, i: int, trajectory: Sequence[Tensor]
-    ) -> NoiseRegulariser:
-        """That of step i, after z_0 .. z_{i-1}, (B, C, H, W) each."""
-        clean = trajectory[0]
-        noise = network(
-            noised(network.table, clean, i, seed=_REFERENCE_SEED),
-            i,
-            torch.arange(clean.shape[0], device=clean.device),
-        )
-        generator = torch.Generator().manual_seed(i)
-        return cls(network.table, i, trajectory[-1], noise, generator)
-
-    def __call__(self, mapped: Tensor) -> Tensor:
-        noise = self.table.noise_of_step(mapped, self.previous, self.i)
-        changed = regularised(noise, self.reference, self.generator)
-        return self.table.inverse_step(self.previous, changed, self.i)
-
-
-def solve_step(
-    network: NoiseNetwork,
-    i: int,
-    trajectory: Sequence[Tensor],
-    noise: Sequence[Tensor],
-    settings: InversionSettings,
-    start: InversionResult | None = None,
-) -> Solution:
-    """The solution of one implicit step.
-
-    Args:
-        network: under the source prompt.
-        i: the step.
-        trajectory: z_0 .. z_{i-1}, (B, C, H, W) each.
-        noise: eps_1 .. eps_{i-1}, which led there.
-        settings: how.
-        start: see ``invert``.
-
-    Raises:
-        ValueError: a setting is unknown, or the solver has no implicit steps.
-    """
-    table, clean = network.table, trajectory[0]
-    criterion = CRITERIA.get(settings.criterion).of_step(table, i, clean)
-    solver = SOLVERS.get(settings.solver)
-    if isinstance(solver, Sampler):
-        raise ValueError(f"{settings.solver} has no implicit steps to solve")
-    if start is None:
-        starts = [PREDICTORS.get(settings.predictor).predict(table, i, trajectory, noise)]
-    else:
-        starts = [
-            neighbour_estimate(table, i, trajectory, start.trajectory.unbind(), start.noise[i - 1])
-        ]
-    if criterion.paths == 2:
-        starts.append(noised(table, clean, i, seed=_SECOND_PATH_SEED + i))
-    step = ImplicitStep(
-        StepMap(network, i, trajectory[-1]),
-        torch.cat(starts),
-        criterion,
-        settings.tolerance,
-        settings.max_iterations,
-        RELAXATIONS.get(settings.relaxation).of_step(table, i, clean.shape),
-        table.timestep(i),
-        NoiseRegulariser.of_step(network, i, trajectory) if solver.regularises else Unregularised(),
-    )
-    solution = solver.solve_step(step, i, table.steps)
-    if not settings.checked:
-        return solution
-    everyone = torch.arange(clean.shape[0], device=clean.device)
-    remaining = relative_residual(solution.z, step.f(solution.z, everyone))
-    return replace(solution, remaining=remaining)
-
-
 def trace_of(
     solutions: Sequence[Solution], network: NoiseNetwork, settings: InversionSettings
 ) -> InversionTrace:
@@ -292,117 +146,3 @@ def trace_of(
         converged=found["remaining"] < settings.tolerance,
         **found,
     )
-
-
-def noised(table: StepTable, clean: Tensor, i: int, *, seed: int) -> Tensor:
-    """z_0 with the noise n of step i, one draw for all samples: none depends on its neighbours."""
-    generator = torch.Generator().manual_seed(seed)
-    n = torch.randn(clean.shape[1:], generator=generator, dtype=clean.dtype).to(clean.device)
-    return table.noised(clean, n, i)
-
-
-@dataclass(frozen=True)
-class Adjustment:
-    """A registered way to bring a picture nearer to its prompt before it is inverted.
-
-    Attributes:
-        move: from a network under the prompt, z_0 and a seed to another z_0.
-        source: where it was published.
-    """
-
-    move: Callable[[NoiseNetwork, Tensor, int], Tensor]
-    source: str
-
-
-_NOISING_STEPS = 2
-
-
-def noise_and_denoise(network: NoiseNetwork, latents: Tensor, seed: int) -> Tensor:
-    """Two noising steps and two denoising steps with the prompt; nothing is drawn.
-
-    Noising is plain DDIM inversion, z_i = A_i z_{i-1} + B_i eps(z_{i-1}, i), denoising DDIM: what
-    the two do not agree on is what the prompt and the picture do not agree on.
-
-    Raises:
-        ValueError: the schedule has fewer steps.
-
-    Source: the text of FPI, arXiv 2312.12540, section 3.3.
-    """
-    table, z = network.table, latents
-    if table.steps < _NOISING_STEPS:
-        raise ValueError(
-            f"the adjustment takes {_NOISING_STEPS} steps and the schedule has {table.steps}"
-        )
-    everyone = torch.arange(z.shape[0], device=z.device)
-    for i in range(1, _NOISING_STEPS + 1):
-        z = table.inverse_step(z, network(z, i, everyone), i)
-    for i in range(_NOISING_STEPS, 0, -1):
-        z = table.denoise_step(z, network(z, i, everyone), i)
-    return z
-
-
-_IMG2IMG_STRENGTH = 0.05
-
-
-def image_to_image(network: NoiseNetwork, latents: Tensor, seed: int) -> Tensor:
-    """Image-to-image at strength .05: random noise, then DDIM under the prompt.
-
-    Of N steps int(.05 N) are run, from sqrt(a_i) z_0 + s_i n, as diffusers' img2img does. The
-    published code takes N = 50, the inversion's guidance, and a z_0 drawn from the encoder's
-    posterior; here z_0 is the posterior's mode, as everywhere.
-
-    Raises:
-        ValueError: the schedule has so few steps that none would be run.
-
-    Source: main.py in the published code of FPI, arXiv 2312.12540; SDEdit, arXiv 2108.01073.
-    """
-    table = network.table
-    last = int(table.steps * _IMG2IMG_STRENGTH)
-    if last < 1:
-        raise ValueError(
-            f"img2img at strength {_IMG2IMG_STRENGTH} runs none of {table.steps} steps: take "
-            f"{math.ceil(1.0 / _IMG2IMG_STRENGTH)} or more"
-        )
-    everyone = torch.arange(latents.shape[0], device=latents.device)
-    z = noised(table, latents, last, seed=seed)
-    for i in range(last, 0, -1):
-        z = table.denoise_step(z, network(z, i, everyone), i)
-    return z
-
-
-ADJUSTMENTS: Registry[Adjustment] = Registry("adjustment")
-ADJUSTMENTS.register(
-    "noise-denoise", Adjustment(noise_and_denoise, "the text of FPI, arXiv 2312.12540, section 3.3")
-)
-ADJUSTMENTS.register(
-    "img2img", Adjustment(image_to_image, "the code of FPI, arXiv 2312.12540, main.py")
-)
-
-
-@torch.no_grad()
-def adjust(
-    name: str, network: NoiseNetwork, latents: Tensor, *, repeats: int = 1
-) -> tuple[Tensor, Tensor]:
-    """Brings a picture nearer to its prompt, which changes it.
-
-    An exact inversion of the new picture does not bring the old one back.
-
-    Args:
-        name: of a registered adjustment.
-        network: under the prompt, at the inversion's guidance.
-        latents: z_0, float (B, C, H, W).
-        repeats: how often.
-
-    Returns:
-        z_0 to invert instead, and (B,), the norm of the change over that of the old z_0.
-
-    Raises:
-        ValueError: there is no such adjustment, or the schedule has too few steps for it.
-        NonFiniteError: the network returned a value that is not finite.
-    """
-    adjustment = ADJUSTMENTS.get(name)
-    adjusted = latents
-    for repeat in range(repeats):
-        adjusted = adjustment.move(network, adjusted, repeat)
-    change = (adjusted - latents).flatten(1).norm(dim=1)
-    return adjusted, change / latents.flatten(1).norm(dim=1).clamp(min=1e-12)

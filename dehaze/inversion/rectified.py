@@ -15,13 +15,11 @@ from torch import Tensor
 
 from dehaze.inversion.denoising import WayBack, take_steps_back
 from dehaze.inversion.flow import FlowTable
-from dehaze.inversion.result import (
-    InversionResult,
-    InversionSettings,
-    InversionTrace,
-    NoiseNetwork,
-)
+from dehaze.inversion.noise_network import NoiseNetwork
+from dehaze.inversion.result import InversionResult
+from dehaze.inversion.settings import InversionSettings
 from dehaze.inversion.solvers import SOLVERS, Sampler
+from dehaze.inversion.trace import InversionTrace
 
 # Gamma, eta and the share of controlled steps on the way back, of RF-Inversion's published code.
 _GAMMA, _ETA, _CONTROLLED = 0.5, 1.0, 0.25

@@ -15,7 +15,8 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from dehaze.inversion.schedule import DDIMTable, Process, StepTable
+from dehaze.inversion.ddim import DDIMTable
+from dehaze.inversion.schedule import Process, StepTable
 from dehaze.registry import Registry
 
 

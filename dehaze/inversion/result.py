@@ -1,24 +1,23 @@
-"""An inversion: its settings, its origin, its latents and noises, and how the solver fared."""
+"""An inversion: of what, by which settings, its latents and noises; kept in a file or in memory."""
 
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
-from typing_extensions import TypedDict, Unpack
 
-from dehaze import ranges
 from dehaze.errors import DehazeError
+from dehaze.inversion.ddim import DDIMTable
 from dehaze.inversion.flow import FlowTable
-from dehaze.inversion.schedule import DDIMTable, StepTable
-from dehaze.inversion.solvers import idle_settings
+from dehaze.inversion.schedule import StepTable
+from dehaze.inversion.settings import InversionSettings
 from dehaze.inversion.tensor_file import write_tensors
+from dehaze.inversion.trace import InversionTrace
 
 _FORMAT = "dehaze-inversion-3"
 _OLDER_FORMATS = ("dehaze-inversion-1", "dehaze-inversion-2")
@@ -30,147 +29,6 @@ class InversionFileError(DehazeError, ValueError):
 
 class InversionMismatchError(DehazeError, ValueError):
     """An inversion is used with another photo, prompt, model or setting than it was made with."""
-
-
-class NoiseNetwork(Protocol):
-    """A network under one prompt, as an inversion sees it: ``dehaze.network.PromptedNetwork``.
-
-    Attributes:
-        table: the schedule.
-        cost: network evaluations of one call, 2 under guidance.
-    """
-
-    @property
-    def table(self) -> StepTable: ...
-
-    @property
-    def cost(self) -> int: ...
-
-    def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
-        """p(z, i) of some samples of a batch: the noise, or, of a flow, the velocity.
-
-        Args:
-            latents: z, (b, C, H, W).
-            i: the step.
-            index: int64 (b,), the samples' positions in the batch. A criterion that follows two
-                paths has a batch of 2B: position B + b is the second path of sample b.
-        """
-
-
-class InversionOptions(TypedDict, total=False):
-    """Settings of an inversion as keywords; None, or no keyword, for the model's own."""
-
-    spacing: str | None
-    solver: str | None
-    predictor: str | None
-    relaxation: str | None
-    criterion: str | None
-    max_iterations: int | None
-    tolerance: float | None
-    depth: int | None
-    adjustment: str | None
-    adjustment_repeats: int | None
-    checked: bool | None
-
-
-@dataclass(frozen=True)
-class InversionSettings:
-    """How a photo is inverted.
-
-    The defaults need no fit to a network: a step has converged where its residual, evaluated at the
-    latent that is returned, is below the tolerance, and where it has not, the trace says so.
-
-    Attributes:
-        steps: N, DDIM steps.
-        spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``; None for the
-            scheduler's own.
-        solver: see ``dehaze.inversion.SOLVERS``.
-        predictor: makes the solver's start, see ``dehaze.inversion.PREDICTORS``.
-        relaxation: lengthens the solver's updates, see ``dehaze.inversion.RELAXATIONS``.
-        criterion: says when a step is done, see ``dehaze.inversion.CRITERIA``.
-        max_iterations: the most iterations of a step; at least 1.
-        tolerance: below which the criterion's number must fall; above 0 and at most 1.
-        depth: how many of the N steps to invert; all when None.
-        guidance_scale: classifier-free guidance g, 0 to 50.
-        adjustment: brings the photo nearer to the prompt before it is inverted, and changes it, see
-            ``dehaze.inversion.ADJUSTMENTS``; None for none.
-        adjustment_repeats: how often it is made; at least 1.
-        checked: whether f(z) - z is evaluated at the solution of every step, whatever the
-            criterion, for one more evaluation a step.
-
-    Example:
-        >>> InversionSettings(steps=20).changed(solver="edict").solver
-        'edict'
-    """
-
-    steps: int = 50
-    spacing: str | None = None
-    solver: str = "anderson"
-    predictor: str = "ife"
-    relaxation: str = "none"
-    criterion: str = "residual"
-    max_iterations: int = 10
-    tolerance: float = 1e-4
-    depth: int | None = None
-    guidance_scale: float = 1.0
-    adjustment: str | None = None
-    adjustment_repeats: int = 1
-    checked: bool = False
-
-    def __post_init__(self) -> None:
-        ranges.TOLERANCE.check(self.tolerance)
-        ranges.GUIDANCE_SCALE.check(self.guidance_scale)
-        for name in ("steps", "max_iterations", "adjustment_repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
-        if self.depth is not None and not 1 <= self.depth <= self.steps:
-            raise ValueError(f"depth is {self.depth}: it must be 1 to {self.steps}, the steps")
-        if self.adjustment is None and self.adjustment_repeats != 1:
-            raise ValueError("adjustment_repeats has no effect without an adjustment: name one")
-
-    @property
-    def inverted_steps(self) -> int:
-        """n, how many steps are inverted."""
-        return self.steps if self.depth is None else self.depth
-
-    def changed(
-        self,
-        *,
-        steps: int | None = None,
-        guidance_scale: float | None = None,
-        **options: Unpack[InversionOptions],
-    ) -> InversionSettings:
-        """These settings with the given ones changed; a setting that is None stays.
-
-        A solver that is named runs as it was published: from z_{i-1}, with its own updates, and
-        with the criterion ``intra-path``, unless these are named too.
-
-        Raises:
-            ValueError: there is no such solver, a value is out of range, or the solver does not use
-                a setting that is given.
-        """
-        given: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, **options}
-        given = {name: value for name, value in given.items() if value is not None}
-        published = PUBLISHED if "solver" in given else {}
-        changed = replace(self, **(published | given))
-        for name in idle_settings(changed.solver):
-            if name in given:
-                raise ValueError(
-                    f"{name} has no effect with the solver {changed.solver!r}: leave it out"
-                )
-        return changed
-
-    def generated(self) -> InversionSettings:
-        """Those of a picture that was made from noise on this schedule: nothing was solved."""
-        return InversionSettings(
-            steps=self.steps, spacing=self.spacing, guidance_scale=self.guidance_scale
-        ).changed(solver="ddim")
-
-
-PUBLISHED: dict[str, Any] = {
-    "predictor": "previous", "relaxation": "none", "criterion": "intra-path"
-}  # fmt: skip
-"""The settings of a solver as it was published: DDIM's start, and its own updates."""
 
 
 @dataclass(frozen=True)
@@ -192,92 +50,6 @@ class Origin:
     def sample(self, b: int) -> Origin:
         """Of sample b alone."""
         return replace(self, photos=self.photos[b : b + 1], sizes=self.sizes[b : b + 1])
-
-
-@dataclass(frozen=True)
-class InversionTrace:
-    """How the solver fared at each of n steps, for each of B samples.
-
-    Attributes:
-        residuals: (n, K, B), norm(f(z_k) - z_k) / norm(f(z_k)) at each iteration; NaN where not
-            measured.
-        inter: (n, K, B), the inter-path residual likewise; NaN where one path was followed.
-        bounds: (n, K, B), Banach's bound of the relative error after each iteration; infinite
-            where it says nothing, NaN where not measured.
-        iterations: int64 (n, B).
-        nfe: int64 (n, B), network evaluations; a guided evaluation counts twice.
-        contraction: (n, B), estimate of the contraction constant; NaN where unknown. 1 or above:
-            not contractive here.
-        stopped: bool (n, B), whether the criterion was met, whatever it watches.
-        remaining: (n, B), norm(f(z) - z) / norm(z) at the z_i that the inversion holds; NaN where
-            it was not evaluated.
-        converged: bool (n, B), whether ``remaining`` is known and below the tolerance.
-    """
-
-    residuals: Tensor
-    inter: Tensor
-    bounds: Tensor
-    iterations: Tensor
-    nfe: Tensor
-    contraction: Tensor
-    stopped: Tensor
-    remaining: Tensor
-    converged: Tensor
-
-    @classmethod
-    def unmeasured(cls, depth: int, latents: Tensor, *, evaluations: int) -> InversionTrace:
-        """That of steps that were not iterated or measured: nothing was solved.
-
-        Args:
-            depth: n.
-            latents: z_0, (B, C, H, W).
-            evaluations: of the network, a step.
-        """
-        shape = (depth, latents.shape[0])
-        once = torch.ones(shape, dtype=torch.int64)
-
-        def unknown(*dimensions: int) -> Tensor:
-            return torch.full(dimensions, torch.nan, dtype=latents.dtype)
-
-        return cls(
-            residuals=unknown(depth, 1, shape[1]),
-            inter=unknown(depth, 1, shape[1]),
-            bounds=unknown(depth, 1, shape[1]),
-            iterations=once,
-            nfe=evaluations * once,
-            contraction=unknown(*shape),
-            stopped=once.bool(),
-            remaining=unknown(*shape),
-            converged=torch.zeros_like(once, dtype=torch.bool),
-        )
-
-    @property
-    def last_residuals(self) -> Tensor:
-        """(n, B), the last residual measured at each step; NaN where none was."""
-        known = ~self.residuals.isnan()
-        last = (known * torch.arange(1, known.shape[1] + 1)[None, :, None]).amax(1) - 1
-        values = self.residuals.gather(1, last.clamp(min=0)[:, None])[:, 0]
-        return torch.where(last >= 0, values, torch.nan)
-
-    @property
-    def worst_residual(self) -> float:
-        """The largest last residual of any step and sample; NaN when none was measured."""
-        known = self.last_residuals[~self.last_residuals.isnan()]
-        return float(known.max()) if known.numel() else float("nan")
-
-    def sample(self, b: int) -> InversionTrace:
-        """The trace of sample b alone."""
-        return InversionTrace(**{name: each[..., b : b + 1] for name, each in vars(self).items()})
-
-    def to_dict(self) -> dict[str, Any]:
-        """The trace as plain lists, ready for JSON; None for what is unknown or infinite."""
-        return {name: _plain(tensor.tolist()) for name, tensor in vars(self).items()}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from dehaze.errors import DehazeError
-from dehaze.inversion.result import NoiseNetwork
+from dehaze.inversion.noise_network import NoiseNetwork
 from dehaze.ranges import LEARNING_RATE, SEMANTIC_WEIGHT
 
 # The first iterations take the whole learning rate, the others a tenth of it.

@@ -23,7 +23,8 @@ from dehaze.registry import Registry
 
 if TYPE_CHECKING:
     from dehaze.inversion.denoising import WayBack
-    from dehaze.inversion.result import InversionResult, NoiseNetwork
+    from dehaze.inversion.noise_network import NoiseNetwork
+    from dehaze.inversion.result import InversionResult
 
 
 class Regulariser(Protocol):

@@ -8,7 +8,8 @@ import torch
 from diffusers.utils.torch_utils import randn_tensor
 from torch import Tensor
 
-from dehaze.inversion.schedule import DDIMTable, Process, ScheduleError, StepTable
+from dehaze.inversion.ddim import DDIMTable
+from dehaze.inversion.schedule import Process, ScheduleError, StepTable
 
 
 def step_deviation(table: StepTable, i: int, eta: float) -> float:

@@ -33,8 +33,8 @@ from transformers import (
 )
 
 from dehaze.errors import first_line
+from dehaze.inversion.ddim import check_scheduler, check_scheduler_class
 from dehaze.inversion.flow import check_flow_scheduler, check_flow_scheduler_class
-from dehaze.inversion.schedule import check_scheduler, check_scheduler_class
 from dehaze.models import ModelError
 from dehaze.models.codec import CellsCodec, PixelUnshuffleCodec
 from dehaze.models.kinds import (

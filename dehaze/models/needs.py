@@ -17,7 +17,7 @@ from dehaze.inversion import (
     InversionSettings,
     best_at_equal_cost,
 )
-from dehaze.inversion.schedule import SPACINGS
+from dehaze.inversion.spacings import SPACINGS
 from dehaze.models import ModelError
 from dehaze.models.kinds import FLUX, STABLE_DIFFUSION_3, kind_of
 

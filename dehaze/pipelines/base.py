@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 import torch
 from diffusers import DiffusionPipeline
 
+from dehaze.inversion.ddim import check_scheduler
 from dehaze.inversion.flow import check_flow_scheduler
-from dehaze.inversion.schedule import check_scheduler
 from dehaze.models import ModelError
 from dehaze.models.kinds import KINDS, STABLE_DIFFUSION, kind_of
 from dehaze.models.load import load_parts
@@ -32,7 +32,7 @@ class InversionPipeline(Inverting, Denoising, DiffusionPipeline):
         text_encoder: CLIPTextModel; CLIPTextModelWithProjection in Stable Diffusion 3.
         tokenizer: CLIPTokenizer.
         unet: UNet2DConditionModel with cross-attention; None with a transformer.
-        scheduler: see ``dehaze.inversion.schedule.READABLE_SCHEDULERS``; with a transformer
+        scheduler: see ``dehaze.inversion.ddim.READABLE_SCHEDULERS``; with a transformer
             FlowMatchEulerDiscreteScheduler.
         description: the model's needs and defaults; derived from the parts when None.
         text_encoder_2: CLIPTextModelWithProjection of Stable Diffusion XL or 3, T5EncoderModel of

@@ -346,7 +346,7 @@ class EditPipeline(InversionPipeline):
             size: (height, width) in pixels, multiples of the model's size multiple; the model's
                 own short side, square, when None.
             num_inference_steps: N, DDIM steps.
-            spacing: of the timesteps, see ``dehaze.inversion.schedule.SPACINGS``.
+            spacing: of the timesteps, see ``dehaze.inversion.spacings.SPACINGS``.
             guidance_scale: classifier-free guidance g.
             record_attention: as for ``invert``.
 

@@ -112,7 +112,7 @@ def _recovery(value: str) -> str:
 
 
 def _spacing(value: str) -> str:
-    from dehaze.inversion.schedule import SPACINGS
+    from dehaze.inversion.spacings import SPACINGS
 
     return _one_of(value, SPACINGS.names())
 

@@ -13,14 +13,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from schedules import scheduler_of
 
-from dehaze.inversion.schedule import (
-    PREDICTION_TYPES,
-    READABLE_SCHEDULERS,
-    SPACINGS,
-    DDIMTable,
-    ScheduleError,
-    ignored_settings,
-)
+from dehaze.inversion.ddim import PREDICTION_TYPES, READABLE_SCHEDULERS, DDIMTable, ignored_settings
+from dehaze.inversion.schedule import ScheduleError
+from dehaze.inversion.spacings import SPACINGS
 
 BETAS: dict[str, Any] = {
     "beta_start": 0.00085,

@@ -1,4 +1,4 @@
-"""The noise schedule of a DDIM scheduler, as ``dehaze.inversion.schedule`` reads it."""
+"""The noise schedule of a DDIM scheduler, as ``dehaze.inversion.ddim`` reads it."""
 
 from __future__ import annotations
 

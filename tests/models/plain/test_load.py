@@ -10,7 +10,7 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from dehaze.inversion.schedule import DDIMTable
+from dehaze.inversion.ddim import DDIMTable
 from dehaze.models import ModelError
 from dehaze.models.choice import ModelChoice
 from dehaze.models.known_answer import check_known_answer
