@@ -23,6 +23,7 @@ from folder_job import make_photos
 from numpy.typing import NDArray
 
 from dehaze import DehazePipeline
+from dehaze.levels import to_levels
 from dehaze.photos import read_photo
 
 SIZES = (1, 2, 4, 8)
@@ -69,7 +70,7 @@ def in_batches(
         for first in range(0, len(photos), size)
         for result in pipe(photos[first : first + size])
     ]
-    return np.rint(255.0 * np.stack(results)).astype(np.int16)
+    return to_levels(np.stack(results)).astype(np.int16)
 
 
 if __name__ == "__main__":

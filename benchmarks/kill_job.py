@@ -23,7 +23,7 @@ from folder_job import ROOT, make_photos
 from soundness import check_output, results
 
 from dehaze.batch import JOURNAL_NAME
-from dehaze.batch.item import digest
+from dehaze.digests import digest_of_file
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -79,7 +79,7 @@ def start(folder: Path, output: str) -> subprocess.Popen[bytes]:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    return {path.relative_to(folder).as_posix(): digest(path) for path in results(folder)}
+    return {path.relative_to(folder).as_posix(): digest_of_file(path) for path in results(folder)}
 
 
 if __name__ == "__main__":

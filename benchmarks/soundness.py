@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from dehaze.batch import JOURNAL_NAME
-from dehaze.batch.item import digest
+from dehaze.digests import digest_of_file
 from dehaze.photos import read_photo
 
 
@@ -40,6 +40,6 @@ def check_output(output: Path) -> int:
                 done[record["output"]] = record["files"]
     for files in done.values():
         for name, expected in files.items():
-            if digest(output / name) != expected:
+            if digest_of_file(output / name) != expected:
                 raise AssertionError(f"{name} is not what the journal says")
     return len(done)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from dehaze.levels import from_levels, to_levels
 from dehaze.photos import PhotoError, read_photo
 
 
@@ -44,7 +45,7 @@ def read_rgb(path: Path) -> DecodedImage:
     kinds += ["alpha"] if photo.alpha is not None else []
     kinds += photo.notes
     return DecodedImage(
-        pixels=np.rint(photo.pixels * np.float32(255)).astype(np.uint8),
+        pixels=to_levels(photo.pixels),
         conversion=", ".join(kinds) or None,
     )
 
@@ -67,4 +68,4 @@ class PhotoFiles:
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         for file in self._files:
-            yield read_rgb(file).pixels / np.float32(255)
+            yield from_levels(read_rgb(file).pixels)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from dehaze.datasets.decoding import read_rgb
 from dehaze.errors import DehazeError
+from dehaze.levels import from_levels
 from dehaze.photos import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 
 # RESIDE's indoor ground truth keeps a border of 10 px a side that its hazy pictures have lost.
@@ -107,7 +108,7 @@ class Sample:
             # A transmission map is grey by nature: that it is converted is nothing odd.
             grey = read_rgb(self.transmission).pixels[..., 0]
             grey = crop_to(grey, hazy.shape[:2], self.transmission, self.hazy)
-            transmission = grey.astype(np.float32) / np.float32(255)
+            transmission = from_levels(grey)
         return LoadedSample(hazy, clear, transmission, tuple(oddities))
 
 

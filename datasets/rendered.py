@@ -11,6 +11,7 @@ from dehaze.datasets.decoding import read_rgb
 from dehaze.datasets.pairing import Sample
 from dehaze.datasets.registry import Dataset
 from dehaze.datasets.synthesis import render_haze
+from dehaze.levels import from_levels
 from dehaze.photos import Encoding, Photo, write_photo
 
 
@@ -41,7 +42,7 @@ def render_dataset(
     for source in clear.spread(limit):
         digest = hashlib.sha256(f"{seed}/{kind}/{source.name}".encode()).digest()
         rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
-        pixels = read_rgb(source.hazy).pixels.astype(np.float32) / np.float32(255)
+        pixels = from_levels(read_rgb(source.hazy).pixels)
         rendered = render_haze(pixels, rng, kind=kind)
         paths = {part: folder / part / f"{source.name}.png" for part in ("hazy", "gt", "trans")}
         for path in paths.values():

@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.datasets import Dataset, LoadedSample, Sample, read_rgb
+from dehaze.digests import digest_of_json
 from dehaze.errors import DehazeError, one_line
 from dehaze.eval.methods import Method, MethodInput
 from dehaze.eval.metrics import import_colour
@@ -164,10 +165,7 @@ class Runner:
     @cached_property
     def _keys(self) -> dict[str, str]:
         common = self._common_settings()
-        return {
-            method.name: _digest(json.dumps([common, method.settings()], sort_keys=True))
-            for method in self.methods
-        }
+        return {method.name: digest_of_json([common, method.settings()]) for method in self.methods}
 
     def _settle_settings(self) -> None:
         """Refuse to mix two runs in one folder, or note the settings of this one."""

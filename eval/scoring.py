@@ -17,6 +17,7 @@ from dehaze.eval.haze_maps import compare_airlights, compare_transmissions, dens
 from dehaze.eval.methods import Method, MethodInput, MethodOutput
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.protocol import BenchProtocol
+from dehaze.levels import to_levels
 from dehaze.photos import write_bytes
 
 
@@ -111,7 +112,7 @@ class Scorer:
             )
         scored = self._levels(image)
         if path is not None:
-            _save_png(path, np.rint(np.clip(image, 0, 1) * np.float32(255)).astype(np.uint8))
+            _save_png(path, to_levels(image))
             if not self.protocol.scores_unrounded:
                 scored = read_rgb(path).pixels
         values: dict[str, float] = {}
@@ -135,8 +136,9 @@ class Scorer:
         """[0, 1] to [0, 255], rounded to 8 bits unless the protocol scores unrounded output."""
         if not np.isfinite(image).all():
             raise ValueError("the result holds values that are not finite")
-        levels = np.clip(image, 0, 1).astype(np.float64) * 255
-        return levels if self.protocol.scores_unrounded else np.rint(levels).astype(np.uint8)
+        if self.protocol.scores_unrounded:
+            return np.clip(image, 0, 1).astype(np.float64) * 255
+        return to_levels(image)
 
 
 def _haze_map_values(

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from dehaze.datasets import Sample, read_rgb
 from dehaze.eval.figures import MAX_COMPARED, Compared, draw_variants
 from dehaze.eval.methods import PipelineMethod, PipelineOptions
-from dehaze.eval.methods.base import to_float
 from dehaze.eval.plots import evenly_spread
 from dehaze.eval.runner import EvaluationSet, Runner
+from dehaze.levels import from_levels
 
 NULL_TEXT, BOTH, FIXED_POINT = "null-text", "null-text + fixed point", "fixed point"
 
@@ -76,7 +76,7 @@ def _compared(
 ) -> Compared:
     return Compared(
         sample.hazy.name,
-        to_float(read_rgb(sample.hazy).pixels),
+        from_levels(read_rgb(sample.hazy).pixels),
         tuple(_found(runner, part, sample, method) for method in methods),
     )
 
@@ -88,4 +88,4 @@ def _found(
     heat = runner.attention_path(part.name, method, sample.name)
     if image is None or not (image.is_file() and heat.is_file()):
         return None
-    return to_float(read_rgb(image).pixels), np.load(heat)
+    return from_levels(read_rgb(image).pixels), np.load(heat)

@@ -17,7 +17,7 @@ PACKAGES = {
 }
 
 # Single files that every room may import.
-BASE = ("registry", "ranges", "luma")
+BASE = ("registry", "ranges", "luma", "levels", "digests")
 
 # What each room may import of the project, beside itself, dehaze.errors and ``BASE``.
 ALLOWED: dict[str, set[str]] = {
@@ -26,6 +26,8 @@ ALLOWED: dict[str, set[str]] = {
     "registry": set(),
     "ranges": set(),
     "luma": set(),
+    "levels": set(),
+    "digests": set(),
     "prompts": set(),
     "photos": set(),
     "recovery": set(),

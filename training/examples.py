@@ -9,6 +9,7 @@ import numpy as np
 
 from dehaze.datasets.synthesis import render_haze
 from dehaze.eval.metrics import peak_signal_noise_ratio
+from dehaze.levels import to_levels
 from dehaze.pipelines.dehaze import DehazePipeline
 from training.photos import load_photos
 
@@ -35,7 +36,7 @@ def write_examples(kodak: Path, folder: Path) -> list[Path]:
         rng = np.random.default_rng(seed)
         rendered = render_haze(clear, rng, kind=kind, density=density, homogeneous=True)
         path = folder / f"{Path(name).stem}_{kind}.jpg"
-        stored = np.round(rendered.hazy[..., ::-1] * 255.0).astype(np.uint8)
+        stored = to_levels(rendered.hazy[..., ::-1])
         if not cv2.imwrite(str(path), stored, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
             raise ValueError(f"{path} cannot be written")
         written.append(path)
@@ -73,7 +74,7 @@ def write_sheet(pipeline: DehazePipeline, kodak: Path, path: Path, count: int = 
             cv2.copyMakeBorder(cell, 3, 3, 4, 4, cv2.BORDER_CONSTANT, value=(1.0, 1.0, 1.0))
         )
     sheet = np.vstack([np.hstack(cells[start : start + 2]) for start in range(0, count, 2)])
-    stored = np.round(np.clip(sheet[..., ::-1], 0.0, 1.0) * 255.0).astype(np.uint8)
+    stored = to_levels(sheet[..., ::-1])
     if not cv2.imwrite(str(path), stored, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]):
         raise ValueError(f"{path} cannot be written")
     return scores

@@ -19,6 +19,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dehaze.levels import from_levels
+
 Array = NDArray[np.float32]
 
 # Photos are kept at no more than this short side: what cells are found at, with room for crops.
@@ -179,7 +181,7 @@ def load_photos(paths: Iterable[Path], short_side: int) -> list[Array]:
         scale = short_side / min(stored.shape[:2])
         size = (round(stored.shape[1] * scale), round(stored.shape[0] * scale))
         reduced = cv2.resize(stored, size, interpolation=cv2.INTER_AREA)
-        photos.append(np.ascontiguousarray(reduced[..., ::-1], dtype=np.float32) / 255.0)
+        photos.append(from_levels(np.ascontiguousarray(reduced[..., ::-1])))
     return photos
 
 
@@ -202,7 +204,7 @@ def read_depth(path: Path) -> Array | None:
         raise ValueError(f"{path} is not a depth map of 16 bits")
     if float((stored == 0).mean()) > MOST_HOLES:
         return None
-    depth = stored.astype(np.float32) / np.float32(65535)
+    depth = from_levels(stored)
     return fill_holes(depth, stored > 0)
 
 

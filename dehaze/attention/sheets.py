@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from dehaze.levels import from_levels, to_levels
+
 Array = NDArray[np.float32]
 
 _GAP = 6
@@ -49,6 +51,6 @@ def sheet(
                 title = title[:-1]
             pen.text((left, top), title, fill="black", font=font)
             tile = cv2.resize(picture, (tile_width, tile_height), interpolation=cv2.INTER_AREA)
-            pixels = np.round(np.clip(tile, 0.0, 1.0) * 255.0).astype(np.uint8)
+            pixels = to_levels(tile)
             canvas.paste(Image.fromarray(pixels), (left, top + _TEXT))
-    return np.asarray(canvas, dtype=np.float32) / np.float32(255.0)
+    return from_levels(np.asarray(canvas))

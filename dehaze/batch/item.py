@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dehaze.batch.effect import Array, Effect, measure
+from dehaze.digests import digest_of_file
 from dehaze.errors import first_line
 from dehaze.photos import MAX_MEGAPIXELS, Photo, PhotoError, ResultFile, open_photo, write_photo
 
@@ -192,7 +193,9 @@ def save_item(item: Item, worker: Worker) -> None:
         # Once more: a link may have come since the photo was opened.
         _refuse_escape(item)
         written = worker.save(item)
-        item.files = {path.relative_to(item.folder).as_posix(): digest(path) for path in written}
+        item.files = {
+            path.relative_to(item.folder).as_posix(): digest_of_file(path) for path in written
+        }
         item.notes = (*item.decoded().notes, *item.notes)
         item.status = "done"
     item.photo = item.result = None
@@ -239,15 +242,6 @@ def named(source: Path, error: Exception) -> PhotoError:
 def is_out_of_memory(error: Exception) -> bool:
     """Whether an error says that memory, the machine's or the accelerator's, has run out."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
-
-
-def digest(path: Path) -> str:
-    """SHA-256 of a file's content."""
-    content = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()
 
 
 def _refuse_escape(item: Item) -> None:

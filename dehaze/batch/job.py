@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 import os
 import time
@@ -14,9 +12,10 @@ from pathlib import Path
 from typing import Any
 
 from dehaze.batch.effect import Effect
-from dehaze.batch.item import Executor, Item, Status, digest, named
+from dehaze.batch.item import Executor, Item, Status, named
 from dehaze.batch.journal import Journal, JournalError, Record
 from dehaze.batch.plan import Plan, PlanError
+from dehaze.digests import digest_of_file, digest_of_json
 from dehaze.photos import PhotoError, discard_unfinished, printable
 
 
@@ -75,7 +74,7 @@ class Job:
         self, output: Path, *, settings: Mapping[str, Any], overwrite: bool = False
     ) -> None:
         self._output = output
-        self._settings = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()
+        self._settings = digest_of_json(settings)
         self._overwrite = overwrite
         self._journal = Journal(output)
 
@@ -157,7 +156,7 @@ class Job:
             return False
         place = relative(item.source, item.folder)
         if (earlier["mtime_ns"], earlier["input"]) != (item.mtime_ns, place) and (
-            earlier["sha256"] != digest(item.source)
+            earlier["sha256"] != digest_of_file(item.source)
         ):
             return False
         if not self._journal.is_whole(earlier):
@@ -180,7 +179,7 @@ class Job:
             return
         if not known:
             cause = f"its output {printable(item.output)} exists and was not made by dehaze"
-        elif digest(item.source) in [earlier["sha256"] for earlier in known]:
+        elif digest_of_file(item.source) in [earlier["sha256"] for earlier in known]:
             return
         else:
             cause = f"its output {printable(item.output)} was made from another photo"

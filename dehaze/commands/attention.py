@@ -242,11 +242,12 @@ def _short(layer: str) -> str:
 
 
 def _png(pixels: NDArray[np.float32]) -> bytes:
-    import numpy as np
     from PIL import Image
 
+    from dehaze.levels import to_levels
+
     buffer = io.BytesIO()
-    Image.fromarray(np.round(pixels * 255.0).astype(np.uint8)).save(buffer, format="PNG")
+    Image.fromarray(to_levels(pixels)).save(buffer, format="PNG")
     return buffer.getvalue()
 
 

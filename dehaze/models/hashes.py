@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from dehaze.digests import digest_of_file
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ class CheckedFile:
 
 def write_manifest(folder: Path) -> None:
     """Record the hashes of a model's files in its folder."""
-    lines = [f"{_sha256(path)}  {path.relative_to(folder).as_posix()}" for path in _files(folder)]
+    lines = [f"{digest_of_file(path)}  {_name(path, folder)}" for path in _files(folder)]
     (folder / MANIFEST).write_text("\n".join(lines) + "\n")
 
 
@@ -73,7 +74,7 @@ def verify(folder: Path) -> list[CheckedFile]:
         elif name not in expected:
             state = "unknown"
         else:
-            state = "whole" if _sha256(present[name]) == expected[name] else "changed"
+            state = "whole" if digest_of_file(present[name]) == expected[name] else "changed"
         checked.append(CheckedFile(name, state))
     return checked
 
@@ -88,7 +89,7 @@ def fingerprint(*places: Path) -> str:
     for place in places:
         for path in [*_files(place), place / _EDITED]:
             if path.is_file():
-                content.update(f"{_sha256(path)}  {_name(path, place)}\n".encode())
+                content.update(f"{digest_of_file(path)}  {_name(path, place)}\n".encode())
     return content.hexdigest()
 
 
@@ -137,18 +138,10 @@ def _blob_state(path: Path) -> Literal["whole", "changed", "unknown"]:
     if blob.parent.name != "blobs":
         return "unknown"
     if _SHA256.fullmatch(blob.name):
-        return "whole" if _sha256(blob) == blob.name else "changed"
+        return "whole" if digest_of_file(blob) == blob.name else "changed"
     if _GIT.fullmatch(blob.name):
         content = blob.read_bytes()
         header = f"blob {len(content)}\0".encode()
         found = hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
         return "whole" if found == blob.name else "changed"
     return "unknown"
-
-
-def _sha256(path: Path) -> str:
-    content = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            content.update(block)
-    return content.hexdigest()

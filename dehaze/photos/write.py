@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from dehaze.levels import to_levels
 from dehaze.luma import luma
 from dehaze.photos.atomic import write_bytes
 from dehaze.photos.formats import FORMATS
@@ -105,11 +106,6 @@ def _samples(pixels: FloatArray, alpha: FloatArray | None, encoding: Encoding) -
         if alpha is not None:
             if encoding.premultiplied:
                 values = np.clip(values, 0, 1) * alpha[rows, :, None]
-            samples[rows, :, -1] = _quantised(alpha[rows], encoding.bits)
-        samples[rows, :, :colours] = _quantised(values, encoding.bits)
+            samples[rows, :, -1] = to_levels(alpha[rows], encoding.bits)
+        samples[rows, :, :colours] = to_levels(values, encoding.bits)
     return samples
-
-
-def _quantised(values: FloatArray, bits: int) -> FloatArray:
-    """Values in [0, 1] as whole numbers up to the highest of so many bits."""
-    return np.rint(np.clip(values, 0, 1) * np.float32(2**bits - 1))

@@ -27,6 +27,7 @@ from dehaze.inversion import (
 )
 from dehaze.inversion.reconstruction import Anchors, holds, records_attention
 from dehaze.inversion.stochastic import check_eta, localisation, step_deviation
+from dehaze.levels import to_levels
 from dehaze.network import NonFiniteError
 from dehaze.pipelines.base import InversionPipeline
 from dehaze.pipelines.callback import StepCallback
@@ -420,7 +421,7 @@ class EditPipeline(InversionPipeline):
 
 def _score(score: PictureScore, picture: Array, prompt: str) -> float:
     """The score of a picture, float32 (h, w, 3) in [0, 1], as it would be saved."""
-    found = score(np.rint(picture * 255.0).astype(np.uint8), prompt)
+    found = score(to_levels(picture), prompt)
     if not math.isfinite(found):
         raise NonFiniteError(f"the score of a sample is {found}: choose by another one")
     return found

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from dehaze.levels import from_levels, to_levels
 from dehaze.recovery.guided_filter import resize
 from dehaze.registry import Registry
 
@@ -64,7 +65,7 @@ def as_pixels(image: Any) -> Array:
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(f"a photo is (H, W, 3), not {pixels.shape}")
     if pixels.dtype in (np.uint8, np.uint16):
-        return np.asarray(pixels / np.float32(np.iinfo(pixels.dtype).max), dtype=np.float32)
+        return from_levels(pixels)
     if not np.issubdtype(pixels.dtype, np.floating):
         raise ValueError(f"a photo is uint8, uint16 or float, not {pixels.dtype}")
     if not np.isfinite(pixels).all():
@@ -95,7 +96,7 @@ def photo_hash(photo: Array) -> str:
 
 
 def _as_pil(pixels: Array) -> Image.Image:
-    return Image.fromarray(np.round(pixels * 255.0).astype(np.uint8))
+    return Image.fromarray(to_levels(pixels))
 
 
 def _as_tensor(pixels: Array) -> Tensor:

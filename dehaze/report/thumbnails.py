@@ -10,6 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from dehaze.levels import to_levels
+
 THUMBNAIL_SIDE = 480
 """Long side of a picture in a report, in pixels: some 10 kB, so that a thousand photos fit."""
 
@@ -28,7 +30,7 @@ def eight_bits(values: NDArray[Any]) -> NDArray[np.uint8]:
     """Values in [0, 1] as levels of 0 to 255; uint8 stays as it is."""
     if values.dtype == np.uint8:
         return values
-    return np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)
+    return to_levels(values)
 
 
 def thumbnail(pixels: NDArray[Any], side: int = THUMBNAIL_SIDE) -> bytes:

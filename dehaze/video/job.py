@@ -8,7 +8,6 @@ is the journal, which says what the result was made of.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -24,7 +23,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from dehaze.batch.item import digest
+from dehaze.digests import digest_of_file, digest_of_json
 from dehaze.inversion import InversionFileError, InversionResult
 from dehaze.photos import MAX_MEGAPIXELS, discard_unfinished, write_bytes, writing
 from dehaze.video.clip import Clip, Frame, VideoError, frames_of, open_clip
@@ -127,7 +126,7 @@ def dehaze_video(
         pipe = DehazePipeline.from_pretrained()
     dehazer = FrameDehazer(pipe, settings)
     identity = {
-        "clip": digest(source),
+        "clip": digest_of_file(source),
         "settings": _settings_hash(dehazer.settings, pipe, encoding),
     }
     folder = work_folder(output)
@@ -174,7 +173,7 @@ class _ClipJob:
         """Does what is left to do; see ``dehaze_video``."""
         records = self._records()
         done = next((each for each in reversed(records) if "done" in each), None)
-        there = digest(self._output) if self._output.is_file() else None
+        there = digest_of_file(self._output) if self._output.is_file() else None
         if os.path.lexists(self._output) and not overwrite:
             if done is None or there != done["done"]:
                 raise VideoError(
@@ -239,7 +238,7 @@ class _ClipJob:
                 on_frame(False)
         _synchronise(unfinished)
         os.replace(unfinished, path)
-        return _Run(path.name, digest(path), end=end, **counts)
+        return _Run(path.name, digest_of_file(path), end=end, **counts)
 
     def _finish(self, runs: list[_Run]) -> dict[str, Any]:
         """Joins the runs to the result, and cleans up: what the journal says of the result."""
@@ -266,7 +265,7 @@ class _ClipJob:
         }
         _synchronise(whole)
         # Before the move: a result that the journal does not know would be taken for another's.
-        self._add({"done": digest(whole), "of": self._identity, "result": result})
+        self._add({"done": digest_of_file(whole), "of": self._identity, "result": result})
         os.replace(whole, self._output)
         for path in (*files, *self._memory_files(len(runs) - 1)):
             path.unlink(missing_ok=True)
@@ -318,7 +317,7 @@ class _ClipJob:
         for record in {each["file"]: each for each in records if "file" in each}.values():
             run = _Run(**record)
             path = self._folder / run.file
-            if not path.is_file() or digest(path) != run.sha256:
+            if not path.is_file() or digest_of_file(path) != run.sha256:
                 break
             runs.append(run)
         # A kill between two runs may leave the memory of the one before.
@@ -367,7 +366,7 @@ def _settings_hash(settings: FrameSettings, pipe: Dehazing, encoding: Encoding) 
         "encoding": [encoding.encoder.name, encoding.samples.name, encoding.container],
         "run": RUN,
     }
-    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+    return digest_of_json(content)
 
 
 def _json_lines(records: list[dict[str, Any]]) -> bytes:

@@ -19,6 +19,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from dehaze.levels import to_levels
 from dehaze.luma import luma
 from dehaze.recovery.guided_filter import resize
 from dehaze.recovery.recover import ProxyEstimate
@@ -248,7 +249,7 @@ def _density(estimate: ProxyEstimate) -> Array:
 
 
 def _grey(photo: Array) -> Bytes:
-    return np.round(np.clip(luma(photo), 0.0, 1.0) * 255.0).astype(np.uint8)
+    return to_levels(luma(photo))
 
 
 def _ramp(values: Array, low: float, high: float) -> Array:

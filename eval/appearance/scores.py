@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from dehaze.datasets.appearance import APPEARANCES, render_appearance
 from dehaze.eval.appearance.methods import REMOVE, REPLACE, EditMethod, apply_method
 from dehaze.eval.metrics import mean_squared_error, psnr_rgb, ssim_wang
+from dehaze.levels import to_levels
 from dehaze.pipelines.edit import EditPipeline
 
 Array = NDArray[np.float32]
@@ -144,4 +145,4 @@ def rendering_generator(seed: int, photo: int, word: str) -> np.random.Generator
 
 def _levels(picture: Array) -> Levels:
     """A picture in [0, 1] as the 256 levels of an 8-bit file, float64 in [0, 255]."""
-    return np.round(255.0 * np.clip(picture, 0.0, 1.0)).astype(np.float64)
+    return to_levels(picture).astype(np.float64)

@@ -19,6 +19,7 @@ from dehaze.eval.concepts.frechet import frechet_caveat, frechet_distance
 from dehaze.eval.concepts.kept import Made, find_kept, keep
 from dehaze.eval.concepts.methods import SEED_METHODS, Array, Concept
 from dehaze.eval.files import finite, write_table
+from dehaze.levels import to_levels
 from dehaze.models.clip import ClipImageEncoder
 from dehaze.models.hashes import weights_fingerprint
 from dehaze.photos import read_photo
@@ -319,7 +320,7 @@ class ConceptEvaluation:
 
     def _judge(self, row: _Row, label: int, picture: Array) -> None:
         """Adds a picture, as its saved file has it, to a row."""
-        eight = np.round(picture * 255.0).astype(np.uint8)
+        eight = to_levels(picture)
         answer = self.classifier(eight)
         row.answers.append((label, answer))
         row.features.append(

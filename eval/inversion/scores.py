@@ -23,6 +23,7 @@ from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.probes import codec_roundtrip, come_back, seconds_once
 from dehaze.inversion import InversionResult, InversionSettings
 from dehaze.inversion.criteria import root_mean_square
+from dehaze.levels import to_levels
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -61,7 +62,7 @@ class Judges:
         """CLIPScore, 100 max(cos, 0), of such a picture; NaN where it is left out."""
         if self.clip is None:
             return nan
-        return max(self.clip(np.rint(255.0 * picture).astype(np.uint8), prompt), 0.0)
+        return max(self.clip(to_levels(picture), prompt), 0.0)
 
 
 NO_JUDGES = Judges()

@@ -103,8 +103,3 @@ class Method(ABC):
     def candidates(self, source: MethodInput) -> Iterator[tuple[str, MethodOutput]]:
         """The named results among which an oracle picks with the ground truth."""
         yield "", self.run(source)
-
-
-def to_float(pixels: Pixels) -> Array:
-    """8-bit levels as float32 in [0, 1]."""
-    return pixels.astype(np.float32) / np.float32(255)

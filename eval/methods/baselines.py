@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import ClassVar
 
-from dehaze.eval.methods.base import Array, Method, MethodInput, MethodOutput, to_float
+from dehaze.eval.methods.base import Array, Method, MethodInput, MethodOutput
+from dehaze.levels import from_levels
 from dehaze.priors import ClassicalMethod, HazeEstimate, recover
 
 
@@ -15,7 +16,7 @@ class HazyInput(Method):
     saves = False
 
     def run(self, source: MethodInput) -> MethodOutput:
-        return MethodOutput(image=to_float(source.hazy))
+        return MethodOutput(image=from_levels(source.hazy))
 
 
 class BaselineMethod(Method):
@@ -29,7 +30,7 @@ class BaselineMethod(Method):
         self.has_candidates = description.estimate is not None
 
     def run(self, source: MethodInput) -> MethodOutput:
-        hazy = to_float(source.hazy)
+        hazy = from_levels(source.hazy)
         estimate = self._estimate(hazy)
         return MethodOutput(
             image=self._description.run(hazy),
@@ -38,7 +39,7 @@ class BaselineMethod(Method):
         )
 
     def candidates(self, source: MethodInput) -> Iterator[tuple[str, MethodOutput]]:
-        hazy = to_float(source.hazy)
+        hazy = from_levels(source.hazy)
         estimate = self._estimate(hazy)
         if estimate is None:
             yield "", self.run(source)

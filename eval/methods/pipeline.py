@@ -7,9 +7,10 @@ from dataclasses import asdict, replace
 from functools import cached_property, lru_cache
 from typing import Any, ClassVar
 
-from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOutput, to_float
+from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOutput
 from dehaze.eval.methods.options import PipelineOptions
 from dehaze.eval.probes import codec_roundtrip, reconstruct
+from dehaze.levels import from_levels
 from dehaze.models import ModelError
 from dehaze.models.choice import ModelChoice
 
@@ -66,7 +67,7 @@ class PipelineMethod(ModelMethod):
         pipeline = load_pipeline(self.options)
         _seed(source.seed)
         result = pipeline(
-            to_float(source.hazy),
+            from_levels(source.hazy),
             strength=strength,
             **self.options.inversion(),
             **self.options.guided(),
@@ -97,7 +98,7 @@ class CodecCeiling(ModelMethod):
         if source.clear is None:
             raise ValueError("the codec ceiling needs a ground truth")
         pipeline = load_pipeline(self.options)
-        clear = to_float(source.clear)
+        clear = from_levels(source.clear)
         return MethodOutput(
             image=codec_roundtrip(pipeline, clear), reference=pipeline.codec.reduced(clear)
         )
@@ -117,7 +118,7 @@ class InversionCeiling(ModelMethod):
         _seed(source.seed)
         working, reconstruction = reconstruct(
             pipeline,
-            to_float(source.hazy),
+            from_levels(source.hazy),
             **self.options.inversion(),
             **self.options.guided(),
         )

@@ -9,7 +9,8 @@ from typing import Any
 
 from dehaze.datasets import read_rgb
 from dehaze.datasets.pairing import list_images
-from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOutput, to_float
+from dehaze.eval.methods.base import Method, MethodError, MethodInput, MethodOutput
+from dehaze.levels import from_levels
 
 
 class ResultFolder(Method):
@@ -36,7 +37,7 @@ class ResultFolder(Method):
         if found is None:
             folder = self._folder_of(source.subset)
             raise FileNotFoundError(f"{folder} has no picture named {source.name}")
-        return MethodOutput(image=to_float(read_rgb(found).pixels))
+        return MethodOutput(image=from_levels(read_rgb(found).pixels))
 
     def find(self, subset: str, name: str, scene: str) -> Path | None:
         """The file of a picture, or None.
@@ -55,7 +56,7 @@ class ResultFolder(Method):
             return
         for label, picture in found:
             if picture is not None:
-                yield label, MethodOutput(image=to_float(read_rgb(picture).pixels))
+                yield label, MethodOutput(image=from_levels(read_rgb(picture).pixels))
 
     def _folder_of(self, subset: str) -> Path:
         below = self._folder / subset

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from dehaze.batch.item import digest
 from dehaze.batch.journal import JOURNAL_NAME, LOCK_NAME, Journal, JournalError
+from dehaze.digests import digest_of_file
 
 
 def record(status: str, source: str = "../in/a.png", **more: Any) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def test_lines_of_others_are_passed_over(tmp_path: Path) -> None:
 def test_a_result_is_whole_as_long_as_every_file_is(tmp_path: Path) -> None:
     for name in ("a.png", "a.png.trace.json"):
         (tmp_path / name).write_text(name)
-    files = {name: digest(tmp_path / name) for name in ("a.png", "a.png.trace.json")}
+    files = {name: digest_of_file(tmp_path / name) for name in ("a.png", "a.png.trace.json")}
     with Journal(tmp_path) as journal:
         done = record("done", files=files)
         assert journal.is_whole(done)
