@@ -6,7 +6,7 @@ Source: COCO captions, arXiv 1504.00325; published at https://cocodataset.org
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -51,7 +51,9 @@ class CaptionedPhotos:
     further: int
 
 
-def open_captioned_photos(folder: Path, captions: Path) -> CaptionedPhotos:
+def open_captioned_photos(
+    folder: Path, captions: Path, *, results: Collection[Path] = ()
+) -> CaptionedPhotos:
     """The photos of a folder and its subfolders with their captions.
 
     A photo's prompt is its first caption in the file, as COCO's photos have five.
@@ -59,6 +61,7 @@ def open_captioned_photos(folder: Path, captions: Path) -> CaptionedPhotos:
     Args:
         folder: of the photos.
         captions: COCO's annotations (.json), or file names and captions (.tsv).
+        results: folders that the results go to, which are not searched.
 
     Raises:
         DatasetNotFoundError: the folder or the file is missing, the file is no such file, or no
@@ -67,7 +70,7 @@ def open_captioned_photos(folder: Path, captions: Path) -> CaptionedPhotos:
     if not folder.is_dir():
         raise DatasetNotFoundError(f"{folder}: is no folder")
     known = read_captions(captions)
-    images, _ = list_images(folder, recursive=True)
+    images, _ = list_images(folder, recursive=True, results=results)
     files = {path.relative_to(folder).as_posix(): path for path in images}
     photos = tuple(
         CaptionedPhoto(name, path, known[name][0]) for name, path in files.items() if name in known
@@ -114,7 +117,13 @@ def read_captions(file: Path) -> dict[str, list[str]]:
 def _coco(text: str) -> list[tuple[str, str]]:
     content = json.loads(text)
     names: Mapping[int, str] = {image["id"]: str(image["file_name"]) for image in content["images"]}
-    return [(names[one["image_id"]], str(one["caption"])) for one in content["annotations"]]
+    return [(names[one["image_id"]], _text(one["caption"])) for one in content["annotations"]]
+
+
+def _text(caption: object) -> str:
+    if not isinstance(caption, str):
+        raise ValueError(f"the caption {caption!r} is no text")
+    return caption
 
 
 def _table(text: str) -> list[tuple[str, str]]:

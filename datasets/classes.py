@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,12 +23,15 @@ class PhotoClass:
     photos: tuple[Path, ...]
 
 
-def open_class_folder(root: Path, *, least: int = 1) -> tuple[PhotoClass, ...]:
+def open_class_folder(
+    root: Path, *, least: int = 1, results: Collection[Path] = ()
+) -> tuple[PhotoClass, ...]:
     """The classes of a folder, each a subfolder with photos; hidden ones are left out.
 
     Args:
         root: the folder.
         least: how many photos a class needs.
+        results: folders that the results go to, which are not searched.
 
     Raises:
         DatasetNotFoundError: there is no such folder or no class in it, a class has too few photos,
@@ -41,9 +45,12 @@ def open_class_folder(root: Path, *, least: int = 1) -> tuple[PhotoClass, ...]:
             f"{loose[0]}: belongs to no class; put each class's photos into a subfolder of its name"
         )
     classes: dict[str, PhotoClass] = {}
+    closed = {path.resolve() for path in results}
     for folder in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):
+        if folder.resolve() in closed:
+            continue
         if folder.is_dir() and not folder.name.startswith("."):
-            photos, _ = list_images(folder, recursive=True)
+            photos, _ = list_images(folder, recursive=True, results=results)
             if len(photos) < least:
                 raise DatasetNotFoundError(
                     f"{folder}: holds {len(photos)} photos, and a class needs {least}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -65,13 +66,18 @@ def open_paired_folder(hazy_folder: Path, clear_folder: Path) -> Dataset:
     )
 
 
-def open_photo_folder(folder: Path) -> Dataset:
+def open_photo_folder(folder: Path, *, results: Collection[Path] = ()) -> Dataset:
     """All pictures of a folder and its subfolders, without ground truth.
 
+    Args:
+        folder: of the pictures.
+        results: folders that the results go to, which are not searched: a second run takes no
+            result for a photo.
+
     Raises:
-        DatasetNotFoundError: the folder is missing or holds no picture.
+        DatasetNotFoundError: the folder is missing or holds no picture, or is the output as well.
     """
-    files, oddities = list_images(_existing(folder), recursive=True)
+    files, oddities = list_images(_existing(folder, results), recursive=True, results=results)
     if not files:
         raise DatasetNotFoundError(f"{folder}: holds no picture")
     samples, unpaired = pair(files, None, hazy_folder=folder, scene_of_hazy=str, scene_of_clear=str)
@@ -84,8 +90,10 @@ def open_photo_folder(folder: Path) -> Dataset:
     )
 
 
-def open_folder(root: Path) -> Dataset:
+def open_folder(root: Path, *, results: Collection[Path] = ()) -> Dataset:
     """A folder with ``hazy/`` and a ground-truth folder as pairs, any other folder as photos.
+
+    ``results`` as for ``open_photo_folder``.
 
     Raises:
         DatasetNotFoundError: the folder is missing or holds no picture, or holds a ``hazy/``
@@ -93,7 +101,7 @@ def open_folder(root: Path) -> Dataset:
     """
     hazy_folder = subfolder(_existing(root), HAZY_FOLDERS)
     if hazy_folder is None:
-        return open_photo_folder(root)
+        return open_photo_folder(root, results=results)
     clear_folder = subfolder(root, CLEAR_FOLDERS)
     if clear_folder is None:
         raise DatasetNotFoundError(
@@ -103,9 +111,13 @@ def open_folder(root: Path) -> Dataset:
     return open_paired_folder(hazy_folder, clear_folder)
 
 
-def _existing(folder: Path) -> Path:
+def _existing(folder: Path, results: Collection[Path] = ()) -> Path:
     if not folder.is_dir():
         raise DatasetNotFoundError(f"{folder}: is no folder")
+    if folder.resolve() in {path.resolve() for path in results}:
+        raise DatasetNotFoundError(
+            f"{folder}: is the output folder as well; name another one with -o"
+        )
     return folder
 
 

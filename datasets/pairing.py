@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -159,7 +159,9 @@ def natural_key(text: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
-def list_images(folder: Path, *, recursive: bool = False) -> tuple[list[Path], list[Oddity]]:
+def list_images(
+    folder: Path, *, recursive: bool = False, results: Collection[Path] = ()
+) -> tuple[list[Path], list[Oddity]]:
     """The pictures of a folder in natural order, and the visible files that are none.
 
     Formats that dehaze cannot read (HEIC, camera raw) count as pictures: they fail when they are
@@ -168,12 +170,16 @@ def list_images(folder: Path, *, recursive: bool = False) -> tuple[list[Path], l
     Args:
         folder: an existing folder.
         recursive: descend into subfolders.
+        results: folders of results, which are not searched; they may lie below ``folder``.
     """
     entries = folder.rglob("*") if recursive else folder.iterdir()
+    closed = {path.resolve() for path in results}
     images, others = [], []
     for path in entries:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or not path.is_file():
+            continue
+        if closed and not closed.isdisjoint(path.resolve().parents):
             continue
         if path.suffix.lower() in PHOTO_SUFFIXES | UNSUPPORTED_SUFFIXES:
             images.append(path)

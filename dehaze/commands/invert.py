@@ -159,7 +159,9 @@ def invert(
     try:
         if plots is not None:
             import_figure()
-        samples = open_photo_folder(photos).samples if photos.is_dir() else None
+        folder = None
+        if photos.is_dir():
+            folder = open_photo_folder(photos, results=[] if plots is None else [plots])
         pipeline = model.load(DehazePipeline)
         pipeline.prompt_and_span(prompt, word)
         job = _Job(
@@ -178,14 +180,16 @@ def invert(
     except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
     failures = (DehazeError, OSError, ValueError)
-    if samples is None:
+    if folder is None:
         try:
             job.run(photos, output, plots)
         except failures as error:
             raise CommandError(str(error)) from error
         return
-    failed = 0
-    for sample in samples:
+    failed = len(folder.failures)
+    for left_out in folder.failures:
+        problem(f"failed: {left_out.message}")
+    for sample in folder.samples:
         try:
             job.run(
                 sample.hazy,
@@ -196,7 +200,7 @@ def invert(
             failed += 1
             problem(f"failed: {sample.hazy}: {error}")
     if failed:
-        problem(f"{failed} of {len(samples)} photos failed")
+        problem(f"{failed} of {len(folder) + len(folder.failures)} photos failed")
         raise click.exceptions.Exit(1)
 
 

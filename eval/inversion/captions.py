@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -82,7 +82,12 @@ class CaptionChoice:
 
 
 def choose_captioned(
-    pipeline: InversionPipeline, folder: Path, captions: Path, *, limit: int | None = None
+    pipeline: InversionPipeline,
+    folder: Path,
+    captions: Path,
+    *,
+    limit: int | None = None,
+    results: Collection[Path] = (),
 ) -> CaptionChoice:
     """The photos of a folder whose captions a model can read.
 
@@ -91,12 +96,13 @@ def choose_captioned(
         folder: of the photos.
         captions: see ``dehaze.datasets.captions.open_captioned_photos``.
         limit: the most photos to choose, evenly spread; all when None.
+        results: folders that the results go to, which are not searched.
 
     Raises:
         DatasetNotFoundError: the folder, the file or its captions are not there.
         CaptionError: the model can read none of the captions.
     """
-    opened = open_captioned_photos(folder, captions)
+    opened = open_captioned_photos(folder, captions, results=results)
     readable, unreadable = [], dict[str, str]()
     for photo in opened.photos:
         try:

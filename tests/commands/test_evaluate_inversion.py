@@ -83,6 +83,8 @@ def test_captions_are_prompts_and_what_is_left_out_is_named(
         (("--method", "newton"), "fixed-point"),
         (("--steps", "ten"), "no list of numbers"),
         (("--steps", "0"), "positive"),
+        (("--guidance", "2,nan"), "positive"),
+        (("--guidance", "inf"), "positive"),
         (("--model", "no/such/model/here"), "no such folder"),
         (("--steps", "2000"), "1 to 1000"),
         (("--method", "edict:mode=direct", "--steps", "2"), "edict inverts another"),

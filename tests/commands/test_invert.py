@@ -145,12 +145,16 @@ def test_a_broken_photo_of_a_folder_is_named(
     picture.rename(folder / "a.png")
     shutil.copy(folder / "a.png", folder / "far" / "a.png")
     (folder / "b.png").write_bytes(b"no picture")
+    for suffix in ("jpg", "png"):
+        shutil.copy(folder / "a.png", folder / f"twice.{suffix}")
     out = tmp_path / "out"
     settings = ["invert", folder, "-o", out, "--model", any_model, "--steps", 2]
     done = CliRunner().invoke(main, list(map(str, settings)))
     assert done.exit_code == 1
     assert f"failed: {folder / 'b.png'}" in done.stderr
-    assert "1 of 3 photos failed" in done.stderr
+    for suffix in ("jpg", "png"):
+        assert f"failed: {folder / 'twice'}.{suffix}: the hazy image twice is" in done.stderr
+    assert "3 of 5 photos failed" in done.stderr
     made = sorted(str(path.relative_to(out)) for path in out.rglob("*.safetensors"))
     assert made == ["a.safetensors", "far/a.safetensors"]
 

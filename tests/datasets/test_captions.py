@@ -63,6 +63,12 @@ def test_a_table_has_a_photo_and_a_caption_a_line(folder: Path, tmp_path: Path) 
         ("a.json", "{", "JSONDecodeError"),
         ("a.json", '{"images": [], "annotations": [{"image_id": 1}]}', "KeyError"),
         ("a.json", "[1]", "captions_val2017"),
+        (
+            "a.json",
+            '{"images": [{"id": 1, "file_name": "2.png"}], '
+            '"annotations": [{"image_id": 1, "caption": null}]}',
+            "the caption None is no text",
+        ),
         ("a.csv", "2.png,a street", r"no \.json and no \.tsv"),
     ],
 )

@@ -10,6 +10,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import command_line
+from dehaze.commands.evaluate.pictures import open_photos
 from dehaze.commands.param_types import Names
 from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError
@@ -54,7 +55,7 @@ def appearance(
     procedures, so the answer is known: the clear picture, or the picture under the other word.
     """
     quiet_libraries()
-    from dehaze.datasets import PhotoFiles, open_photo_folder
+    from dehaze.datasets import PhotoFiles
     from dehaze.datasets.appearance import APPEARANCES
     from dehaze.eval.appearance.methods import get_methods
     from dehaze.eval.appearance.table import evaluate_appearance
@@ -62,7 +63,7 @@ def appearance(
 
     try:
         chosen = get_methods(methods)
-        dataset = open_photo_folder(pictures)
+        dataset = open_photos(pictures, output)
         samples = dataset.spread(limit)
         table = evaluate_appearance(
             model.load(EditPipeline),

@@ -183,7 +183,7 @@ def concepts(
     if len(chosen) < len(SEED_METHODS.names()) and not methods:
         note("SeedSelect's rows are left out: they need --clip")
     try:
-        found = open_class_folder(classes, least=2)
+        found = open_class_folder(classes, least=2, results=[output])
         device = find_device(model.device)
         evaluation = ConceptEvaluation(
             pipeline=model.load(SeedSelectPipeline),

@@ -10,6 +10,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import Numbers, command_line
+from dehaze.commands.evaluate.pictures import open_photos
 from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError
 
@@ -38,7 +39,7 @@ def convergence(
     costs beside Picard, and whether the intra-path residual vanishes before the inter-path one.
     """
     quiet_libraries()
-    from dehaze.datasets import PhotoFiles, open_photo_folder
+    from dehaze.datasets import PhotoFiles
     from dehaze.eval.convergence import draw_order, study_steps, study_table
     from dehaze.eval.plots import import_figure
     from dehaze.photos import write_bytes
@@ -46,7 +47,7 @@ def convergence(
 
     try:
         import_figure()
-        dataset = open_photo_folder(pictures)
+        dataset = open_photos(pictures, output)
         samples = dataset.spread(limit)
         photos = list(PhotoFiles(sample.hazy for sample in samples))
         pipeline = model.load(DehazePipeline)

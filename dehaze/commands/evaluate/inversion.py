@@ -10,6 +10,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option, with_any, without
 from dehaze.commands.evaluate.parameters import Numbers, command_line, haze_kinds
+from dehaze.commands.evaluate.pictures import open_photos
 from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
@@ -104,7 +105,7 @@ def inversion(
     read, and are named; 2, the command is wrong.
     """
     quiet_libraries()
-    from dehaze.datasets import PhotoFiles, open_photo_folder, render_dataset
+    from dehaze.datasets import PhotoFiles, render_dataset
     from dehaze.eval.inversion.captions import choose_captioned
     from dehaze.eval.inversion.methods import parse_inversion_method
     from dehaze.eval.inversion.scores import Judges
@@ -125,7 +126,7 @@ def inversion(
         )
         choice = None
         if captions is None:
-            dataset = open_photo_folder(pictures)
+            dataset = open_photos(pictures, output)
             if render is not None:
                 dataset = render_dataset(
                     dataset, output / "rendered", kind=render, seed=seed, limit=limit
@@ -134,7 +135,7 @@ def inversion(
             pipeline = model.load(EditPipeline)
         else:
             pipeline = model.load(EditPipeline)
-            choice = choose_captioned(pipeline, pictures, captions, limit=limit)
+            choice = choose_captioned(pipeline, pictures, captions, limit=limit, results=[output])
             photos = PhotoFiles(photo.file for photo in choice.photos)
         table = evaluate_inversion(
             pipeline,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 from collections.abc import Iterable
@@ -44,7 +45,7 @@ class Numbers(click.ParamType):
             numbers = tuple(self._kind(number) for number in value.split(","))
         except ValueError:
             self.fail(f"{value!r} is no list of numbers such as 10,20.", param, ctx)
-        if min(numbers) <= 0:
+        if not all(0 < number < math.inf for number in numbers):
             self.fail(f"{value!r} must be positive.", param, ctx)
         return numbers
 

@@ -75,12 +75,34 @@ def open_pictures(
     try:
         if render is not None:
             return render_dataset(
-                open_photo_folder(pictures),
+                open_photo_folder(pictures, results=[output]),
                 output / "rendered",
                 kind=render,
                 seed=seed,
                 limit=limit,
             )
-        return open_folder(pictures) if gt is None else open_paired_folder(pictures, gt)
+        if gt is not None:
+            return open_paired_folder(pictures, gt)
+        return open_folder(pictures, results=[output])
     except DehazeError as error:
         raise CommandError(str(error)) from error
+
+
+def open_photos(pictures: Path, output: Path) -> Dataset:
+    """The photos of a folder and its subfolders, of which none may be left out.
+
+    Args:
+        pictures: the folder.
+        output: of the run, which is not searched.
+
+    Raises:
+        DatasetNotFoundError: the folder is missing or holds no picture, or is the output as well.
+        CommandError: two of its files have one name.
+    """
+    from dehaze.datasets import open_photo_folder
+
+    dataset = open_photo_folder(pictures, results=[output])
+    if dataset.failures:
+        more = f" (and {len(dataset.failures) - 1} more)" if len(dataset.failures) > 1 else ""
+        raise CommandError(f"{dataset.failures[0].message}{more}")
+    return dataset

@@ -10,6 +10,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command
 from dehaze.commands.evaluate.parameters import command_line
+from dehaze.commands.evaluate.pictures import open_photos
 from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError
 
@@ -32,14 +33,14 @@ def predictors(
     variance of what each guess is off by; the plot has their histograms as well.
     """
     quiet_libraries()
-    from dehaze.datasets import PhotoFiles, open_photo_folder
+    from dehaze.datasets import PhotoFiles
     from dehaze.eval.plots import import_figure
     from dehaze.eval.predictors import study_predictors
     from dehaze.pipelines.dehaze import DehazePipeline
 
     try:
         import_figure()
-        samples = open_photo_folder(pictures).spread(limit)
+        samples = open_photos(pictures, output).spread(limit)
         photos = list(PhotoFiles(sample.hazy for sample in samples))
         study = study_predictors(
             model.load(DehazePipeline), photos, steps=steps, command=command_line()
