@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from packaging.version import Version
 from PIL import Image
 from test_architecture import imports_of, modules
 
@@ -78,6 +79,20 @@ def test_every_import_is_declared() -> None:
             if top in sys.stdlib_module_names or top == "dehaze" or top in UNDECLARED:
                 continue
             assert {top, *owners.get(top, ())} & set(names), f"{path} imports {top}"
+
+
+def test_the_lowest_versions_are_those_that_were_tried() -> None:
+    """A bound that is changed asks for another run of .ci/lowest, and for its line in the notes."""
+    notes = (ROOT / "docs/notes/libraries.md").read_text()
+    (tried,) = re.findall(r"^Last run: .*?\. `", notes, re.DOTALL | re.MULTILINE)
+    versions = dict(re.findall(r"([a-z][\w-]+)\s+(\d[\d.]*\d)", tried))
+    project = (ROOT / "pyproject.toml").read_text()
+    (block,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
+    extras = "".join(re.findall(r"^(?:evaluate|interpolate|video) = (.*)$", project, re.MULTILINE))
+    lowest = declared(r'"([\w-]+)>=([\d.]+)', block + extras)
+    assert len(lowest) > 15
+    for name, version in lowest.items():
+        assert Version(versions[name]) == Version(version), name
 
 
 OPTIONAL = ("skimage", "scipy", "matplotlib", "fastapi", "uvicorn", "pyiqa", "ray", "av")

@@ -112,8 +112,11 @@ def _kept(values: Tensor) -> list[float]:
 
 
 def _distance(given: list[Any], expected: list[Any]) -> float:
-    """Greatest difference, relative to the expected numbers' root mean square."""
-    if len(given) != len(expected):
+    """Greatest difference, relative to the expected numbers' root mean square.
+
+    Infinite where a number is not finite: a maximum may pass over NaN.
+    """
+    if len(given) != len(expected) or not all(map(math.isfinite, given)):
         return math.inf
     scale = math.sqrt(sum(value**2 for value in expected) / len(expected))
     return max(abs(a - b) for a, b in zip(given, expected, strict=True)) / scale

@@ -6,7 +6,7 @@ import json
 import re
 import subprocess
 import sys
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ from dehaze.commands import main
 from dehaze.commands.doctor import Check, diagnose
 from dehaze.models import ModelError
 from dehaze.models.hashes import write_manifest
+from dehaze.models.parts import ModelParts
 
 
 @pytest.fixture
@@ -141,6 +142,24 @@ def test_another_answer_is_no_working_model(monkeypatch: pytest.MonkeyPatch, mis
 
 def test_the_real_bundled_model_gives_its_answer() -> None:
     assert named(diagnose(), "bundled model").works
+
+
+@pytest.mark.parametrize("loader", ["load.load_parts", "plain.load.load_plain_parts"])
+def test_the_model_is_asked_as_either_way_loads_it(
+    monkeypatch: pytest.MonkeyPatch, loader: str
+) -> None:
+    module, _, name = f"dehaze.models.{loader}".rpartition(".")
+    load = getattr(import_module(module), name)
+
+    def spoilt(*arguments: object) -> ModelParts:
+        parts: ModelParts = load(*arguments)
+        parts.unet.conv_in.weight.mul_(1.5)
+        return parts
+
+    monkeypatch.setattr(f"{module}.{name}", spoilt)
+    found = named(diagnose(), "bundled model")
+    assert not found.works
+    assert "does not give its known answer: noise is" in found.detail
 
 
 @pytest.mark.usefixtures("_loadable_model")

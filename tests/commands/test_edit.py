@@ -197,15 +197,19 @@ def test_what_is_wrong_is_named_and_nothing_is_written(
 
 
 def test_the_inversion_of_another_photo_is_refused(
-    picture: Path, any_model: Path, tmp_path: Path
+    picture: Path, random_model: Path, tmp_path: Path
 ) -> None:
-    saved = tmp_path / "other.safetensors"
-    square = tmp_path / "square.png"
-    Image.fromarray(pixels(picture)[:40, :40]).save(square)
-    CliRunner().invoke(main, ["invert", str(square), "-o", str(saved), "--model", str(any_model)])
-    done = call(picture, *SOURCE, *TARGET, "--model", any_model, "--inversion", saved)
-    assert done.exit_code == 2
-    assert "another photo" in done.stderr
+    """Of another shape; of the same one, mirrored; and of the same, a pixel larger."""
+    photo = pixels(picture)
+    larger = np.pad(photo, ((0, 1), (0, 0), (0, 0)), mode="edge")
+    for number, other in enumerate((photo[:40, :40], photo[::-1], larger)):
+        file, saved = tmp_path / f"{number}.png", tmp_path / f"{number}.safetensors"
+        Image.fromarray(np.ascontiguousarray(other)).save(file)
+        made = ("invert", file, "-o", saved, "--model", random_model, "--prompt", SOURCE[1])
+        assert CliRunner().invoke(main, list(map(str, made))).exit_code == 0
+        done = call(picture, *SOURCE, *TARGET, "--model", random_model, "--inversion", saved)
+        assert done.exit_code == 2
+        assert "another photo" in done.stderr
 
 
 def test_word_unknown_to_the_bundled_model_lists_the_known(picture: Path) -> None:

@@ -191,12 +191,22 @@ def test_a_setting_of_another_process_is_refused(name: str, setting: str, value:
         DDIMTable.from_scheduler(scheduler, 10, "leading")
 
 
-def test_karras_sigmas_need_a_spacing() -> None:
-    karras = EulerDiscreteScheduler(**BETAS, use_karras_sigmas=True)
-    with pytest.raises(ScheduleError, match=r"use_karras_sigmas=True: .* choose a spacing"):
-        DDIMTable.from_scheduler(karras, 10)
-    plain = EulerDiscreteScheduler(**BETAS)
-    chosen = [DDIMTable.from_scheduler(one, 10, "trailing") for one in (karras, plain)]
+@pytest.mark.parametrize(
+    ("name", "setting", "value"),
+    [
+        ("EulerDiscreteScheduler", "use_karras_sigmas", True),
+        ("EulerDiscreteScheduler", "use_exponential_sigmas", True),
+        ("HeunDiscreteScheduler", "use_beta_sigmas", True),
+        ("DPMSolverMultistepScheduler", "use_lu_lambdas", True),
+        ("DPMSolverMultistepScheduler", "lambda_min_clipped", -5.1),
+    ],
+)
+def test_steps_that_are_not_read_need_a_spacing(name: str, setting: str, value: Any) -> None:
+    own = getattr(diffusers, name)(**BETAS, **{setting: value})
+    with pytest.raises(ScheduleError, match=rf"{setting}={value}: .* choose a spacing"):
+        DDIMTable.from_scheduler(own, 10)
+    plain = getattr(diffusers, name)(**BETAS)
+    chosen = [DDIMTable.from_scheduler(one, 10, "trailing") for one in (own, plain)]
     assert chosen[0] == chosen[1]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -52,6 +53,23 @@ def test_random_weights_are_far_from_it(model: Path, part: str, file: str, weigh
     named = "embedding" if part == "text_encoder" else "noise"
     with pytest.raises(ModelError, match=f"does not give its known answer: {named} is"):
         check_known_answer(model, load_parts(ModelSource(model)))
+
+
+def test_a_number_that_is_not_finite_is_no_answer(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of the kept numbers alone, and not the first."""
+    parts = load_parts(ModelSource(model))
+    decode = parts.vae.decode
+
+    def spoilt(latents: torch.Tensor) -> Any:
+        decoded = decode(latents)
+        decoded.sample.flatten()[-1] = torch.nan
+        return decoded
+
+    monkeypatch.setattr(parts.vae, "decode", spoilt)
+    with pytest.raises(ModelError, match="known answer: picture is inf apart"):
+        check_known_answer(model, parts)
 
 
 def test_another_tokenizer_is_told_first(model: Path) -> None:

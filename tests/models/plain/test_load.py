@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from broken_models import FAULTS, spoil
 from diffusers import DDIMScheduler
 
 from dehaze.inversion.ddim import DDIMTable
@@ -113,6 +114,18 @@ def test_damaged_weights_and_tokenizers_are_refused(tmp_path: Path) -> None:
     weights.write_bytes(weights.read_bytes()[:1000])
     with pytest.raises(ModelError, match="no whole safetensors file"):
         load_plain_parts(folder)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("part", ["unet", "text_encoder"])
+def test_a_wrong_weight(tmp_path: Path, part: str, fault: str) -> None:
+    folder = Path(shutil.copytree(BUNDLED_FOLDER, tmp_path / "model"))
+    (file,) = (folder / part).glob("*.safetensors")
+    name = spoil(file, fault)
+    with pytest.raises(ModelError) as caught:
+        load_plain_parts(folder)
+    assert str(file) in str(caught.value)
+    assert name.removeprefix("text_model.") in str(caught.value)
 
 
 def test_only_the_bundled_model_is_plain(random_model: Path) -> None:
