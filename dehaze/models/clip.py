@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,9 @@ class Clip:
         Args:
             picture: uint8 (H, W, 3) RGB.
             prompt: what is beyond CLIP's length is cut off, with a warning.
+
+        Raises:
+            ModelError: it is not finite.
         """
         length = int(self.model.config.text_config.max_position_embeddings)
         # Not verbose: the tokenizer's own warning says nothing of CLIP, nor which prompt it was.
@@ -59,7 +63,12 @@ class Clip:
         )
         output = self.model(**given.to(self.model.device))
         image, text = (F.normalize(x, dim=-1) for x in (output.image_embeds, output.text_embeds))
-        return 100.0 * float((image * text).sum())
+        similarity = 100.0 * float((image * text).sum())
+        if not math.isfinite(similarity):
+            raise ModelError(
+                "CLIP's similarity is not finite: its weights are damaged, get them again"
+            )
+        return similarity
 
     @property
     def image_encoder(self) -> ClipImageEncoder:

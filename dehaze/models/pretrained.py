@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -9,6 +10,8 @@ from safetensors import SafetensorError
 
 from dehaze.errors import first_line
 from dehaze.models import ModelError
+
+logger = logging.getLogger(__name__)
 
 
 def load_pretrained(name: str, kind: Any, processor: Any, what: str) -> tuple[Any, Any]:
@@ -38,7 +41,8 @@ def load_network(name: str, kind: Any, what: str, **settings: Any) -> Any:
         the network in float32, for evaluation.
 
     Raises:
-        ModelError: it is not on this machine, or lacks a weight; the message says what helps.
+        ModelError: it is not on this machine, lacks a weight, or has one that is not finite; the
+            message says what helps.
     """
     try:
         network, found = kind.from_pretrained(
@@ -62,6 +66,15 @@ def load_network(name: str, kind: Any, what: str, **settings: Any) -> Any:
         raise ModelError(
             f"{what} ({name}) lacks the weight {lacking[0]}: get its files again, all of one model"
         )
+    # A head of another task, as published files have one; what is read needs none of it.
+    unused = sorted(found["unexpected_keys"])
+    if unused:
+        logger.warning(
+            "%s (%s): %d weights are not used, the first is %s", what, name, len(unused), unused[0]
+        )
+    for weight, value in network.state_dict().items():
+        if not torch.isfinite(value).all():
+            raise ModelError(f"{what} ({name}): the weight {weight} is not finite: get it again")
     return network.eval().requires_grad_(False)
 
 

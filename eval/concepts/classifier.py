@@ -101,7 +101,7 @@ class PretrainedClassifier:
         finally:
             if hook is not None:
                 hook.remove()
-        return _answer(logits, read[0][0] if read else None)
+        return _answer(self.name, logits, read[0][0] if read else None)
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class ScriptedClassifier:
         return f"{'the output' if self.only_logits else 'the second output'} of {self.name}"
 
     def __call__(self, picture: Picture) -> Answer:
-        return _answer(*run_script(self.script, picture, self.device, self.name))
+        return _answer(self.name, *run_script(self.script, picture, self.device, self.name))
 
 
 def run_script(
@@ -226,8 +226,13 @@ def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").lower().split())
 
 
-def _answer(logits: Tensor, features: Tensor | None) -> Answer:
+def _answer(name: str, logits: Tensor, features: Tensor | None) -> Answer:
     read = logits if features is None else features
+    # Of NaN, too, one is the largest.
+    if not (torch.isfinite(logits).all() and torch.isfinite(read).all()):
+        raise ClassifierError(
+            f"{name} gives values that are not finite: it is damaged, get it again"
+        )
     return Answer(int(logits.argmax()), read.flatten().double().cpu().numpy())
 
 
@@ -249,6 +254,7 @@ def _load_script(path: Path, device: torch.device) -> ScriptedClassifier:
         labels = tuple(filter(None, map(str.strip, beside.read_text("utf-8").splitlines())))
     # A grey square tells what it gives, before any picture is made.
     logits, features = run_script(script, np.full((64, 64, 3), 128, np.uint8), device, path.name)
+    _answer(path.name, logits, features)
     if labels and len(labels) != len(logits):
         raise ClassifierError(
             f"{beside} has {len(labels)} labels, and {path.name} tells {len(logits)} apart: write "

@@ -295,7 +295,7 @@ class ConceptEvaluation:
             "version": __version__,
             "model": self._model,
             "scheduler": repr(sorted(self.pipeline.scheduler.config.items())),
-            "inversion": repr(self.pipeline.description.inversion),
+            "description": repr(self.pipeline.description.settings()),
             "clip": None if encoder is None else self._clip,
             "photos": [photo_hash(photo) for photo in concept.photos],
             "prompt": concept.prompt,
@@ -314,9 +314,12 @@ class ConceptEvaluation:
 
     @cached_property
     def _clip(self) -> str:
-        """CLIP's fingerprint."""
+        """CLIP's fingerprint, and how it sees pictures."""
         encoder = self.image_encoder
-        return "" if encoder is None else weights_fingerprint((encoder.vision, encoder.projection))
+        if encoder is None:
+            return ""
+        seen = (encoder.side, encoder.mean, encoder.deviation)
+        return f"{weights_fingerprint((encoder.vision, encoder.projection))} {seen}"
 
     def _judge(self, row: _Row, label: int, picture: Array) -> None:
         """Adds a picture, as its saved file has it, to a row."""

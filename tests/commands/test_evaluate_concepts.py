@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from broken_models import change
 from click.testing import CliRunner, Result
 from numpy.typing import NDArray
 from PIL import Image
@@ -193,6 +194,11 @@ def test_pictures_are_kept_until_a_setting_or_the_user_says_no(
     assert (run("--seed", 1) != 128).any()
     kept.unlink()
     assert (run() == first).all()
+    # The same weights, seen at another size.
+    grey.save(kept)
+    model = shutil.copytree(random_model, tmp_path / "model")
+    change(model / "dehaze.json", short_side=32)
+    assert run("--model", model).shape != first.shape
 
 
 @pytest.mark.slow

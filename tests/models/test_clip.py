@@ -46,6 +46,14 @@ def test_a_prompt_that_is_too_long_is_cut_and_named(
     assert same == pytest.approx(clip(PICTURE, " ".join(["haze"] * 50)))
 
 
+def test_a_similarity_that_is_not_finite_is_no_score(clip_model: Path) -> None:
+    clip = load_clip(str(clip_model))
+    with torch.no_grad():
+        clip.model.visual_projection.weight[0, 0] = torch.nan
+    with pytest.raises(ModelError, match="similarity is not finite"):
+        clip(PICTURE, "haze")
+
+
 def test_what_is_missing_is_named(clip_model: Path, tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"CLIP \(.*nowhere\) is not on this machine"):
         load_clip(str(tmp_path / "nowhere"))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, ResNetForImageClassification
 
@@ -37,6 +39,14 @@ class Triple(nn.Module):
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return pictures, pictures, pictures
+
+
+class Infinite(nn.Module):
+    """Logits of which one is infinite."""
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        means = pictures.mean([2, 3])
+        return means / torch.tensor([1.0, 0.0, 1.0])
 
 
 class Narrow(nn.Module):
@@ -100,6 +110,31 @@ def test_a_script_that_fails_on_a_size_is_named(tmp_path: Path) -> None:
     narrow = load_classifier(scripted(tmp_path, Narrow()))
     with pytest.raises(ClassifierError, match="fails on a picture of 30x20"):
         narrow(PICTURE)
+
+
+def test_values_that_are_not_finite_are_no_answer(tmp_path: Path, classifier_folder: Path) -> None:
+    with pytest.raises(ClassifierError, match="gives values that are not finite"):
+        load_classifier(scripted(tmp_path, Infinite()))
+    classifier = load_classifier(str(classifier_folder))
+    with torch.no_grad():
+        classifier.network.classifier[1].bias[0] = torch.nan  # type: ignore[attr-defined]
+    with pytest.raises(ClassifierError, match="not finite"):
+        classifier(PICTURE)
+
+
+def test_weights_that_are_wrong_or_unused_are_named(
+    tmp_path: Path, classifier_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = shutil.copytree(classifier_folder, tmp_path / "copy")
+    weights = load_file(folder / "model.safetensors")
+    unused = weights | {"other.head.weight": torch.zeros(3)}
+    save_file(unused, folder / "model.safetensors", metadata={"format": "pt"})
+    load_classifier(str(folder))
+    assert "1 weights are not used, the first is other.head.weight" in caplog.text
+    weights["classifier.1.bias"][-1] = torch.inf
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=r"the weight classifier\.1\.bias is not finite"):
+        load_classifier(str(folder))
 
 
 def test_a_class_is_found_by_any_name_of_its_label() -> None:
