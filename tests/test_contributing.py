@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import re
+import sys
+import threading
 from itertools import groupby
 from pathlib import Path
+from types import FrameType
 
+import numpy as np
 import pytest
-from test_architecture import imports_of, modules
+from click.testing import CliRunner
+from PIL import Image
+from test_architecture import SCRIPTS, imports_of, modules
+from test_architecture import room_of as imported_room
+
+from dehaze.commands import main
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
@@ -52,6 +62,58 @@ def room_of(path: str) -> str:
 def test_no_walk_returns_to_a_room_it_left(command: str) -> None:
     rooms = [room for room, _ in groupby(map(room_of, WALKS[command]))]
     assert len(rooms) == len(set(rooms)) > 3
+
+
+@pytest.mark.parametrize("command", WALKS)
+def test_no_file_of_a_walk_imports_a_room_above_it(command: str) -> None:
+    rooms = [room for room, _ in groupby(map(room_of, WALKS[command]))]
+    for path in WALKS[command]:
+        above = {room.removesuffix(".py") for room in rooms[: rooms.index(room_of(path))]}
+        imported = {imported_room(name) for name in imports_of(ROOT / path)}
+        assert not above & imported - SCRIPTS.get(MODULE_OF[ROOT / path], set()), path
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        ("run", ["photo.png"]),
+        ("edit", ["photo.png", "--source", "a street in haze", "--target", "a street"]),
+        ("evaluate", ["reside", "--root", "."]),
+    ],
+)
+def test_a_command_enters_each_file_of_its_walk(
+    command: str, arguments: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    photo = Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8))
+    for path in (
+        "photo.png",
+        *("SOTS/indoor/hazy/1400_1.png", "SOTS/indoor/gt/1400.png"),
+        *("SOTS/outdoor/hazy/0001_0.8_0.2.png", "SOTS/outdoor/gt/0001.png"),
+    ):
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        photo.save(path)
+    entered: set[str] = set()
+
+    def enter(frame: FrameType, event: str, argument: object) -> None:
+        # Of functions: a module's and a class's own code runs where they are imported.
+        if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
+            entered.add(frame.f_code.co_filename)
+
+    threading.setprofile(enter)
+    sys.setprofile(enter)
+    try:
+        done = CliRunner().invoke(main, [command, *arguments, "-q"])
+    finally:
+        sys.setprofile(None)
+        threading.setprofile(None)  # type: ignore[arg-type]
+    assert done.exit_code == 0, done.output
+    (walk,) = (walk for walked, walk in WALKS.items() if walked.split()[1] == command)
+    # A file that only puts classes together has no function to enter.
+    enterable = [path for path in walk if "def " in (ROOT / path).read_text()]
+    assert len(enterable) >= len(walk) - 1
+    assert [path for path in enterable if str(ROOT / path) not in entered] == []
 
 
 @pytest.mark.parametrize("command", WALKS)
