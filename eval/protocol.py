@@ -30,14 +30,12 @@ class Variant:
     Attributes:
         name: on the command line and in every table.
         title: what it computes.
-        papers: who prints numbers of this kind.
         compute: from output and ground truth, (H, W, 3) RGB in [0, 255], to the value.
         unrounded: whether it is defined on the network's output before it becomes 8 bits.
     """
 
     name: str
     title: str
-    papers: str
     compute: Metric
     unrounded: bool = False
 
@@ -47,43 +45,38 @@ for _variant in (
     Variant(
         "wang",
         "11x11 Gaussian, population covariance, valid region, mean of RGB",
-        "Wang et al. 2004; the protocol's own",
         metrics.ssim_wang,
     ),
     Variant(
         "dehazeformer",
         "unrounded, average-pooled by max(1, round(min(H, W) / 256)), then as wang",
-        "DehazeFormer, gUNet, MixDehazeNet, ConvIR",
         metrics.ssim_dehazeformer,
         unrounded=True,
     ),
-    Variant("ffa", "11x11 Gaussian with zero padding, mean of RGB", "FFA-Net", metrics.ssim_ffa),
+    Variant("ffa", "11x11 Gaussian with zero padding, mean of RGB", metrics.ssim_ffa),
     Variant(
         "skimage7",
         "7x7 uniform window, sample covariance, mean of RGB",
-        "Dehamer, PromptIR",
         metrics.ssim_skimage7,
     ),
     Variant(
         "y",
         "as wang on BT.601 luma in [16, 235]",
-        "restoration papers that score luma",
         metrics.ssim_y,
     ),
-    Variant("d4", "BT.709 grey, uniform 51x51 window, sample covariance", "D4", metrics.ssim_d4),
+    Variant("d4", "BT.709 grey, uniform 51x51 window, sample covariance", metrics.ssim_d4),
 ):
     SSIM_VARIANTS.register(_variant.name, _variant)
 
 PSNR_VARIANTS: Registry[Variant] = Registry("way to compute PSNR")
 for _variant in (
-    Variant("rgb", "over RGB", "most dehazing papers", metrics.psnr_rgb),
+    Variant("rgb", "over RGB", metrics.psnr_rgb),
     Variant(
         "y601",
         "on BT.601 luma in [16, 235]",
-        "restoration papers that score luma",
         metrics.psnr_y601,
     ),
-    Variant("yiq", "on YIQ luma in [0, 255]", "pyiqa's psnry", metrics.psnr_yiq),
+    Variant("yiq", "on YIQ luma in [0, 255]", metrics.psnr_yiq),
 ):
     PSNR_VARIANTS.register(_variant.name, _variant)
 

@@ -121,7 +121,7 @@ def test_quiet_says_nothing(picture: Path, any_model: Path) -> None:
         (("nowhere.jpg",), "'nowhere.jpg' does not exist"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_bad_input_is_refused_by_name(
     picture: Path, any_model: Path, arguments: tuple[object, ...], cause: str
 ) -> None:
     done = call(picture, "--model", any_model, *arguments)

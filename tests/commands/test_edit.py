@@ -184,7 +184,7 @@ def test_guidance_makes_the_generated_source_too(tmp_path: Path, random_model: P
         (("PHOTO", "--model", "no/such/model"), "no such folder"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_is_written(
+def test_bad_input_is_refused_and_writes_nothing(
     picture: Path, random_model: Path, arguments: tuple[object, ...], cause: str
 ) -> None:
     out = picture.parent / "made" / "out.png"

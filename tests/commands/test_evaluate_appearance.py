@@ -49,7 +49,7 @@ def test_the_table_is_written_and_printed(folder: Path, random_model: Path) -> N
         (("--recovery", "x"), "none"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_bad_input_is_refused_by_name(
     folder: Path, random_model: Path, arguments: tuple[str, ...], cause: str
 ) -> None:
     done = call(folder, random_model, *arguments)

@@ -235,7 +235,7 @@ def test_all_methods_and_solvers_run_by_default(
         ({"--solver": "edict"}, "'edict' is not one of"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_bad_input_is_refused_by_name(
     class_set: Path,
     random_model: Path,
     classifier_folder: Path,

@@ -90,7 +90,7 @@ def test_captions_are_prompts_and_what_is_left_out_is_named(
         (("--method", "edict:mode=direct", "--steps", "2"), "edict inverts another"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_bad_input_is_refused_by_name(
     photos: Path, random_model: Path, arguments: tuple[str, ...], cause: str
 ) -> None:
     model = () if "--model" in arguments else ("--model", random_model)

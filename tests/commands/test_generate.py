@@ -73,7 +73,7 @@ def test_from_noise_one_photo_is_enough_and_a_seed_counts(
         ({"--start": "photo"}, "nao, noise"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_bad_input_is_refused_by_name(
     photos: Path,
     random_model: Path,
     clip_model: Path,

@@ -74,7 +74,7 @@ def test_photos_are_cut_to_one_shape_and_have_a_centroid(
         (("A", "missing.jpg"), "missing.jpg"),
     ],
 )
-def test_what_is_wrong_is_named(
+def test_bad_input_is_refused_by_name(
     pictures: list[Path], any_model: Path, arguments: tuple[object, ...], cause: str
 ) -> None:
     named = {"A": pictures[0], "B": pictures[1]}

@@ -178,7 +178,7 @@ def test_a_broken_photo_of_a_folder_is_named(
         (("--model", "no/such/model"), "no such folder"),
     ],
 )
-def test_what_is_wrong_is_named_and_nothing_is_written(
+def test_bad_input_is_refused_and_writes_nothing(
     picture: Path, random_model: Path, arguments: tuple[object, ...], cause: str
 ) -> None:
     done = call(picture, random_model, *arguments)
