@@ -1,18 +1,17 @@
 """Carries the model's small result to the photo's own size.
 
-A diffusion model judges the veil at its own small size; here the judgement, a pair (I_low, J_low),
-is carried to the photo's full size. The pair gives t and A, and every detail of J comes from the
-photo itself, by one formula.
+The model sees the photo at a small size, as I_low, and returns J_low. The pair gives t and A. They
+are brought to the photo's own size, and all detail of the result J comes from the photo I itself.
 
-With L the coarse luminance of the photo I, and a the mean of A's channels,
+With L the luminance of I, smoothed, and a the mean of A's channels,
 
     J = a + (L - a) / t + g (I - L - (1 - t) (A - a)),   g = t / (t^2 + r (1 - t)^2).
 
-The veil is even in luminance, so that the scattering model holds there as it is. It is less even in
-colour; and detail that is finer than any veil's has noise and blocks of JPEG beside it. Of what is
-seen there a share t is the scene's, of variance 1, and what stands beside it has the variance
-r (1 - t)^2: g times what is seen is the least squares of the scene. It is 1 / t where the veil is
-thin, and nothing where the veil is all that is seen.
+The first two terms solve the scattering model for the smoothed luminance, where haze is even. The
+third term holds colours and fine detail, where haze is less even, and where noise and JPEG blocks
+are. There the scene has the amplitude t and the variance 1, and everything else has the variance
+r (1 - t)^2. The gain g has the least squared error (Wiener's filter): it is 1 / t where haze is
+thin, and 0 where nothing but haze is seen.
 """
 
 from __future__ import annotations
@@ -79,7 +78,7 @@ def recover_by_physics(
         hazy: I_low, float32 (h, w, 3 k) in [0, 1], the photo as the model saw it: RGB, and
             where k is 3 the darkest and the brightest pixels of each cell.
         clear: J_low, likewise, the model's result.
-        settings: every number.
+        settings: every number of the recovery.
 
     >>> hazy = cv2.resize(photo, (12, 8))
     >>> recover_by_physics(photo, hazy, hazy).transmission.min()
@@ -93,11 +92,11 @@ def estimate_by_physics(
 ) -> ProxyEstimate:
     """The t and A that ``recover_by_physics`` removes. Arguments as there."""
     fitted, airlight = fit_scattering(hazy, clear, settings)
-    likely = doubt_thin_haze(fitted, settings.density_error)
+    shrunk = shrink_thin_haze(fitted, settings.density_error)
     proxy = _proxy(photo, settings)
     guide = _grey(proxy)
     radius = max(1, round(min(guide.shape) / min(hazy.shape[:2])))
-    coarse = cv2.resize(likely, guide.shape[::-1], interpolation=cv2.INTER_CUBIC)
+    coarse = cv2.resize(shrunk, guide.shape[::-1], interpolation=cv2.INTER_CUBIC)
     slopes, intercepts = guided_coefficients(
         guide, coarse.astype(np.float32), radius, settings.edge_variance
     )
@@ -113,8 +112,8 @@ def recover_through(
 
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
-        estimate: of the photo, or of its neighbours in a film as well.
-        settings: every number.
+        estimate: of this photo, or of this frame and its neighbours in a clip.
+        settings: every number of the recovery.
     """
     transmission, grey = estimate.transmission, _grey(photo)
     if transmission.shape != photo.shape[:2]:
@@ -123,21 +122,21 @@ def recover_through(
         )
         transmission = apply_coefficients(grey, slopes, intercepts)
         np.clip(transmission, settings.least_transmission, 1.0, out=transmission)
-    image = remove_veil(photo, transmission, estimate.airlight, settings, grey=grey)
+    image = remove_haze(photo, transmission, estimate.airlight, settings, grey=grey)
     return Recovery(image, transmission, estimate.airlight)
 
 
-def doubt_thin_haze(transmission: Array, error: float) -> Array:
-    """t of a photo whose haze may be the model's error.
+def shrink_thin_haze(transmission: Array, error: float) -> Array:
+    """t with less haze where the photo's mean density is near the model's error.
 
-    Of a mean density v = mean(1 - t) that is known to an error e, the share v^4 / (v^4 + e^4) is
-    taken to be there: a clear photo stays as it is, and haze of twice the error is taken whole.
+    With the mean density v = mean(1 - t), known to an error e, 1 - t is multiplied by
+    v^4 / (v^4 + e^4). A clear photo stays as it is. Haze of twice the error stays nearly whole.
 
     Args:
         transmission: t, float32 (h, w) in (0, 1].
-        error: e, a mean of 1 - t.
+        error: e, in units of density.
 
-    >>> doubt_thin_haze(np.full((1, 1), 0.95, np.float32), error=0.05).round(3)
+    >>> shrink_thin_haze(np.full((1, 1), 0.95, np.float32), error=0.05).round(3)
     array([[0.975]], dtype=float32)
     """
     density = 1.0 - transmission
@@ -147,7 +146,7 @@ def doubt_thin_haze(transmission: Array, error: float) -> Array:
     return np.asarray(1.0 - density * np.float32(power / (power + error**4)))
 
 
-def remove_veil(
+def remove_haze(
     photo: Array,
     transmission: Array,
     airlight: Array,
@@ -161,7 +160,7 @@ def remove_veil(
         photo: I, float32 (H, W, 3) in [0, 1].
         transmission: t, float32 (H, W) in (0, 1].
         airlight: A, float32 (3,).
-        settings: r, and what is coarse.
+        settings: r, and how luminance is smoothed.
         grey: the mean of I's channels, float32 (H, W); computed when None.
 
     Returns:
@@ -173,23 +172,28 @@ def remove_veil(
     coarse = guided_filter(grey, grey, radius, settings.coarse_variance, subsample)
     mean = np.float32(airlight.mean())
     luminance = mean + (coarse - mean) / transmission
-    detail_gain = gain(transmission, settings.doubt)
-    veil = 1.0 - transmission
+    detail_gain = gain(transmission, settings.noise_ratio)
+    density = 1.0 - transmission
     image = np.empty_like(photo)
-    # The planes of a photo of 24 megapixels are large: nothing is kept that is not needed.
+    # In place: a channel of a photo of 24 megapixels takes 100 MB.
     for channel in range(3):
         plane = photo[..., channel] - coarse
-        plane -= (airlight[channel] - mean) * veil
+        plane -= (airlight[channel] - mean) * density
         plane *= detail_gain
         plane += luminance
         np.clip(plane, 0.0, 1.0, out=image[..., channel])
     return image
 
 
-def gain(transmission: Array, doubt: float) -> Array:
-    """g = t / (t^2 + r (1 - t)^2), at most 1 / t: what a photo's differences are multiplied by."""
-    veil = 1.0 - transmission
-    return np.asarray(transmission / (transmission**2 + np.float32(doubt) * veil**2))
+def gain(transmission: Array, noise_ratio: float) -> Array:
+    """g = t / (t^2 + r (1 - t)^2), at most 1 / t: the factor of a photo's detail.
+
+    Args:
+        transmission: t, float32 (H, W) in (0, 1].
+        noise_ratio: r, the variance of noise over that of the scene, at t = 0.
+    """
+    density = 1.0 - transmission
+    return np.asarray(transmission / (transmission**2 + np.float32(noise_ratio) * density**2))
 
 
 def recover_by_affine(photo: Array, hazy: Array, clear: Array) -> Recovery:
@@ -215,7 +219,7 @@ def recover_by_affine(photo: Array, hazy: Array, clear: Array) -> Recovery:
 
 
 def recover_by_resizing(photo: Array, hazy: Array, clear: Array) -> Recovery:
-    """The low-resolution result, enlarged: what the model itself made, and no detail of the photo.
+    """The low-resolution result, enlarged, without any detail of the photo.
 
     Arguments as ``recover_by_physics``.
     """
@@ -235,7 +239,7 @@ def _grey(photo: Array) -> Array:
 
 
 def _proxy(photo: Array, settings: RecoverySettings) -> Array:
-    """The photo at no more than the proxy's short side."""
+    """The photo, reduced to a short side of at most ``largest_proxy``."""
     short = min(photo.shape[:2])
     if short <= settings.largest_proxy:
         return photo

@@ -55,18 +55,18 @@ def fit_scattering(
 
         t = <I - A, J - A> / <J - A, J - A>,   A = sum (1 - t) (I - t J) / sum (1 - t)^2.
 
-    Where J is A's own colour any t explains I: there t is drawn to that of the whole photo.
+    Where J has A's own colour, any t explains I. There t is drawn to that of the whole photo.
 
-    A is drawn a little towards the mean of the photo's brightest pixels: an airlight off that
-    colour would tint whatever is nearly as bright, the sky above all.
+    A is drawn a little to the mean of the photo's brightest pixels. An airlight of another colour
+    would tint the sky.
 
-    Where a model knows more of each pixel than its mean (the darkest and the brightest of a cell),
-    all of it obeys the same t and A.
+    A model of cells gives three values a pixel: the mean, the darkest and the brightest of a cell.
+    All three have the same t and A.
 
     Args:
         hazy: I, float32 (H, W, 3 k) in [0, 1]: RGB, k times.
         clear: J, likewise.
-        settings: the windows, how often, and what t and A are drawn to.
+        settings: the windows, the alternations, and the weights that t and A are drawn by.
 
     Returns:
         t, float32 (H, W) in [``settings.least_transmission``, 1], and A, float32 (3,) in [0, 1].
@@ -81,21 +81,21 @@ def fit_scattering(
     brightness = rgb.mean(2)
     brightest = brightness >= np.quantile(brightness, 1.0 - settings.brightest)
     bright = rgb[brightest].mean(0, dtype=np.float64)
-    pull = settings.airlight_pull * brightness.size * times
-    doubt = settings.fit_doubt
+    to_bright = settings.airlight_weight * brightness.size * times
+    to_overall = settings.transmission_weight
     airlight = bright
     for _ in range(settings.alternations):
         repeated = np.tile(airlight, times)
         from_airlight = clear - repeated
         products = ((hazy - repeated) * from_airlight).sum(2)
         squares = (from_airlight**2).sum(2)
-        overall = (float(products.sum()) + doubt) / (float(squares.sum()) + doubt)
-        numerator = box_mean(products, settings.window) + doubt * min(max(overall, 0.0), 1.0)
-        transmission = numerator / (box_mean(squares, settings.window) + doubt)
+        overall = (float(products.sum()) + to_overall) / (float(squares.sum()) + to_overall)
+        numerator = box_mean(products, settings.window) + to_overall * min(max(overall, 0.0), 1.0)
+        transmission = numerator / (box_mean(squares, settings.window) + to_overall)
         transmission = np.clip(transmission, settings.least_transmission, 1.0)
-        veil = (1.0 - transmission)[..., None]
-        explained = (veil * (hazy - transmission[..., None] * clear)).sum((0, 1))
+        density = (1.0 - transmission)[..., None]
+        explained = (density * (hazy - transmission[..., None] * clear)).sum((0, 1))
         explained = explained.reshape(times, 3).sum(0)
-        weight = float((veil**2).sum()) * times
-        airlight = np.clip((explained + pull * bright) / (weight + pull), 0.0, 1.0)
+        weight = float((density**2).sum()) * times
+        airlight = np.clip((explained + to_bright * bright) / (weight + to_bright), 0.0, 1.0)
     return transmission.astype(np.float32), airlight.astype(np.float32)

@@ -12,31 +12,33 @@ class RecoverySettings:
     Attributes:
         window: half-width, in pixels of the small pictures, of the windows that have one t each.
         alternations: how often t and A are fitted in turn.
-        fit_doubt: in squared units of [0, 1]; where the scene has A's own colour, it draws t to the
-            whole photo's.
-        airlight_pull: weight of the brightest pixels in the fit of A, per pixel of the small
-            pictures, beside veils squared.
-        brightest: share of the small picture's pixels that are its brightest.
-        density_error: mean of 1 - t that the model errs by; haze that is thinner on the whole is
-            more likely none.
-        least_transmission: in (0, 1]; no t is smaller.
-        doubt: r of colours and of what is finer than ``coarse_radius``: the variance of what stands
-            beside the scene there, over the scene's own, where all is veil.
-        coarse_radius: share of the photo's short side within which luminance is coarse.
-        coarse_variance: in squared units of [0, 1]; less variance than this is no edge.
-        edge_variance: likewise, where t is given the photo's edges.
-        enlarged_variance: likewise, where t is brought to the photo's own size.
-        largest_proxy: pixels; filters work at no more than this short side.
+        transmission_weight: weight by which the fit draws t to that of the whole photo, in squared
+            units of [0, 1]. It decides where the scene has A's own colour.
+        airlight_weight: weight by which the fit draws A to the brightest pixels, per pixel of the
+            small pictures, in units of (1 - t)^2.
+        brightest: share of the small picture's pixels that count as its brightest.
+        density_error: the model's error of a photo's mean density, mean(1 - t). Haze that is
+            thinner is taken for none.
+        least_transmission: lower bound of t, in (0, 1].
+        noise_ratio: r, the variance of noise over that of the scene in colours and fine detail, at
+            t = 0.
+        coarse_radius: radius of the window that smooths luminance, as a share of the photo's short
+            side.
+        coarse_variance: variance in a window below which luminance is smoothed, in squared units
+            of [0, 1].
+        edge_variance: likewise, for giving t the photo's edges.
+        enlarged_variance: likewise, for bringing t to the photo's own size.
+        largest_proxy: largest short side at which filters work, in pixels.
     """
 
     window: int = 2
     alternations: int = 12
-    fit_doubt: float = 0.05
-    airlight_pull: float = 0.01
+    transmission_weight: float = 0.05
+    airlight_weight: float = 0.01
     brightest: float = 0.01
     density_error: float = 0.07
     least_transmission: float = 0.1
-    doubt: float = 0.04
+    noise_ratio: float = 0.04
     coarse_radius: float = 0.03
     coarse_variance: float = 1e-4
     edge_variance: float = 1e-4
@@ -45,4 +47,4 @@ class RecoverySettings:
 
 
 RECOVERY = RecoverySettings()
-"""What ships: chosen on renderings, see ``python -m training validate``."""
+"""The settings that ship: chosen on renderings, see ``python -m training validate``."""

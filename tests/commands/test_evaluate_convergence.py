@@ -40,7 +40,9 @@ def test_it_prints_the_table_and_writes_it_with_its_plot(
     ("arguments", "cause"),
     [(("--steps", "0"), "positive"), ((), "missing")],
 )
-def test_bad_input_is_refused_by_name(tmp_path: Path, arguments: tuple[str, ...], cause: str) -> None:
+def test_bad_input_is_refused_by_name(
+    tmp_path: Path, arguments: tuple[str, ...], cause: str
+) -> None:
     done = call(tmp_path / "missing", *arguments)
     assert done.exit_code == 2
     assert cause in done.stderr

@@ -49,7 +49,9 @@ def test_it_prints_the_table_and_writes_four_files(
 
 
 @pytest.mark.parametrize(("arguments", "cause"), [(("--steps", "0"), "--steps"), ((), "missing")])
-def test_bad_input_is_refused_by_name(tmp_path: Path, arguments: tuple[str, ...], cause: str) -> None:
+def test_bad_input_is_refused_by_name(
+    tmp_path: Path, arguments: tuple[str, ...], cause: str
+) -> None:
     done = call(tmp_path / "missing", *arguments)
     assert done.exit_code == 2
     assert cause in done.stderr

@@ -129,7 +129,7 @@ def test_the_codec_at_the_working_size_is_lossless(pipeline: DehazePipeline) -> 
 def test_the_swap_changes_the_photo_and_full_injection_less_so(
     any_pipeline: DehazePipeline, photo: Array
 ) -> None:
-    # What the network made, since a change as small as that of random weights is doubted after it.
+    # What the network made, since a change as small as that of random weights is shrunk after it.
     swapped = any_pipeline(photo, recovery="none").image
     still = any_pipeline(photo, recovery="none", strength=0.0).image
     assert np.abs(swapped - still).max() > 1e-3

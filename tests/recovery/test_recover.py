@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from dehaze.recovery.guided_filter import guided_coefficients, guided_filter, resize
 from dehaze.recovery.recover import (
     RECOVERIES,
-    doubt_thin_haze,
     estimate_by_physics,
     gain,
     recover_by_physics,
     recover_through,
-    remove_veil,
+    remove_haze,
+    shrink_thin_haze,
 )
 from dehaze.recovery.scattering import fit_scattering, recover_scene, scatter
 from dehaze.recovery.settings import RECOVERY, RecoverySettings
@@ -223,29 +223,29 @@ def test_nine_numbers_a_cell_tell_more_than_three() -> None:
     assert errors[1] < 0.8 * errors[0]
 
 
-def test_without_doubt_the_veil_is_divided_away() -> None:
+def test_without_noise_the_haze_is_divided_away() -> None:
     clear, transmission = scene(), veil()
     hazy = scatter(clear, transmission, AIRLIGHT)
-    sure = RecoverySettings(doubt=0.0)
-    found = remove_veil(hazy, transmission, AIRLIGHT, sure)
+    sure = RecoverySettings(noise_ratio=0.0)
+    found = remove_haze(hazy, transmission, AIRLIGHT, sure)
     np.testing.assert_allclose(found, clear, atol=1e-4)
 
 
 def test_clear_air_is_left_alone() -> None:
     photo = scene()
-    found = remove_veil(photo, np.ones(photo.shape[:2], np.float32), AIRLIGHT)
+    found = remove_haze(photo, np.ones(photo.shape[:2], np.float32), AIRLIGHT)
     np.testing.assert_allclose(found, photo, atol=1e-6)
 
 
 @pytest.mark.parametrize("t", [0.05, 0.2, 0.5, 0.9])
-@pytest.mark.parametrize("doubt", [0.005, 0.04])
-def test_the_gain_is_the_least_squares_of_a_doubtful_veil(t: float, doubt: float) -> None:
+@pytest.mark.parametrize("noise_ratio", [0.005, 0.04])
+def test_the_gain_has_the_least_squared_error(t: float, noise_ratio: float) -> None:
     """Among all multiples of I - A the one nearest to J - A, the veil being off A by n."""
     rng = np.random.default_rng(3)
     difference = rng.normal(0.0, 1.0, 400_000)
-    seen = t * difference + (1.0 - t) * rng.normal(0.0, doubt**0.5, difference.shape)
+    seen = t * difference + (1.0 - t) * rng.normal(0.0, noise_ratio**0.5, difference.shape)
     best = float((seen * difference).mean() / (seen**2).mean())
-    assert float(gain(np.float32([t]), doubt)[0]) == pytest.approx(best, rel=0.01)
+    assert float(gain(np.float32([t]), noise_ratio)[0]) == pytest.approx(best, rel=0.01)
 
 
 def test_noise_in_thick_haze_is_enlarged_less_than_edges() -> None:
@@ -256,7 +256,7 @@ def test_noise_in_thick_haze_is_enlarged_less_than_edges() -> None:
     hazy = scatter(step, transmission, AIRLIGHT) + noise
     untouched = hazy.copy()
     plain = recover_scene(hazy, transmission, AIRLIGHT)
-    quiet = remove_veil(hazy, transmission, AIRLIGHT)
+    quiet = remove_haze(hazy, transmission, AIRLIGHT)
     flat = np.s_[10:80, 10:50]
     assert quiet[flat].std(axis=(0, 1)).max() < 0.75 * plain[flat].std(axis=(0, 1)).min()
     # Nothing is smoothed away for good.
@@ -275,7 +275,7 @@ def test_a_bluish_veil_leaves_a_grey_scene_greyer() -> None:
     veil_colour = AIRLIGHT + np.array([-0.01, 0.0, 0.01], np.float32)
     hazy = scatter(grey, transmission, veil_colour)
     plain = recover_scene(hazy, transmission, AIRLIGHT)
-    found = remove_veil(hazy, transmission, AIRLIGHT)
+    found = remove_haze(hazy, transmission, AIRLIGHT)
 
     def colour(picture: Array) -> float:
         return float(np.ptp(picture, axis=2).mean())
@@ -295,21 +295,21 @@ def test_a_veil_that_is_found_goes_whatever_the_photos_size() -> None:
 
 @given(density=st.floats(0.0, 0.9), error=st.floats(0.01, 0.2))
 @settings(max_examples=40)
-def test_thin_haze_is_doubted_and_dense_haze_is_not(density: float, error: float) -> None:
+def test_thin_haze_is_shrunk_and_dense_haze_is_not(density: float, error: float) -> None:
     t = np.full((3, 4), 1.0 - density, np.float32)
-    doubted = doubt_thin_haze(t, error)
+    shrunk = shrink_thin_haze(t, error)
     # Never denser than it was found, and a share of it.
-    assert (doubted >= t - 1e-6).all()
+    assert (shrunk >= t - 1e-6).all()
     gained = 0.0 if density == 0 else density**5 / (density**4 + error**4)
-    np.testing.assert_allclose(1.0 - doubted, gained, atol=1e-5)
+    np.testing.assert_allclose(1.0 - shrunk, gained, atol=1e-5)
 
 
-def test_doubt_is_of_the_whole_photo_not_of_each_place() -> None:
+def test_thin_haze_is_judged_over_the_whole_photo() -> None:
     t = np.ones((10, 10), np.float32)
     t[:2] = 0.2
-    doubted = doubt_thin_haze(t, 0.05)
-    np.testing.assert_array_equal(doubted[2:], 1.0)
-    np.testing.assert_allclose((1 - doubted[:2]) / 0.8, 0.16**4 / (0.16**4 + 0.05**4), rtol=1e-5)
+    shrunk = shrink_thin_haze(t, 0.05)
+    np.testing.assert_array_equal(shrunk[2:], 1.0)
+    np.testing.assert_allclose((1 - shrunk[:2]) / 0.8, 0.16**4 / (0.16**4 + 0.05**4), rtol=1e-5)
 
 
 def test_the_airlights_own_colour_has_the_photos_transmission() -> None:
