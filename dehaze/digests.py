@@ -1,4 +1,4 @@
-"""SHA-256 of files and settings: whether they are what they were."""
+"""SHA-256 of files and settings, which tells whether they have changed."""
 
 from __future__ import annotations
 

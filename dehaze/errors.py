@@ -1,10 +1,10 @@
-"""The base of every error that this library raises for something that its user can put right."""
+"""DehazeError: the base of every error that a user can put right."""
 
 from __future__ import annotations
 
 
 class DehazeError(Exception):
-    """Something was asked for that cannot be done; the message names the input, cause and cure.
+    """What was asked for cannot be done; the message names the input, the cause and the cure.
 
     Every error class of this library derives from it, and from the built-in class that fits, so
     that one ``except DehazeError`` catches them all and ``except ValueError`` still catches a wrong

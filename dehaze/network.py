@@ -31,17 +31,17 @@ class NonFiniteError(DehazeError, ArithmeticError):
 
 
 def turn_of(module: Any) -> threading.RLock:
-    """The lock of a network or codec, under which its type is read.
+    """The lock under which a network or codec is evaluated in half precision.
 
-    In half precision one thread at a time evaluates it, under this lock: an evaluation that
-    overflows puts all of it into float32 and back.
+    One thread at a time holds it, because an evaluation that overflows puts the whole network into
+    float32 and back.
     """
     return _turns.setdefault(module, threading.RLock())
 
 
 @contextmanager
 def in_single_precision(module: Any) -> Iterator[None]:
-    """Inside, a network or codec in half precision is in float32; its ``turn_of`` must be held."""
+    """Puts a network or codec in half precision into float32, and back; hold its ``turn_of``."""
     dtype = module.dtype
     module.float()
     try:
@@ -51,7 +51,7 @@ def in_single_precision(module: Any) -> Iterator[None]:
 
 
 def is_guided(guidance_scale: float | Tensor) -> bool:
-    """Whether the unconditional prediction counts: classifier-free guidance is not 1 everywhere."""
+    """Whether guidance differs from 1 anywhere, so that the unconditional prediction counts."""
     return not bool((torch.as_tensor(guidance_scale) == 1.0).all())
 
 

@@ -29,9 +29,9 @@ class TokenizedPrompt:
         count: tokens before the padding, begin and end tokens included.
         offsets: for each of the ``count`` tokens its (start, end) characters in ``text``;
             (0, 0) for the begin and end tokens.
-        parts: the prompt as each of several tokenizers has it, one after the other in what the
-            network reads; then ``ids``, ``count`` and ``offsets`` are those of all of them,
-            padding included. Empty where one tokenizer makes all tokens.
+        parts: the prompt by each of several tokenizers, in the order in which the network reads
+            them; ``ids``, ``count`` and ``offsets`` are then those of all parts, padding included.
+            Empty where there is one tokenizer.
     """
 
     text: str
@@ -47,7 +47,7 @@ class TokenizedPrompt:
 
 
 def joined(parts: Sequence[TokenizedPrompt]) -> TokenizedPrompt:
-    """One prompt, tokenized several times, as one sequence: each token keeps its characters.
+    """One prompt by several tokenizers, as one sequence of tokens.
 
     Args:
         parts: of one text; the network reads their tokens in this order, each with its padding.
@@ -64,7 +64,7 @@ _tokenizing = threading.Lock()
 
 
 def tokenize(tokenizer: Any, text: str, most: int | None = None) -> TokenizedPrompt:
-    """Tokenizes ``text`` to the tokenizer's full length, or to ``most`` tokens where that is less.
+    """Tokenizes ``text`` to the tokenizer's full length, or to ``most`` tokens, whichever is less.
 
     Raises:
         WordError: the prompt is longer than the tokenizer's length. Cutting it silently could cut
@@ -110,7 +110,7 @@ def word_span(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
 def either_span(
     before: TokenizedPrompt, after: TokenizedPrompt, word: str
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Where a word stands in the source and in the target; it may be missing in one of them.
+    """Where a word stands in the source and in the target; one of them may lack it.
 
     Raises:
         WordError: it is in neither.
@@ -137,7 +137,7 @@ def prompt_words(prompt: TokenizedPrompt) -> list[tuple[str, tuple[int, ...]]]:
 
 
 def changed_words(source: TokenizedPrompt, target: TokenizedPrompt) -> list[tuple[int, ...]]:
-    """Token positions of each word of the source of which a token is not found in the target."""
+    """Token positions of each source word that has a token which the target lacks."""
     kept: set[int] = set()
     start = 0
     for before, after in zip(source.sequences, target.sequences, strict=True):

@@ -1,4 +1,4 @@
-"""The range of every number that a user chooses: one for Python and for the command line."""
+"""The range of every number that a user chooses, in Python and on the command line."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Range:
         return f"{start} {self.high:g}"
 
 
-# At twice the swap, colours already leave the picture's range; more is never the photo's answer.
+# At strength 2 colours already leave the picture's range.
 STRENGTH = Range("strength", 0, 2)
 EXPOSURE = Range("exposure", 0, 1)
 ATTENTION_MEMORY = Range("attention_memory", 0)

@@ -12,7 +12,7 @@ Entry = TypeVar("Entry")
 
 
 class UnknownNameError(DehazeError, ValueError):
-    """A name was given that no registered entry has; the message lists those there are."""
+    """No entry has this name; the message lists the names that there are."""
 
 
 class Registry(Generic[Entry]):

@@ -86,8 +86,11 @@ class StepStudy:
 
     @property
     def order(self) -> tuple[float, float, float]:
-        """Shares of the steps where the intra-path residual falls below 1e-2 before the inter-path
-        one does, with it, and after it; one that never falls does so last."""
+        """Shares of the steps where the intra-path residual falls below 1e-2 first, at once, or
+        last.
+
+        First and last are against the inter-path residual. A residual that never falls is last.
+        """
         first, second = (_fell(values) for values in (self.intra, self.inter))
         return tuple(  # type: ignore[return-value]
             float(share.mean()) for share in (first < second, first == second, first > second)
@@ -233,8 +236,7 @@ def _distance(one: Tensor, other: Tensor) -> NDArray[np.float64]:
 
 
 def _fell(residuals: NDArray[np.float64]) -> NDArray[np.int64]:
-    """(..., K) -> (...): the first iteration from which on the residual is below ``VANISHED``; K
-    where there is none."""
+    """(..., K) -> (...): the iteration from which on the residual is below ``VANISHED``, or K."""
     above = residuals >= VANISHED
     last = residuals.shape[-1] - np.argmax(above[..., ::-1], axis=-1)
     return np.where(above.any(-1), last, 0)

@@ -1,4 +1,4 @@
-"""Attention control: what the layers compute is recorded, injected, and shown.
+"""Attention control: records what the attention layers compute, injects it, and shows it.
 
 Nothing here knows of schedules: a step is a number.
 """

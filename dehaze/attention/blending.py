@@ -1,4 +1,4 @@
-"""Prompt-to-Prompt's LocalBlend: what the chosen words do not cover stays as it was."""
+"""Prompt-to-Prompt's LocalBlend: the picture stays as it was where no chosen word is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _QUARTER = 4
 def layers_near_a_quarter(
     record: Mapping[str, Tensor], latent_size: tuple[int, int]
 ) -> dict[str, tuple[int, int]]:
-    """The recorded cross-attention layers of one size, the nearest to a quarter of the latent's.
+    """The recorded cross-attention layers of the size nearest to a quarter of the latents'.
 
     Returns:
         (height, width) of each layer's map, by name.
@@ -94,7 +94,7 @@ class LocalBlend:
             on_words, excluded = attended(self.record, layer, i, spans, latents.device)
             self._add("source", layer, on_words)
             self._add("source excluded", layer, excluded)
-        # At strength 0 the network does not run, and there is no change to hold.
+        # At strength 0 the network does not run, and nothing changes.
         if self.steps - i < int(self.start * self.steps) or "target" not in self._sums:
             return latents
         mask = self._covered("source", pooled=True) | self._covered("target", pooled=True)
@@ -107,7 +107,7 @@ class LocalBlend:
         return source + self.mask * (latents - source)
 
     def _add(self, whose: str, layer: str, on_words: Tensor) -> None:
-        """Adds the probability on some words, (B, P), to whose sum."""
+        """Adds the probability on some words, (B, P), to their sum."""
         grid = on_words.float().unflatten(1, self._layers[layer])
         self._sums[whose] = self._sums[whose] + grid if whose in self._sums else grid
 

@@ -68,7 +68,7 @@ class AttentionControl:
         shares = self.cross_replace_steps
         if not isinstance(shares, Tensor):
             return float(steps - i < int(shares * steps))
-        # In double precision, as Python's own numbers: .8 of 5 steps is 4 of them.
+        # In double precision, so that .8 of 5 steps is 4 steps.
         follows = steps - i < (shares.double() * steps + 1e-9).floor()
         if bool((follows == follows[0]).all()):
             return float(follows[0])
@@ -138,8 +138,8 @@ def refine_mapper(source: TokenizedPrompt, target: TokenizedPrompt) -> TokenMapp
     """P2P's Refine: aligned tokens follow the source's maps, new tokens keep their own.
 
     Source: Prompt-to-Prompt, arXiv 2208.01626, section 3.2, "Adding a New Phrase". The published
-    code lets padding follow the same position, where a longer source still has words; here padding
-    follows padding.
+    code lets padding follow the same position, even where a longer source still has words there.
+    Here padding follows padding.
     """
     aligned = align_tokens(source.ids[: source.count].tolist(), target.ids[: target.count].tolist())
     length = len(target.ids)
@@ -155,7 +155,7 @@ def refine_mapper(source: TokenizedPrompt, target: TokenizedPrompt) -> TokenMapp
 
 
 def _pad(matrix: Tensor, source: TokenizedPrompt, target: TokenizedPrompt) -> None:
-    """The target's end token and padding follow the source's, and at the end its last position."""
+    """Lets the target's end token and padding follow the source's, at most its last position."""
     length = len(matrix)
     for distance, index in enumerate(range(target.count - 1, length)):
         matrix[:, index] = 0.0
@@ -167,7 +167,8 @@ CONTROLS: Registry[Callable[[TokenizedPrompt, TokenizedPrompt], TokenMapper | No
 )
 """How target tokens follow source tokens, by the names of Prompt-to-Prompt's edits.
 
-Each takes the source prompt and the target prompt; None stands for every token at its own position.
+Each takes the source prompt and the target prompt, and returns a mapper; None means that every
+token follows its own position.
 """
 
 CONTROLS.register("replace", replace_mapper)
@@ -176,7 +177,7 @@ CONTROLS.register("reweight", lambda source, target: None)
 
 
 def choose_control(source: TokenizedPrompt, target: TokenizedPrompt) -> str:
-    """The control that fits two prompts: reweight for equal ones, replace for as many words."""
+    """Reweight for equal prompts, replace for prompts of as many words, else refine."""
     if torch.equal(source.ids, target.ids):
         return "reweight"
     same = len(prompt_words(source)) == len(prompt_words(target))
@@ -239,7 +240,7 @@ def mapped(
     source: TokenizedPrompt,
     target: TokenizedPrompt,
 ) -> TokenMapper | None:
-    """What target tokens take of the source's maps, each tokenizer's tokens among themselves.
+    """What target tokens take of the source's maps, for each tokenizer's tokens by themselves.
 
     Raises:
         WordError: the prompts do not fit the mapper.

@@ -1,13 +1,13 @@
 """Joint attention (MM-DiT) of Stable Diffusion 3 and FLUX under Prompt-to-Prompt's control.
 
-Picture and prompt are one sequence, in which each position attends to all others. A row of the
-picture in the map has two blocks: to the tokens of the prompt, which is what cross-attention is
-elsewhere, and to the picture itself, which is what self-attention is. Their sum is 1.
+Picture and prompt are one sequence, and each position attends to all of it. A row of the picture in
+the map has two blocks. The block of the prompt's tokens corresponds to cross-attention, the block
+of the picture to self-attention. The whole row sums to 1.
 
 Under control a row of the target's picture takes the source's block of the prompt in the steps of
 ``cross_replace_steps``, and the source's block of the picture in those of ``self_replace_steps``.
-Each block is taken as it is: as with a word that is weighed, the sum may then differ from 1. The
-rows of the prompt itself are the target's own.
+Blocks are taken unscaled, so a row may then not sum to 1, as with a weighed word. The rows of the
+prompt are the target's own.
 
 Source: this project, after Prompt-to-Prompt, arXiv 2208.01626; Esser et al., arXiv 2403.03206, for
 the attention.
@@ -27,14 +27,14 @@ from dehaze.attention.processors import AttentionSession, ControlledAttention, t
 
 
 class ControlledJointAttention(ControlledAttention):
-    """A processor of joint attention that takes its orders from the calling thread's session.
+    """A processor of joint attention that follows the calling thread's session.
 
-    It serves the layers of Stable Diffusion 3, in which picture and prompt are two tensors, of
-    which 3.5 has some where the picture attends to itself alone; and those of FLUX, in which they
-    are two tensors first and one later, the prompt before the picture.
+    It serves the layers of Stable Diffusion 3, which take picture and prompt as two tensors; in
+    some layers of 3.5 the picture attends to itself alone. It serves the layers of FLUX, too: the
+    first take two tensors, the later ones a single tensor, prompt first.
     """
 
-    # The layers of a transformer are called with other arguments than those of a U-Net.
+    # A transformer calls its layers with other arguments than a U-Net.
     def __call__(  # type: ignore[override]
         self,
         attn: Any,
@@ -136,7 +136,7 @@ class ControlledJointAttention(ControlledAttention):
         if follows_words == follows_itself and not formed:
             return F.scaled_dot_product_attention(*(source if follows_words else own), value)
 
-        # Each block by itself: the softmax is of the whole row, and the other block's values are 0.
+        # One block at a time: the softmax is over the whole row, with 0 for the other values.
         words, rest = value.clone(), value.clone()
         words[:, :, tokens:] = 0.0
         rest[:, :, :tokens] = 0.0
@@ -160,6 +160,6 @@ def _by_head(attn: Any, projection: Tensor) -> Tensor:
 
 
 def _positions(session: AttentionSession) -> int:
-    """P: each position of the network is a square of 2 x 2 of the latents."""
+    """P, the number of the picture's positions; each is a square of 2 x 2 latents."""
     height, width = session.latent_size
     return (height // 2) * (width // 2)

@@ -1,4 +1,4 @@
-"""Heat maps: where in the photo a word of the prompt is attended to."""
+"""Attention maps of a word: where in the photo the network attends to it."""
 
 from __future__ import annotations
 
@@ -37,8 +37,7 @@ def recorded_layers(record: Mapping[str, Tensor], kind: str = "text") -> dict[st
 
     Args:
         record: queries and keys as an ``AttentionSession`` recorded them.
-        kind: ``cross``, ``joint`` or ``self``; ``text`` for both in which a picture attends to a
-            prompt, cross-attention and joint attention.
+        kind: ``cross``, ``joint`` or ``self``; ``text`` for cross and joint.
     """
     kinds = ("cross", "joint") if kind == "text" else (kind,)
     layers: dict[str, list[int]] = {}
@@ -71,8 +70,8 @@ def attended(
 ) -> Tensor:
     """Probability on spans of tokens at each position of a recorded layer: float32 (n, B, P).
 
-    It is summed over a span and averaged over heads. In joint attention the picture shares its
-    attention between the tokens and itself, so that it is less than in cross-attention.
+    It is summed over a span and averaged over heads. It is smaller in joint attention, where the
+    picture attends to itself as well.
 
     Args:
         record: queries and keys as an ``AttentionSession`` recorded them.
@@ -84,7 +83,7 @@ def attended(
     joint = is_joint(record, layer, step)
     kind, of_key = ("joint", step) if joint else ("cross", 0)
     key = record[record_name(layer, kind, "key", of_key)].to(device).float()
-    # A long recording is partly on the host.
+    # A long recording may lie partly in the host's memory.
     query = record[record_name(layer, kind, "query", step)].to(key)
     if joint:
         chosen = key.new_zeros(key.shape[2], len(spans))
@@ -141,7 +140,7 @@ def word_map(
             (on_word,) = attended(record, layer, step, [span], device)
             grid = on_word.unflatten(1, grid_of(on_word.shape[1], latent_size))[:, None]
             if not is_joint(record, layer, step):
-                # Only a network of convolutions sees zeros beyond the edge.
+                # Only convolutions see zeros beyond the edge, so joint attention keeps its frame.
                 grid = without_frame(grid)
             fitted = torch.nn.functional.interpolate(
                 grid, size=latent_size, mode="bilinear", align_corners=False

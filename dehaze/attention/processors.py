@@ -1,4 +1,4 @@
-"""Attention processors that record the source's queries and keys, and inject them into the target.
+"""Attention processors: they record the source's queries and keys, and inject them into the target.
 
 Prompt-to-Prompt applies the source's map to the target's values. Where each token follows the map
 at its own position, that is attention with the source's queries and keys,
@@ -28,7 +28,7 @@ from dehaze.attention.control import AttentionControl, ControlError
 
 @dataclass(frozen=True)
 class RecordingPlan:
-    """Which of a source's queries and keys are kept: those that something may ask for later.
+    """Which of a source's queries and keys are recorded.
 
     Attributes:
         control: the control of the way back; None where it is not known yet.
@@ -42,7 +42,7 @@ class RecordingPlan:
 
     @classmethod
     def asked(cls, record_attention: bool | RecordingPlan, steps: int) -> RecordingPlan | None:
-        """What the keyword of that name asks for, of so many steps; None for nothing."""
+        """The plan that ``record_attention`` asks for, of so many steps; None for nothing."""
         if isinstance(record_attention, RecordingPlan):
             return replace(record_attention, steps=steps)
         return cls() if record_attention else None
@@ -94,7 +94,7 @@ Observer = Callable[[str, Tensor], None]
 
 @dataclass
 class AttentionSession:
-    """One call's orders to the processors of a network, and what they recorded for it.
+    """What the processors of a network shall do during one call, and what they recorded.
 
     Attributes:
         record: by name (see ``record_name``), the source's queries and keys,
@@ -132,7 +132,7 @@ class AttentionSession:
 
     @contextmanager
     def leading(self, rows: int) -> Iterator[None]:
-        """Inside, only the first rows of an evaluation are recorded and controlled."""
+        """Lets only the first rows of an evaluation be recorded and controlled."""
         self.rows = rows
         try:
             yield
@@ -141,7 +141,7 @@ class AttentionSession:
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Inside, nothing is recorded or injected: for evaluations under another prompt."""
+        """Stops recording and injection, for evaluations under another prompt."""
         recording, control = self.recording, self.control
         self.recording, self.control = False, None
         try:
@@ -151,7 +151,7 @@ class AttentionSession:
 
     @contextmanager
     def narrowed(self, rows: Tensor) -> Iterator[None]:
-        """Inside, only these rows of the current evaluation are evaluated, in ascending order."""
+        """Says that only these rows of the current evaluation are evaluated, in ascending order."""
         index, leading = self.index, self.rows
         if leading is not None:
             rows = rows[rows < leading]
@@ -169,13 +169,13 @@ class AttentionSession:
         return may_replace_self(positions, self.latent_size)
 
     def keep(self, name: str, value: Tensor) -> None:
-        """Records the current samples' rows; a later evaluation of the same step overwrites."""
+        """Records the current samples' rows, over those of an earlier evaluation of the step."""
         kept = self.record.get(name)
         if kept is None:
             kept = self.record[name] = self.room((self.batch, *value.shape[1:]), value)
         # A step that overflowed in half precision is evaluated again in float32.
         if len(self.index) == self.batch:
-            # Page-locked memory is copied to at once, without a copy in between.
+            # Copying to page-locked memory needs no copy in between.
             kept.copy_(value)
         else:
             kept[self.index.to(kept.device)] = value.to(kept.device, kept.dtype)
@@ -186,7 +186,7 @@ class AttentionSession:
         if self.budget is None or self._kept_here + size <= self.budget:
             self._kept_here += size
             return like.new_zeros(shape)
-        # Page-locked memory is copied without a detour; only an accelerator's driver gives it.
+        # Page-locked memory is copied faster; only an accelerator's driver gives it.
         return torch.zeros(shape, dtype=like.dtype, pin_memory=like.is_cuda)
 
     def recall(self, name: str) -> Tensor:
@@ -200,7 +200,7 @@ class AttentionSession:
                 f"no attention was recorded for {name}: invert with attention recording on"
             )
         kept = self.record[name]
-        # What is indexed is a copy, and no longer in page-locked memory.
+        # Indexing makes a copy, which is not in page-locked memory.
         return kept if len(self.index) == self.batch else kept[self.index.to(kept.device)]
 
 
@@ -225,13 +225,13 @@ class _Installation:
 _installations: WeakKeyDictionary[Any, _Installation] = WeakKeyDictionary()
 _installing = threading.Lock()
 
-# Each thread has a context of its own, so that its network evaluations find its session alone.
+# Each thread has a context of its own, so an evaluation finds its own thread's session.
 _active: ContextVar[tuple[_Installation, AttentionSession] | None] = ContextVar(
     "attention_session", default=None
 )
 
-# Processors that compute plain attention, as the ones here do: diffusers', and the bundled model's
-# own. Others add something to it (an image prompt, say) that a session would leave out.
+# Processors that compute plain attention, as the ones here do. Other processors add something to
+# it, such as an image prompt, that a session would leave out.
 _PLAIN = frozenset(
     {
         "AttentionProcessor",
@@ -249,7 +249,7 @@ _PLAIN_LIBRARIES = ("diffusers.", "dehaze.")
 
 @dataclass(eq=False)
 class ControlledAttention:
-    """A diffusers attention processor that takes its orders from the calling thread's session.
+    """A diffusers attention processor that follows the calling thread's session.
 
     Attributes:
         layer: the attention layer's name in the network.
@@ -272,9 +272,9 @@ class ControlledAttention:
         return self._run(attn, hidden_states, encoder_hidden_states, attention_mask, temb)
 
     def __post_init__(self) -> None:
-        # torch.compile cannot trace a session, which changes from one evaluation to the next: the
-        # layer is left out of what is compiled. Where nothing was compiled, torch._dynamo is not
-        # loaded, and torch.compiler.disable would load it, which is slow.
+        # torch.compile cannot trace a session, which changes from one evaluation to the next, so
+        # the layer is not compiled. torch.compiler.disable would load torch._dynamo, which is slow,
+        # even where nothing is compiled.
         run = self._computed
         self._run: Any = torch.compiler.disable(run) if "torch._dynamo" in sys.modules else run
 
@@ -463,17 +463,17 @@ def text_attention(query: Tensor, key: Tensor, chosen: Tensor) -> Tensor:
 
 @contextmanager
 def controlled_attention(network: Any, session: AttentionSession) -> Iterator[AttentionSession]:
-    """Gives the network's attention layers the orders of a session, for the calling thread alone.
+    """Puts the network's attention layers under a session, for the calling thread alone.
 
-    Several threads may do so at once on one network, each with a session of its own; threads
-    without one get what the network's own processors compute. Those return when the last session
-    ends, on any exit.
+    Several threads may do so at once on one network, each with a session of its own. Threads
+    without a session get what the network's own processors compute. These processors return when
+    the last session ends, on any exit.
 
     Raises:
         ControlError: the network has no attention layer that takes a processor, or its processors
             compute more than attention.
     """
-    # What torch.compile returns wraps the network that has the layers.
+    # torch.compile returns a wrapper around the network that has the layers.
     network = getattr(network, "_orig_mod", network)
     installation = _install(network)
     token = _active.set((installation, session))
@@ -504,7 +504,7 @@ def _install(network: Any) -> _Installation:
 def _controlled(layer: str, installation: _Installation, replaced: Any) -> ControlledAttention:
     if type(replaced).__name__ not in _JOINT:
         return ControlledAttention(layer, installation, replaced)
-    # Only transformers need it, and it needs diffusers, which the bundled model does not.
+    # Only transformers need it. It needs diffusers, which the bundled model does not.
     from dehaze.attention.joint import ControlledJointAttention
 
     return ControlledJointAttention(layer, installation, replaced)

@@ -1,6 +1,6 @@
 """Exact inversion of DDIM and rectified flows: schedules, solvers, the inverter, the way back.
 
-Nothing here knows what is being edited: a network comes in, latents go out.
+Nothing here knows of haze or of edits: it takes a network and returns latents.
 """
 
 from dehaze.inversion.adjustment import ADJUSTMENTS, adjust

@@ -1,4 +1,4 @@
-"""Bringing a picture nearer to its prompt before it is inverted, which changes the picture."""
+"""Adjustments: they change a picture to fit its prompt better, before it is inverted."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Adjustment:
     """A registered way to bring a picture nearer to its prompt before it is inverted.
 
     Attributes:
-        move: from a network under the prompt, z_0 and a seed to another z_0.
+        move: takes a network under the prompt, z_0 and a seed; returns another z_0.
         source: where it was published.
     """
 
@@ -33,8 +33,8 @@ _NOISING_STEPS = 2
 def noise_and_denoise(network: NoiseNetwork, latents: Tensor, seed: int) -> Tensor:
     """Two noising steps and two denoising steps with the prompt; nothing is drawn.
 
-    Noising is plain DDIM inversion, z_i = A_i z_{i-1} + B_i eps(z_{i-1}, i), denoising DDIM: what
-    the two do not agree on is what the prompt and the picture do not agree on.
+    Noising is plain DDIM inversion, z_i = A_i z_{i-1} + B_i eps(z_{i-1}, i). Denoising is DDIM. The
+    two differ where the picture does not fit the prompt.
 
     Raises:
         ValueError: the schedule has fewer steps.
@@ -60,9 +60,9 @@ _IMG2IMG_STRENGTH = 0.05
 def image_to_image(network: NoiseNetwork, latents: Tensor, seed: int) -> Tensor:
     """Image-to-image at strength .05: random noise, then DDIM under the prompt.
 
-    Of N steps int(.05 N) are run, from sqrt(a_i) z_0 + s_i n, as diffusers' img2img does. The
+    It runs int(.05 N) of N steps, from sqrt(a_i) z_0 + s_i n, as diffusers' img2img does. The
     published code takes N = 50, the inversion's guidance, and a z_0 drawn from the encoder's
-    posterior; here z_0 is the posterior's mode, as everywhere.
+    posterior. Here z_0 is the posterior's mode.
 
     Raises:
         ValueError: the schedule has so few steps that none would be run.
@@ -98,7 +98,7 @@ def adjust(
 ) -> tuple[Tensor, Tensor]:
     """Brings a picture nearer to its prompt, which changes it.
 
-    An exact inversion of the new picture does not bring the old one back.
+    Even an exact inversion then brings back the new picture, not the old one.
 
     Args:
         name: of a registered adjustment.

@@ -1,8 +1,8 @@
-"""When a solver stops, and what is known then: residuals, the contraction constant, error bounds.
+"""Criteria: when a solver stops, by residuals, the contraction constant, or error bounds.
 
 f is the map of one step, z_k an iterate, z* = f(z*) the solution. A norm is the root mean square
-over one sample. A step has *converged* where norm(f(z) - z) / norm(z) is below the tolerance,
-evaluated at the z that is returned. A criterion that watches another number only stops the solver.
+over one sample. A step has *converged* where norm(f(z) - z) / norm(z), evaluated at the z that is
+returned, is below the tolerance. A criterion that watches another number only stops the solver.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What is known of b samples after an evaluation, each field (b,).
+    """What an evaluation tells of b samples; each field is (b,).
 
     Attributes:
         residual: norm(f(z_k) - z_k) / norm(z_k) along the first path.
@@ -71,8 +71,8 @@ class Criterion:
         gain: (B, 1, H, W), the factor by which each spatial frequency of an error grows on the way
             to the picture, for ``Measurement.added``; None for 1.
         retreats: whether a sample stops when its residual grows, and returns the iterate before.
-        evaluated: whether the iterate of the smallest residual is returned, so that the residual of
-            the result is known; otherwise the solver's last iterate is.
+        evaluated: whether the iterate of the smallest residual is returned, whose residual is
+            known, rather than the solver's last iterate.
     """
 
     watched: Callable[[Measurement], Tensor]
@@ -117,8 +117,8 @@ CRITERIA.register(
         lambda measured: measured.bound, "Banach's a-posteriori bound, its constant estimated"
     ),
 )
-# At step 1 the residual is the error of the reconstructed picture. After the one evaluation of a
-# later step, the error is about as large as what a relaxation added to f(z).
+# At step 1 the residual is the error of the reconstructed picture. At later steps, after one
+# evaluation, the error is about as large as what a relaxation added to f(z).
 CRITERIA.register(
     "reconstruction",
     Criterion(
@@ -221,8 +221,8 @@ def power(latents: Tensor) -> Tensor:
     """For each wave of the cosine transform, the mean square of all waves of its frequency.
 
     Frequencies are rounded to whole cycles of the longer side. The mean of the latents, frequency
-    0, counts to the lowest frequency: an error of the mean then has a weight even where the mean
-    itself is 0.
+    0, is counted to the lowest frequency, so that an error of the mean has a weight even where the
+    mean is 0.
 
     Args:
         latents: (B, C, H, W).

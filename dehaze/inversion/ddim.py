@@ -20,7 +20,7 @@ from dehaze.inversion.spacings import SPACINGS
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
-# Schedulers of one process, z_t = sqrt(a_t) z_0 + sqrt(1 - a_t) noise: only their steps differ.
+# Schedulers of the process z_t = sqrt(a_t) z_0 + sqrt(1 - a_t) noise; only their steps differ.
 READABLE_SCHEDULERS = (
     "DDIMParallelScheduler",
     "DDIMScheduler",
@@ -40,7 +40,7 @@ READABLE_SCHEDULERS = (
     "SASolverScheduler",
     "UniPCMultistepScheduler",
 )
-# Settings that make another process of it, and the values at which they do not.
+# Settings that change the process, and their values that do not.
 _PROCESS_SETTINGS: Mapping[str, tuple[Any, ...]] = {
     "clip_sample": (False,),
     "thresholding": (False,),
@@ -48,7 +48,7 @@ _PROCESS_SETTINGS: Mapping[str, tuple[Any, ...]] = {
     "timestep_type": ("discrete",),
     "variance_type": (None, "fixed_small", "fixed_small_log", "fixed_large", "fixed_large_log"),
 }
-# Settings that place the scheduler's own steps in a way that is not read here.
+# Settings that place the scheduler's steps in a way that is not supported, and values that do not.
 _PLACING_SETTINGS: Mapping[str, tuple[Any, ...]] = {
     "use_karras_sigmas": (False, None),
     "use_exponential_sigmas": (False, None),
@@ -89,9 +89,9 @@ class DDIMTable(StepTable):
     def from_scheduler(cls, scheduler: Any, steps: int, spacing: str | None = None) -> DDIMTable:
         """Builds the table from any diffusers scheduler of the same process.
 
-        The neighbours of a step are those of the list of timesteps, as in EulerDiscreteScheduler.
-        DDIMScheduler takes tau_i - T // N for tau_{i-1}, which is another timestep than the one the
-        network is evaluated at next in ``linspace``, and in ``trailing`` where N does not divide T.
+        tau_{i-1} is the timestep before tau_i in the list, as in EulerDiscreteScheduler.
+        DDIMScheduler takes tau_i - T // N instead. In ``linspace``, and in ``trailing`` where N
+        does not divide T, that is not the timestep at which the network is evaluated next.
 
         Args:
             scheduler: one of ``READABLE_SCHEDULERS``.
@@ -161,7 +161,7 @@ class DDIMTable(StepTable):
         """tau_i, the timestep at which step i evaluates the network, in both directions."""
         return self.timesteps[i - 1]
 
-    # The root of the quotient: the base class's quotient of two roots rounds once more.
+    # The root of a quotient; the base class's quotient of two roots would round once more.
     def coefficients(self, i: int, to: int | None = None) -> tuple[float, float]:
         """(A_i, B_i) of step i, 1 <= i <= N, between z_i and z_to; ``to`` is i - 1 when None."""
         other = i - 1 if to is None else to
@@ -194,7 +194,7 @@ class DDIMTable(StepTable):
 
 
 def check_scheduler(scheduler: Any) -> None:
-    """Refuses a scheduler of another process than DDIM's, or one whose settings make it another.
+    """Refuses a scheduler whose class or settings are not of DDIM's process.
 
     Raises:
         ScheduleError: the message names the scheduler, the setting and what to do.
@@ -226,7 +226,7 @@ def check_scheduler_class(name: str) -> None:
 
 
 def ignored_settings(scheduler: Any) -> dict[str, Any]:
-    """The settings of a scheduler that a DDIM table has no use for, such as a solver's order."""
+    """The scheduler's settings that a DDIM table does not use, such as a solver's order."""
     checked = {*_READ_SETTINGS, *_PROCESS_SETTINGS, *_PLACING_SETTINGS}
     return {
         name: value
@@ -236,7 +236,7 @@ def ignored_settings(scheduler: Any) -> dict[str, Any]:
 
 
 def _refuse(scheduler: Any, harmless: Mapping[str, tuple[Any, ...]], cure: str) -> None:
-    # A configuration may carry settings of other classes, which this one does not follow.
+    # A configuration may hold settings of other classes, which this class ignores.
     own = inspect.signature(type(scheduler).__init__).parameters
     for setting, values in harmless.items():
         value = scheduler.config.get(setting, values[0])

@@ -1,4 +1,4 @@
-"""The one way back from an inverted latent: reconstruction, edit, and anything between."""
+"""The way back from an inverted latent to a picture: reconstruction, edit, and all between."""
 
 from __future__ import annotations
 
@@ -77,19 +77,19 @@ def denoise(
     noise alone. The steps back are those of the solver that inverted: the schedule's own, DDIM's or
     a flow's, or a sampler's, such as EDICT's or RF-Solver's.
 
-    A model whose network finds z_0 from noise at once needs no more than a step or two. Then the
-    last of them, step i, goes to z_0 instead of z_{i-1} (DDIM on a subsequence of the timesteps).
-    With x(z, eps) = (z - s_i eps) / sqrt(a_i) that is, where a_0 is 1,
+    A model whose network finds z_0 from noise at once needs one or two steps only. The last of
+    them, step i, then goes to z_0 instead of z_{i-1} (DDIM on a subsequence of the timesteps). With
+    x(z, eps) = (z - s_i eps) / sqrt(a_i) and a_0 = 1,
 
         z_0 = (1 - w) z_0' + w x(z_i, eps_tgt),
 
-    z_0' being the inverted picture itself, to which the inversion's own noise leads.
+    where z_0' is the inverted picture.
 
     Args:
         inversion: from ``invert``.
         network: under the target prompt.
-        source_network: under the source prompt; takes eps_src at the latents of the way back, for
-            an evaluation more a step.
+        source_network: under the source prompt; evaluates eps_src at the latents of the way back,
+            which costs one more evaluation a step.
         strength, revise, on_step: see ``WayBack``. After the step that goes to z_0 they are told
             that step 1 was taken.
         steps: how many of the schedule's steps are taken, from the noisy end; None for all.
@@ -119,7 +119,7 @@ def denoise(
 
 
 def take_steps_back(inversion: InversionResult, way: WayBack, taken: int) -> Tensor:
-    """z_0 by the schedule's own steps from the noisy end, the last of which goes to z_0.
+    """z_0 by the schedule's steps from the noisy end; the last step taken goes to z_0.
 
     Args:
         inversion: where the way begins.
@@ -134,7 +134,7 @@ def take_steps_back(inversion: InversionResult, way: WayBack, taken: int) -> Ten
         noise = way.noise(z, i, source)
         z = table.denoise_step(z, noise, i, to)
         if to < i - 1:
-            # What the inversion's noise, in one step, misses of the picture that was inverted.
+            # The error of one step with the inversion's noise, against the inverted picture.
             own = table.denoise_step(inversion.trajectory[i], source, i, to)
             z = z + (1.0 - way.strength) * (inversion.trajectory[0] - own)
         z = way.after(to + 1, z, noise)

@@ -1,7 +1,7 @@
 """EDICT and BDIA: samplers whose steps can be undone exactly, whatever the network predicts.
 
-The price is a second latent, and a trajectory that is not DDIM's. What comes back differs by
-rounding alone.
+They take a second latent, and their trajectory is not DDIM's. The picture that comes back differs
+by rounding alone.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def edict_invert(
 ) -> InversionResult:
     """EDICT inversion: two coupled latents, both of which start at z_0.
 
-    A denoising step, with x and y changing roles at each:
+    One denoising step; x and y change roles at each step:
 
         x' = (x_i - B_i eps(y_i, i)) / A_i,   y' = (y_i - B_i eps(x', i)) / A_i,
         x_{i-1} = p x' + (1 - p) y',          y_{i-1} = p y' + (1 - p) x_{i-1},

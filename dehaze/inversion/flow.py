@@ -24,7 +24,7 @@ from dehaze.inversion.schedule import Process, ScheduleError, StepTable
 
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 
-# Settings that make other steps than Euler's, or other sigmas than a shift of even ones.
+# Settings that change Euler's steps or the shifted even sigmas, and their values that do not.
 _REFUSED: Mapping[str, tuple[Any, ...]] = {
     "invert_sigmas": (False, None),
     "shift_terminal": (None, False, 0),
@@ -77,8 +77,8 @@ class FlowTable(StepTable):
         Args:
             scheduler: FlowMatchEulerDiscreteScheduler.
             steps: N, at least 1.
-            spacing: None: those of DDIM's timesteps have no meaning here.
-            positions: how many the picture has in the network. A dynamic shift depends on it.
+            spacing: must be None; spacings are of DDIM's timesteps.
+            positions: of the picture in the network, their number; a dynamic shift depends on it.
             even: whether the sigmas before the shift are 1, 1 - 1 / N .. 1 / N, as FLUX's pipeline
                 has them, or reach from the scheduler's largest to its smallest, as Stable Diffusion
                 3's does.
@@ -96,7 +96,7 @@ class FlowTable(StepTable):
             )
         if not 1 <= steps <= int(config.num_train_timesteps):
             raise ScheduleError(f"{steps} steps: there must be 1 to {config.num_train_timesteps}")
-        # The scheduler's own arithmetic, on a copy: setting the timesteps changes it.
+        # On a copy: setting the timesteps changes the scheduler.
         own = copy.deepcopy(scheduler)
         shift = {"mu": dynamic_shift(config, positions)} if config.use_dynamic_shifting else {}
         sigmas = np.linspace(1.0, 1.0 / steps, steps) if even else None
@@ -125,7 +125,7 @@ class FlowTable(StepTable):
         return self.timesteps[i - 1]
 
     def told(self, i: int, sigma: float) -> FlowTable:
-        """The table in which the network is told of another sigma, in [0, 1], at step i."""
+        """This table, but with another sigma, in [0, 1], told to the network at step i."""
         timesteps = list(self.timesteps)
         timesteps[i - 1] = sigma * self.timesteps[-1] / self.sigmas[-1]
         return replace(self, timesteps=tuple(timesteps))
@@ -148,7 +148,7 @@ class FlowTable(StepTable):
 
 
 def dynamic_shift(config: Mapping[str, Any], positions: int) -> float:
-    """m of a dynamic shift: linear between two numbers of positions, and beyond.
+    """m of a dynamic shift, linear in the number of positions.
 
     Source: the FLUX and Stable Diffusion 3 pipelines of diffusers.
     """

@@ -61,10 +61,10 @@ def slerp_path(start: Tensor, end: Tensor, points: int) -> list[Tensor]:
 
 
 def norm_guided_path(start: Tensor, end: Tensor, points: int) -> list[Tensor]:
-    """NAO's path: the polyline of equal segments along which the integral of L is greatest.
+    """NAO's path: the polyline of equal segments with the greatest integral of L.
 
-    It keeps to likely norms without being longer than it must, see ``path_log_density``. L depends
-    on the norm alone, so the path lies in the plane of 0, start and end. It is found by sequential
+    It keeps to likely norms and is no longer than needed, see ``path_log_density``. L depends on
+    the norm alone, so the path lies in the plane of 0, start and end. It is found by sequential
     quadratic programming that starts from the great arc.
 
     Args:
@@ -97,8 +97,8 @@ def points_between(
 
     Args:
         ends: of each path.
-        count: of points on all paths together. The first paths have one more where they cannot all
-            have as many.
+        count: of points on all paths together; where it does not divide evenly, the first paths get
+            one more.
         connect: makes a path, one of ``PATHS``.
 
     Returns:
@@ -170,7 +170,7 @@ def centroid(points: Sequence[Tensor], *, segments: int = 4) -> Tensor:
 
 @dataclass(frozen=True)
 class _Middle:
-    """What a centroid is worth, in units of the likely norm.
+    """The objective of a centroid, in units of the likely norm.
 
     Attributes:
         points: (n, m), coordinates in their span.
@@ -197,7 +197,7 @@ class _Middle:
             end = scale * np.array([along, height])
             more, by_start = best_value(start, end, self.segments, self.dimension)
             value += more
-            # A move out of the plane of 0, candidate and point changes nothing to first order.
+            # To first order, only moves in the plane of 0, candidate and point change the value.
             up = rest / height if height > 1e-12 else np.zeros_like(rest)
             slope = slope + scale * (by_start[0] * across + by_start[1] * up)
         return -value / self.dimension, -slope / self.dimension

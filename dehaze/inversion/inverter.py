@@ -1,4 +1,4 @@
-"""One inversion, from its settings to its result: DDIM's implicit steps, one after the other."""
+"""One inversion, from its settings to its result: implicit steps, one after the other."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def invert(
         network: under the source prompt; its schedule has ``settings.steps`` steps.
         latents: z_0, float (B, C, H, W); kept in float32 or better throughout.
         settings: how.
-        start: the inversion of pictures nearly the same, under the same schedule, that each step
-            starts from instead of the predictor's guess. A solver of published steps that iterates
-            nothing, such as ``ddim``, would no longer be what was published.
+        start: an inversion of nearly the same pictures under the same schedule; each step starts
+            from it instead of the predictor's guess. Refused for a solver that does not iterate,
+            such as ``ddim``: it would no longer be the published one.
         on_step: called with i after each step.
 
     Raises:
@@ -87,7 +87,7 @@ def invert(
 def check_served(process: Process, settings: InversionSettings) -> None:
     """Refuses a solver or relaxation that is made for another process than the model's.
 
-    ReNoise's regularisation takes a predicted noise, and ``spectral`` was fitted on DDIM: a flow
+    ReNoise's regularisation needs a predicted noise, and ``spectral`` was fitted on DDIM, so a flow
     takes neither. RF-Solver and RF-Inversion are for flows alone.
 
     Raises:

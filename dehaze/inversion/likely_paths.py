@@ -1,4 +1,4 @@
-"""The most likely polyline between two points of a plane, and what moving its start is worth.
+"""The most likely polyline between two points of a plane, and its derivative by the start.
 
 NAO's objective depends on norms alone, so a path lies in the plane of 0 and its ends. Here points
 are NumPy arrays of that plane; ``dehaze.inversion.interpolation`` has the latents.
@@ -25,8 +25,8 @@ INSTALL = "pip install 'dehaze-diffusion[interpolate]'"
 
 
 # L is evaluated at the middles of eight equal pieces of a segment. The paper takes the middle of
-# the whole segment: with few segments that rewards a zigzag of likely middles and unlikely corners,
-# and the corners are the pictures. With many segments the two agree.
+# the whole segment. With few segments its best path is a zigzag of likely middles and unlikely
+# corners, and the corners are the pictures. With many segments the two agree.
 _PIECES = (np.arange(8) + 0.5) / 8
 
 
@@ -35,7 +35,7 @@ class SciPyMissingError(DehazeError, RuntimeError):
 
 
 def minimiser() -> Callable[..., Any]:
-    """``scipy.optimize.minimize``, which likely paths and centres are found by.
+    """``scipy.optimize.minimize``, which finds likely paths and centroids.
 
     Raises:
         SciPyMissingError: SciPy is not installed.
@@ -65,7 +65,7 @@ def chi_log_density(norm: Float, dimension: int) -> Float:
 
 
 def polyline_value(corners: Float, dimension: int) -> float:
-    """The integral of L along a polyline, in eight pieces a segment; corners are (k, any)."""
+    """The integral of L along a polyline of corners (k, n), in eight pieces a segment."""
     steps = np.diff(corners, axis=0)
     places = corners[:-1] + _PIECES[:, None, None] * steps
     norms = np.maximum(np.linalg.norm(places, axis=2), 1e-12)
@@ -97,9 +97,9 @@ def best_polyline(start: Float, end: Float, segments: int, dimension: int) -> Fl
 def best_value(start: Float, end: Float, segments: int, dimension: int) -> tuple[float, Float]:
     """The value of the best polyline, and its derivative by the start.
 
-    Moved ends leave the best polyline the best one to first order, so no other need be found: with
-    the objective F, the constraint G that the polyline reaches the end, and its multipliers m,
-    dV / dstart = dF / dstart + m dG / dstart (the envelope theorem).
+    By the envelope theorem the polyline need not be found again: with the objective F, the
+    constraint G that the polyline reaches the end, and its multipliers m,
+    dV / dstart = dF / dstart + m dG / dstart.
 
     Arguments as for ``best_polyline``.
 
@@ -120,9 +120,9 @@ def best_value(start: Float, end: Float, segments: int, dimension: int) -> tuple
 
 @dataclass(frozen=True)
 class _Polyline:
-    """A polyline of equal segments, in units of the likely norm: lengths and angles are alike.
+    """A polyline of equal segments, in units of the likely norm.
 
-    Its unknown is the heading of each segment, then their common length, (segments + 1,).
+    The unknown is the heading of each segment, then the common length, (segments + 1,).
     """
 
     start: Float
@@ -149,7 +149,7 @@ class _Polyline:
         return np.vstack([self.start, self.start + np.cumsum(moves, axis=0)])
 
     def gap(self, unknown: Float) -> Float:
-        """By how much the last corner misses the end, (2,)."""
+        """The last corner minus the end, (2,)."""
         reached = self.start + unknown[-1] * _directions(unknown[:-1]).sum(0)
         return np.asarray(reached - self.end)
 
@@ -163,7 +163,7 @@ class _Polyline:
         length = unknown[-1]
         forward = _directions(unknown[:-1])
         reach, densities, pull = self._places(unknown)
-        # Heading k moves the places in segment k in part, and all later ones by a whole step.
+        # Heading k moves places in segment k in part, and places in later segments by a whole step.
         own = (_PIECES[:, None, None] * pull).sum(0)
         whole = pull.sum(0)
         later = np.cumsum(whole[::-1], axis=0)[::-1] - whole
@@ -173,12 +173,12 @@ class _Polyline:
         return -share * float(densities.sum()), -np.append(by_heading, by_length)
 
     def start_slope(self, unknown: Float) -> Float:
-        """The derivative of the value by the start, headings and length kept, (2,)."""
+        """The derivative of the value by the start, at fixed headings and length, (2,)."""
         _, _, pull = self._places(unknown)
         return np.asarray(unknown[-1] / len(_PIECES) * pull.sum((0, 1)))
 
     def _places(self, unknown: Float) -> tuple[Float, Float, Float]:
-        """Of each piece of each segment, (8, segments): from the start in lengths; L; dL / dplace.
+        """Place, L and dL / dplace of each piece of each segment, (8, segments) each.
 
         The first and the last have a coordinate as well, (8, segments, 2).
         """

@@ -24,7 +24,7 @@ class NoiseNetwork(Protocol):
     def cost(self) -> int: ...
 
     def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
-        """p(z, i) of some samples of a batch: the noise, or, of a flow, the velocity.
+        """p(z, i) for some samples of a batch: the noise, or the velocity of a flow.
 
         Args:
             latents: z, (b, C, H, W).

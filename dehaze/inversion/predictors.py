@@ -1,7 +1,7 @@
-"""First guesses of z_i, without an evaluation of the network.
+"""Predictors: first guesses of z_i without an evaluation of the network.
 
-At step i of an inversion z_0 .. z_{i-1} and the noises of these steps are known. A good guess of
-z_i saves iterations. It does not change what the solver converges to.
+At step i of an inversion, z_0 .. z_{i-1} and the noises of these steps are known. A good guess of
+z_i saves iterations, and does not change what the solver converges to.
 """
 
 from __future__ import annotations
@@ -33,8 +33,8 @@ def explicit_step(table: StepTable, i: int, previous: Tensor, clean: Tensor) -> 
     """z_i from z_{i-1} and the clean picture x that the network predicts at z_i.
 
     z_i = s_i / s_{i-1} (z_{i-1} - c_{i-1} x) + c_i x, where x = x0hat(z_i) = (z_i - s_i p) / c_i,
-    with p = p(z_i, i) and, for DDIM, c_i = sqrt(a_i). With that x it is the fixed point itself: put
-    p from the definition of x into z_i = A_i z_{i-1} + B_i p and solve for z_i.
+    with p = p(z_i, i) and, for DDIM, c_i = sqrt(a_i). With that x the result is the fixed point
+    itself: it solves z_i = A_i z_{i-1} + B_i p with p taken from the definition of x.
 
     Args:
         table: the schedule.
@@ -62,8 +62,8 @@ def iteration_free_estimate(
     """The explicit step, with the clean picture that was predicted at step i - 1.
 
     IFE writes that picture as z_0 + e_{i-1}, with the error
-    e_{i-1} = (z_{i-1} - s_{i-1} p_{i-1}) / c_{i-1} - z_0. At the first step, and where
-    s_{i-1} = 0, there is none, and the guess is z_{i-1}.
+    e_{i-1} = (z_{i-1} - s_{i-1} p_{i-1}) / c_{i-1} - z_0. At the first step, and where s_{i-1} = 0,
+    there is no such error, and the guess is z_{i-1}.
     """
     if not noise or table.sigma(i - 1) == 0.0:
         return trajectory[-1]
@@ -101,11 +101,11 @@ def neighbour_estimate(
     neighbour: Sequence[Tensor],
     neighbour_noise: Tensor,
 ) -> Tensor:
-    """The guess from the inversion of a picture nearly the same, such as a film's last frame.
+    """The guess from the inversion of a nearly equal picture, such as the frame before in a clip.
 
-    The clean picture that the network predicts at z_i is x_i = z_0 + e_i. Neighbours nearly share
-    the error e_i, and the neighbour's is known, so it is the explicit step with its e_i. Where
-    s_{i-1} = 0 it is the step with the neighbour's p_i, A_i z_{i-1} + B_i p_i.
+    The clean picture that the network predicts at z_i is x_i = z_0 + e_i. The two pictures nearly
+    share the error e_i, so the guess is the explicit step with the neighbour's e_i. Where s_{i-1} =
+    0 it is A_i z_{i-1} + B_i p_i with the neighbour's p_i.
 
     Args:
         table: the schedule of both.

@@ -1,8 +1,8 @@
 """Reconstruction modes: ways back under guidance from an inversion at guidance 1.
 
 Under guidance g > 1 a step's noise eps_u + g (eps_c - eps_u) is not the noise that the inversion
-found, and the way back ends at another picture. A mode prepares what holds it to the inverted path:
-an unconditional embedding for each step, or an offset for each step.
+found, and the way back ends at another picture. A mode holds the way back to the inverted path by
+an unconditional embedding, or an offset, for each step.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class GuidedNetwork(Protocol):
 
 
 PLAIN = "plain"
-"""The name of a guided way back that nothing holds."""
+"""The name of the mode that holds nothing."""
 
 
 def mode_names() -> list[str]:
@@ -53,7 +53,7 @@ def holds(mode: str | None) -> TypeGuard[str]:
 
 
 def check_mode(mode: str | None, guidance_scale: float) -> None:
-    """Checks that there is a mode, and something for it to hold.
+    """Checks that the mode exists and has an effect.
 
     Args:
         mode: ``PLAIN``, one of ``RECONSTRUCTION_MODES``, or None for no mode.
@@ -104,7 +104,7 @@ class Anchors:
 
     @classmethod
     def of_batch(cls, samples: Sequence[Anchors]) -> Anchors:
-        """Those of several samples, each (n, 1, ...), as those of one batch."""
+        """The anchors of one batch, from those of its samples, (n, 1, ...) each."""
         return cls(
             torch.cat([one.unconditional for one in samples], dim=1),
             torch.cat([one.offsets for one in samples], dim=1),
@@ -128,7 +128,8 @@ class ReconstructionMode:
         anchor: prepares the anchors.
         cost: of the preparation, in words, in network evaluations (NFE).
         source: where it was published.
-        records: whether the preparation goes the source's way back, where its attention is.
+        records: whether the preparation takes the source's way back, and records its attention
+            there.
     """
 
     anchor: Callable[[InversionResult, GuidedNetwork], Anchors]
@@ -160,7 +161,7 @@ class ReconstructionMode:
 
 
 def check_solver(solver: str) -> None:
-    """Raises ``ValueError`` where a solver inverts along a trajectory that no mode holds."""
+    """Raises ``ValueError`` where no mode can hold the solver's trajectory."""
     if not isinstance(SOLVERS.get(solver), Solver):
         known = ", ".join(name for name in SOLVERS.names() if isinstance(SOLVERS.get(name), Solver))
         raise ValueError(
@@ -176,7 +177,7 @@ def null_text(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
     mean square of D_i(z, e) - z_{i-1} over the embedding e. D_i is DDIM's guided step, z_{i-1} the
     inverted latent. With j = N - i, the learning rate is 1e-2 (1 - j / 100); there are at most 10
     iterations, and none after a loss below 1e-5 + 2e-5 j. The next step starts from the embedding
-    found. The source's attention is that at z, where the published code's source branch has it.
+    found. The source's attention is recorded at z, as in the published code.
 
     An embedding is fitted to one picture: the samples of a batch are fitted one by one.
 
@@ -188,7 +189,7 @@ def null_text(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
     if inversion.latents.shape[0] != 1:
         raise ValueError("null-text fits an embedding to one picture: give one sample of the batch")
     table, g = inversion.table, network.guidance_scale
-    # In float32 whatever the network's precision: Adam's steps are lost in half of it.
+    # In float32 whatever the network's precision: half precision would lose Adam's steps.
     guided = network.unconditional.float()
     z = inversion.latents
     found: list[Tensor] = []
@@ -219,7 +220,7 @@ def null_text(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
 def negative_prompt(inversion: InversionResult, network: GuidedNetwork) -> Anchors:
     """Negative-prompt inversion: the source prompt replaces the empty prompt, at no cost.
 
-    On a way back under the source prompt then eps_u = eps_c, and guidance has no effect.
+    Under the source prompt eps_u = eps_c, so guidance has no effect.
 
     Source: NPI, arXiv 2305.16807.
     """

@@ -1,7 +1,7 @@
 """RF-Solver and RF-Inversion: rectified flows inverted without solving an implicit step.
 
-Both take explicit steps from the picture to noise, and other steps than Euler's on the way back.
-Neither comes back exactly: RF-Solver is nearer by its order, RF-Inversion is drawn to the picture.
+Both take explicit steps to noise, and steps of their own on the way back. Neither comes back
+exactly. RF-Solver's steps are of second order, RF-Inversion's are drawn to the picture.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class FlowNetwork(NoiseNetwork, Protocol):
     """A network of a flow under one prompt: ``dehaze.network.PromptedNetwork``."""
 
     def at(self, latents: Tensor, i: int, index: Tensor, sigma: float) -> Tensor:
-        """v(z, sigma) at any sigma, in [0, 1], in the course of step i; else as its call."""
+        """v(z, sigma) at any sigma in [0, 1] during step i; other arguments as for a call."""
 
 
 def rf_solver_invert(
@@ -117,9 +117,9 @@ def rf_inversion_invert(
     """RF-Inversion's controlled forward ODE, as its published code discretises it.
 
     dY_t = [u(Y_t, t) + g (u(Y_t, t | y) - u(Y_t, t))] dt, with u(Y_t, t | y) = (y - Y_t) / (1 - t)
-    and a drawn noise y. The paper takes even steps. Its code takes t_j = j / (n + 1) for step j of
-    n, from 0, and for dt the widths of the schedule's steps from the noisy end on: the network is
-    told of another sigma than the schedule has there.
+    and a drawn noise y. The paper takes even steps. Its code takes t_j = j / (n + 1) for step j = 0
+    .. n - 1, and for dt the widths of the schedule's steps from the noisy end, so the sigma told to
+    the network is not the schedule's.
 
     Args:
         network: under the source prompt; the code's default is the empty one.
@@ -148,8 +148,8 @@ def rf_inversion_invert(
 class Controlled:
     """RF-Inversion's controlled velocity of the way back.
 
-    v + e ((z - z_0) / sigma_i - v) in the first quarter of the steps, v in the others: with e = 1,
-    which the published code takes, straight to the picture.
+    It is v + e ((z - z_0) / sigma_i - v) in the first quarter of the steps, and v in the others.
+    With e = 1, as in the published code, it leads straight to the picture.
 
     Attributes:
         network: gives v.

@@ -1,4 +1,4 @@
-"""Longer updates of a solver, by an estimate of the slope of f.
+"""Relaxations: longer updates of a solver, by an estimate of the slope of f.
 
 After one evaluation a solver ends at f(start). Where the slope f' of f is known, a longer step ends
 nearer to the fixed point, without another evaluation: z = start + w (f(start) - start) with
@@ -57,7 +57,7 @@ class Lengthening:
         return start + self.factors * residual
 
 
-# Half and twice of it reconstruct about as well: docs/notes/inversion.md.
+# Half or twice this number reconstructs about as well, see docs/notes/inversion.md.
 _SHARE = 1.0 / 16.0
 
 
@@ -71,9 +71,8 @@ def wiener(table: StepTable, i: int, shape: torch.Size) -> float:
 
         f' = (B_i / s_i) s_i^2 / (a_i V + s_i^2).
 
-    It is 0 where the signal is far above the noise, and B_i / s_i where noise hides the signal. V
-    is the variance of a coarse structure, as if 16 directions of the latents held all of it:
-    V = C H W / 16.
+    It is 0 where the signal is far above the noise, and B_i / s_i where noise hides the signal. V =
+    C H W / 16 is the variance of coarse structure, if 16 directions of the latents hold all of it.
 
     Source: this project; N. Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time
     Series (1949), for the filter.
@@ -90,7 +89,7 @@ def wiener(table: StepTable, i: int, shape: torch.Size) -> float:
 # docs/notes/inversion.md. c(0) and c(_KNEE) of ``spectral``:
 _COARSEST = 0.95
 _AT_KNEE = 0.8
-# In cycles of the latents' Nyquist frequency.
+# In units of the latents' Nyquist frequency.
 _KNEE = 0.5
 # The ratio r of noise to signal at which noise begins to hide every structure.
 _DROWNED = 100.0
@@ -104,14 +103,14 @@ def spectral(table: StepTable, i: int, shape: torch.Size) -> Tensor:
     """w = 1 / (1 - f') for each spatial frequency of the latents, fitted on the bundled network.
 
     As in ``wiener``, f' = (B_i / s_i) (1 - sqrt(a_i) J) = (B_i / s_i) / (1 + k). A Wiener filter
-    has k = a_i V / s_i^2; the network predicts coarse structures better than that. With
-    r = s_i^2 / a_i, and q the frequency in cycles of the latents' Nyquist frequency,
+    has k = a_i V / s_i^2. The network predicts coarse structures better. With r = s_i^2 / a_i, and
+    the frequency q in units of the latents' Nyquist frequency,
 
         k = c(q) / (1 + sqrt(r / 100)) + 0.03 / r,    c(q) = 0.95 / (1 + 1.19 q / 0.5).
 
-    The first term is for structures, which the network recognises until noise hides them, the
-    second for the finest waves, of variance 0.03. Step 1 starts far from its solution, where the
-    slope changes along the way: its factors are w^0.13.
+    The first term is for structures, which the network recognises until noise hides them. The
+    second is for the finest waves, of variance 0.03. At step 1, which starts far from its solution,
+    the factors are w^0.13.
 
     Raises:
         TypeError: the table is of another process than DDIM's: nothing was fitted on a flow.

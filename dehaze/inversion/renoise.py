@@ -21,17 +21,17 @@ _ROUNDS, _SHIFTS = 4, 5
 _STEEPEST = 100.0
 _PATCH, _COARSEST = 4, 8
 _TINY = 1e-6
-# Below this timestep, of a thousand, six evaluations at most, and the mean of the first five.
+# Below this timestep, of a thousand, at most six evaluations are made, and the first five averaged.
 _FIRST_STEPS, _FEW, _FIRST_MEAN = 250, 6, 5
 _LAST_MEAN = 2
 
 
 def renoise_regularised(step: ImplicitStep) -> Solution:
-    """Picard iterations; from the first averaged prediction on, each is regularised.
+    """Picard iterations; each prediction is regularised, from the first one that is averaged.
 
-    At the end, once, z_i is made of the regularised mean of the last two predictions; below the
-    timestep 250, where six are made at most, of the first five. The published configuration makes
-    ten. Nothing stops early.
+    At the end z_i is made once, from the regularised mean of the last two predictions. The
+    published configuration makes ten. Below timestep 250 at most six are made, and the first five
+    are averaged. Nothing stops early.
     """
     rows = torch.arange(step.starts.shape[0] // step.criterion.paths, device=step.starts.device)
     z = step.starts[rows]
@@ -95,7 +95,7 @@ def regularised(noise: Tensor, reference: Tensor, generator: torch.Generator) ->
 
 
 def patch_divergence(noise: Tensor, reference: Tensor) -> Tensor:
-    """Twice the divergence of normal distributions, those of patches of 4 x 4, summed.
+    """Twice the divergence of the normal distributions of patches of 4 x 4, summed.
 
     abs(log(v_1 / v_0) + (v_0 + (m_0 - m_1)^2) / v_1 - 1), with mean m and variance v of each
     channel's patch: 0 of the noise, 1 of the reference.
@@ -113,8 +113,8 @@ def _moments(latents: Tensor) -> tuple[Tensor, Tensor]:
 def autocorrelation(noise: Tensor, generator: torch.Generator) -> Tensor:
     """The squared mean product of each channel with itself shifted, down and across, summed.
 
-    On the latents and on each halving of them, down to a side of at most eight. A shift is drawn
-    for each channel and size, from 0 to half the height.
+    It is computed on the latents and on each halving of them, down to a side of at most eight. A
+    shift, from 0 to half the height, is drawn for each channel and size.
     """
     total = noise.new_zeros(())
     for channel in noise.split(1, dim=1):

@@ -1,4 +1,4 @@
-"""An inversion: of what, by which settings, its latents and noises; kept in a file or in memory."""
+"""An inversion: its latents and noises, what was inverted and how, in memory or in a file."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ class Origin:
 
 @dataclass(frozen=True)
 class InversionResult:
-    """An inverted batch: from here it can be reconstructed exactly, or edited any number of times.
+    """An inverted batch, ready to be reconstructed exactly, or edited any number of times.
 
     Attributes:
         trajectory: float32 (n + 1, B, C, H, W): z_0 .. z_n. n < N after a partial inversion.
@@ -68,8 +68,8 @@ class InversionResult:
             Prompt-to-Prompt control and for maps; empty when it was not recorded.
         companion: ``trajectory`` and ``noise`` of a second latent, shaped as those of the first;
             empty where the solver has one latent.
-        adjustment: (B,), how far the adjustment moved z_0 before it was inverted: the norm of the
-            change over that of z_0; None where nothing was moved.
+        adjustment: (B,), the norm of the adjustment's change of z_0 over the norm of z_0; None
+            without an adjustment.
     """
 
     trajectory: Tensor
@@ -121,7 +121,7 @@ class InversionResult:
         model: str | None = None,
         **settings: Any,
     ) -> None:
-        """Checks that an inversion is used with what it was made with; None is not checked.
+        """Checks that an inversion was made with these values; None is not checked.
 
         Args:
             photos, sizes, prompt, model: see ``Origin``.
@@ -140,7 +140,7 @@ class InversionResult:
                 raise InversionMismatchError(_mismatch(name, made[name], value))
 
     def own_prompt(self, named: str | None = None) -> str | None:
-        """The prompt that it was made under; ``named`` where it does not know its origin.
+        """The prompt that it was made under, or ``named`` where its origin is unknown.
 
         Raises:
             InversionMismatchError: another one is named.
@@ -216,7 +216,7 @@ class InversionResult:
 
 
 def _assembled(tensors: dict[str, Tensor], metadata: dict[str, str]) -> InversionResult:
-    """An inversion of a file's contents; ``ValueError`` or its kin where they do not fit."""
+    """The inversion that a file holds; raises ``ValueError`` or its kin if it does not fit."""
     table = json.loads(metadata["table"])
     origin = json.loads(metadata["origin"])
     if origin is not None:

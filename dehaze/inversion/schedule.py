@@ -31,8 +31,8 @@ class StepTable(ABC):
         z_i = A_i z_{i-1} + B_i p(z_i, i).
 
     For DDIM p is the noise, and c_i = sqrt(a_i). For a rectified flow p is the velocity, and
-    c_i = 1. All that inverts or denoises works with these coefficients alone. Where a prediction is
-    called a noise, as in ``InversionResult.noise``, it is p.
+    c_i = 1. Everything that inverts or denoises works with these coefficients alone. A prediction
+    that is called noise, as in ``InversionResult.noise``, is p.
 
     Attributes:
         process: what the steps are of: ``ddim`` or ``flow``.
@@ -48,7 +48,7 @@ class StepTable(ABC):
     @property
     @abstractmethod
     def levels(self) -> int:
-        """How many levels of noise it lists: N + 1, z_0's among them."""
+        """N + 1, the number of noise levels, z_0's among them."""
 
     @abstractmethod
     def timestep(self, i: int) -> float:
@@ -82,7 +82,7 @@ class StepTable(ABC):
         return A * previous + B * noise
 
     def denoise_step(self, latent: Tensor, noise: Tensor, i: int, to: int | None = None) -> Tensor:
-        """z_{i-1} = (z_i - B_i p(z_i, i)) / A_i; or z_to, steps further down, in one step."""
+        """z_{i-1} = (z_i - B_i p(z_i, i)) / A_i; with ``to``, z_to of a lower step at once."""
         A, B = self.coefficients(i, to)
         return (latent - B * noise) / A
 
@@ -98,5 +98,5 @@ class StepTable(ABC):
         return (latent - self.sigma(i) * noise) / self.picture_scale(i)
 
     def noised(self, clean: Tensor, noise: Tensor, i: int) -> Tensor:
-        """z_0 with the noise of step i: its weights are ``signal`` and ``sigma``."""
+        """z_0 with the noise of step i, by the weights ``signal`` and ``sigma``."""
         return self.signal(i) * clean + self.sigma(i) * noise

@@ -1,11 +1,10 @@
-"""SeedSelect: the noise that a picture starts from, fitted so that it shows what a few photos show.
+"""SeedSelect: fits the noise that a picture starts from, so that it shows what a few photos show.
 
-A model that has seen a concept rarely paints it rightly from few seeds. Nothing of the model is
-trained: the seed alone is moved, by the gradient of two distances between the generated picture and
-the photos.
+A model paints a rare concept rightly from few seeds only. The model is not trained. The seed is
+moved by the gradient of two distances between the generated picture and the photos.
 
 Source: Samuel et al., "Generating images of rare concepts using pre-trained diffusion models",
-arXiv 2304.14530, AAAI 2024. Where paper and code differ, this is the published code.
+arXiv 2304.14530, AAAI 2024. Where paper and code differ, this follows the published code.
 """
 
 from __future__ import annotations
@@ -26,7 +25,7 @@ from dehaze.ranges import LEARNING_RATE, SEMANTIC_WEIGHT
 
 # The first iterations take the whole learning rate, the others a tenth of it.
 _AT_FULL_RATE = 3
-# The semantic loss is of the pictures of z_0, z_1 and z_2, with these weights.
+# Weights in the semantic loss of the pictures of z_0, z_1 and z_2.
 _PICTURE_WEIGHTS = (0.7, 0.25, 0.05)
 
 
@@ -92,9 +91,9 @@ class SelectedSeed:
     """A seed, and how it was found.
 
     Attributes:
-        latents: z_N, (1, C, h, w): of the seeds that were visited, the one of the smallest loss.
+        latents: z_N, (1, C, h, w): the visited seed with the smallest loss.
         picture: z_0 that it leads to, likewise.
-        losses: of each visited seed: of the start first, then after each iteration.
+        losses: at the start, then after each iteration.
         semantic, appearance: the two terms, likewise; the loss is ``semantic_weight`` times the
             first, and the second.
     """
@@ -113,7 +112,7 @@ def semantic_loss(embeddings: list[Tensor], centroid: Tensor) -> Tensor:
         embeddings: (1, D) each, of the pictures of z_0, z_1, z_2, the first one always.
         centroid: (1, D).
 
-    The weights w are 0.7, 0.25 and 0.05; those of fewer pictures are brought to the sum 1.
+    The weights w are 0.7, 0.25 and 0.05; for fewer pictures they are scaled to the sum 1.
     """
     weights = _PICTURE_WEIGHTS[: len(embeddings)]
     terms = [
@@ -131,13 +130,13 @@ def appearance_loss(latents: Tensor, centroid: Tensor) -> Tensor:
 def last_latents(network: NoiseNetwork, latents: Tensor, count: int) -> list[Tensor]:
     """Denoises a seed; returns z_0, z_1, ... of the last ``count`` steps, as functions of it.
 
-    Under gradients only the latents of each step are kept, and the step is evaluated again on the
-    way back: memory does not grow with the network's evaluations, time by a half.
+    Under gradients only the latents of each step are kept, and the step is evaluated again for its
+    gradient. Memory then does not grow with the evaluations, and time grows by a half.
 
     Args:
         network: under the prompt.
         latents: z_N, (1, C, h, w).
-        count: of latents; of fewer steps there are fewer.
+        count: of latents, at most the number of steps.
 
     Raises:
         NonFiniteError: the network returned a value that is not finite.
@@ -215,7 +214,7 @@ def _denoised(z: Tensor, i: int, network: NoiseNetwork) -> Tensor:
 
 
 def _repeatable(function: Callable[..., Tensor], *arguments: Any) -> Tensor:
-    """A function's value, whose inner values are found again when its gradient is asked for."""
+    """A function's value; its inner values are computed again for the gradient."""
     value: Tensor = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
     return value
 

@@ -31,8 +31,8 @@ class InversionOptions(TypedDict, total=False):
 class InversionSettings:
     """How a photo is inverted.
 
-    The defaults need no fit to a network: a step has converged where its residual, evaluated at the
-    latent that is returned, is below the tolerance, and where it has not, the trace says so.
+    The defaults are fitted to no network. A step has converged where its residual, evaluated at the
+    latent that is returned, is below the tolerance. Where it has not, the trace says so.
 
     Attributes:
         steps: N, DDIM steps.
@@ -43,10 +43,10 @@ class InversionSettings:
         relaxation: lengthens the solver's updates, see ``dehaze.inversion.RELAXATIONS``.
         criterion: says when a step is done, see ``dehaze.inversion.CRITERIA``.
         max_iterations: the most iterations of a step; at least 1.
-        tolerance: below which the criterion's number must fall; above 0 and at most 1.
+        tolerance: bound below which the criterion's number must fall; above 0 and at most 1.
         depth: how many of the N steps to invert; all when None.
         guidance_scale: classifier-free guidance g, 0 to 50.
-        adjustment: brings the photo nearer to the prompt before it is inverted, and changes it, see
+        adjustment: changes the photo to fit the prompt better, before it is inverted, see
             ``dehaze.inversion.ADJUSTMENTS``; None for none.
         adjustment_repeats: how often it is made; at least 1.
         checked: whether f(z) - z is evaluated at the solution of every step, whatever the
@@ -96,8 +96,8 @@ class InversionSettings:
     ) -> InversionSettings:
         """These settings with the given ones changed; a setting that is None stays.
 
-        A solver that is named runs as it was published: from z_{i-1}, with its own updates, and
-        with the criterion ``intra-path``, unless these are named too.
+        A named solver runs as it was published, from z_{i-1}, with its own updates and the
+        criterion ``intra-path``, unless these settings are named too.
 
         Raises:
             ValueError: there is no such solver, a value is out of range, or the solver does not use
@@ -115,7 +115,7 @@ class InversionSettings:
         return changed
 
     def generated(self) -> InversionSettings:
-        """Those of a picture that was made from noise on this schedule: nothing was solved."""
+        """The settings of a picture made from noise on this schedule, where nothing is solved."""
         return InversionSettings(
             steps=self.steps, spacing=self.spacing, guidance_scale=self.guidance_scale
         ).changed(solver="ddim")
@@ -131,11 +131,10 @@ def best_at_equal_cost(steps: int) -> InversionSettings:
     """The settings that reconstruct best for their cost with the bundled network.
 
     They were fitted on that network. A step starts from an extrapolation and takes one evaluation
-    with a relaxed update. Where that is not enough, Anderson acceleration goes on, for at most six
+    with a relaxed update. Where that is not enough, Anderson acceleration goes on: for at most six
     evaluations, or ten from 20 steps on. It is not enough at the first step, which starts from the
-    clean picture and hardly contracts, and where the relaxation added an error that the picture
-    would show. The tolerance is 0.15 N^(-3/2). Whether a step has converged is known only with
-    ``checked``.
+    clean picture and hardly contracts, nor where the relaxation added an error that the picture
+    would show. The tolerance is 0.15 N^(-3/2). Only ``checked`` tells whether a step has converged.
 
     Args:
         steps: N.

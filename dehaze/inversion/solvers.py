@@ -1,9 +1,8 @@
 """Solvers of the implicit inversion step z = f(z). Each sample of a batch is solved by itself.
 
-A solver sees f and a start, nothing else. f takes the latents of the samples still at work, and
-their positions in the batch: a sample that has stopped costs no more evaluations. All iterative
-solvers share one loop, ``UpdateRule``, and differ in how the next iterate follows from the
-evaluations so far.
+A solver is given f and a start. f takes the latents of the samples that are still iterated, and
+their positions in the batch. A sample that has stopped costs no more evaluations. All iterative
+solvers share the loop ``UpdateRule``, and differ in the update.
 """
 
 from __future__ import annotations
@@ -28,14 +27,14 @@ if TYPE_CHECKING:
 
 
 class Regulariser(Protocol):
-    """Changes f(z), (B, C, H, W), as if the noise that the network predicted were another."""
+    """Replaces f(z), (B, C, H, W), by the value that a regularised noise would give."""
 
     @property
     def evaluations(self) -> int:
-        """Of the network, that it has taken."""
+        """Network evaluations that it has taken."""
 
     def __call__(self, mapped: Tensor) -> Tensor:
-        """f(z) with the other noise."""
+        """f(z) with the regularised noise."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class ImplicitStep:
         max_iterations: the most evaluations of a sample.
         lengthening: replaces f by g(z) = z + w (f(z) - z), which has the same fixed points.
         timestep: tau_i of the step.
-        regularise: takes f(z); returns what f(z) would be if the predicted noise were regularised.
+        regularise: replaces f(z) by its value with the regularised noise.
     """
 
     f: Callable[[Tensor, Tensor], Tensor]
@@ -109,7 +108,7 @@ class Solver:
         solve: the function.
         cost: in network evaluations (NFE).
         source: where it was published.
-        share: (low, high): the steps i with low N < i < high N are solved, the others are plain
+        share: (low, high): steps i with low N < i < high N are solved, all others are plain
             ``ddim``.
         idle: the fields of ``InversionSettings`` that have no effect with it.
         regularises: whether it uses the step's ``regularise``.
@@ -132,7 +131,7 @@ class Solver:
 
 @dataclass(frozen=True)
 class Sampler:
-    """A registered sampler of its own: it solves no implicit step, and goes back by its own steps.
+    """A registered sampler that solves no implicit step, and goes back by its own steps.
 
     Attributes:
         invert: takes the network, z_0 (B, C, H, W), the number of steps, and a function that is
@@ -157,7 +156,7 @@ class ExactSampler(Sampler):
 def ddim(step: ImplicitStep) -> Solution:
     """Plain DDIM inversion: f is applied once, to the start; nothing is solved or measured.
 
-    On a rectified flow it is the same: one evaluation, at z_{i-1} and the noisier timestep.
+    On a rectified flow, too, it is one evaluation, at z_{i-1} and the noisier timestep.
     """
     rows = torch.arange(step.starts.shape[0] // step.criterion.paths, device=step.starts.device)
     start = step.starts[rows]
@@ -181,8 +180,8 @@ _EASYINV_KEPT = 0.5
 def easyinv(step: ImplicitStep) -> Solution:
     """EasyInv: plain DDIM inversion, then z_i <- eta z_i + (1 - eta) z_{i-1}, eta = 0.5.
 
-    The paper does so in the steps .05 N < i < .25 N only. Its z_{i-1} is the start here, which it
-    is with the predictor ``previous``.
+    The paper does so in the steps .05 N < i < .25 N only. The start stands for its z_{i-1}, which
+    it is with the predictor ``previous``.
 
     Source: EasyInv, arXiv 2408.05159.
     """
@@ -209,8 +208,8 @@ class UpdateRule:
     def __call__(self, step: ImplicitStep) -> Solution:
         """Evaluates f and updates, until each sample's criterion is below the tolerance.
 
-        An iteration's residual is that of z_k, which was put into f. The solution is the update
-        z_{k+1}, which is nearer where the rule converges, or the iterate of the smallest residual,
+        An iteration's residual is that of z_k, at which f is evaluated. The solution is the update
+        z_{k+1}, which is nearer where the rule converges; or the iterate of the smallest residual,
         see ``Criterion.evaluated``.
         """
         paths, criterion = step.criterion.paths, step.criterion
@@ -256,7 +255,7 @@ class UpdateRule:
                 grew = measured.intra > residuals[k - 1, active]
                 left[active] = grew
                 stopped[active[grew]] = False
-                # The bound was that of the iterate which is not kept.
+                # The bound is of an iterate that is not kept.
                 bounds[k, active[grew]] = torch.inf
             kept = ~(stopped | left)[active].repeat(paths)
             now, history = now.rows(kept), [evaluation.rows(kept) for evaluation in history]
@@ -297,7 +296,7 @@ _RIDGE = 1e-8
 
 
 def anderson(evaluations: Sequence[Evaluation]) -> Tensor:
-    """Anderson acceleration of type II over the last differences, each sample on its own.
+    """Anderson acceleration of type II over the last differences, for each sample by itself.
 
     With r_k = f(z_k) - z_k, and with the successive differences of r and of f as the columns of dR
     and dF, gamma = argmin norm(r_k - dR gamma) and z_{k+1} = f(z_k) - dF gamma. The normal
@@ -309,7 +308,7 @@ def anderson(evaluations: Sequence[Evaluation]) -> Tensor:
     latest = evaluations[-1]
     if len(evaluations) == 1:
         return latest.mapped
-    # (window, rows, D), in float64: differences of residuals are small against the latents.
+    # (window, rows, D); in float64, since differences of residuals are small against the latents.
     mapped = torch.stack([_double(evaluation.mapped) for evaluation in evaluations])
     residuals = mapped - torch.stack([_double(evaluation.latent) for evaluation in evaluations])
     dR, dF = (values.diff(dim=0).transpose(0, 1) for values in (residuals, mapped))

@@ -8,15 +8,15 @@ from functools import partial
 from dehaze.inversion.schedule import ScheduleError
 from dehaze.registry import Registry
 
-# Highest timestep of the noisy-end spacing, relative to the number of training timesteps. At the
-# last one a schedule of zero terminal signal has a_N = 0, where a DDIM step cannot be undone.
+# Highest timestep of the noisy-end spacing, over the number of training timesteps. It is below 1
+# because a schedule of zero terminal signal ends with a_N = 0, where a DDIM step cannot be undone.
 _NOISY_END_TOP = 0.99
 _NOISY_END_POWER = 1.7
 
 
 def diffusers_spacing(name: str, train_timesteps: int, offset: int, steps: int) -> list[int]:
     """The timesteps that diffusers' DDIMScheduler places under ``timestep_spacing=name``."""
-    # Imported here: with the bundled model's spacing, noisy-end, nothing needs the library.
+    # Imported here, since the bundled model's spacing, noisy-end, does not need the library.
     from diffusers import DDIMScheduler
 
     ddim = DDIMScheduler(

@@ -18,14 +18,14 @@ from dehaze.inversion.schedule import StepTable
 from dehaze.inversion.settings import InversionSettings
 from dehaze.inversion.solvers import SOLVERS, ImplicitStep, Sampler, Solution, Unregularised
 
-# The second path starts from the same draw in every run: a photo's inversion can be repeated.
+# The second path starts from the same draw in every run, so that an inversion can be repeated.
 _SECOND_PATH_SEED = 0
 _REFERENCE_SEED = 0
 
 
 @dataclass(frozen=True)
 class StepMap:
-    """f_i(z) = A_i z_{i-1} + B_i p(z, i), of latents and their positions in the batch.
+    """f_i(z) = A_i z_{i-1} + B_i p(z, i), for latents z at these positions in the batch.
 
     Attributes:
         network: gives p.
@@ -66,7 +66,7 @@ class NoiseRegulariser:
     def of_step(
         cls, network: NoiseNetwork, i: int, trajectory: Sequence[Tensor]
     ) -> NoiseRegulariser:
-        """That of step i, after z_0 .. z_{i-1}, (B, C, H, W) each."""
+        """The regulariser of step i, after z_0 .. z_{i-1}, (B, C, H, W) each."""
         clean = trajectory[0]
         noise = network(
             noised(network.table, clean, i, seed=_REFERENCE_SEED),
@@ -135,7 +135,7 @@ def solve_step(
 
 
 def noised(table: StepTable, clean: Tensor, i: int, *, seed: int) -> Tensor:
-    """z_0 with the noise n of step i, one draw for all samples: none depends on its neighbours."""
+    """z_0 with the noise of step i: one draw for all samples, so that none depends on others."""
     generator = torch.Generator().manual_seed(seed)
     n = torch.randn(clean.shape[1:], generator=generator, dtype=clean.dtype).to(clean.device)
     return table.noised(clean, n, i)

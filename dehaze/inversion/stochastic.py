@@ -31,7 +31,7 @@ def step_deviation(table: StepTable, i: int, eta: float) -> float:
 
 
 def check_eta(process: Process, eta: float) -> None:
-    """Raises ``ScheduleError`` where steps of another process than DDIM's shall have its noise."""
+    """Raises ``ScheduleError`` where eta is not 0 and the process is not DDIM's."""
     if process != "ddim" and eta != 0.0:
         raise ScheduleError(
             f"eta is {eta:g}: it is the noise of DDIM's steps, and this model is of flow matching, "
@@ -47,7 +47,7 @@ def stochastic_step(
     eta: float,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """Turns the outcome of a DDIM step into that of the step with eta > 0.
+    """Turns z_{i-1} of a DDIM step into z_{i-1} of the step with eta > 0.
 
     z_{i-1} = sqrt(a_{i-1}) x_0 + sqrt(1 - a_{i-1} - sigma_i^2) eps + sigma_i n, n normal.
 
@@ -65,7 +65,7 @@ def stochastic_step(
 
 
 def localisation(edited: Tensor, source: Tensor, focus: Tensor) -> float:
-    """The change of an edit where it was meant, over the change of the rest of the picture.
+    """The change of an edit in its focus, over the change of the rest of the picture.
 
     sqrt(mean_M d / mean_{1-M} d), where d is the squared change at a position of the latents,
     averaged over channels, and the means are weighted by M and by 1 - M. It is 1 for a change that

@@ -1,7 +1,7 @@
-"""Tensors to a safetensors file one after the other, so that writing takes the memory of one.
+"""Writes tensors to a safetensors file one by one, so that writing takes the memory of one tensor.
 
-The library's own ``save_file`` takes all of them in the host's memory at once: a recording that
-lies on an accelerator would be copied there whole. Files are read by the library.
+The library's own ``save_file`` needs all tensors in the host's memory at once, so a recording on an
+accelerator would be copied there whole. The library reads the files.
 
 Source: the description of the format, https://huggingface.co/docs/safetensors.
 """
@@ -24,7 +24,7 @@ _TYPES = {
     torch.int64: "I64",
     torch.bool: "BOOL",
 }
-# A reader maps the file into memory, where a number begins at a multiple of its size.
+# Readers map the file into memory, where a number must begin at a multiple of its size.
 _ALIGNMENT = 8
 
 
@@ -41,7 +41,7 @@ def write_tensors(
     Raises:
         OSError: the file cannot be written.
     """
-    # Larger types first: all of them then begin where they are aligned.
+    # Larger types come first, so that all tensors begin where they are aligned.
     names = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     header: dict[str, object] = {"__metadata__": dict(metadata)}
     end = 0
@@ -58,6 +58,6 @@ def write_tensors(
     file.write(len(described).to_bytes(8, "little"))
     file.write(described)
     for name in names:
-        # NumPy has no bfloat16: bytes are written as bytes.
+        # As bytes, since NumPy has no bfloat16.
         flat = tensors[name].detach().cpu().contiguous().flatten()
         file.write(flat.view(torch.uint8).numpy().data)

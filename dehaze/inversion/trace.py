@@ -42,7 +42,7 @@ class InversionTrace:
 
     @classmethod
     def unmeasured(cls, depth: int, latents: Tensor, *, evaluations: int) -> InversionTrace:
-        """That of steps that were not iterated or measured: nothing was solved.
+        """The trace of steps that were neither iterated nor measured.
 
         Args:
             depth: n.

@@ -1,4 +1,4 @@
-"""How far things are, as far as haze tells: the optical depth -log t."""
+"""Relative depth from haze: the optical depth -log t."""
 
 from __future__ import annotations
 
@@ -12,26 +12,25 @@ from dehaze.recovery.settings import RECOVERY
 Array = NDArray[np.float32]
 
 MOST_DEPTH = -math.log(RECOVERY.least_transmission)
-"""The depth at the smallest t, beyond which nothing is known."""
+"""The largest depth that can be known: -log of the least t."""
 
-# Of the smallest t: so near to it, rounding does not tell them apart.
+# A t within this factor of the least t counts as the least: rounding hides the difference.
 _AT_MINIMUM = 1.001
 
 
 def relative_depth(transmission: Array) -> Array:
     """Relative depth, -log t = beta d.
 
-    Light is scattered out of a ray evenly where the haze is even: t = exp(-beta d), with the
-    distance d and the haze's own beta. Depth is known up to that factor, and only as far as the
-    haze is even. It is not known where t is at its minimum, and is next to nothing where the photo
-    has no haze.
+    In even haze t = exp(-beta d), with the distance d and the haze's coefficient beta. Depth is
+    known up to the factor beta, and only where the haze is even. It is unknown where t is at its
+    minimum, and near 0 where the photo has no haze.
 
     Args:
         transmission: t of a photo dehazed at strength 1, float32 (H, W) in (0, 1].
 
     Returns:
-        float32 (H, W) in [0, ``MOST_DEPTH``], larger where it is farther; NaN where t is at
-        the least t: as far or farther.
+        float32 (H, W) in [0, ``MOST_DEPTH``], larger where the scene is farther; NaN where t is at
+        its minimum and the depth unknown.
 
     Source: Beer and Lambert's law; Narasimhan and Nayar, "Vision and the Atmosphere", 2002.
 

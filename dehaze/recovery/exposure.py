@@ -1,4 +1,4 @@
-"""Haze is light: without it a photo is darker. The result can be made as light as the photo was."""
+"""Makes a result as light as its photo: haze is light, so a photo without it is darker."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from dehaze.recovery.guided_filter import resize
 
 Array = NDArray[np.float32]
 
-# The slope at black is at most this: two stops. More shows a camera's noise.
+# The largest slope at black, two stops. A larger one shows a camera's noise.
 STEEPEST = 4.0
-# Means are taken of a picture with this short side.
+# Short side, in pixels, of the picture whose mean is taken.
 _PROXY_SHORT_SIDE = 200
 _BISECTIONS = 40
 
