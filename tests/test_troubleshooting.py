@@ -23,12 +23,14 @@ SOURCES = [
             "doctor",
             "logfile",
             "models",
+            "photos",
             "reporting",
             "run",
             "settings",
+            "streaming",
+            "task",
         )
     ),
-    ROOT / "dehaze/commands/streaming.py",
     ROOT / "dehaze/models/choice.py",
     ROOT / "dehaze/models/hashes.py",
 ]
