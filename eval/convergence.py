@@ -86,8 +86,7 @@ class StepStudy:
 
     @property
     def order(self) -> tuple[float, float, float]:
-        """Shares of the steps where the intra-path residual falls below 1e-2 first, at once, or
-        last.
+        """Shares of steps where the intra-path residual is below 1e-2 first, at once, or last.
 
         First and last are against the inter-path residual. A residual that never falls is last.
         """

@@ -1,4 +1,4 @@
-"""Which models there are, what each needs, and how it is loaded."""
+"""Models: which there are, what each needs, and how each is loaded."""
 
 from dehaze.errors import DehazeError
 

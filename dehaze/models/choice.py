@@ -1,4 +1,4 @@
-"""Which model is used, and where it runs: the same choice for every command and in Python."""
+"""The choice of a model and of its device, the same for every command and in Python."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ModelChoice:
 
     @property
     def source(self) -> ModelSource:
-        """Which of the model's files are meant."""
+        """The model's name and which of its files to take."""
         from dehaze.models.source import ModelSource
 
         return ModelSource(self.model, self.revision, self.variant, self.local_files_only)
@@ -57,9 +57,9 @@ class ModelChoice:
         return dtype
 
     def plain(self) -> bool:
-        """Whether it is the bundled model, and photos are dehazed with it without diffusers.
+        """Whether it is the bundled model, which dehazes photos without diffusers.
 
-        See ``dehaze.models.plain``. What else is done with a model takes a pipeline of diffusers.
+        See ``dehaze.models.plain``. Everything but dehazing takes a pipeline of diffusers.
         """
         from dehaze.models.source import BUNDLED, BUNDLED_FOLDER
 

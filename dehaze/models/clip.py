@@ -1,4 +1,4 @@
-"""CLIP as a judge: how well a picture shows what a prompt says, and how near pictures are."""
+"""CLIP as a judge: how well a picture fits a prompt, and how near pictures are to each other."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from dehaze.models import ModelError
 from dehaze.models.pretrained import kind_of_pretrained, load_pretrained
 
 CLIP = "openai/clip-vit-large-patch14"
-"""The hub id of CLIP's ViT-L/14, which published scores are of."""
+"""The hub id of CLIP's ViT-L/14, by which published scores were computed."""
 
 logger = logging.getLogger(__name__)
 
@@ -30,7 +30,7 @@ class Clip:
         model: a CLIPModel.
         processor: its CLIPProcessor.
 
-    Source: CLIPScore, arXiv 2104.08718, which is the similarity where it is above 0, else 0.
+    Source: CLIPScore, arXiv 2104.08718, which is max(similarity, 0).
     """
 
     model: Any
@@ -42,13 +42,13 @@ class Clip:
 
         Args:
             picture: uint8 (H, W, 3) RGB.
-            prompt: what is beyond CLIP's length is cut off, with a warning.
+            prompt: cut off at CLIP's length, with a warning.
 
         Raises:
             ModelError: it is not finite.
         """
         length = int(self.model.config.text_config.max_position_embeddings)
-        # Not verbose: the tokenizer's own warning says nothing of CLIP, nor which prompt it was.
+        # Not verbose: the tokenizer's own warning names neither CLIP nor the prompt.
         tokens = self.processor.tokenizer(prompt, verbose=False)["input_ids"]
         if len(tokens) > length:
             logger.warning("CLIP reads %d tokens: the end of %r is cut off", length, prompt)
@@ -89,9 +89,9 @@ class ClipImageEncoder:
 
     Attributes:
         vision: CLIP's image encoder.
-        projection: from what it makes of a picture to the embedding.
-        side: in pixels, of the squares that the encoder reads.
-        mean, deviation: of each channel, that pictures are brought to 0 and 1 by.
+        projection: maps its output to the embedding.
+        side: side of the squares that the encoder reads, in pixels.
+        mean, deviation: by which each channel is normalised.
     """
 
     vision: Any

@@ -1,4 +1,4 @@
-"""Codecs without a loss to learn, with the interface of a variational autoencoder."""
+"""Codecs without weights, with the interface of a variational autoencoder."""
 
 from __future__ import annotations
 
@@ -10,29 +10,28 @@ from dehaze.models.unshuffling import CellsUnshuffling, PixelUnshuffling
 
 
 class PixelUnshuffleCodec(PixelUnshuffling, ModelMixin, ConfigMixin):
-    """Moves each patch of pixels into channels, and back: nothing is lost either way.
+    """Moves each patch of pixels into channels, and back, without loss.
 
     Args:
         patch_size: p, the side of a patch in pixels.
-        scaling_factor: what latents are multiplied by before they are noised, as an autoencoder's
-            own factor is; 2 brings photographs in [-1, 1] to about unit variance.
+        scaling_factor: factor of the latents, as an autoencoder has it; 2 brings photographs in
+            [-1, 1] to about unit variance.
     """
 
     @register_to_config
     def __init__(self, patch_size: int = 2, scaling_factor: float = 2.0) -> None:
         super().__init__()
-        # A model without a tensor has neither dtype nor device, and a pipeline asks for both.
+        # A module without a tensor has neither dtype nor device, which pipelines ask for.
         self.register_buffer("anchor", torch.zeros(1))
 
 
 class CellsCodec(CellsUnshuffling, ModelMixin, ConfigMixin):
-    """Each cell's mean, darkest and brightest: a picture of nine channels, far smaller than it.
+    """Mean, darkest and brightest value of each cell: a small picture of nine channels.
 
-    A cell is a square of pixels. With one transmission t in it, haze I = J t + A (1 - t) keeps the
-    order of its pixels (t > 0), so the mean, the minimum and the maximum of each channel obey the
-    same equation exactly: the small picture is hazy or clear just as the photo is, and a shadow of
-    one pixel is still in it. What a photo's pixels are beyond the nine numbers is lost; the small
-    picture itself is not, it is only unshuffled.
+    A cell is a square of pixels. If t is the same in a cell, haze I = J t + A (1 - t) keeps the
+    order of its pixels (t > 0). The mean, the minimum and the maximum of each channel then obey the
+    same equation exactly, and even a shadow of one pixel is kept. All else within a cell is lost.
+    The small picture itself is unshuffled without loss.
 
     Args:
         cell_size: side of a cell in pixels.

@@ -1,11 +1,11 @@
-"""What a network is told of the prompt: one text embedding, whichever text encoders made it.
+"""The prompt as a network reads it: one text embedding, from whichever text encoders.
 
 An embedding is one tensor (1, L + r, D): a row for each token, then r rows that hold the pooled
 embedding (P,) of Stable Diffusion XL, 3 or FLUX, filled up with zeros; r = 0 elsewhere. So prompts
-of every model are swapped, mixed and optimised alike, and only this module knows of the difference.
+of all models are swapped, mixed and optimised alike. Only this module knows the difference.
 
-Stable Diffusion 3 reads CLIP's rows first, those of both encoders side by side, then T5's. FLUX
-reads T5's rows, and of CLIP the pooled embedding alone.
+Stable Diffusion 3 reads the rows of both CLIPs side by side, then T5's. FLUX reads T5's rows and
+CLIP's pooled embedding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def embed_one(text_encoder: Any, ids: Tensor) -> Tensor:
 
 
 def embed_two(text_encoder: Any, ids: Tensor, text_encoder_2: Any, ids_2: Tensor) -> Tensor:
-    """Stable Diffusion XL: both last hidden states but one side by side, and the pooled rows.
+    """Stable Diffusion XL: both encoders' last hidden state but one, side by side, and pooled rows.
 
     Source: SDXL, arXiv 2307.01952, section 2.1.
     """
@@ -70,7 +70,7 @@ def embed_flux(encoders: Sequence[Any], ids: Sequence[Tensor]) -> Tensor:
 
 
 def _pooled_rows(pooled: Tensor, tokens: Tensor) -> Tensor:
-    """A pooled embedding (1, P) as rows as wide as those of ``tokens``, (1, r, D)."""
+    """A pooled embedding (1, P) as rows (1, r, D) of the width of ``tokens``."""
     width = tokens.shape[-1]
     rows = F.pad(pooled, (0, -pooled.shape[-1] % width)).unflatten(-1, (-1, width))
     return rows.to(tokens)
@@ -85,8 +85,8 @@ def network_arguments(
         unet: UNet2DConditionModel.
         embedding: (B, L + r, D).
         tokens: L.
-        pixels: (height, width) of the picture, which Stable Diffusion XL is told as the size of the
-            original and of the target, uncropped.
+        pixels: (height, width) of the picture, which Stable Diffusion XL is given as the original
+            and the target size, uncropped.
     """
     arguments: dict[str, Any] = {"encoder_hidden_states": embedding[:, :tokens]}
     if unet.config.addition_embed_type == "text_time":

@@ -1,4 +1,4 @@
-"""Whether a model's files are the ones that were published: SHA-256, file by file.
+"""Whether a model's files are the published ones, by the SHA-256 of each file.
 
 A model of this project carries its hashes in ``SHA256SUMS``, in the format of coreutils' sha256sum.
 The hub's cache names each file by its hash: SHA-256 for large files, git's own (SHA-1) for others.
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 MANIFEST = "SHA256SUMS"
-# What a loader reads. dehaze.json is left out: it holds settings that are edited by hand.
+# Suffixes of the files that a loader reads. dehaze.json is left out, since users edit it.
 _SUFFIXES = frozenset({".json", ".safetensors", ".txt"})
 _EDITED = "dehaze.json"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
@@ -80,7 +80,7 @@ def verify(folder: Path) -> list[CheckedFile]:
 
 
 def fingerprint(*places: Path) -> str:
-    """One hash of all that decides what a model gives; equal for equal files, wherever they lie.
+    """One hash of all files that decide what a model gives, wherever they lie.
 
     Args:
         places: the model's folder; or its one file, and the folder of its layout.
@@ -93,12 +93,12 @@ def fingerprint(*places: Path) -> str:
     return content.hexdigest()
 
 
-# Values of a tensor that are hashed at most; of larger ones evenly spread rows are taken.
+# The most values of a tensor that are hashed; of more, evenly spread ones.
 _HASHED_VALUES = 1 << 16
 
 
 def weights_fingerprint(modules: Sequence[nn.Module]) -> str:
-    """One hash of loaded weights: the same wherever they lie, another in another precision.
+    """One hash of loaded weights, the same on every device, and another in another precision.
 
     Args:
         modules: the networks, in a fixed order.

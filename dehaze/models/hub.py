@@ -1,4 +1,4 @@
-"""Models of the hub: what is asked of it, and what it means when it does not answer."""
+"""Models of the hub: downloads, and clear errors where the hub does not answer."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def download(source: ModelSource, patterns: list[str]) -> Path:
 
 
 def _why_no_download(source: ModelSource, error: Exception) -> str:
-    """Why a model that is no folder or file here did not come from the hub, and what to do."""
+    """The error for a model that is not on this machine and did not come from the hub."""
     meant = get_close_matches(str(source.model), [BUNDLED], cutoff=0.7)
     guess = "did you mean 'bundled'?" if meant else "check the spelling, or use 'bundled'"
     if isinstance(error, GatedRepoError):

@@ -1,4 +1,4 @@
-"""The kinds of model that there are: which parts each has, and how it is told of a prompt."""
+"""The kinds of model: which parts each has, and how it reads a prompt."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class ModelKind:
         network: the folder of the network that denoises, and its name as a part.
         classes: the classes that a part with weights may have, by the part's name.
         optional: the parts that it may lack.
-        process: what its steps are of, see ``dehaze.inversion.StepTable``.
+        process: see ``dehaze.inversion.StepTable``.
     """
 
     name: str
@@ -95,7 +95,7 @@ def kind_of(network: Any) -> ModelKind:
 
 
 def t5_tokens(network: Any) -> int:
-    """How many tokens of T5 a transformer reads at most: 256, and FLUX.1 dev 512.
+    """The most tokens of T5 that a transformer reads: 256, and 512 in FLUX.1 dev.
 
     Source: diffusers' pipelines; the code of Black Forest Labs for FLUX.1 schnell.
     """
@@ -103,8 +103,8 @@ def t5_tokens(network: Any) -> int:
 
 
 def has_distilled_guidance(network: Any) -> bool:
-    """Whether guidance is a number that the network takes, as FLUX.1-dev does.
+    """Whether the network takes guidance as a number, as FLUX.1-dev does.
 
-    It was trained to predict at once what guidance makes of two predictions.
+    Such a network predicts at once what guidance makes of two predictions.
     """
     return bool(getattr(network.config, "guidance_embeds", False))

@@ -1,4 +1,4 @@
-"""One known output of a model: whole files do not say that the libraries make the same of them.
+"""One known output of a model, which tells whether the installed libraries compute the same.
 
 A model of this project carries ``known_answer.json``: numbers that its tokenizer, text encoder,
 network and codec gave, in this order, when it was exported.
@@ -22,12 +22,12 @@ from dehaze.prompts import tokenize
 
 ANSWER_FILE = "known_answer.json"
 
-# Relative to the numbers' root mean square. Processors, thread counts and library versions add in
-# another order: the bundled model's numbers differed by 2e-6 at most over the instruction sets of
-# oneDNN and PyTorch and over the versions that were tried (docs/notes/libraries.md). A text encoder
-# with random weights changes them by more than 1e-1.
+# Tolerance, relative to the numbers' root mean square. Processors, thread counts and library
+# versions add in another order. Over those that were tried, the bundled model's numbers differed by
+# at most 2e-6 (docs/notes/libraries.md). A text encoder with random weights changes them by more
+# than 1e-1.
 TOLERANCE = 1e-3
-# Numbers kept of each part's output, evenly spread over it.
+# How many numbers of each part's output are kept, evenly spread over it.
 _KEPT = 32
 _TIMESTEP = 500
 _LATENT_SIZE = (8, 12)
@@ -57,7 +57,7 @@ def write_known_answer(folder: Path, parts: ModelParts) -> None:
 
 
 def check_known_answer(folder: Path, parts: ModelParts) -> bool:
-    """Whether a model's folder has a known answer, and the loaded model gives it.
+    """Checks that a loaded model gives the known answer in its folder.
 
     Args:
         folder: the model's.
@@ -114,7 +114,7 @@ def _kept(values: Tensor) -> list[float]:
 def _distance(given: list[Any], expected: list[Any]) -> float:
     """Greatest difference, relative to the expected numbers' root mean square.
 
-    Infinite where a number is not finite: a maximum may pass over NaN.
+    Infinite where a number is not finite, since a maximum may pass over NaN.
     """
     if len(given) != len(expected) or not all(map(math.isfinite, given)):
         return math.inf

@@ -1,7 +1,7 @@
-"""Loads the parts of a text-to-image model: the bundled one, a folder's, a hub id's, or a file's.
+"""Loads the parts of a text-to-image model: bundled, or from a folder, the hub, or one file.
 
-Weights are safetensors only, and no code that comes with a model is ever run. What does not fit
-together is refused by name: a network with a weight too few or too many, two parts of different
+Weights are read from safetensors only, and no code that comes with a model is ever run. Parts that
+do not fit are refused by name: a network with missing or additional weights, two parts of different
 models, a scheduler of another process.
 """
 
@@ -69,18 +69,18 @@ _CLASSES: dict[str, Any] = {
     "T5EncoderModel": T5EncoderModel,
     "UNet2DConditionModel": UNet2DConditionModel,
 }
-# A tokenizer's class by its text encoder's, and the names that files give it.
+# The class of the tokenizer, by that of its text encoder, and the names that files give it.
 _TOKENIZERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "CLIPTextModel": (CLIPTokenizer, ("CLIPTokenizer", "CLIPTokenizerFast")),
     "CLIPTextModelWithProjection": (CLIPTokenizer, ("CLIPTokenizer", "CLIPTokenizerFast")),
     "T5EncoderModel": (T5TokenizerFast, ("T5Tokenizer", "T5TokenizerFast")),
 }
-# Their network is configured as FLUX.1 dev is, and was trained to edit a picture that it is given,
-# not to make one of text (arXiv 2506.15742).
+# Their networks have FLUX.1 dev's configuration, but edit a given picture instead of making one
+# from text (arXiv 2506.15742).
 _OTHER_TASKS = ("FluxKontextPipeline", "FluxKontextInpaintPipeline")
-# T5's vocabulary is filled up to a multiple of it.
+# T5's vocabulary is filled up to a multiple of this number.
 _T5_PADDING = 128
-# Names that diffusers' attention had before its version 0.18: old files of codecs have them.
+# Names of attention weights before diffusers 0.18, as in old files of codecs.
 _ATTENTION = {
     ".query.": ".to_q.",
     ".key.": ".to_k.",
@@ -114,7 +114,7 @@ def load_parts(
     try:
         kind = _kind(folder, index)
         scheduler = _scheduler(folder, index, kind)
-        # Configurations first: weights are what takes time.
+        # Configurations first, since weights take time.
         networks = {
             part: _without_weights(folder, index, part, classes)
             for part, classes in kind.classes.items()
@@ -213,7 +213,7 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 
 def _class_of(folder: Path, index: Mapping[str, Any], part: str) -> str | None:
-    """The name of a part's class in a model's index; None where the model has no such part."""
+    """The name of a part's class in a model's index, or None."""
     entry = index.get(part)
     if entry is None or entry == [None, None]:
         return None
@@ -237,7 +237,7 @@ def _check_folder(folder: Path, part: str) -> None:
 
 
 def _scheduler(folder: Path, index: Mapping[str, Any], kind: ModelKind) -> Any:
-    """The model's scheduler, of its own class: a setting that is left out has that class's default.
+    """The model's scheduler, of its own class, whose defaults hold for settings left out.
 
     Raises:
         ModelError: it is of another process than the model's, or its file is missing or torn.
@@ -264,7 +264,7 @@ def _scheduler(folder: Path, index: Mapping[str, Any], kind: ModelKind) -> Any:
 def _without_weights(
     folder: Path, index: Mapping[str, Any], part: str, known: tuple[str, ...]
 ) -> Any:
-    """A network as its configuration has it, on the meta device."""
+    """A network of this configuration on the meta device."""
     name = _named_class(folder, index, part)
     _check_folder(folder, part)
     path = folder / part / "config.json"
@@ -286,7 +286,7 @@ def _without_weights(
 
 
 def _name_ignored(path: Path, config: Mapping[str, Any], kind: Any) -> None:
-    """Says which settings a network's class does not know; the weights fit without them."""
+    """Logs the settings that a network's class does not know; the weights fit without them."""
     known = inspect.signature(kind.__init__).parameters
     ignored = [name for name in config if name not in known and not name.startswith("_")]
     if ignored:
@@ -311,10 +311,10 @@ def _saved_weights(file: Path) -> Weights:
 
 
 def _text_names(weights: Weights, network: Any) -> Weights:
-    """The weights of a text encoder by the names that the installed transformers gives them.
+    """The weights of a text encoder, by the names of the installed transformers.
 
-    Whether its inner part is called ``text_model`` has changed from version to version, and with it
-    what is written into files. The numbers of the positions, which old files hold, are constants.
+    Versions differ in whether the inner part is called ``text_model``, also in files. Old files
+    hold the numbers of the positions as well, which are constants.
     """
     inside = "text_model."
     bare = {name.removeprefix(inside): value for name, value in weights.items()}
@@ -343,7 +343,7 @@ def _t5_names(weights: Weights, file: Path) -> Weights:
 
 
 def _keep_precise(network: Any) -> None:
-    """Ties a T5's two names of one table again, and keeps what overflows in float16 in float32."""
+    """Ties T5's two names of one table again, and keeps in float32 what overflows in float16."""
     network.tie_weights()
     if network.dtype == torch.float16:
         for name, module in network.named_modules():
@@ -352,13 +352,13 @@ def _keep_precise(network: Any) -> None:
 
 
 def _restore_positions(network: Any) -> None:
-    """Gives a text encoder that was made without weights its one constant: 0, 1, ... (1, L)."""
+    """Gives a text encoder made without weights its one constant: 0, 1, ... (1, L)."""
     embeddings = getattr(network, "text_model", network).embeddings
     embeddings.position_ids = torch.arange(network.config.max_position_embeddings)[None]
 
 
 def _tokenizer(folder: Path, index: Mapping[str, Any], part: str, encoder: Any) -> Any:
-    """The tokenizer of a text encoder, which has an embedding for each of its tokens."""
+    """The tokenizer of a text encoder; each of its tokens has an embedding."""
     name = tokenizer_of(part)
     path = folder / name
     found = _named_class(folder, index, name)
@@ -372,7 +372,7 @@ def _tokenizer(folder: Path, index: Mapping[str, Any], part: str, encoder: Any) 
         raise ModelError(
             f"{path} makes no tokenizer ({first_line(error)}): get it again"
         ) from error
-    # Without its files the library makes a tokenizer of next to no tokens, and says nothing.
+    # Without these files the library silently makes a tokenizer of almost no tokens.
     known_tokens = int(encoder.config.vocab_size)
     spare = _T5_PADDING if isinstance(encoder, T5EncoderModel) else 1
     if not known_tokens - spare < len(tokenizer) <= known_tokens:
@@ -381,7 +381,7 @@ def _tokenizer(folder: Path, index: Mapping[str, Any], part: str, encoder: Any) 
             "both of one model"
         )
     if isinstance(encoder, T5EncoderModel):
-        # Its positions are relative: it has no longest text.
+        # Its positions are relative, so texts may have any length.
         return tokenizer
     if tokenizer.model_max_length > encoder.config.max_position_embeddings:
         raise ModelError(
@@ -392,7 +392,7 @@ def _tokenizer(folder: Path, index: Mapping[str, Any], part: str, encoder: Any) 
 
 
 def _check_fit(folder: Path, networks: Mapping[str, Any]) -> None:
-    """Refuses networks that do not belong together, or that need what no text-to-image model has.
+    """Refuses networks that do not fit each other, or that need inputs beside text.
 
     Raises:
         ModelError: the message names the configuration, the setting and what it should be.
@@ -401,9 +401,9 @@ def _check_fit(folder: Path, networks: Mapping[str, Any]) -> None:
     path = folder / "unet" / "config.json"
     for setting in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
         _demand(path, setting, unet.get(setting), None)
-    # A guidance that is distilled into the network, as in latent consistency models.
+    # Guidance distilled into the network, as in latent consistency models.
     _demand(path, "time_cond_proj_dim", unet.get("time_cond_proj_dim"), None)
-    # An autoencoder's configuration states its channels; those of a codec follow from its patches.
+    # An autoencoder's configuration states its channels; a codec's follow from its patches.
     latents = vae.get("latent_channels") or networks["vae"].latent_channels
     _demand(path, "in_channels", unet["in_channels"], latents)
     _demand(path, "out_channels", unet["out_channels"], latents)
@@ -452,7 +452,7 @@ def _check_fit_flux(folder: Path, networks: Mapping[str, Any]) -> None:
     """``_check_fit`` of FLUX."""
     network, vae = networks["transformer"].config, networks["vae"].config
     path = folder / "transformer" / "config.json"
-    # Four latents to a position; models for filling or for control have further channels.
+    # Four latents a position; models for inpainting or control have further channels.
     _demand(path, "in_channels", network["in_channels"], 4 * int(vae["latent_channels"]))
     _demand(path, "out_channels", network.get("out_channels") or network["in_channels"],
             network["in_channels"])  # fmt: skip

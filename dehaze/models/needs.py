@@ -1,4 +1,4 @@
-"""What a model needs to be used well: sizes, schedule, prompt, where its attention sits."""
+"""A model's needs: sizes, schedule, prompt, and the layers of its attention map."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class ModelDescription:
         long_side: the longest side that the model works on, in pixels; None for no limit.
         inversion: how photos are inverted. In ``dehaze.json`` its fields stand beside the others.
         fitted_inversion: whether ``dehaze.inversion.best_at_equal_cost`` was fitted on this model.
-        denoising_steps: how many steps of the way back to an edited picture are taken, the last of
-            them to the picture at once; None for as many as the inversion has.
+        denoising_steps: steps of the way back to an edited picture, the last of which goes to the
+            picture at once; None for as many as the inversion has.
         cross_replace_steps: share of the steps that take the source's cross-attention maps, when a
             word is swapped for null text.
         self_replace_steps: share of the steps that take its self-attention maps.
@@ -44,10 +44,10 @@ class ModelDescription:
         word: word of the prompt that is swapped for null text.
         map_layers: weight of each cross-attention layer in the haze attention map; None for equal
             weights.
-        vocabulary: every word that the model has learned, in lower case; None for a model that
-            makes any word of pieces.
-        zero_null_text: the empty prompt's embedding is all zeros, not what the text encoders make
-            of it: Stable Diffusion XL's ``force_zeros_for_empty_prompt``.
+        vocabulary: every word that the model has learned, in lower case; None for a model whose
+            tokens are parts of words.
+        zero_null_text: whether the empty prompt's embedding is all zeros instead of the text
+            encoders' output: Stable Diffusion XL's ``force_zeros_for_empty_prompt``.
     """
 
     pixels_per_latent: int
@@ -79,9 +79,9 @@ class ModelDescription:
         (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
 
     def reconstructing(self, steps: int | None = None) -> InversionSettings:
-        """What reconstructs best for its cost, in so many steps; the model's own number when None.
+        """What reconstructs best for its cost, in so many steps, or in the model's own number.
 
-        Where nothing was fitted on this model, its inversion as it is.
+        It is the model's own inversion where nothing was fitted on the model.
         """
         chosen = self.inversion.changed(steps=steps)
         if not self.fitted_inversion:
@@ -91,7 +91,7 @@ class ModelDescription:
 
 # The default of diffusers' pipelines of Stable Diffusion 3 and FLUX.
 _FLOW_STEPS = 28
-# FLUX's configuration names no size. By default its pipeline makes latents of this side.
+# FLUX's configuration names no size; its pipeline makes latents of this side by default.
 _FLUX_SIDE = 128
 
 
@@ -150,7 +150,8 @@ def _derived(network: Any, pixels_per_latent: int) -> ModelDescription:
             pixels_per_latent,
             size_multiple=patch,
             short_side=short_side,
-            # It has learned a position for each patch of a square of so many a side.
+            # The network has learned a position for each patch of a square with this many patches a
+            # side.
             long_side=patch * int(config.pos_embed_max_size),
             inversion=InversionSettings(steps=_FLOW_STEPS),
         )
@@ -185,7 +186,7 @@ _SHARE: _Field = ("a number from 0 to 1", lambda value: _is_number(value) and 0 
 _CHOICE: _Field = ("true or false", lambda value: isinstance(value, bool))
 _TEXT: _Field = ("a text", lambda value: isinstance(value, str) and bool(value.strip()))
 
-# What each field of a dehaze.json may be, in words and as a test.
+# The values that each field of a dehaze.json may have, in words and as a test.
 _FIELDS: dict[str, _Field] = {
     "pixels_per_latent": _COUNT,
     "size_multiple": _COUNT,
@@ -201,7 +202,7 @@ _FIELDS: dict[str, _Field] = {
     "vocabulary": ("null or a list of words", _is_words),
     "zero_null_text": _CHOICE,
 }
-# Those of them that belong to ``inversion``.
+# The fields among them that belong to ``inversion``.
 _INVERSION_FIELDS: dict[str, _Field] = {
     "steps": _COUNT,
     "spacing": (

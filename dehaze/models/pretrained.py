@@ -60,13 +60,13 @@ def load_network(name: str, kind: Any, what: str, **settings: Any) -> Any:
             f"{what} ({name}) does not load ({first_line(error)}): get its files again, all of one "
             "model"
         ) from error
-    # The library fills what is missing, or of another shape, with random numbers and goes on.
+    # The library silently fills weights that are missing or of another shape with random numbers.
     lacking = sorted({*found["missing_keys"], *(weight for weight, *_ in found["mismatched_keys"])})
     if lacking:
         raise ModelError(
             f"{what} ({name}) lacks the weight {lacking[0]}: get its files again, all of one model"
         )
-    # A head of another task, as published files have one; what is read needs none of it.
+    # Published files may have a head for another task, which is not used.
     unused = sorted(found["unexpected_keys"])
     if unused:
         logger.warning(

@@ -1,9 +1,9 @@
 """Stable Diffusion 1.x, 2.x and XL from one safetensors file, as the original code saves them.
 
-Such a file holds weights alone, under other names than diffusers'. What the networks look like, the
-schedule and the tokenizers come from a layout: a folder in diffusers' format, its weights left out.
-The names are translated by diffusers' own functions, which pass over names that they do not know;
-those are found and refused here.
+Such a file holds only weights, under other names than diffusers'. The networks' configurations, the
+schedule and the tokenizers come from a layout, a folder in diffusers' format without weights.
+Diffusers' own functions translate the names. They silently skip names that they do not know, which
+are refused here.
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ from dehaze.models.weights import Weights, read_weights
 
 _NETWORK = "model.diffusion_model."
 _CODEC = "first_stage_model."
-# Of the first and second text encoder: those of 1.x, 2.x, and XL's two.
+# Prefixes of the first and second text encoder, in 1.x, 2.x, and XL with its two.
 _CLIP = ("cond_stage_model.transformer.", "conditioner.embedders.0.transformer.")
 _OPEN_CLIP = ("cond_stage_model.model.", "conditioner.embedders.1.model.")
 
-# What the original code saves beside the networks: a running average of the weights, the noise
-# schedule (it is the layout's here), and constants.
+# Weights beside the networks: a running average, the noise schedule, which is the layout's here,
+# and constants.
 _UNUSED_STARTS = ("model_ema.", "denoiser.", "posterior_", "log_one_minus_", "sqrt_", "alphas_")
 _UNUSED_ENDS = ("logit_scale", "position_ids")
 _UNUSED = frozenset(
@@ -43,9 +43,9 @@ _UNUSED = frozenset(
 
 
 def usual_layout(shapes: Weights, file: Path) -> str:
-    """The hub id of the published model that a file has the layout of, as far as shapes tell.
+    """The hub id of the published model of the same layout, as far as shapes tell.
 
-    2.x models of either prediction type look alike, and are taken for 2.1, which predicts v.
+    Models 2.x of both prediction types have equal shapes, and are taken for 2.1, which predicts v.
 
     Raises:
         ModelError: the file holds no diffusion network.
@@ -82,7 +82,7 @@ class SingleFile:
         """
         prefix, translate = self._translation(part, network)
         own = {name: value for name, value in self._weights.items() if name.startswith(prefix)}
-        # Each weight is first replaced by its number, to see which ones the translation takes.
+        # Each weight is first replaced by its number, which shows the ones that are translated.
         names = list(own)
         numbered = {
             name: torch.tensor(float(number)).expand(own[name].shape)
@@ -96,7 +96,7 @@ class SingleFile:
                 f"{self.file} lacks the weight {error} under {prefix}: get it again"
             ) from error
         self._left -= {names[int(number.flatten()[0])] for number in numbers}
-        # Of a pair of which one is missing, the translation makes None of the other.
+        # Where one of a pair is missing, the translation returns None for the other.
         return {name: value for name, value in translated if value is not None}
 
     def check_all_used(self) -> None:
@@ -114,7 +114,7 @@ class SingleFile:
     def _translation(
         self, part: str, network: Any
     ) -> tuple[str, Callable[[dict[str, Tensor]], Mapping[str, Tensor]]]:
-        """Prefix of a network's weights in the file, and what gives them diffusers' names."""
+        """Prefix of a network's weights in the file, and the function that translates names."""
         config = dict(network.config) if part in ("unet", "vae") else {}
         if part == "unet":
             return _NETWORK, partial(convert_ldm_unet_checkpoint, config=config)

@@ -1,4 +1,4 @@
-"""Where a model lies: the bundled one, a folder, one .safetensors file, or a model of the hub."""
+"""Where a model's files lie: bundled, in a folder, in one .safetensors file, or on the hub."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BUNDLED = "bundled"
 BUNDLED_FOLDER = Path(__file__).resolve().parent / "bundled"
 INDEX = "model_index.json"
 
-# What diffusers calls the file of a network's weights, by the network's folder.
+# The name of the file of a network's weights in diffusers, by the network's folder.
 WEIGHTS = {
     "unet": "diffusion_pytorch_model",
     "vae": "diffusion_pytorch_model",
@@ -78,7 +78,7 @@ def find_model(source: ModelSource) -> Path:
 
         place = hub.download(source, [*_LAYOUT_FILES, *_weights(WEIGHTS, source.variant)])
         if source.variant is not None:
-            # A part that has no such variant has plain weights; only these are needed as well.
+            # Parts without this variant have plain weights; only those are needed as well.
             lacking = [part for part in WEIGHTS if not any((place / part).glob("*.safetensors"))]
             place = hub.download(source, [*_LAYOUT_FILES, *_weights(lacking, None)])
     elif source.revision is not None:
@@ -110,7 +110,7 @@ def find_layout(source: ModelSource, file: Path) -> Path:
     Raises:
         ModelError: there is none, or the file is no Stable Diffusion; the message says what to do.
     """
-    # Here, so that where a model lies is said without loading a network library.
+    # Imported here, so that finding a model loads no network library.
     from dehaze.models.single_file import usual_layout
     from dehaze.models.weights import read_shapes
 
@@ -168,14 +168,14 @@ def has_variant(folder: Path, variant: str) -> bool:
 
 
 def _names(stem: str, variant: str | None) -> tuple[str, str]:
-    """A whole file of weights, and the index of one that is cut into several."""
+    """The names of a whole file of weights, and of the index of one cut into several."""
     if variant is None:
         return f"{stem}.safetensors", f"{stem}.safetensors.index.json"
     return f"{stem}.{variant}.safetensors", f"{stem}.safetensors.index.{variant}.json"
 
 
 def _weights(parts: Iterable[str], variant: str | None) -> list[str]:
-    """Patterns of the weights of one variant: no second copies, and nothing pickled."""
+    """Patterns of the weights of one variant, without second copies or pickled ones."""
     mark = "" if variant is None else f".{variant}"
     return [
         f"{part}/{name}"

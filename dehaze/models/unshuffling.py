@@ -1,4 +1,4 @@
-"""Pictures to latents by moving pixels alone: what the codecs of this project compute."""
+"""What the codecs of this project compute: latents by moving pixels alone."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 @dataclass(frozen=True)
 class ExactLatent:
-    """The latent distribution of a deterministic codec: all its mass is on one point."""
+    """The latent distribution of a deterministic codec, a single point."""
 
     value: Tensor
 

@@ -1,4 +1,4 @@
-"""Fills a network with weights that fit it exactly: none missing, none left over, all finite."""
+"""Fills a network with weights that fit it: none missing, none left over, all finite."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def read_shapes(file: Path) -> dict[str, Tensor]:
 
 
 def fill(network: Any, weights: Weights, file: Path, dtype: torch.dtype) -> None:
-    """Puts weights into a network that has none yet: copies on the CPU that need no gradient.
+    """Puts copies of weights, on the CPU and without gradient, into a network that has none yet.
 
     Args:
         network: a module on the meta device, where it takes no memory.
@@ -72,7 +72,7 @@ def fill(network: Any, weights: Weights, file: Path, dtype: torch.dtype) -> None
             )
         if not torch.isfinite(value).all():
             raise ModelError(f"{file}: the weight {name} is not finite: get the file again")
-    # Copies: a file that is replaced on disk must not change a network that is in use.
+    # Copies, so that replacing the file does not change a network in use.
     copies = {name: value.to(dtype, copy=True) for name, value in weights.items()}
     network.load_state_dict(copies, strict=True, assign=True)
     network.eval().requires_grad_(False)

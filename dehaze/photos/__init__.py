@@ -1,7 +1,7 @@
-"""Read and write photos, and give each one back as it came.
+"""Reads and writes photos, each with all that its file holds.
 
-A photo is dehazed as float pixels, but its owner sees a file: the format, the bit depth, greyness,
-transparency, EXIF, colour profile and compression of the source all come back with it.
+Format, bit depth, greyness, transparency, EXIF, colour profile and compression of the source all
+come back with the result.
 """
 
 from dehaze.photos.atomic import discard_unfinished, write_bytes, writing

@@ -12,19 +12,19 @@ from typing import BinaryIO
 
 from dehaze.photos.photo import PhotoError
 
-# How the name of a file begins and ends while it is being written.
+# Beginning and end of a file's name while it is being written.
 _UNFINISHED = (".dehaze-", ".part")
 
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """A file to be written as a whole: at any moment the path holds the old content or the new.
+    """Opens a file to be written as a whole: the path always holds the old content or the new.
 
     Raises:
         PhotoError: the file cannot be written; nothing is left behind.
     """
     path = Path(path)
-    # A name of its own, so that a photo whose name fills all 255 bytes still has room.
+    # A short name, since the photo's own may fill all 255 bytes.
     temporary = path.parent / f"{_UNFINISHED[0]}{secrets.token_hex(8)}{_UNFINISHED[1]}"
     try:
         with open(temporary, "xb") as file:
@@ -57,21 +57,21 @@ def write_bytes(path: str | os.PathLike[str], data: bytes) -> None:
 
 
 def discard_unfinished(folder: Path) -> None:
-    """Remove what writes that were killed have left in a folder."""
+    """Remove the unfinished files that killed writes have left in a folder."""
     prefix, suffix = _UNFINISHED
     for path in folder.glob(f"{prefix}*{suffix}"):
         path.unlink(missing_ok=True)
 
 
 def _synchronise(folder: Path) -> None:
-    """A new name lasts once its folder is on the disk as well."""
+    """Write a folder to the disk, so that new names in it last."""
     if os.name != "posix":
         return
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        # Some network file systems synchronise no folders.
+        # Some network file systems cannot synchronise folders.
         if error.errno != errno.EINVAL:
             raise
     finally:

@@ -11,13 +11,13 @@ from dehaze.photos.photo import Decoded, Metadata, Samples, UnreadableError
 from dehaze.photos.pillow import opened, samples_in
 
 _FILE_HEADER = 14
-# Lengths of the headers, by which they are told apart.
+# Lengths of the headers, which tell their kinds apart.
 _V3, _V4, _V5 = 40, 108, 124
 _NO_DENSITY = bytes(8)
 _EMBEDDED, _SRGB = b"DEBM", b"BGRs"
 _MASKS = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 _BIT_FIELDS = 3
-# Of an embedded profile: what it is, and that it is meant for pictures (LCS_GM_IMAGES).
+# The kind of an embedded profile, and its intent, pictures (LCS_GM_IMAGES).
 _WITH_PROFILE = _EMBEDDED + bytes(48) + struct.pack("<I", 4)
 
 
@@ -38,7 +38,7 @@ class BmpContainer:
     def encode(self, samples: Samples) -> bytes:
         """A BMP of 8-bit samples: grey, RGB or RGBA."""
         height, width, channels = samples.shape
-        # BMP knows no grey with alpha: it is written in colour.
+        # BMP has no grey with alpha, so that is written in colour.
         if channels == 2:
             samples = samples[..., [0, 0, 0, 1]]
             channels = 4
@@ -80,7 +80,7 @@ class BmpContainer:
 
     @classmethod
     def labelled(cls, metadata: Metadata) -> BmpContainer:
-        """One with a colour profile: there is no place for more."""
+        """A container with the colour profile; BMP has no place for more."""
         return cls(colours=_WITH_PROFILE if metadata.profile else b"", profile=metadata.profile)
 
 

@@ -1,4 +1,4 @@
-"""Results in another format, at another quality or under another name than their photos."""
+"""Gives results another format, quality or name than their photos."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ class ResultFile:
     Attributes:
         suffix: what its name ends in, such as ".png", which names its format as well; None for the
             photo's own.
-        quality: of a JPEG or a lossy WebP, 1 to 100; None for a JPEG's own (95 for one that was
-            none), and 90 for a WebP.
+        quality: of a JPEG or a lossy WebP, 1 to 100; None for 90 of a WebP and a JPEG's own, or 95
+            where the photo is no JPEG.
         addition: put at the end of its name, before the suffix.
     """
 
@@ -44,14 +44,14 @@ class ResultFile:
         return path.with_name(f"{stem}{self.addition}{own if keeps else self.suffix}")
 
     def growth(self, path: Path) -> float:
-        """About how many times as large as its photo a result is, by the formats that both name."""
+        """About how many times as large as its photo a result is, by their formats."""
         if self.format is None or path.suffix.lower() not in PHOTO_SUFFIXES:
             return 1.0
         source, target = FORMATS.get(format_of(path)), FORMATS.get(self.format)
         return target.bytes_per_pixel / source.bytes_per_pixel
 
     def applied_to(self, photo: Photo, path: Path) -> Photo:
-        """The photo with the encoding that its result is written in, and notes on what that loses.
+        """The photo with the encoding of its result, and notes on what that loses.
 
         Args:
             photo: decoded.
@@ -68,7 +68,7 @@ class ResultFile:
             photo = _converted(photo, path, target)
         if self.quality is None or not FORMATS.get(target).has_quality:
             return photo
-        # The protocol that all containers share says nothing of a quality.
+        # The containers' common protocol has no quality.
         container: Any = photo.encoding.container or FORMATS.get(target).container()
         if target == "WEBP" and container.lossless:
             return replace(

@@ -1,6 +1,6 @@
-"""EXIF, made true for the photo turned upright, with every other byte where it was.
+"""EXIF of a photo turned upright: what it says of the pixels is corrected in place.
 
-Maker notes point at places in the block, so nothing in it may move.
+Maker notes refer to places in the block, so nothing in it may move.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ def orientation_of(exif: bytes) -> int | None:
 def upright_exif(exif: bytes, *, width: int, height: int, orientation: int) -> bytes:
     """An EXIF block for a photo that was turned upright.
 
-    The orientation becomes 1, the pixel sizes those of the photo, and the pointer to the thumbnail,
-    which shows the photo as it was, 0. Damaged data come back as they are.
+    The orientation becomes 1, and the pixel sizes those of the photo. The pointer to the thumbnail,
+    which shows the hazy photo, becomes 0. Damaged data come back as they are.
 
     Args:
         exif: the block, from its byte order mark on.

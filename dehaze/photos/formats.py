@@ -59,12 +59,12 @@ for _name, _format in {
 }.items():
     FORMATS.register(_name, _format)
 
-# As many bytes as the longest pattern of a beginning.
+# The length of the longest pattern of a beginning, in bytes.
 _BEGINNING = 16
 
 
 def format_of_file(path: Path) -> Format | None:
-    """The format that a file's first bytes say it has; None for another, or where it has none."""
+    """The format of a file by its first bytes; None where they fit no format."""
     try:
         with path.open("rb") as file:
             data = file.read(_BEGINNING)

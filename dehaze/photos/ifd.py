@@ -1,6 +1,6 @@
 """The directories of a TIFF file, which are also those of an EXIF block (TIFF 6.0, section 2).
 
-Reading never fails for a damaged entry: what lies outside of the data is left out.
+Reading does not fail for damaged entries; values outside of the data are left out.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Directory:
 
     @cached_property
     def tags(self) -> dict[int, Entry]:
-        """Its tags by their numbers; of two alike the first."""
+        """Its tags by their numbers; of equal ones, the first."""
         return {entry.tag: entry for entry in reversed(self.entries)}
 
 
@@ -161,7 +161,7 @@ def put_integer(data: bytearray, order: str, entry: Entry, value: int) -> None:
     """Write the first of a tag's whole numbers in place, where its type has room for it."""
     if entry.count < 1 or entry.kind not in _INTEGERS:
         return
-    # A size may be too large for its type: it stays as it was.
+    # A size that is too large for its type stays as it was.
     with suppress(struct.error):
         struct.pack_into(order + _INTEGERS[entry.kind], data, entry.start, value)
 

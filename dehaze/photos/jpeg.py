@@ -17,14 +17,14 @@ from dehaze.photos.xmp import promises_of, upright_xmp, xmp_orientation
 _CONVERT = "convert it to an ordinary JPEG, PNG or TIFF first"
 _START, _END, _SCAN, _COMMENT, _APP0, _APP14 = 0xD8, 0xD9, 0xDA, 0xFE, 0xE0, 0xEE
 _APP1, _APP2, _APP13 = 0xE1, 0xE2, 0xED
-# Frame headers: all of C0 to CF but the tables C4 (Huffman) and CC (arithmetic), and C8 (reserved).
+# Frame headers: C0 to CF without C4 (Huffman tables), CC (arithmetic coding) and C8 (reserved).
 _FRAMES = {*range(0xC0, 0xD0)} - {0xC4, 0xC8, 0xCC} | {0xF7}
 _KINDS = {
     **dict.fromkeys((0xC3, 0xCB), "lossless"),
     **dict.fromkeys((0xC5, 0xC6, 0xC7, 0xCD, 0xCE, 0xCF), "hierarchical"),
     0xF7: "JPEG-LS",
 }
-# Coded data end at a marker that is neither a stuffed zero nor a restart.
+# Coded data end at a marker other than a stuffed zero or a restart.
 _MARKER_IN_SCAN = re.compile(rb"\xff+[^\x00\xff\xd0-\xd7]")
 
 _EXIF = b"Exif\0\0"
@@ -77,7 +77,7 @@ class JpegContainer:
             return coded
         height, width = samples.shape[:2]
         kept = _upright(self.segments, width, height, self.orientation)
-        # Pillow's own JFIF segment comes first, and says nothing that the kept ones do not.
+        # Pillow's own JFIF segment comes first; the kept ones say all that it says.
         behind = 4 + int.from_bytes(coded[4:6], "big") if coded[3] == _APP0 else 2
         segments = [_written(marker, body) for marker, body in kept]
         return b"".join([coded[:2], *segments, memoryview(coded)[behind:]])
@@ -95,7 +95,7 @@ class JpegContainer:
 
     @classmethod
     def labelled(cls, metadata: Metadata) -> JpegContainer:
-        """One with this metadata; EXIF and XMP must each fit in a segment."""
+        """A container with this metadata; EXIF and XMP must each fit in a segment."""
         bodies = [(_APP1, _EXIF, metadata.exif), (_APP1, _XMP, metadata.xmp)]
         share = _LONGEST - len(_ICC) - 2
         parts = [
@@ -129,7 +129,7 @@ class JpegSource:
         notes = list(self.notes)
         segments = self.segments
         with opened(self.bare, "JPEG") as image:
-            # Pillow knows this of JPEGs alone, and its types do not say so.
+            # Only JPEG images of Pillow have this, which its types do not tell.
             subsampling = JpegImagePlugin.get_sampling(image)
             tables = getattr(image, "quantization", None)
             image.load()
@@ -143,7 +143,7 @@ class JpegSource:
                 segments,
                 self.orientation,
                 tables if tables and _usable(tables) else None,
-                # Pillow cannot name (-1) or write rarer subsamplings: full chroma loses nothing.
+                # Pillow cannot name (-1) or write rarer subsamplings. Full chroma loses nothing.
                 max(subsampling, 0),
                 bool(image.info.get("progressive")),
             )
@@ -197,9 +197,9 @@ def open_jpeg(data: bytes) -> JpegSource:
 
 
 def _pieces(data: bytes) -> tuple[list[Segment], int]:
-    """All pieces between the start and the end of the picture, each whole, and where it ends.
+    """All pieces between the start and the end of the picture, and where the picture ends.
 
-    A piece is a marker segment with its marker and length; that of a scan has its coded data too.
+    A piece is a segment with its marker and length; a scan's has its coded data, too.
     """
     pieces: list[Segment] = []
     place = 2
@@ -212,7 +212,7 @@ def _pieces(data: bytes) -> tuple[list[Segment], int]:
             pieces.append((_END, data[place : place + 2]))
             return pieces, place + 2
         if marker is None or place + 4 > len(data):
-            # The end marker may be missing; whether data are as well, the decoder knows.
+            # The end marker may be missing; the decoder finds out whether data are, too.
             return pieces, len(data)
         if marker in (0x00, 0x01, _START) or 0xD0 <= marker <= 0xD7:
             place += 2
@@ -267,7 +267,7 @@ def _upright(
 ) -> list[Segment]:
     """The segments of a photo of this size, turned upright."""
     blocks = [body[len(_EXIF) :] for marker, body in segments if _is_exif(marker, body)]
-    # A block longer than a segment goes on in the next.
+    # A block longer than a segment continues in the next.
     patched = upright_exif(b"".join(blocks), width=width, height=height, orientation=orientation)
     result: list[Segment] = []
     place = 0
@@ -279,7 +279,7 @@ def _upright(
         elif marker == _APP1 and body.startswith(_XMP):
             packet = upright_xmp(body[len(_XMP) :], width=width, height=height)
             if len(_XMP + packet) > _LONGEST:
-                # Larger numbers take more digits: the room that packets keep for that is used up.
+                # Larger numbers take more digits, which use up the packet's padding.
                 packet = _PADDING.sub(b"\n", packet)
             body = _XMP + packet if len(_XMP + packet) <= _LONGEST else body
         elif marker == _APP0 and body.startswith(_JFIF) and len(body) >= 14:
@@ -318,9 +318,9 @@ def _profile(segments: Sequence[Segment]) -> bytes | None:
 
 
 def _other_name(segment: Segment) -> str | None:
-    """What a segment is called that other formats have no place for; None for one that they have.
+    """The name of a segment that other formats have no place for; None for all others.
 
-    JFIF's says how densely it is to be printed, which EXIF says as well.
+    JFIF's print density stands in EXIF as well.
     """
     marker, body = segment
     if body.startswith((_EXIF, _XMP, _ICC, _JFIF)):
@@ -335,7 +335,7 @@ def _other_name(segment: Segment) -> str | None:
 
 
 def _usable(tables: dict[int, list[int]]) -> bool:
-    """Whether a coder can use the quantisation tables: a damaged file may hold others."""
+    """Whether a coder can use the quantisation tables; those of a damaged file may not fit."""
     return all(
         len(values) == 64 and all(1 <= value <= 0xFFFF for value in values)
         for values in tables.values()

@@ -1,4 +1,4 @@
-"""Which files are photos by name, and which are known by content and not supported."""
+"""Kinds of files: photos by their suffix, and unsupported kinds by their content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RAW_SUFFIXES = frozenset(
     {".3fr", ".arw", ".cr2", ".cr3", ".crw", ".dng", ".erf", ".iiq", ".kdc", ".mrw", ".nef"}
     | {".nrw", ".orf", ".pef", ".raf", ".raw", ".rw2", ".rwl", ".sr2", ".srf", ".srw", ".x3f"}
 )
-# Pictures a camera makes that cannot be read here: they are named as failures, never passed over.
+# Pictures of cameras that cannot be read here; they are reported as failures, never passed over.
 UNSUPPORTED_SUFFIXES = RAW_SUFFIXES | {".heic", ".heif", ".hif", ".avif", ".jxl", ".jp2"}
 
 _FORMAT_OF_SUFFIX = {
@@ -57,7 +57,7 @@ _SIGNATURES = (
 
 def refuse_unsupported(path: Path, data: bytes) -> None:
     """Raises a refusal if a file is known and not supported."""
-    # Many raw files are TIFF inside: by content they would pass for their own thumbnail.
+    # Many raw files are TIFF inside, and would be read as their own thumbnail.
     if path.suffix.lower() in RAW_SUFFIXES:
         raise _unsupported(f"camera raw ({path.suffix})", _RAW_CURE)
     for offset, pattern, kind, cure in _SIGNATURES:

@@ -33,7 +33,7 @@ class PhotoError(DehazeError, ValueError):
 
 
 class UnreadableError(DehazeError, ValueError):
-    """Why bytes are no photo that can be read, and the cure: a ``PhotoError`` without the path."""
+    """Bytes cannot be read as a photo: cause and cure of a ``PhotoError``, without the path."""
 
     def __init__(self, cause: str, cure: str = COPY_AGAIN) -> None:
         self.cause = cause
@@ -63,7 +63,7 @@ class Metadata:
 class Container(Protocol):
     """What a file has besides its pixels, and how it lies around them.
 
-    Each format has its own. One that is made without arguments has no metadata.
+    Each format has its own class. A container made without arguments has no metadata.
     """
 
     def encode(self, samples: Samples) -> bytes:
@@ -71,11 +71,11 @@ class Container(Protocol):
 
     @property
     def metadata(self) -> Metadata:
-        """What of it other formats have a place for."""
+        """The metadata that other formats have a place for."""
 
     @classmethod
     def labelled(cls, metadata: Metadata) -> Container:
-        """One with those of the metadata that this format has a place for."""
+        """A container with the metadata that this format has a place for."""
 
 
 class Source(Protocol):
@@ -164,6 +164,6 @@ class Photo:
 
 
 def printable(path: str | os.PathLike[str]) -> str:
-    """A path on one line: a name with newlines or undecodable bytes comes escaped, in quotes."""
+    """A path on one line; a name with newlines or undecodable bytes is escaped, in quotes."""
     text = os.fspath(path)
     return text if text.isprintable() else ascii(text)

@@ -1,4 +1,4 @@
-"""Pillow, asked for pixels alone: metadata never reach it, so that they cannot trip it."""
+"""Pillow for pixels alone: it never sees metadata, so that damaged ones cannot stop it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image, ImageCms
 
 from dehaze.photos.photo import Samples, UnreadableError
 
-# Pillow's own limit is one global number; it is lifted while a header is read, and only there.
+# Pillow's own limit of pixels is global; it is lifted only while a header is read.
 _limit = threading.Lock()
 
 
@@ -59,7 +59,7 @@ def cmyk_to_srgb(image: Image.Image, icc_profile: bytes | None) -> Samples:
             if converted is not None:
                 return np.asarray(converted)
         except (ImageCms.PyCMSError, OSError):
-            # A damaged profile: the plain conversion still gives a photo.
+            # With a damaged profile, the plain conversion still gives a photo.
             pass
     return np.asarray(image.convert("RGB"))
 
@@ -73,7 +73,7 @@ def saved(samples: Samples, file_format: str, **options: Any) -> bytes:
 
 
 def check_samples(samples: Samples, seen: Samples) -> None:
-    """Check that Pillow, which may see eight of their bits, agrees about 16-bit samples.
+    """Check 16-bit samples against Pillow, which may see only eight of their bits.
 
     Args:
         samples: (H, W, C) uint16 by the other decoder.

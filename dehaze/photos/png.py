@@ -17,13 +17,13 @@ from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
-# Chunks that belong to the coded pixels, or that the reader turns into something else.
+# Chunks of the coded pixels, or that the reader converts.
 _OF_THE_PIXELS = {b"IHDR", b"PLTE", b"IDAT", b"IEND", b"tRNS", b"hIST", b"iDOT"}
 _OF_THE_PIXELS |= {b"acTL", b"fcTL", b"fdAT"}
-# Chunks that stay true beside new pixels though their names do not say so (4th letter).
+# Chunks that stay true beside new pixels, although their 4th letter does not say so.
 _KEPT = {b"cICP", b"mDCV", b"cLLI", b"mDCv", b"cLLi", b"gAMA", b"cHRM", b"sRGB", b"iCCP", b"sBIT"}
 _KEPT |= {b"bKGD", b"tIME", b"sCAL"}
-# Chunks that say nothing of the photo which is not true without them.
+# Chunks that can be left out without a note.
 _NOT_MISSED = {b"sRGB", b"pHYs", b"sBIT", b"bKGD", b"tIME"}
 _LOST = {
     b"caBX": "its content credentials (C2PA) are left out: they vouch for other pixels",
@@ -35,7 +35,7 @@ _RAW_EXIF = (b"Raw profile type exif", b"Raw profile type APP1")
 _EXIF = b"Exif\0\0"
 _LONGEST_TEXT = 64 * 2**20
 _LIBDEFLATE_LEVEL = 6
-# Of the rows and columns of a 16-bit photo, each fifth is held against a second decoder.
+# Every fifth row and column of a 16-bit photo is compared with a second decoder.
 _EVERY = 5
 # Of cICP: transfer functions (ITU-T H.273) that are those of sRGB, or close to it.
 _LIKE_SRGB = {1, 2, 4, 5, 6, 13, 14, 15}
@@ -92,13 +92,13 @@ class PngContainer:
                 others[name.decode()] = None
         colours = {b"iCCP", b"sRGB"} & dict(chunks).keys()
         if colours:
-            # What they say is said by these as well, and readers believe these first.
+            # iCCP and sRGB say what gAMA and cHRM say, and readers prefer them.
             others = {name: None for name in others if name not in ("gAMA", "cHRM")}
         return Metadata(exif, xmp, profile, self.orientation, tuple(others))
 
     @classmethod
     def labelled(cls, metadata: Metadata) -> PngContainer:
-        """One with this metadata."""
+        """A container with this metadata."""
         profile = b"ICC profile\0\0" + zlib.compress(metadata.profile)
         xmp = _XMP + b"\0\0\0\0\0" + metadata.xmp
         chunks = (
@@ -121,7 +121,7 @@ class PngContainer:
         if _is_xmp(chunk):
             packet = _international_text(body)
             upright = upright_xmp(packet, width=width, height=height)
-            # Kept as it is, compressed or not, wherever nothing is wrong in it.
+            # Kept as it is, compressed or not, where nothing in it is wrong.
             return chunk if upright == packet else (name, _XMP + b"\0\0\0\0\0" + upright)
         raw = _raw_exif(chunk)
         if raw is not None:
@@ -153,7 +153,7 @@ class PngSource:
         """The samples; see ``Source``."""
         samples = samples_in(self.bare, "PNG")
         if self.bits == 16:
-            # Pillow spreads grey with alpha over four channels.
+            # Pillow gives grey with alpha as four channels.
             seen = samples[..., [0, 3]] if self.colour_type == 4 else samples
             samples = np.atleast_3d(imagecodecs.png_decode(self.bare))
             check_samples(samples[::_EVERY, ::_EVERY], seen[::_EVERY, ::_EVERY])
@@ -211,7 +211,7 @@ def open_png(data: bytes) -> PngSource:
     for index, (name, body) in enumerate(chunks):
         if name in _OF_THE_PIXELS:
             continue
-        # The specification's own rule: a small fourth letter is safe to copy to other pixels.
+        # By the specification, a chunk with a small fourth letter is safe to copy to other pixels.
         if name not in _KEPT and not name[3] & 0x20:
             what = f"its chunk {name.decode()}, which belongs to the old pixels, is left out"
             notes[_LOST.get(name, what)] = None
@@ -226,7 +226,7 @@ def open_png(data: bytes) -> PngSource:
         notes[f"{len(data) - end} bytes behind its end are left out"] = None
     notes.update(dict.fromkeys(_notes_on_colour(found)))
 
-    # The transparency of a palette is its own; a colour key is applied here, at the full depth.
+    # A palette has its own transparency. A colour key is applied here, at full depth.
     needed = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour_type == 3 else set())
     return PngSource(
         width,
@@ -246,7 +246,7 @@ def open_png(data: bytes) -> PngSource:
 def _chunks(data: bytes) -> tuple[list[Chunk], list[memoryview], int]:
     """Name and content of each chunk, each whole with length and checksum, and where they end.
 
-    The content of pixel chunks is left empty: it is large, and nobody looks at it.
+    The content of pixel chunks is left empty: it is large and not used.
     """
     chunks: list[Chunk] = []
     wholes: list[memoryview] = []
@@ -322,7 +322,7 @@ def _as_raw_exif(chunk: Chunk, exif: bytes) -> Chunk:
 
 
 def _inflated(data: bytes) -> bytes:
-    """Deflated metadata; empty if they are damaged, or too large to be a label."""
+    """The text of deflated metadata; empty if they are damaged or very large."""
     inflater = zlib.decompressobj()
     try:
         return inflater.decompress(data, _LONGEST_TEXT)
@@ -343,7 +343,7 @@ def _with_colour_key(samples: Samples, key: bytes, bits: int) -> Samples:
         return samples
     colour = np.frombuffer(key, ">u2").astype(np.int64) % 2**bits
     if bits < 8:
-        # As the decoder spreads fewer bits over eight.
+        # As the decoder does with fewer than eight bits.
         colour = colour * 255 // (2**bits - 1)
     opaque = np.iinfo(samples.dtype).max
     alpha = np.where((samples == colour).all(axis=2), 0, opaque).astype(samples.dtype)
@@ -351,7 +351,7 @@ def _with_colour_key(samples: Samples, key: bytes, bits: int) -> Samples:
 
 
 def _notes_on_colour(found: dict[bytes, bytes]) -> list[str]:
-    """A note where values are far from sRGB's curve, which dehazing takes them to have."""
+    """A note where values are far from sRGB's curve, which dehazing assumes."""
     transfer = found.get(b"cICP", b"")[1:2]
     if transfer:
         coded = transfer[0] not in _LIKE_SRGB

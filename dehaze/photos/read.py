@@ -29,7 +29,7 @@ MAX_MEGAPIXELS = 200.0
 
 @dataclass(frozen=True)
 class PhotoFile:
-    """A photo as it lies in its file: known to be one, and how large, but not decoded yet.
+    """A photo's file, its header read, its pixels not decoded yet.
 
     Attributes:
         path: the file.
@@ -86,7 +86,7 @@ def open_photo(
 
 
 def open_bytes(data: bytes, path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> PhotoFile:
-    """Read the header of a photo whose file was read already, or never was one.
+    """Read the header of a photo from its file's bytes.
 
     Args:
         data: all of its bytes.
@@ -153,7 +153,7 @@ def _read_bytes(path: Path) -> bytes:
 
 @contextmanager
 def _named_errors(path: Path) -> Iterator[None]:
-    """Whatever a decoder raises, the file is at fault: a damaged one can trip it anywhere."""
+    """Turns any error of a decoder into a ``PhotoError``: a damaged file can raise anything."""
     try:
         yield
     except PhotoError:
@@ -165,7 +165,7 @@ def _named_errors(path: Path) -> Iterator[None]:
     except Exception as error:
         if "truncated" in str(error).lower():
             raise PhotoError(path, "is cut short", COPY_AGAIN) from error
-        # Pillow's own words for this name an object in memory.
+        # Pillow's own message names an object in memory.
         unknown = isinstance(error, UnidentifiedImageError)
         reason = "not of the kind that it begins as" if unknown else str(error)
         raise PhotoError(
@@ -189,11 +189,11 @@ def _values(samples: Samples, *, premultiplied: bool) -> tuple[FloatArray, Float
     top = np.float32(np.iinfo(samples.dtype).max)
     channels = samples.shape[2]
     colours = np.empty((*samples.shape[:2], 3), np.float32)
-    # One pass, without a second copy: that is what memory has to be found for.
+    # In one pass, without a second copy of the photo in memory.
     np.divide(samples[..., : 1 if channels < 3 else 3], top, out=colours)
     alpha = samples[..., -1] / top if channels in (2, 4) else None
     if premultiplied and alpha is not None:
-        # Where nothing is seen there is no colour: 0, as stored.
+        # Fully transparent pixels have no colour; they stay 0, as stored.
         np.divide(colours, alpha[..., None], out=colours, where=alpha[..., None] > 0)
         np.minimum(colours, 1, out=colours)
     return colours, alpha

@@ -1,7 +1,7 @@
-"""TIFF and BigTIFF: new strips among the metadata of the source, which stay where they were.
+"""TIFF and BigTIFF: new strips between the metadata of the source, which stay in place.
 
-Maker notes point at places in the file, so the EXIF directory and all that hangs on it keeps its
-place; strips fill the room between, and a new first directory comes last.
+Maker notes refer to places in the file, so the EXIF directory and all that it leads to stay in
+place. Strips fill the gaps, and a new first directory comes last.
 """
 
 from __future__ import annotations
@@ -42,14 +42,14 @@ _TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_LENGTHS = 322, 323, 324, 325
 _SUB_DIRECTORIES, _INK_SET, _EXTRA_SAMPLES, _SAMPLE_FORMAT = 330, 332, 338, 339
 _XMP, _PROFILE, _LAYERS, _DNG = 700, 34675, 37724, 50706
 _MAKER_NOTE = 37500
-# Tags that an EXIF block does not have, and what they are called where they are missed.
+# Tags that an EXIF block cannot hold, and their names for notes.
 _NOT_EXIF = {_XMP: "", _PROFILE: "", _TRANSFER: "", 33723: "IPTC", 34377: "Photoshop's own"}
-# Tags that say how the pixels lie in the file, not what they show: the writer makes its own.
+# Tags of how pixels lie in the file, which the writer makes anew.
 _LAYOUT = frozenset(
     {*range(254, 267), 273, *range(277, 282), 284, *range(288, 294), 317, *range(320, 348)}
     | {*range(512, 522), *range(529, 533)}
 )
-# Tags that lead to a directory of metadata, beside those of the types below.
+# Tags that lead to a directory of metadata, whatever their type.
 _LEADING = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY, 400)
 _DIRECTORY_KINDS = (13, 18)
 _BIG_KINDS = (16, 17, 18)
@@ -62,7 +62,7 @@ _FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
 _NONE, _LZW, _OLD_JPEG, _JPEG, _DEFLATE = 1, 5, 6, 7, 8
 _FAX = (2, 3, 4)
 _READABLE = {_NONE, *_FAX, _LZW, _OLD_JPEG, _JPEG, _DEFLATE, 32946, 32773, 34925, 50000}
-# What not every build of Pillow unpacks.
+# Compressions that not every build of Pillow can read.
 _UNPACKERS = {34925: imagecodecs.lzma_decode, 50000: imagecodecs.zstd_decode}
 _CODECS = {9: "JBIG", 10: "JBIG", 34661: "JBIG", 32766: "NeXT", 32809: "ThunderScan"}
 _CODECS |= {34676: "SGI Log", 34677: "SGI Log", 34712: "JPEG 2000", 33003: "JPEG 2000"}
@@ -73,10 +73,10 @@ _CODECS |= {32767: "Sony ARW", 32769: "packed raw", 32770: "Samsung SRW", 32867:
 _CODECS |= {262: "Kodak", 65535: "Pentax PEF"}
 
 _ASSOCIATED, _UNASSOCIATED = 1, 2
-# Bytes of samples in a strip: small, so that little room is lost where one does not fit.
+# Bytes of samples in a strip; small, so that little room is lost where one does not fit.
 _STRIP_BYTES = 2**18
 _LIBDEFLATE_LEVEL = 6
-# Of the rows of strips or tiles of a 16-bit photo, each fifth is held against a second decoder.
+# Every fifth row of strips or tiles of a 16-bit photo is compared with a second decoder.
 _EVERY = 5
 
 
@@ -170,7 +170,7 @@ class TiffContainer:
 
     @classmethod
     def labelled(cls, metadata: Metadata) -> TiffContainer:
-        """One with this metadata: the EXIF block's directories, where they lay in the block."""
+        """A container with this metadata: the EXIF block's directories, in their places."""
         container = cls()
         try:
             structure = Structure(metadata.exif)
@@ -188,9 +188,9 @@ class TiffContainer:
         )
 
     def _exif(self) -> tuple[bytes, bool]:
-        """An EXIF block of the tags, and whether a maker note had to stay behind.
+        """An EXIF block of the tags, and whether a maker note had to be left out.
 
-        A maker note points at places in the file, and the directories of a block lie elsewhere.
+        A maker note refers to places in the file, which differ in a block.
         """
         data = bytearray(_header(self.order, 0, big=self.big))
         for start, piece in self.pieces:
@@ -294,7 +294,7 @@ class TiffSource:
 
     def _stored(self) -> Samples:
         """All channels as they are stored, (H, W, C)."""
-        # Slow to import, and most jobs have no such photo.
+        # Imported here: it is slow, and most jobs have no such photo.
         import tifffile
 
         with tifffile.TiffFile(io.BytesIO(self._bare())) as file:
@@ -309,9 +309,9 @@ class TiffSource:
         """Grey or RGB, then alpha, of the stored channels."""
         if self.photometric == _PALETTE:
             colour_map = np.array(self.structure.integers(self.directory.tags[_COLOUR_MAP]))
-            # Colours of 16 bits, though some writers fill eight.
+            # Colours have 16 bits, but some writers use only eight.
             colour_map = colour_map.reshape(3, -1) >> (8 if colour_map.max() > 255 else 0)
-            # tifffile gives single bits as truth values, which would choose and not look up.
+            # tifffile gives single bits as booleans, which would index as a mask.
             return colour_map.T.astype(np.uint8)[samples[..., 0].astype(np.uint8)]
         colours = _COLOURS[self.photometric]
         if self.photometric == _CMYK:
@@ -330,7 +330,7 @@ class TiffSource:
         return cmyk_to_srgb(image, None if profile is None else self.structure.value(profile))
 
     def _cross_check(self, samples: Samples) -> None:
-        """Compare some rows with Pillow, to which all samples of a row are of one grey channel.
+        """Compare some rows with Pillow, which sees all samples of a row as one grey channel.
 
         Raises:
             UnreadableError: it reads something else.
@@ -360,7 +360,7 @@ class TiffSource:
             check_samples(stored, seen.reshape(stored.shape))
 
     def _grey(self, pieces: Sequence[int], size: Mapping[int, int]) -> bytes:
-        """A TIFF of 16-bit grey, not predicted, of some of the strips or tiles.
+        """A TIFF of 16-bit grey, without prediction, of some strips or tiles.
 
         Args:
             pieces: which of them.
@@ -547,7 +547,7 @@ def _refuse_kind(
 def _refuse_missing(
     structure: Structure, directory: Directory, width: int, height: int, planes: int
 ) -> None:
-    """Raises a refusal if pixels lie outside of the file: the decoder would fill in black."""
+    """Raises a refusal if pixels lie outside of the file, where the decoder would give black."""
     places, sizes = map(directory.tags.get, _piece_tags(directory))
     across, down = _piece_size(structure, directory, width, height)
     expected = -(-width // across) * -(-height // down) * planes
@@ -594,7 +594,7 @@ def _container(
     if photometric == _CMYK:
         left_out.add(_PROFILE)
     if bits not in (8, 16) or photometric == _PALETTE:
-        # A table with as many values as a sample of the source has levels.
+        # A table with one value for each level of the source's samples.
         left_out.add(_TRANSFER)
     values: dict[int, Value] = {}
     spans: list[tuple[int, int]] = []
@@ -628,7 +628,7 @@ def _leads(entry: Entry) -> bool:
 
 
 def _directories(structure: Structure, leading: Entry, seen: set[int]) -> Iterator[Directory]:
-    """The directories that a tag leads to, and those that hang on them."""
+    """The directories that a tag leads to, and all that they lead to."""
     for start in structure.integers(leading) if _leads(leading) else ():
         directory = None if start in seen else structure.directory(start)
         if directory is None:
@@ -657,7 +657,7 @@ def _pieces(
 
 
 def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Spans in order, those that meet as one."""
+    """Spans in order; spans that touch become one."""
     merged: list[tuple[int, int]] = []
     for start, end in sorted(spans):
         if merged and start <= merged[-1][1]:
@@ -684,7 +684,7 @@ def _strips(samples: Samples, rows: int, compression: int, order: str) -> Iterat
 
 
 def _differences(samples: Samples, width: int) -> Samples:
-    """Each sample less that of the pixel to its left, in strips or tiles of this width."""
+    """Each sample minus the one to its left, in strips or tiles of this width."""
     differences = samples.copy()
     differences[:, 1:] -= samples[:, :-1]
     differences[:, ::width] = samples[:, ::width]
@@ -692,7 +692,7 @@ def _differences(samples: Samples, width: int) -> Samples:
 
 
 def _placed(data: bytearray, gaps: list[tuple[int, int]], strip: bytes) -> int:
-    """Put a strip into the first gap with room for it, or behind all; returns where."""
+    """Put a strip into the first gap that has room, or at the end; returns where."""
     while gaps:
         start, end = gaps[0]
         start += start % 2

@@ -11,7 +11,7 @@ from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
 _PIXELS = {b"VP8 ", b"VP8L", b"ALPH"}
 _PROFILE, _EXIF, _XMP = b"ICCP", b"EXIF", b"XMP "
-# The bits by which the extended header announces what follows.
+# Bits of the extended header that announce what follows.
 _ANNOUNCED = {_PROFILE: 0x20, b"ALPH": 0x10, _EXIF: 0x08, _XMP: 0x04}
 _PREFIX = b"Exif\0\0"
 
@@ -26,7 +26,7 @@ class WebpContainer:
         chunks: name and content of each kept chunk.
         orientation: that the pixels were stored in.
         lossless: coded without loss.
-        quality: 1 to 100, where it is not lossless: such a file does not say how it was made.
+        quality: 1 to 100, where it is not lossless; the source's own is unknown.
     """
 
     chunks: tuple[Chunk, ...] = ()
@@ -36,7 +36,7 @@ class WebpContainer:
 
     def encode(self, samples: Samples) -> bytes:
         """A WebP of 8-bit samples: RGB or RGBA."""
-        # Of a lossless one, quality is the effort, and 90 takes long enough.
+        # For a lossless file, quality is the effort; 90 takes long enough.
         quality = 90 if self.lossless else self.quality
         coded = saved(samples, "WEBP", lossless=self.lossless, quality=quality, exact=True)
         if not self.chunks:
@@ -74,7 +74,7 @@ class WebpContainer:
 
     @classmethod
     def labelled(cls, metadata: Metadata) -> WebpContainer:
-        """A lossy one with this metadata."""
+        """A lossy container with this metadata."""
         named = ((_EXIF, metadata.exif), (_XMP, metadata.xmp), (_PROFILE, metadata.profile))
         chunks = tuple((name, body) for name, body in named if body)
         return cls(chunks, metadata.orientation, lossless=False)

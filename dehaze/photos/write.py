@@ -99,7 +99,7 @@ def _samples(pixels: FloatArray, alpha: FloatArray | None, encoding: Encoding) -
     colours = 1 if encoding.grey else 3
     shape = (*pixels.shape[:2], colours + (alpha is not None))
     samples = np.empty(shape, np.uint8 if encoding.bits == 8 else np.uint16)
-    # Few rows at a time: they fit in the processor's cache, and take little memory.
+    # A few rows at a time fit in the processor's cache and take little memory.
     for top in range(0, len(pixels), _ROWS):
         rows = slice(top, top + _ROWS)
         values = luma(pixels[rows])[..., None] if encoding.grey else pixels[rows]

@@ -1,6 +1,6 @@
-"""XMP packets, made true for the photo turned upright and without the pictures behind it.
+"""XMP packets of a photo turned upright, without mention of pictures behind it.
 
-Only what has become wrong is changed, byte by byte: the rest of a packet is its owner's.
+Only what has become wrong is changed; all other bytes of a packet stay.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ _USUAL = {
     "hdrgm": "http://ns.adobe.com/hdr-gain-map/1.0/",
     "Container": "http://ns.google.com/photos/1.0/container/",
 }
-# Properties that promise a picture or a film behind the photo: all of a namespace, or by the
-# beginning of the name.
+# Properties that promise a picture or a clip behind the photo, by namespace or by the beginning of
+# the name.
 _PROMISES = {
     "http://ns.adobe.com/hdr-gain-map/1.0/": "",
     "http://ns.apple.com/HDRGainMap/1.0/": "",
@@ -61,7 +61,7 @@ def promises_of(packet: bytes) -> frozenset[str]:
 
 
 def upright_xmp(packet: bytes, *, width: int, height: int) -> bytes:
-    """A packet for a photo turned upright that nothing lies behind.
+    """A packet for a photo turned upright, with nothing behind it in the file.
 
     The orientation becomes 1, pixel sizes become the photo's, and properties that promise a gain
     map, a film or further pictures are taken out.
@@ -73,7 +73,8 @@ def upright_xmp(packet: bytes, *, width: int, height: int) -> bytes:
     """
     found = _properties(packet)
     if not found:
-        # Not well-formed: the orientation, which is what other readers look for, by its pattern.
+        # A packet that is not well-formed: only the orientation, which other readers look for, by
+        # its pattern.
         return _ORIENTATION.sub(lambda match: match[0][:-1] + b"1", packet)
     changes: list[tuple[int, int, bytes]] = []
     for each in found:

@@ -1,4 +1,4 @@
-"""Loads a model without diffusers and transformers, where it has only what is implemented here."""
+"""Loads a model without diffusers and transformers, if all of it is implemented here."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ _CODECS = {"PixelUnshuffleCodec": PlainPixelUnshuffleCodec, "CellsCodec": PlainC
 
 
 def why_not(folder: Path) -> str | None:
-    """What of a model is not implemented here: a file and a setting of it; or None.
+    """The first file and setting of a model that are not implemented here, or None.
 
     Args:
         folder: in diffusers' format.
@@ -95,9 +95,9 @@ def why_not(folder: Path) -> str | None:
 
 
 def is_plain(folder: Path) -> bool:
-    """Whether a model has only what is implemented here.
+    """Whether all of a model is implemented here.
 
-    False for a damaged folder, too: ``dehaze.models.load.load_parts`` says what is wrong with it.
+    It is False for a damaged folder, too; ``dehaze.models.load.load_parts`` then names the damage.
     """
     try:
         return why_not(folder) is None
@@ -141,7 +141,7 @@ def load_plain_parts(folder: Path, torch_dtype: torch.dtype | None = None) -> Mo
 
 
 def _plain_names(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Text encoders are saved with their inner part's name before each weight's, or without."""
+    """Weights by plain names; text encoders are saved with or without their inner part's name."""
     return {name.removeprefix(_INSIDE_OF_TEXT): value for name, value in weights.items()}
 
 

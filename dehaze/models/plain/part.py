@@ -1,4 +1,4 @@
-"""What the network, the text encoder and the codecs have in common."""
+"""The base of the network, the text encoder and the codecs."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class PlainPart(nn.Module):
     """A part of a model, whose weights are all of one precision and on one device.
 
     Args:
-        config: of the part of that name in diffusers or transformers, whole.
+        config: the whole configuration of that part in diffusers or transformers.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:

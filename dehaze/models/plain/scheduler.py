@@ -32,7 +32,7 @@ def why_not(config: Mapping[str, Any]) -> str | None:
 
 
 class DDIMScheduler:
-    """What a DDIMScheduler of those settings for which ``why_not`` is None says of its process.
+    """The process of a DDIMScheduler whose settings are all implemented, see ``why_not``.
 
     Args:
         config: of a DDIMScheduler, whole.

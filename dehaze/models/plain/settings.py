@@ -7,7 +7,7 @@ from typing import Any
 
 
 class Settings(dict[str, Any]):
-    """A configuration whose entries are attributes as well, as those of diffusers are."""
+    """A configuration whose entries are attributes as well, as in diffusers."""
 
     def __getattr__(self, name: str) -> Any:
         try:
@@ -22,9 +22,9 @@ def differing(
     fixed: Mapping[str, Any],
     unused: frozenset[str] = frozenset(),
 ) -> str | None:
-    """The first setting that is missing, unknown, or of a value that is not implemented, or None.
+    """The first setting that is missing, unknown, or has a value that is not implemented; or None.
 
-    A missing setting is not plain: its default is the library's, and may be another value.
+    A missing setting is refused, since its default is the library's and may be another value.
 
     Args:
         config: the configuration; names that begin with an underscore are notes.

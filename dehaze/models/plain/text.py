@@ -22,7 +22,7 @@ _FREE = frozenset(
         "max_position_embeddings", "vocab_size", "layer_norm_eps",
     }
 )  # fmt: skip
-# Without effect on the last hidden state of a trained encoder.
+# Settings without effect on the last hidden state of a trained encoder.
 _UNUSED = frozenset(
     {
         "architectures", "attention_dropout", "bos_token_id", "dtype", "eos_token_id",
@@ -104,7 +104,7 @@ class _Layers(nn.Module):
 class _Embeddings(nn.Module):
     def __init__(self, words: int, positions: int, width: int) -> None:
         super().__init__()
-        # Not drawn: on the meta device, drawing imports PyTorch's compiler.
+        # Not drawn at random: on the meta device that would import PyTorch's compiler.
         self.token_embedding = nn.Embedding.from_pretrained(torch.empty(words, width))
         self.position_embedding = nn.Embedding.from_pretrained(torch.empty(positions, width))
 
@@ -115,7 +115,7 @@ class _Embeddings(nn.Module):
 
 
 class PlainTextEncoder(PlainPart):
-    """CLIPTextModel of those settings for which ``why_not`` is None.
+    """A CLIPTextModel whose settings are all implemented, see ``why_not``.
 
     Args:
         config: of a CLIPTextModel, whole.

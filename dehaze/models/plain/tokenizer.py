@@ -19,7 +19,7 @@ _FIXED: Mapping[str, Any] = {
     "tokenizer_class": "CLIPTokenizer",
     "unk_token": "<|endoftext|>",
 }
-# How the tokenizer was loaded when it was saved.
+# Settings of how the tokenizer was loaded when it was saved.
 _UNUSED = frozenset({"backend", "is_local", "local_files_only"})
 
 

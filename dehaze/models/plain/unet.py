@@ -1,7 +1,7 @@
 """The denoising network: a U-Net of residual and attention blocks, as Stable Diffusion 1.x has it.
 
-Modules have the names that diffusers gives them, so that weights, attention layers and recordings
-have the same names. Order and kind of all operations are diffusers' as well: so are the results.
+Modules have diffusers' names, so that weights, attention layers and recordings have the same names.
+All operations and their order are diffusers' as well, so that results are equal.
 
 Sources: Rombach et al., arXiv 2112.10752; Ho, Jain and Abbeel, arXiv 2006.11239.
 """
@@ -29,7 +29,7 @@ _FREE = frozenset(
         "reverse_transformer_layers_per_block",
     }
 )  # fmt: skip
-# Of a part that is not there.
+# Settings of parts that are not there.
 _UNUSED = frozenset({"addition_embed_type_num_heads"})
 _FIXED: Mapping[str, Any] = {
     "act_fn": "silu",
@@ -124,8 +124,7 @@ class AttentionProcessor:
 class Attention(nn.Module):
     """Self-attention, or cross-attention to a context of its own width.
 
-    The attributes that are constant here are those that other attention layers of diffusers have
-    and that processors ask for.
+    The constant attributes are those that diffusers' processors ask any attention layer for.
     """
 
     spatial_norm = group_norm = norm_q = norm_k = None
@@ -196,7 +195,7 @@ class TransformerBlock(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Transformer blocks over the positions of a map, (B, C, h, w) -> (B, C, h, w)."""
+    """Transformer blocks over all positions, (B, C, h, w) -> (B, C, h, w)."""
 
     def __init__(
         self, width: int, heads: int, context_width: int, blocks: int, groups: int
@@ -266,7 +265,7 @@ class Upsampler(nn.Module):
 
 
 class Level(nn.Module):
-    """Residual blocks, a transformer behind each where there are any.
+    """Residual blocks, each followed by a transformer where the level has them.
 
     Attributes are None, and absent among the weights, where the level has no such part.
     """
@@ -333,7 +332,7 @@ class TimeEmbedding(nn.Module):
 
 
 class PlainUNet(PlainPart):
-    """UNet2DConditionModel of those settings for which ``why_not`` is None.
+    """A UNet2DConditionModel whose settings are all implemented, see ``why_not``.
 
     Args:
         config: of a UNet2DConditionModel, whole.
@@ -375,8 +374,8 @@ class PlainUNet(PlainPart):
         for place, kind in enumerate(config["up_block_types"]):
             level = lowest - place
             width = widths[level]
-            # What comes from below, then the level's own; beside them what was kept on the way
-            # down, of which the last is of the level above.
+            # Channels of the level below, then of this level, beside those kept on the way down,
+            # the last of which are of the level above.
             given = [widths[min(level + 1, lowest)], *[width] * layers]
             kept = [*[width] * layers, widths[max(level - 1, 0)]]
             up.append(
@@ -444,7 +443,7 @@ class PlainUNet(PlainPart):
 
 @dataclass(frozen=True)
 class _Depths:
-    """How many transformer blocks each layer has: of each level, in the network's own order."""
+    """The number of transformer blocks of each layer, level by level, in the network's order."""
 
     down: Sequence[Sequence[int]]
     middle: int
