@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import time
+from dataclasses import fields
 from typing import Annotated, Any
 
 from fastapi import APIRouter, FastAPI, Query, Request, Response
@@ -14,7 +15,7 @@ from starlette.background import BackgroundTask
 from starlette.responses import FileResponse
 
 from dehaze import __version__, ranges
-from dehaze.webui.dehazing import Dehazed, Settings, png
+from dehaze.webui.dehazing import Dehazed, Settings, SettingsError, png
 from dehaze.webui.service import Service
 
 Strength = Annotated[
@@ -37,7 +38,11 @@ Exposure = Annotated[
 ]
 Word = Annotated[
     str | None,
-    Query(max_length=100, description="What the veil is called: haze, fog, mist, smog or smoke."),
+    Query(
+        min_length=1,
+        max_length=100,
+        description="What the veil is called: haze, fog, mist, smog or smoke.",
+    ),
 ]
 
 
@@ -152,11 +157,28 @@ def add_api(app: FastAPI, service: Service) -> None:
 
 
 async def _dehaze(service: Service, request: Request, settings: Settings) -> Dehazed:
+    _check_parameters(request)
     source = await service.receive(request)
     try:
         return await service.dehaze(source, settings)
     finally:
         source.unlink(missing_ok=True)
+
+
+def _check_parameters(request: Request) -> None:
+    """Refuses a parameter that would be passed over: an unknown one, or one given twice.
+
+    Raises:
+        SettingsError: the message names it.
+    """
+    known = [each.name for each in fields(Settings)]
+    seen: set[str] = set()
+    for name, _ in request.query_params.multi_items():
+        if name not in known:
+            raise SettingsError(f"there is no parameter {name!r}: there are {', '.join(known)}")
+        if name in seen:
+            raise SettingsError(f"{name} is given twice: give it once")
+        seen.add(name)
 
 
 def _answer(done: Dehazed, started: float) -> Answer:

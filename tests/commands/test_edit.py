@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.commands import main
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_settings import EditSettings
 
 SOURCE = ("--source", "a street with haze")
 TARGET = ("--target", "a street with snow")
@@ -63,7 +66,16 @@ def test_what_was_edited_is_said_without_its_cost(picture: Path, any_model: Path
     assert call(picture, *SOURCE, *TARGET, "--model", any_model, "-o", out, "-q").stdout == ""
 
 
-def test_every_option_reaches_the_edit(picture: Path, any_model: Path) -> None:
+def test_every_option_reaches_the_edit(
+    picture: Path, any_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edit, given = EditPipeline.__call__, dict[str, Any]()
+
+    def seen(self: EditPipeline, *arguments: Any, **options: Any) -> Any:
+        given.update(options, settings=arguments[3])
+        return edit(self, *arguments, **options)
+
+    monkeypatch.setattr(EditPipeline, "__call__", seen)
     out = picture.parent / "out.png"
     done = call(
         picture, *SOURCE, *TARGET, "--model", any_model, "-o", out,
@@ -72,8 +84,34 @@ def test_every_option_reaches_the_edit(picture: Path, any_model: Path) -> None:
         "--blend-threshold", 0.9, "--guidance", 2, "--guidance-outside", 1.5, "--focus", "haze",
         "--strength", 1.2, "--fresh-source", "--eta", 0.2, "--samples", 2, "--seed", 4,
         "--recovery", "none", "--steps", 3, "--depth", 2, "--solver", "anderson",
+        "--inversion-guidance", 1.2,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
+    assert given.pop("settings") == EditSettings(
+        control="refine",
+        cross_replace_steps={"default": 0.9, "snow": 0.2},
+        self_replace_steps=0.2,
+        word_weights={"snow": 2.0},
+        blend=("street",),
+        exclude=("a",),
+        blend_threshold=0.9,
+        guidance_scale=2.0,
+        guidance_outside=1.5,
+        strength=1.2,
+        fresh_source=True,
+        focus="haze",
+        eta=0.2,
+        samples=2,
+    )
+    assert given.pop("generator").initial_seed() == 4
+    assert given == {
+        "inversion": None,
+        "recovery": "none",
+        "num_inference_steps": 3,
+        "depth": 2,
+        "solver": "anderson",
+        "inversion_guidance_scale": 1.2,
+    }
     assert "best" in done.stdout
     assert "% let through" in done.stdout
     guided = call(
@@ -81,6 +119,7 @@ def test_every_option_reaches_the_edit(picture: Path, any_model: Path) -> None:
         "--guidance", 2, "--steps", 2,
     )  # fmt: skip
     assert guided.exit_code == 0, guided.output
+    assert given["settings"] == EditSettings(mode="direct", guidance_scale=2.0)
 
 
 def test_clip_chooses_among_samples(picture: Path, random_model: Path, clip_model: Path) -> None:

@@ -95,6 +95,10 @@ def test_exposure_gives_the_photos_lightness(api: str, photos: Photos, tmp_path:
         ("strength=5", 400, "strength"),
         ("strength=nan", 400, "strength"),
         ("exposure=-1", 400, "exposure"),
+        ("strengh=0.5", 400, "no parameter 'strengh': there are strength, exposure, word"),
+        ("strength=1&strength=0.5", 400, "strength is given twice"),
+        ("word=", 400, "word"),
+        ("word=%20", 400, "the word is empty"),
         ("word=" + "%20".join(["a"] * 40), 400, "prompt"),
     ],
 )
