@@ -104,17 +104,20 @@ def test_exact_methods_are_named_as_such(
     assert loaded.settings.solver == solver
 
 
-@pytest.mark.parametrize(("name", "steps"), [("noise-denoise", 4), ("img2img", 20)])
+@pytest.mark.parametrize(
+    ("name", "steps", "evaluations"), [("noise-denoise", 4, 4), ("img2img", 20, 1)]
+)
 def test_an_adjustment_says_how_far_the_photo_moved(
-    picture: Path, random_model: Path, name: str, steps: int
+    picture: Path, random_model: Path, name: str, steps: int, evaluations: int
 ) -> None:
-    arguments = ("--steps", steps, "--adjust", name, "--adjust-repeats", 2)
+    arguments = ("--steps", steps, "--solver", "ddim", "--adjust", name, "--adjust-repeats", 2)
     done = call(picture, random_model, *arguments)
     assert done.exit_code == 0, done.output
     loaded = InversionResult.load(picture.parent / "made" / "photo.safetensors")
     assert loaded.adjustment is not None
     assert 0.0 < float(loaded.adjustment[0]) < 0.9
     assert (loaded.settings.adjustment, loaded.settings.adjustment_repeats) == (name, 2)
+    assert int(loaded.trace.nfe[0]) == 2 * evaluations + 1
     assert f"the photo was changed by {float(loaded.adjustment[0]):.2%} first" in done.stdout
 
 

@@ -12,7 +12,7 @@ from diffusers import DDIMScheduler, StableDiffusionImg2ImgPipeline
 from schedules import FunctionNetwork, table_of
 from torch import Tensor
 
-from dehaze.inversion import adjust
+from dehaze.inversion import ADJUSTMENTS, adjust
 from dehaze.pipelines.dehaze import DehazePipeline
 
 
@@ -97,6 +97,12 @@ def test_it_is_repeated_as_often_as_asked(name: str, steps: int, calls: int) -> 
     assert not torch.equal(once, twice)
     change = (once - latents())[0].norm() / latents()[0].norm()
     assert float(distance[0]) == pytest.approx(float(change))
+
+
+def test_each_repeat_of_img2img_draws_noise_of_its_own() -> None:
+    twice, _ = adjust("img2img", network(20), latents(), repeats=2)
+    move = ADJUSTMENTS.get("img2img").move
+    torch.testing.assert_close(twice, move(network(20), move(network(20), latents(), 0), 1))
 
 
 def test_the_text_leaves_a_picture_that_fits_its_prompt() -> None:
