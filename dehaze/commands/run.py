@@ -51,6 +51,8 @@ TO_FOLDER = Effect(lambda given: given["output"] != STREAM, "with a folder as --
 ON_PHOTOS = Effect(
     lambda given: given["photos"], "with photos, not with clips alone", of_input=True
 )
+# Of a setting that decides results: beside photos, clips would be done without it.
+PHOTOS_ALONE = Effect(lambda given: not given["clips"], "with photos alone", of_input=True)
 
 
 def _methods() -> Iterable[str]:
@@ -182,7 +184,7 @@ def _has_quality(given: Values) -> bool:
     show_default=True,
     metavar="NAME",
     heading=FIRST,
-    effect=ON_PHOTOS,
+    effect=PHOTOS_ALONE,
     help="The model's diffusion; or, for comparison, dcp (dark channel prior) or cap (colour "
     "attenuation prior), which need no model.",
 )
@@ -235,15 +237,15 @@ def _has_quality(given: Values) -> bool:
 @options.mode(
     default="plain",
     show_default=True,
-    effect=(BY_MODEL, ON_PHOTOS, *options.MODE_HOLDS),
+    effect=(BY_MODEL, PHOTOS_ALONE, *options.MODE_HOLDS),
     help="What holds a guided way back to the inversion: plain (nothing), null-text, "
     "negative-prompt or direct.",
 )
 @options.guidance(
-    effect=(BY_MODEL, ON_PHOTOS), help="Classifier-free guidance of the way back; 1 is none."
+    effect=(BY_MODEL, PHOTOS_ALONE), help="Classifier-free guidance of the way back; 1 is none."
 )
 @options.solver(effect=BY_MODEL)
-@options.predictor(effect=(BY_MODEL, ON_PHOTOS, options.used_by_solver("predictor")))
+@options.predictor(effect=(BY_MODEL, PHOTOS_ALONE, options.used_by_solver("predictor")))
 @options.criterion(effect=(BY_MODEL, options.used_by_solver("criterion")))
 @options.iterations(effect=(BY_MODEL, options.used_by_solver("max_iterations")))
 @options.steps("num_inference_steps", effect=BY_MODEL)

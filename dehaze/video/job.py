@@ -40,6 +40,8 @@ RUN = 24
 
 _JOURNAL = "journal.jsonl"
 _WHOLE = "whole"
+# A flow's schedule depends on the picture's size, which is the clip's own.
+_ANY_LATENTS = (64, 64)
 _ANOTHER = "name another output with -o, or add --overwrite"
 
 
@@ -363,6 +365,9 @@ def _settings_hash(settings: FrameSettings, pipe: Dehazing, encoding: Encoding) 
         **asdict(settings),
         "version": __version__,
         "model": pipe.provenance.fingerprint(),
+        # What the weights do not tell: the model's own choices, and its scheduler.
+        "description": repr(pipe.description.settings()),
+        "schedule": repr(pipe.step_table(pipe.description.inversion, _ANY_LATENTS)),
         "encoding": [encoding.encoder.name, encoding.samples.name, encoding.container],
         "run": RUN,
     }

@@ -88,12 +88,26 @@ def test_a_clip_that_fails_is_named_and_the_others_are_done(invoke: Invoke) -> N
     assert json.loads(failed.stdout)["status"] == "failed"
 
 
-def test_a_recovery_without_density_is_refused_beside_photos(invoke: Invoke, photo: Array) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "where"),
+    [
+        (("--recovery", "affine"), "with photos alone, unless it is physics"),
+        (("--method", "dcp"), "--method has an effect only with photos alone;"),
+        (("--guidance", "2"), "--guidance has an effect only with photos alone;"),
+        (("--guidance", "2", "--mode", "direct"), "--mode has an effect only with photos alone;"),
+        (("--solver", "anderson", "--predictor", "ife"), "--predictor has an effect only with p"),
+    ],
+)
+@pytest.mark.parametrize("inputs", [("a.mp4",), ("a.mp4", "p.png")])
+def test_what_would_not_reach_a_clip_is_refused(
+    invoke: Invoke, photo: Array, inputs: tuple[str, ...], arguments: tuple[str, ...], where: str
+) -> None:
     Path("a.mp4").touch()
     write_photo(Path("p.png"), photo)
-    result = invoke("a.mp4", "p.png", "--recovery", "affine")
-    said = " ".join(result.stderr.split())
-    assert "with photos alone, unless it is physics" in said
+    result = invoke(*inputs, *arguments)
+    assert result.exit_code == 2
+    assert where in " ".join(result.stderr.split())
+    assert not Path("dehazed").exists()
 
 
 @pytest.mark.parametrize(

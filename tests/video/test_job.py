@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from clips import moving_scene, packets_of, with_matrix, write_clip
+from diffusers import DDIMScheduler
 from numpy.typing import NDArray
 
 from dehaze.pipelines.dehaze import DehazePipeline
@@ -172,13 +174,21 @@ def test_a_killed_job_goes_on_and_ends_with_the_same_bytes(
 
 @pytest.mark.usefixtures("darkened")
 def test_a_finished_result_is_kept_until_something_changes(
-    tmp_path: Path, photo: Array, pipeline: DehazePipeline
+    tmp_path: Path, photo: Array, pipeline: DehazePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = write_clip(tmp_path / "a.mp4", moving_scene(photo, 4))
     output = tmp_path / "b.mp4"
     assert run(source, output, pipeline).status == "done"
     again = run(source, output, pipeline)
     assert (again.status, again.frames) == ("kept", 4)
+    # The same weights with another dehaze.json, then with another scheduler.
+    changed = replace(pipeline.description, cross_replace_steps=0.5)
+    monkeypatch.setattr(pipeline, "description", changed)
+    assert run(source, output, pipeline).status == "done"
+    other = DDIMScheduler.from_config(pipeline.scheduler.config, beta_end=0.02)
+    monkeypatch.setattr(pipeline, "scheduler", other)
+    assert run(source, output, pipeline).status == "done"
+    assert run(source, output, pipeline).status == "kept"
     weaker = FrameSettings(strength=0.5)
     assert dehaze_video(source, output, pipeline, weaker).status == "done"
     assert run(source, output, pipeline).status == "done"
