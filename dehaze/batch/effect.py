@@ -1,4 +1,4 @@
-"""What dehazing did to a photo, in two numbers, and what of it a user should be told."""
+"""What dehazing changed in a photo, in two numbers, and what a user should be told of it."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ Array = NDArray[np.float32]
 UNCHANGED = "nearly unchanged"
 DARKER = "a third darker"
 
-# Of the range, at strength 1: clear photos change by less, hazy ones by 6 % and more.
+# Share of the range, at strength 1. Clear photos change by less, hazy ones by 6 % and more.
 _UNCHANGED_BELOW = 0.02
-# Of the photo's own brightness.
+# Share of the photo's own brightness.
 _DARKER_BELOW = 2 / 3
 
 

@@ -1,4 +1,4 @@
-"""One photo on its way through a job: the one object that every step takes and hands on.
+"""One photo on its way through a job: the object that every step takes and hands on.
 
 A photo is opened (read, hashed, decoded), worked on (the network, alone or with others), and saved
 (encoded, written). An executor may overlap these steps, or send the photo elsewhere for them. A
@@ -102,10 +102,10 @@ class Item:
         )
 
     def take(self, sent: Item) -> None:
-        """Take over what another process made of the copy that it was sent."""
+        """Take over what another process did with the copy that it was sent."""
         vars(self).update(vars(sent) | {"source": self.source, "folder": self.folder})
         if self.error is not None:
-            # Said with the name that the photo was given by, not with its absolute one.
+            # With the name by which the photo was given, not its absolute path.
             self.error = PhotoError(self.source, self.error.cause, self.error.cure)
 
 
@@ -114,7 +114,7 @@ class Worker(Protocol):
 
     @property
     def batch_size(self) -> int:
-        """How many photos of one kind ``process`` is best given at a time."""
+        """How many photos of one kind ``process`` should get at a time."""
 
     def kind(self, photo: Photo) -> Any:
         """What photos must share to be processed together, hashable."""
@@ -190,7 +190,7 @@ def save_item(item: Item, worker: Worker) -> None:
     """Write an item's result."""
     with step_of(item):
         item.output.parent.mkdir(parents=True, exist_ok=True)
-        # Once more: a link may have come since the photo was opened.
+        # Checked again, since a link may have appeared since the photo was opened.
         _refuse_escape(item)
         written = worker.save(item)
         item.files = {
@@ -202,7 +202,7 @@ def save_item(item: Item, worker: Worker) -> None:
 
 
 def write_result(item: Item, pixels: Array, *, strength: float = 1.0) -> None:
-    """Write an item's picture as its photo came or was to come, and remark on what it did to it.
+    """Write an item's picture in its file's format, and measure the effect.
 
     Args:
         item: opened.
@@ -227,7 +227,7 @@ def step_of(item: Item) -> Iterator[None]:
 
 
 def named(source: Path, error: Exception) -> PhotoError:
-    """Any error as one that names the photo, the cause and the cure."""
+    """A ``PhotoError`` for any error: it names the photo, the cause and the cure."""
     if isinstance(error, PhotoError):
         return error
     if is_out_of_memory(error):
@@ -256,7 +256,7 @@ def _refuse_escape(item: Item) -> None:
 
 
 def _refuse_full_disk(item: Item) -> None:
-    """A full disk is better found before the network runs than after."""
+    """Refuses a full disk before the network runs."""
     needed = item.source.stat().st_size * item.result_file.growth(item.source)
     if shutil.disk_usage(item.folder).free < needed:
         raise PhotoError(

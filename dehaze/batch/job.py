@@ -1,4 +1,4 @@
-"""Runs a plan: what is done is kept, what is left is handed out, every photo is accounted for."""
+"""Runs a plan: keeps what is done, hands out the rest, and accounts for every photo."""
 
 from __future__ import annotations
 
@@ -150,7 +150,7 @@ class Job:
             yield item
 
     def _keep(self, item: Item) -> bool:
-        """Whether the item was done by an earlier run; if so, it says what that run said of it."""
+        """Whether an earlier run did the item; if so, the item gets that run's remarks."""
         earlier = self._journal.done(item.name.as_posix())
         if earlier is None or (earlier["settings"], earlier["size"]) != (self._settings, item.size):
             return False
@@ -234,7 +234,7 @@ class _Account:
     def drop_open(self) -> None:
         """Items that were handed out will not come any more.
 
-        What has a file may have been written by a worker that could not say so any more.
+        A file that is there may be from a worker that ended before it could report it.
         """
         lost = [item for item in self._open.values() if not os.path.lexists(item.output)]
         self._journal.add(*(self._record(item, "dropped") for item in lost))

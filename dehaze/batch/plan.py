@@ -1,4 +1,4 @@
-"""What a job will do, decided before any of it is done."""
+"""Plans a job: decides all that it will do before any of it is done."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dehaze.photos import (
     printable,
 )
 
-# Files and folders that begin so are hidden: thumbnails, the trash, attributes that macOS keeps.
+# Names of hidden files and folders begin so: thumbnails, the trash, attributes of macOS.
 _HIDDEN = "."
 # Folders in which devices and programs keep thumbnails and deleted photos (Synology, QNAP, Windows,
 # macOS, Linux), in lower case.
@@ -112,7 +112,7 @@ class _Root:
 
 
 class _Search:
-    """Lists folders to the bottom, and keeps what it could not or would not enter."""
+    """Lists folders to the bottom, and remembers those that it did not enter."""
 
     def __init__(self, closed: str) -> None:
         self._closed = closed
@@ -132,7 +132,7 @@ class _Search:
         for entry in entries:
             if not os.path.isdir(entry):
                 files.append(entry)
-            # A link back up would never end.
+            # A link to a folder above would never end.
             elif _real(entry) == self._closed or _real(entry) in ancestors:
                 continue
             elif os.path.isfile(entry / JOURNAL_NAME):
@@ -215,7 +215,7 @@ def plan(
 
 
 def check_room(plan: Plan) -> None:
-    """See to it that the disk has room for the results: about what their photos take.
+    """Check that the disk has room for the results, about as much as their photos take.
 
     A result in another format takes more or less, see ``ResultFile.growth``.
 
@@ -240,7 +240,7 @@ def check_room(plan: Plan) -> None:
 
 
 def _size(path: Path) -> int:
-    """Bytes, 0 for a file that cannot be asked: it will fail by name."""
+    """The file's size in bytes; 0 for a file without access, which will fail by name."""
     try:
         return path.stat().st_size
     except OSError:
@@ -270,7 +270,7 @@ def _prefixes(roots: Sequence[_Root], result_file: ResultFile) -> list[Path]:
 
 
 def check_claims(photos: Sequence[Item], endings: Sequence[str]) -> None:
-    """See to it that no file that is written is an input, or the file of another photo.
+    """Check that no file that is written is an input, or the file of another photo.
 
     Args:
         photos: planned ones.

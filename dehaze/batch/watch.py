@@ -1,4 +1,4 @@
-"""Waits for photos to arrive in folders, until each of them has come whole."""
+"""Waits for new photos in folders, until each of them is complete."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def watch(
 ) -> Iterator[Plan]:
     """Look at the inputs again and again, and plan what is new or has changed.
 
-    A photo is due once its size and time were the same at two looks: until then, whoever writes it
-    may not be done. What was due once, whatever became of it, is due again only when it changes.
+    A photo is due once its size and time were the same at two looks; until then it may still be
+    written. A photo that was due once is due again only when it changes.
 
     Args:
         inputs: as for ``plan``.
@@ -55,7 +55,7 @@ def watch(
                 result_file=result_file,
             )
         except PlanError as error:
-            # Files come and go while others write them: what stands in the way now may not later.
+            # Files come and go while others write them, so this error may pass.
             if str(error) != said:
                 logger.warning("%s", error)
             said = str(error)

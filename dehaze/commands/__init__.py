@@ -27,7 +27,7 @@ __all__ = [
     "quiet_photo_libraries",
 ]
 
-# Stated here so that the list of commands needs no import of them.
+# Stated here, so that listing the commands imports none of them.
 COMMANDS = {
     "run": "Remove the haze from photos and folders of photos.",
     "ui": "Open a page that photos are dropped on.",
@@ -44,7 +44,7 @@ COMMANDS = {
 
 
 class Commands(Group):
-    """A group whose commands live in files of their own, under their own names."""
+    """A group whose commands lie in files of their own names."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(COMMANDS)
@@ -98,7 +98,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.version_option(__version__, prog_name="dehaze")
 def main() -> None:
     """Remove haze from photos with nothing but the word "haze"."""
-    # By default torch's threads wait for each other by spinning. With another program on one of the
-    # cores that makes a photo fifty times slower; to sleep costs next to nothing. OpenMP reads this
-    # when torch is first imported.
+    # By default torch's threads spin while they wait for each other. With another program on one of
+    # the cores, that makes a photo fifty times slower. Sleeping costs next to nothing. OpenMP reads
+    # this setting when torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -139,7 +139,7 @@ def _write(
     photo = read_photo(item.source, max_megapixels=item.max_megapixels).pixels
     inversion = pipe.invert(photo, prompt, num_inference_steps=steps)
     tokens, _ = pipe.prompt_and_span(prompt)
-    # A word once, however often the prompt has it, and without the punctuation beside it.
+    # Each word once, without the punctuation beside it.
     words = dict.fromkeys(name.strip(".,;:!?()\"'") for name, _ in prompt_words(tokens))
     maps = {
         name: pipe.word_attention(photo, inversion, prompt, name)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.dehazing import Dehazing
 
-# How many of the clips that are left alone are named; the others are counted.
+# How many clips that are left alone are named; the others are counted.
 _NAMED = 3
 
 
@@ -49,7 +49,7 @@ def split_clips(
         return ((clips[0], output),), ()
     places: dict[Path, Path] = {}
     for clip in clips:
-        # A container that cannot be written becomes Matroska, which takes everything.
+        # A container that cannot be written is replaced by Matroska, which takes everything.
         written = clip.suffix.lower() in CONTAINERS
         place = output / (clip.name if written else f"{clip.name}.mkv")
         other = places.setdefault(place, clip)
@@ -63,7 +63,7 @@ def split_clips(
 
 
 def note_clips_left(files: Sequence[Path]) -> None:
-    """Say which of the files that a folder holds are clips, and how to have them done."""
+    """Name the clips among a folder's other files, and say how to have them done."""
     from dehaze.photos import printable
     from dehaze.video.clip import is_clip
 
@@ -81,7 +81,7 @@ class ClipsJob:
     Attributes:
         clips: each with its output.
         model: which model, and where it runs.
-        recipe: arguments of ``DehazePipeline.__call__``; what clips have no use for was refused.
+        recipe: arguments of ``DehazePipeline.__call__``; those without use for clips were refused.
         overwrite: do every clip anew.
         max_megapixels: a clip with larger frames fails.
     """
@@ -98,7 +98,7 @@ class ClipsJob:
             say.planned(source, output)
 
     def run(self, say: Text | JsonLines, received: Sequence[int]) -> int:
-        """Do all clips: the exit code.
+        """Do all clips; returns the exit code.
 
         Args:
             say: tells of them.

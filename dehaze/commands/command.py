@@ -1,4 +1,4 @@
-"""What every command has: help in groups, one-line errors, a log, no idle option."""
+"""The base of every command: help in groups, one-line errors, a log, no idle option."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Effect:
     """Where an option has an effect.
 
     Attributes:
-        holds: whether it has one beside these values.
+        holds: whether the option has an effect with these values.
         where: the same in words, after "only": "with --executor ray".
         of_input: ``holds`` reads what the input holds as well, see ``refuse_idle_options``.
     """
@@ -82,7 +82,7 @@ class Option(click.Option):
     ) -> None:
         super().__init__(*arguments, **attributes)
         self.heading = heading
-        # What the option stands for where it is given without a value, as --watch is.
+        # The value of an option that is given without one, such as --watch.
         self.value_alone = None if self.is_flag else attributes.get("flag_value")
         self.effects = (effect,) if isinstance(effect, Effect) else effect
 
@@ -102,8 +102,8 @@ def refuse_idle_options(context: click.Context, found: Values | None = None) -> 
 
     Args:
         context: of the command.
-        found: what its input holds, by names of the command's own; None before it was opened. An
-            effect with ``of_input`` is checked only after, all others only before.
+        found: what its input holds, by names of the command's own; None before it is opened.
+            Effects with ``of_input`` are checked only after that, all others only before.
 
     Raises:
         click.UsageError: names the option and where it has an effect.
@@ -155,9 +155,9 @@ def _verbosity_options() -> list[click.Parameter]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Stops Python's garbage collector inside: imports make many objects, and drop next to none.
+    """Pauses Python's garbage collector: imports make many objects, and drop next to none.
 
-    The collector takes a seventh of the time that importing PyTorch takes.
+    The collector would take a seventh of the time of importing PyTorch.
     """
     collecting = gc.isenabled()
     gc.disable()

@@ -88,7 +88,7 @@ def doctor(context: click.Context, /, quick: bool, as_json: bool) -> None:
     result(f"dehaze {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for check in checks:
         state = "ok" if check.works else "BROKEN" if check.required else "absent"
-        # With -q as well: it is what went wrong.
+        # With -q as well, since it says what is wrong.
         line = f"{state:7} {check.name}: {check.detail}"
         say = problem if state == "BROKEN" and verbosity() is Verbosity.QUIET else result
         say(line if check.works or not check.cure else f"{line}; {check.cure}")
@@ -112,7 +112,7 @@ def diagnose() -> list[Check]:
 
 
 def look() -> list[Check]:
-    """What ``diagnose`` finds without an import: packages by their versions, the model's files."""
+    """What ``diagnose`` finds without imports: versions of packages, the model's files."""
     packages = [_installed(name, module) for name, module in REQUIRED.items()]
     extras = [_extra(name, *what) for name, what in EXTRAS.items()]
     return [*packages, *torchvision_fits(), _bundled_files(), *extras]
@@ -146,7 +146,7 @@ def _version(distribution: str) -> str | None:
 
 
 def torchvision_fits() -> list[Check]:
-    """torchvision is not needed, but one built for another torch breaks what imports it."""
+    """torchvision is not needed, but one built for another torch breaks its importers."""
     installed, torch = _version("torchvision"), _version("torch")
     if installed is None or torch is None:
         return []

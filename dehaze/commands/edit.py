@@ -336,5 +336,5 @@ def _write(destination: Path, result: EditResult, photo: Photo | None) -> None:
 
     write_photo(destination, result.image, like=photo)
     if photo is None:
-        # There is no file to compare it with.
+        # There is no photo to compare the picture with.
         write_photo(destination.with_suffix(f".source{destination.suffix}"), result.source)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
     from dehaze.models.needs import ModelDescription
 
-# Picard iterations on two paths in the plots: enough to see the curves settle.
+# Picard iterations on two paths in the plots, enough to see the curves settle.
 _PLOTTED_ITERATIONS = 12
 
 
@@ -295,7 +295,7 @@ class _Job:
 
 
 def in_words(inversion: InversionResult) -> str:
-    """How an inversion of one photo went, for its user; with -v, for a researcher."""
+    """How an inversion went, in words; with -v in numbers."""
     trace = inversion.trace
     parts = [f"{inversion.steps} steps, {_how_exactly(inversion)}"]
     if inversion.adjustment is not None:
@@ -309,7 +309,7 @@ def in_words(inversion: InversionResult) -> str:
 
 
 def _how_exactly(inversion: InversionResult) -> str:
-    """Which steps have converged; converged means measured."""
+    """Which steps have converged, by their measured residual."""
     from dehaze.inversion import SOLVERS, ExactSampler, Sampler
 
     trace, settings = inversion.trace, inversion.settings

@@ -13,7 +13,7 @@ import click
 
 from dehaze import __version__
 
-# What the commands say goes to the file whatever -q and -v let through to the terminal; a logger
+# Everything that commands say goes to the file, whatever -q and -v show on the terminal. A logger
 # of its own keeps it from being said twice.
 said = logging.getLogger("dehaze-commands")
 said.propagate = False
@@ -70,12 +70,12 @@ def logging_to(path: Path | None) -> Iterator[None]:
 
 
 def _refuse_strange_file(path: Path) -> None:
-    """A photo whose name was given by mistake must not get lines at its end."""
+    """Refuses a file that is no log: a photo named by mistake must not get lines at its end."""
     try:
         with open(path, "rb") as file:
             start = file.read(64)
     except OSError:
-        # That it is not there is well; any other reason is named when it is written.
+        # A missing file is fine; other errors are named when it is written.
         return
     if start and not _LINE.match(start):
         raise click.BadParameter(

@@ -1,6 +1,6 @@
 """The options that several commands have, each declared once.
 
-Each is a function that gives click's decorator; what it is called with replaces what stands here:
+Each is a function that returns click's decorator. Arguments replace what is declared here:
 
     @options.steps(help="Steps of both inversions.")
 """
@@ -27,7 +27,7 @@ OF_SOLVER = "[default: the named solver's, else the model's]"
 
 
 def _shared(*names: str, **attributes: Any) -> Callable[..., Decorator]:
-    """A function that declares this option, with another name in Python, or what else differs."""
+    """A function that declares this option; its arguments replace a name or an attribute."""
 
     def declare(*parameter: str, **changes: Any) -> Decorator:
         return option(*names, *parameter, **(attributes | changes))
@@ -74,7 +74,7 @@ def _modes() -> Iterable[str]:
 
 
 def used_by_solver(setting: str, solver: str = "solver") -> Effect:
-    """Where a solver that is named, if any is, uses this field of ``InversionSettings``.
+    """Where no solver is named, or the named one uses this field of ``InversionSettings``.
 
     Args:
         setting: the field.
@@ -118,7 +118,7 @@ MODE_HOLDS = (
 
 
 def output_folder(written: str, default: str) -> Decorator:
-    """``--output``, the folder that what is written goes to."""
+    """``--output``, the folder of what is written."""
     return option(
         "-o",
         "--output",

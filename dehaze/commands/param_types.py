@@ -1,4 +1,4 @@
-"""The kinds of values that options have: each reads one from its text, or says what is wrong."""
+"""Types of options' values: each reads a value from its text, or says what is wrong."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dehaze.registry import Registry
 
 
 class RegistryChoice(click.ParamType):
-    """One of the names in a registry, which is asked only once a value is given."""
+    """One of the names in a registry, which is looked up only when a value is given."""
 
     name = "choice"
 
@@ -64,7 +64,7 @@ class Kinds(Names):
 
 
 class Exposure(click.ParamType):
-    """How far a result is lightened: a name, or a number between the two."""
+    """How far a result is lightened: a name, or a number between those of the names."""
 
     name = "exposure"
     names: ClassVar[dict[str, float]] = {"scene": 0.0, "keep": 1.0}
@@ -104,7 +104,7 @@ class Number(click.ParamType):
 
 
 class Suffix(click.ParamType):
-    """A format, by a suffix that names it, with or without its dot."""
+    """The suffix of a photo format, given with or without its dot."""
 
     name = "format"
 

@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal, and now and then a line where there is none."""
+"""Progress of a command: a bar on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Protocol
 
 from dehaze.commands.reporting import Verbosity, note, verbosity
 
-# Seconds between two lines: a job of a night leaves some hundred of them in its log.
+# Seconds between two lines; a job of a night writes some hundred of them.
 SECONDS = 60.0
 
 
 class Ended(Protocol):
-    """What is to be called when one more thing is done."""
+    """Called when one more thing is done."""
 
     def __call__(self, kept: bool = False) -> object:
-        """One more is done; ``kept``: by an earlier run, so that it took no time now."""
+        """One more is done; ``kept``, if by an earlier run, so that it took no time now."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""What a command says, where it says it, and how much: -q and -v mean the same to all of them."""
+"""What commands say, and where; -q and -v mean the same to all of them."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Verbosity(IntEnum):
 
 
 def verbosity() -> Verbosity:
-    """That of the command that is running."""
+    """The verbosity of the command that is running."""
     context = click.get_current_context(silent=True)
     return Verbosity.NORMAL if context is None else context.meta.get(_KEY, Verbosity.NORMAL)
 
@@ -65,14 +65,14 @@ def note(text: str) -> None:
 
 
 def detail(text: str) -> None:
-    """Say on stderr what only a closer look needs: with -v alone."""
+    """Say on stderr what only a closer look needs; with -v alone."""
     said.debug("%s", text)
     if verbosity() is Verbosity.VERBOSE:
         _warn(text)
 
 
 def problem(text: str) -> None:
-    """Say on stderr what went wrong, whatever was asked for."""
+    """Say on stderr what went wrong, at any verbosity."""
     said.error("%s", text)
     _warn(text)
 
@@ -135,7 +135,7 @@ def _errors_in_one_line(context: click.Context, level: Verbosity) -> Iterator[No
         problem("interrupted")
         context.exit(INTERRUPTED)
     except OSError as error:
-        # A reader that has seen enough, such as head, closes the pipe: click ends quietly.
+        # A reader such as head closes the pipe when it has seen enough; click then ends quietly.
         if error.errno == errno.EPIPE:
             raise
         raise CommandError(
@@ -152,7 +152,7 @@ def _errors_in_one_line(context: click.Context, level: Verbosity) -> Iterator[No
 
 
 def quiet_photo_libraries() -> None:
-    """Keep what photo libraries say of odd files off the terminal: the commands say it by name."""
+    """Keep photo libraries' own messages off the terminal; the commands name what is wrong."""
     import cv2
 
     warnings.simplefilter("ignore")
@@ -162,7 +162,7 @@ def quiet_photo_libraries() -> None:
 def quiet_libraries() -> None:
     """Keep the libraries' warnings, logs and loading bars off the terminal; downloads still show.
 
-    What a user has to know, the commands say themselves.
+    The commands say themselves what a user has to know.
     """
     from diffusers.utils import logging as diffusers_logging
     from huggingface_hub.utils import enable_progress_bars  # type: ignore[attr-defined]

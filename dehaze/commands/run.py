@@ -35,8 +35,8 @@ from dehaze.commands.task import DIFFUSION, executor_of, task_of, with_cards
 if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
 
-# What --save can add, and what each file appends to the whole name of its photo, so that those of
-# a.jpg and a.png stay apart.
+# What --save can add, and the ending of each file. It is put after the photo's whole name, so that
+# files of a.jpg and a.png stay apart.
 SIDE_FILES = {
     "attention": ".attention.png",
     "transmission": ".transmission.png",

@@ -124,7 +124,7 @@ def run_server(
         model=model.model,
         **chosen,
     )
-    # Before the model is loaded: a port that is taken is found at once.
+    # Before the model is loaded, so that a taken port is found at once.
     listener = listen(settings)
     pipeline = model.load(DehazePipeline)
     host, port = listener.getsockname()[:2]

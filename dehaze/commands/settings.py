@@ -15,7 +15,7 @@ _YES, _NO = ("yes", "true", "on", "1"), ("no", "false", "off", "0")
 
 
 def config_option(command: Any) -> Any:
-    """``--config FILE``: what its file says holds where the command line says nothing."""
+    """``--config FILE``: options from a file, for those that the command line does not give."""
     return option(
         f"--{_CONFIG}",
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
@@ -41,7 +41,7 @@ def read_config(context: click.Context, path: Path) -> dict[str, Any]:
         click.UsageError: the file cannot be read, a line is no option, or its value is wrong.
     """
     try:
-        # Some editors of Windows put a byte order mark at the beginning.
+        # Some editors on Windows put a byte order mark at the beginning.
         lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise click.UsageError(

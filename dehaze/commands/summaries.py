@@ -1,4 +1,4 @@
-"""How a folder job is told while it runs and when it ends: as text, or as JSON lines."""
+"""What ``dehaze run`` says while it runs and at its end: text, or JSON lines."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Text:
-    """For people: progress and failures on stderr, sums on stdout."""
+    """For people: progress and failures on stderr, totals on stdout."""
 
     def __init__(self) -> None:
         self._ended: Ended | None = None
@@ -101,7 +101,7 @@ class JsonLines:
 
     @contextmanager
     def progress(self, total: int) -> Iterator[None]:
-        """There is none: every photo has a line."""
+        """Nothing, since every photo has a line."""
         yield
 
     def item(self, item: Item) -> None:

@@ -77,7 +77,7 @@ def _by_model(
     else:
         quiet_libraries()
     if os.path.isdir(model.model):
-        # On another machine the working folder is another one.
+        # An absolute path, since a worker may have another working folder.
         model = replace(model, model=os.path.abspath(model.model))
     work = DiffusionWork(recipe, model, beside, batch_size)
     settings = {
@@ -94,7 +94,7 @@ def _by_model(
 
 
 def with_cards(task: Task, output: Path) -> Task:
-    """The task, which also keeps in the output folder what a report shows."""
+    """The task, which then also keeps in the output folder what a report shows."""
     from dehaze.report import CardingWork
 
     return replace(task, work=CardingWork(task.work, output.absolute()))
@@ -115,6 +115,6 @@ def executor_of(task: Task, name: str, address: str | None, workers: int | None)
         return LocalExecutor(task.work.start())
     from dehaze.batch.ray import RayExecutor
 
-    # Started here only to find what is wrong with it before the cluster is asked.
+    # Started here only to find errors before the cluster is asked.
     task.work.on_cpu().start()
     return RayExecutor(task.work, address=address, workers=workers, gpu=task.gpu)

@@ -1,6 +1,6 @@
-"""A page of results that opens from a file: every photo before and after, with its maps.
+"""A page of results in one file: every photo before and after, with its maps.
 
-``cards`` keeps what the page shows of a photo while a job runs, ``page`` makes the page of it.
+``cards`` keeps what the page shows of each photo while a job runs. ``page`` makes the page.
 """
 
 from dehaze.report.cards import CARDS_FOLDER, Card, CardingWork, read_card

@@ -1,7 +1,7 @@
 """What a report shows of one photo, kept beside the results while a job runs.
 
-A job may be interrupted and resumed, and may run on several machines; a card a photo, in a hidden
-folder of the output folder, lets the report be made at the end whoever did the photo, and when.
+A job may be interrupted and resumed, and may run on several machines. A card for each photo lies in
+a hidden folder of the output folder, so that the report can be made at the end.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Card:
         values: numbers by name: ``lightness``, the mean luma of the result over that of the photo;
             ``change``, the mean absolute difference of their thumbnails, in levels of 255; and from
             the model ``density``, the mean of 1 - t in [0, 1].
-        stamp: size in bytes and time in nanoseconds of the result's file, None without one: a card
+        stamp: size in bytes and time in nanoseconds of the result's file, None without one. A card
             of another result is not used.
     """
 
@@ -94,7 +94,7 @@ def make_card(photo: Photo, image: Any, maps: Any = None) -> Card:
         image: the result, float32 (H, W, 3) in [0, 1].
         maps: a ``DehazeResult``, for its attention and transmission, or None.
     """
-    # Means of the small pictures: those of a photo of 24 megapixels would cost as much again.
+    # Means of the small pictures, since means of a photo of 24 megapixels would cost as much again.
     before, after = shrunk(photo.pixels), shrunk(image)
     pictures = {"before": thumbnail(before), "after": thumbnail(after)}
     values = {
@@ -135,7 +135,7 @@ def read_card(folder: Path, output: Path) -> Card | None:
 
 
 def card_from_files(folder: Path, source: Path, output: Path) -> Card:
-    """The card of a result that was made without one: without maps. It is kept for the next time.
+    """A card without maps, for a result that has none; it is kept for the next time.
 
     Args:
         folder: the output folder.
@@ -164,7 +164,7 @@ def _stamp(path: Path) -> tuple[int, int]:
 
 @dataclass(frozen=True)
 class CardingWork:
-    """Does the work of another, and keeps a card of each photo.
+    """Does another work, and keeps a card of each photo.
 
     Attributes:
         work: what is done to each photo.

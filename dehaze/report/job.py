@@ -15,7 +15,7 @@ from dehaze.report.page import Column, Entry, Layer, Report
 
 REPORT_NAME = "report.html"
 
-# What a card calls its pictures, and what a person does.
+# The names of pictures in a card, and in the report.
 LAYER_NAMES = {
     "before": "photo",
     "after": "result",

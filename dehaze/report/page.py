@@ -1,4 +1,4 @@
-"""One HTML file with all it shows inside: no script, style or picture comes from elsewhere."""
+"""One HTML file that holds its own scripts, styles and pictures."""
 
 from __future__ import annotations
 
@@ -112,8 +112,8 @@ def write_report(path: Path, report: Report) -> None:
 def render_report(report: Report) -> bytes:
     """A report as an HTML file.
 
-    The pictures stand behind the page's own script, one element each, so that a browser shows the
-    page before it has read them all, and decodes none that is out of sight.
+    The pictures stand behind the page's script, one element each. So a browser shows the page
+    before it has read them all, and decodes only pictures in sight.
     """
     page = asset("report.html")
     style = asset("compare.css") + asset("report.css")
@@ -173,7 +173,7 @@ def _entry(entry: Entry) -> dict[str, object]:
 
 
 def _script_json(content: object) -> str:
-    """JSON that cannot end the script element that it stands in, whatever a photo is called."""
+    """JSON that cannot end its script element, whatever a photo's name is."""
     text = json.dumps(content, allow_nan=False, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 

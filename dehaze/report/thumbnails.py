@@ -1,4 +1,4 @@
-"""Small pictures of large ones, as the bytes of a WebP file."""
+"""Thumbnails, as the bytes of a WebP file."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from PIL import Image
 from dehaze.levels import to_levels
 
 THUMBNAIL_SIDE = 480
-"""Long side of a picture in a report, in pixels: some 10 kB, so that a thousand photos fit."""
+"""Long side of a picture in a report, in pixels. It takes some 10 kB, so a thousand photos fit."""
 
 _QUALITY = 62
 

@@ -1,4 +1,4 @@
-"""Clips in, clips out: every frame without its haze, without flicker, and all else as it was.
+"""Clips: the haze of every frame removed without flicker, and all else kept.
 
 Nothing is imported here: ``clip`` and ``encoding`` load no network library, ``job`` and ``frames``
 do.

@@ -1,4 +1,4 @@
-"""Reading a clip: what it is, what of it is refused, and its frames one by one."""
+"""Reads a clip: its properties, what is refused, and its frames one by one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ CLIP_SUFFIXES = frozenset(
 # H.273's TransferCharacteristics of HDR: perceptual quantiser and hybrid log-gamma.
 _HDR = {16: "PQ", 18: "HLG"}
 _TO_SDR = "make an SDR copy of it first: ffmpeg's zscale and tonemap filters do"
-# A clip that ends earlier than its header says by more than this has been cut short.
+# A clip that ends earlier than its header says by more than this, in seconds, is cut short.
 _MISSING_SECONDS = 1.0
 
 
@@ -57,7 +57,7 @@ def load_av() -> Any:
         raise VideoLibraryError(
             f'clips need PyAV ({error}); pip install "dehaze-diffusion[video]"'
         ) from error
-    # Not set_level: its own callback waits for ever where FFmpeg's threads log.
+    # Not set_level, whose callback waits for ever where FFmpeg's threads log.
     av.logging.set_libav_level(av.logging.PANIC)
     return av
 
@@ -83,7 +83,7 @@ class Clip:
         aspect: width of a pixel over its height, as it is stored; None where it is not stated.
         rate: frames a second, on average.
         time_base: the unit of its time stamps, in seconds.
-        frames: how many there are by the file's packets: a few of them may not be decodable.
+        frames: their number by the file's packets, a few of which may not be decodable.
         notes: what a user should know of it.
     """
 
@@ -139,7 +139,7 @@ class Frame:
 
 
 def open_clip(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Clip:
-    """Reads what a clip is, and refuses what would come out wrong.
+    """Reads a clip's properties, and refuses clips that would come out wrong.
 
     Args:
         path: the file.
@@ -194,7 +194,8 @@ def open_clip(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Clip:
 def frames_of(clip: Clip) -> Iterator[Frame]:
     """The frames of a clip in the order in which they are shown, from its beginning.
 
-    What cannot be decoded is left out; a frame of another size is brought to the first one's.
+    Frames that cannot be decoded are left out. Frames of another size are resized to the first
+    one's.
 
     Raises:
         VideoError: it can no longer be read, or changes to a format that is not supported.
@@ -246,7 +247,7 @@ def turn_of_matrix(matrix: NDArray[np.int32]) -> tuple[int, bool] | None:
     mirrored = a * d - b * c < 0
     if mirrored:
         a, b = -a, -b
-    # A quarter anticlockwise shows what lies to the right above: (p, q) at (q, -p).
+    # A quarter turn anticlockwise shows (p, q) at (q, -p).
     quarters = {(1.0, 0.0): 0, (0.0, -1.0): 1, (-1.0, 0.0): 2, (0.0, 1.0): 3}.get((a, b))
     if quarters is None or (c, d) != (-b, a):
         return None
@@ -289,7 +290,7 @@ def _packets(av: Any, container: Any, *streams: Any) -> Iterator[Any]:
     try:
         yield from container.demux(*streams)
     except (av.FFmpegError, OSError):
-        # It ends here, whatever its header says; the caller compares the two.
+        # The clip ends here; the caller compares that with its header.
         return
 
 
@@ -306,7 +307,7 @@ def _decoded(av: Any, container: Any, stream: Any) -> Iterator[Any]:
 def _lengths(
     container: Any, stream: Any, of_picture: Fraction, end_of_all: Fraction
 ) -> tuple[float, float]:
-    """How long the header says that it is, and how much is there, in seconds."""
+    """The length by the header, and the length that is there, in seconds."""
     if stream.duration is not None:
         return float(stream.duration * stream.time_base), float(of_picture)
     # Of the longest stream, sound included.

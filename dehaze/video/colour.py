@@ -1,7 +1,7 @@
-"""A film's samples to RGB and back, by the matrix and the range that the film states.
+"""Converts a clip's samples to RGB and back, by the matrix and the range that the clip states.
 
-Done here and not by FFmpeg's scaler, whose conversion to full range depends on its version and is
-off by half a step.
+FFmpeg's scaler is not used: its conversion to full range depends on its version and is off by half
+a step.
 
 Source: ITU-R BT.601-7, BT.709-6 and BT.2020-2; ITU-T H.273, table 4, for the numbers.
 """
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float32]
 Plane = NDArray[np.generic]
 
-# The shares of red and blue in luma, by H.273's MatrixCoefficients.
+# Weights of red and blue in luma, by H.273's MatrixCoefficients.
 _LUMA_SHARES = {
     1: (0.2126, 0.0722),
     4: (0.30, 0.11),
@@ -30,12 +30,12 @@ _LUMA_SHARES = {
     9: (0.2627, 0.0593),
 }
 _RGB, _UNSTATED = 0, 2
-# Players take an unstated matrix for BT.709 from this height on, and for BT.601 below.
+# Players assume BT.709 from this height on, and BT.601 below, where no matrix is stated.
 _HIGH_DEFINITION = 720
 
 _YUV = re.compile(r"yuvj?(4(?:20|22|44|40|11|10))p(\d+)?(?:le)?")
 _OTHERS = re.compile(r"(gray|gbrp)(\d+)?(?:le)?")
-# Columns and rows of luma for one of chroma.
+# Columns and rows of luma for each column and row of chroma.
 _CHROMA = {"420": (2, 2), "422": (2, 1), "444": (1, 1), "440": (1, 2), "411": (4, 1), "410": (4, 4)}
 # Formats that hold the same samples in another order.
 _REORDERED = {
@@ -100,7 +100,7 @@ def sample_format(name: str) -> SampleFormat | None:
 
 @dataclass(frozen=True)
 class ColourCoding:
-    """How a film's samples are colours.
+    """How a clip's samples stand for colours.
 
     Attributes:
         matrix: H.273's MatrixCoefficients: 0 for RGB, 2 for unstated, which is settled by height.
@@ -170,7 +170,7 @@ class ColourCoding:
         )
 
     def _scale(self, bits: int, *, chroma: bool) -> tuple[np.float32, np.float32]:
-        """What 1 is stored as, and what is added to it."""
+        """The number that 1 is stored as, and the offset."""
         step = 2.0 ** (bits - 8)
         offset = 128.0 * step if chroma else 0.0 if self.full_range else 16.0 * step
         if self.full_range:
@@ -184,7 +184,7 @@ class ColourCoding:
 
 
 def _enlarged(plane: Array, columns: int, rows: int) -> Array:
-    # By a cubic: the area mean of its result is nearly the plane again.
+    # By a cubic, whose area mean is nearly the plane again.
     if columns == rows == 1:
         return plane
     size = (plane.shape[1] * columns, plane.shape[0] * rows)

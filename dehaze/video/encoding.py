@@ -1,7 +1,6 @@
-"""Writing a clip: runs of frames encoded by themselves, then joined with all else of the original.
+"""Writes a clip: encodes runs of frames, and joins them with all else of the original.
 
-Each run is a file of its own that needs no other, so that a job that was killed goes on after the
-last run that is whole.
+Each run is a file of its own, so that a killed job continues after the last whole run.
 """
 
 from __future__ import annotations
@@ -34,7 +33,7 @@ class Encoder:
         options: of the encoder: a quality at which the eye sees no loss.
         odd_sizes: whether it takes chroma of half the size with odd numbers of pixels.
         finest_time: the most units of time that a second may have.
-        run: FFmpeg's name of the container of a run: one that keeps time stamps in any unit.
+        run: FFmpeg's name of a run's container, which keeps time stamps in any unit.
     """
 
     codec: str
@@ -48,7 +47,7 @@ class Encoder:
 ENCODERS: Registry[Encoder] = Registry("codec")
 """The encoder that a clip's codec comes back in, by FFmpeg's name of the codec."""
 
-# No B-frames: a run's time stamps then stand in order, whatever they are.
+# Without B-frames, so that a run's time stamps stand in order.
 for _encoder in (
     Encoder("h264", "libx264", {"crf": "17", "preset": "medium", "bf": "0"}, odd_sizes=False),
     Encoder(
@@ -73,7 +72,7 @@ for _encoder in (
     ENCODERS.register(_encoder.codec, _encoder)
 
 RUN_SUFFIX = ".run"
-"""That of the files of runs, whatever their container."""
+"""The suffix of the files of runs, whatever their container."""
 
 # Tried in this order where a clip's own codec cannot be written, or not into its container.
 _INSTEAD = ("h264", "vp9")
@@ -142,7 +141,7 @@ def choose_encoding(clip: Clip, output: Path) -> Encoding:
         if samples.name != clip.samples.name:
             notes.append(f"its samples, {clip.samples.name}, come back as {samples.name}")
         colour = ColourCoding(
-            # RGB has no matrix of its own: sRGB's players take BT.601's for SD and 709's for HD.
+            # RGB has no matrix of its own; players take BT.601 for SD and BT.709 for HD.
             clip.colour.matrix if samples.is_rgb is clip.samples.is_rgb else 2,
             clip.colour.full_range,
         )
@@ -299,7 +298,7 @@ _LIMITED, _FULL = 1, 2
 
 
 def unwritable(path: Path, error: OSError) -> VideoError:
-    """Why a clip cannot be written, and the cure."""
+    """The error for a clip that cannot be written, with the cure."""
     cause = f"cannot be written ({error.strerror or error})"
     return VideoError(path, cause, "check the folder's permissions and the room on the disk")
 
@@ -307,7 +306,7 @@ def unwritable(path: Path, error: OSError) -> VideoError:
 def join(
     clip: Clip, encoding: Encoding, runs: Sequence[Path], output: Path, *, end: int
 ) -> tuple[str, ...]:
-    """Writes the result: the runs' pictures, and all else of the clip as it is.
+    """Writes the result: the runs' pictures, and all else of the clip unchanged.
 
     Args:
         clip: the original.
@@ -328,7 +327,7 @@ def join(
     with av.open(str(clip.path), metadata_errors="replace") as original:
         tags = {name: tag for name, tag in original.metadata.items() if name not in _OWN_TAGS}
         if encoding.container in ("mp4", "mov") and any("." in name for name in tags):
-            # Phones' own tags, com.apple.quicktime.make and the like, have no other place.
+            # For tags of phones, such as com.apple.quicktime.make.
             options["movflags"] = "use_metadata_tags"
         try:
             with av.open(str(output), "w", format=encoding.container, options=options) as container:
@@ -401,7 +400,7 @@ def _pictures(av: Any, clip: Clip, runs: Sequence[Path], end: int) -> Iterator[A
 
 
 class _Lookahead:
-    """Packets in their order, the next of which is known before it is taken."""
+    """Packets in their order, with a look at the next one."""
 
     def __init__(self, packets: Iterator[Any]) -> None:
         self._packets = packets
@@ -413,7 +412,7 @@ class _Lookahead:
         return self._next is None
 
     def until(self, time: Fraction | None) -> Iterator[Any]:
-        """Those that are due up to a time in seconds; None for all."""
+        """The packets that are due up to a time, in seconds; None for all."""
         while self._next is not None:
             packet = self._next
             if time is not None and packet.dts * Fraction(packet.time_base) > time:

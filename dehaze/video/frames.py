@@ -1,4 +1,4 @@
-"""Dehazes the frames of a film one after the other, each with what the frames before it say."""
+"""Dehazes the frames of a clip one by one, each with what the frames before it say."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from dehaze.video.smoothing import Past, begin, follow, weight_of
 
 Array = NDArray[np.float32]
 
-# An inversion is started from only if more than this share of its steps met the tolerance. A step
-# that does not meet it takes all its iterations wherever it starts, and its result depends on the
-# start.
+# The next inversion starts from the last one only if more than this share of the steps met the
+# tolerance. Other steps take all their iterations wherever they start, and their result depends on
+# the start.
 _LEAST_STOPPED = 0.5
 
 
 @dataclass(frozen=True)
 class FrameSettings:
-    """How the frames of a film are dehazed; None leaves a setting to the model.
+    """How the frames of a clip are dehazed; None leaves a setting to the model.
 
     Attributes:
         prompt, word, null_text, strength, exposure: as in ``DehazePipeline``'s call, one strength
@@ -70,7 +70,7 @@ class FrameResult:
 
 @dataclass(frozen=True)
 class Memory:
-    """All that the next frame needs of those before it.
+    """What the next frame needs of the frames before it.
 
     Attributes:
         past: of ``dehaze.video.smoothing``.
@@ -84,7 +84,7 @@ class Memory:
 
 
 class FrameDehazer:
-    """Takes the frames of a film in their order, and gives each one back without its haze.
+    """Takes the frames of a clip in their order, and returns each without its haze.
 
     Density and airlight are smoothed over time, see ``dehaze.video.smoothing``. An inversion starts
     from that of the frame before where the camera stands still and the steps converge.
@@ -123,7 +123,7 @@ class FrameDehazer:
             tolerance=self.settings.tolerance,
         )
         self._control = AttentionControl(needs.cross_replace_steps, needs.self_replace_steps)
-        # No maps are made of a film: only what the way back asks for is kept.
+        # A clip has no maps, so only what the way back needs is recorded.
         self._plan = RecordingPlan(self._control, self._inversion.inverted_steps, ())
         self._iterates = "max_iterations" not in idle_settings(self._inversion.solver)
 
@@ -132,7 +132,7 @@ class FrameDehazer:
 
         Args:
             frame: float32 (H, W, 3) RGB in [0, 1], upright; of any size.
-            time: at which it is shown, in seconds; no earlier than the last one's.
+            time: when it is shown, in seconds; not before the last one's.
 
         Raises:
             NonFiniteError: the network returned values that are not finite.
@@ -158,7 +158,7 @@ class FrameDehazer:
         return FrameResult(image, evaluations, is_first=past.frames == 1)
 
     def _estimate(self, frame: Array) -> tuple[InversionResult, ProxyEstimate, int]:
-        """A frame's inversion, what it says of the haze, and the evaluations that it took."""
+        """A frame's inversion, the estimate of its haze, and the evaluations that they took."""
         settings, pipe = self.settings, self._pipe
         inversion = pipe.invert(
             frame,
@@ -185,7 +185,7 @@ class FrameDehazer:
         return inversion, estimate, int(inversion.trace.nfe.sum()) + swapping
 
     def _start(self, frame: Array) -> InversionResult | None:
-        """The last frame's inversion, where the steps of this one gain by it."""
+        """The last frame's inversion, if starting from it saves evaluations."""
         if self.memory is None or not self._iterates:
             return None
         start = self.memory.start

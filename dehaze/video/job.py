@@ -1,9 +1,9 @@
-"""One clip from its file to its result: resumable, with a result that is whole or not there.
+"""One clip from its file to its result: resumable, and the result is whole or not there.
 
-Beside the output lies a hidden folder, ``.NAME.dehaze``, while the job runs: runs of frames, each
-encoded by itself, what the next frame needs of those before it, and a journal of one JSON object a
-line. A job that was killed goes on after its last whole run. What is left of the folder in the end
-is the journal, which says what the result was made of.
+While the job runs, a hidden folder ``.NAME.dehaze`` lies beside the output. It holds runs of
+frames, each encoded by itself; what the next frame needs of those before it; and a journal of one
+JSON object a line. A killed job continues after its last whole run. In the end only the journal is
+left, which says what the result was made of.
 """
 
 from __future__ import annotations
@@ -34,8 +34,8 @@ from dehaze.video.smoothing import Past
 if TYPE_CHECKING:
     from dehaze.pipelines.dehazing import Dehazing
 
-# Frames of a run: as many as a camera commonly has between two key frames. A killed job does no
-# more of them again.
+# Frames of a run, as many as cameras have between two key frames. A killed job repeats at most one
+# run.
 RUN = 24
 
 _JOURNAL = "journal.jsonl"
@@ -53,7 +53,7 @@ class ClipResult:
         output: the file.
         status: done now, or kept from an earlier run.
         frames: how many it has.
-        shots: how many times the smoothing over time began anew, the beginning included.
+        shots: the number of shots: how often the smoothing over time began anew.
         evaluations: of the network, for all frames.
         seconds: wall time of this call.
         notes: what differs from the original besides the haze.
@@ -94,8 +94,8 @@ def dehaze_video(
 ) -> ClipResult:
     """Removes the haze from a clip, without flicker; sound and all else are copied.
 
-    Called again after it was interrupted, it goes on where it stopped; called again after that, it
-    keeps the result, if that was made of the same clip under the same settings.
+    A second call continues where an interrupted one stopped. It keeps a whole result that was made
+    of the same clip under the same settings.
 
     Args:
         source: the clip.
@@ -201,7 +201,7 @@ class _ClipJob:
         return ClipResult(self._output, status, seconds=seconds, **counts | {"notes": notes})
 
     def _dehaze(self, before: list[_Run], on_frame: Callable[[bool], object]) -> list[_Run]:
-        """The runs after those that there are."""
+        """Does the runs after those that are there."""
         runs: list[_Run] = []
         frames = islice(frames_of(self._clip), sum(run.frames for run in before), None)
         while (first := next(frames, None)) is not None:
@@ -243,7 +243,7 @@ class _ClipJob:
         return _Run(path.name, digest_of_file(path), end=end, **counts)
 
     def _finish(self, runs: list[_Run]) -> dict[str, Any]:
-        """Joins the runs to the result, and cleans up: what the journal says of the result."""
+        """Joins the runs to the result, cleans up, and returns the journal's record."""
         whole = self._folder / f"{_WHOLE}{self._output.suffix}"
         files = [self._folder / run.file for run in runs]
         lost = join(self._clip, self._encoding, files, whole, end=runs[-1].end)
@@ -266,7 +266,7 @@ class _ClipJob:
             "notes": notes,
         }
         _synchronise(whole)
-        # Before the move: a result that the journal does not know would be taken for another's.
+        # Before the move, since a result that the journal does not know counts as another's.
         self._add({"done": digest_of_file(whole), "of": self._identity, "result": result})
         os.replace(whole, self._output)
         for path in (*files, *self._memory_files(len(runs) - 1)):
@@ -285,7 +285,7 @@ class _ClipJob:
             )
 
     def _begin(self, done: dict[str, Any] | None) -> None:
-        """A new journal, without the parts of another job; it still knows our own result."""
+        """A new journal, without the parts of another job, but with our own result."""
         discard_unfinished(self._folder)
         for path in self._folder.iterdir():
             if path.suffix in (RUN_SUFFIX, ".part", ".safetensors") or path.stem == _WHOLE:
@@ -295,7 +295,7 @@ class _ClipJob:
         self._dehazer.memory = None
 
     def _records(self) -> list[dict[str, Any]]:
-        """What the journal says; a line that a kill left unfinished counts as not written."""
+        """The journal's records, without a line that a killed job left unfinished."""
         path = self._folder / _JOURNAL
         records = []
         for line in path.read_bytes().splitlines() if path.exists() else ():
@@ -307,22 +307,22 @@ class _ClipJob:
 
     def _add(self, record: dict[str, Any]) -> None:
         with open(self._folder / _JOURNAL, "ab") as file:
-            # A line that a kill left unfinished must not swallow this one.
+            # A line that a killed job left unfinished must not swallow this one.
             file.write(b"\n" + _json_lines([record]))
             file.flush()
             os.fsync(file.fileno())
 
     def _resume(self, records: list[dict[str, Any]]) -> list[_Run]:
-        """The runs that are whole, and the dehazer as it was after them; none if it is not kept."""
+        """The whole runs, and the dehazer as it was after them; none if that was not kept."""
         runs: list[_Run] = []
-        # A run that was done again has two records: the later one holds.
+        # A run that was done again has two records, and the later one counts.
         for record in {each["file"]: each for each in records if "file" in each}.values():
             run = _Run(**record)
             path = self._folder / run.file
             if not path.is_file() or digest_of_file(path) != run.sha256:
                 break
             runs.append(run)
-        # A kill between two runs may leave the memory of the one before.
+        # A job killed between two runs may leave the memory of the run before.
         while runs:
             memory = self._kept_memory(len(runs) - 1)
             if memory is not None:
@@ -358,7 +358,7 @@ class _ClipJob:
 
 
 def _settings_hash(settings: FrameSettings, pipe: Dehazing, encoding: Encoding) -> str:
-    """Of all that decides a result, but for the clip."""
+    """A hash of all settings that decide a result."""
     from dehaze import __version__
 
     content = {

@@ -1,10 +1,10 @@
-"""Haze along the frames of a film: density and airlight smoothed over time, noise averaged out.
+"""Smooths the haze of a clip over time, and averages out noise.
 
-Frame by frame, an estimate of the haze trembles a little, and the division by t makes the tremble
-and the camera's noise visible. Here the optical density d = -log t follows the picture's motion and
-changes only slowly, as haze does; and the mean of the frames is dehazed, so that their noise is not
-divided by t. The mean follows the camera, and begins anew where something else moves. At a cut all
-of it begins anew.
+The estimate of the haze trembles a little from frame to frame. The division by t makes that, and
+the camera's noise, visible. So the optical density d = -log t is moved along with the picture, and
+changes only slowly, as haze does. The mean of several frames is dehazed, so that their noise is not
+divided by t. The mean follows the camera, and begins anew where something else moves. At a cut
+everything begins anew.
 
 Source: this project.
 """
@@ -27,38 +27,39 @@ from dehaze.recovery.recover import ProxyEstimate
 Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
-# Haze does not change much within this time.
+# Time, in seconds, within which haze does not change much.
 SECONDS = 1.0
-# A frame begins a new shot where 1 - r is above this; r is its correlation with the frame before.
-# Measured: docs/video.md.
+# A frame begins a new shot where 1 - r is above this, r being its correlation with the frame
+# before. Measured in docs/video.md.
 CUT = 0.1
-# Differences of luma between a frame and the one before, moved along: above the first the past
-# counts less, from the second on not at all.
+# Differences of luma between a frame and the one before, moved along. Above the first number the
+# past counts less; from the second on it does not count.
 _CHANGED = (0.03, 0.07)
-# Speeds in pixels a frame, at the frame's own size: below the first a place stands still, from the
-# second on it moves.
+# Speeds in pixels of the frame's own size a frame. Below the first number a place stands still;
+# from the second on it moves.
 _STILL = (0.2, 0.4)
-# How much of the picture must stand still, where the camera does, before noise is measured there.
+# Noise is measured only where the camera and at least this share of the picture stand still.
 _STILL_SHARE = 0.05
-# Changes as multiples of those that noise makes: below the first a place stands still, from the
+# Changes as multiples of those made by noise. Below the first number a place stands still; from the
 # second on it moves.
 _MOVING = (1.4, 1.8)
-# The quantile of the changes that is taken for noise: most places may have been moved along badly.
+# The quantile of the changes that is taken for noise; it is low, since most places may have been
+# moved along badly.
 _NOISE_QUANTILE = 0.1
-# Noise is taken for at least this: a film's compression holds most places still and renews others.
+# The least value of noise: compression holds most places still and renews others.
 _LEAST_NOISE = 1.0 / 255.0
-# How fast the measured noise may grow from frame to frame.
+# The largest factor by which the measured noise may grow from frame to frame.
 _NOISE_GROWTH = 1.1
 # Half-widths of the windows in which differences are averaged, at the estimate's size.
 _CHANGE_RADIUS = 2
 _NOISE_RADIUS = 3
-# The share of the pixels with the strongest edges, whose motion is the camera's.
+# Share of the pixels with the strongest edges, whose median speed is the camera's.
 _EDGES = 0.2
 
 
 @dataclass(frozen=True)
 class Past:
-    """What the frames so far say of the next one.
+    """What is known from the frames so far.
 
     Attributes:
         time: of the last frame, in seconds.
@@ -66,10 +67,10 @@ class Past:
         grey: the last frame's luma at the estimate's size, uint8 (h, w).
         density: d = -log t, smoothed, float32 (h, w), 0 or above.
         airlight: A, smoothed, float32 (3,) in [0, 1].
-        mean: the frames' mean where they show the same, and the last frame elsewhere, float32
+        mean: the mean of the frames where they show the same, else the last frame, float32
             (H, W, 3) in [0, 1].
         counted: how many frames are in the mean at each place, float32 (h, w), at least 1.
-        noise: mean absolute difference of luma that noise alone makes; infinite where unknown.
+        noise: mean absolute difference of luma made by noise alone; infinite where unknown.
         speed: of the camera before the last frame, in pixels a frame; infinite where unknown.
     """
 
@@ -116,7 +117,7 @@ def begin(frame: Array, estimate: ProxyEstimate, time: float) -> Past:
 
 
 def follow(past: Past, frame: Array, estimate: ProxyEstimate, time: float) -> Past:
-    """The past after one frame more; ``begin`` after a cut, or where the size is another.
+    """The past after one more frame; that of ``begin`` after a cut, or at another size.
 
     Args:
         past: after the frames before.
@@ -144,12 +145,12 @@ def follow(past: Past, frame: Array, estimate: ProxyEstimate, time: float) -> Pa
 
 
 def weight_of(seconds: float) -> float:
-    """What a frame counts that comes so long after the last one: 1 - exp(-s / ``SECONDS``)."""
+    """The weight of a frame s seconds after the last one: 1 - exp(-s / ``SECONDS``)."""
     return 1.0 - math.exp(-max(seconds, 0.0) / SECONDS)
 
 
 def motion(before: Bytes, after: Bytes) -> Array:
-    """Where each pixel comes from: float32 (h, w, 2), x and y in pixels, to add to its own place.
+    """Where each pixel comes from, as an offset (x, y) in pixels: float32 (h, w, 2).
 
     Args:
         before, after: luma, uint8 (h, w).
@@ -163,14 +164,14 @@ def motion(before: Bytes, after: Bytes) -> Array:
     return np.asarray(search.calc(after, before, none), dtype=np.float32)
 
 
-# OpenCV's search needs a few of its patches of 8 pixels.
+# OpenCV's search needs room for a few of its patches of 8 pixels.
 _LEAST_FLOW = 32
 
 
 def follow_motion(
     values: NDArray[np.generic], flow: Array, interpolation: int = cv2.INTER_LINEAR
 ) -> Array:
-    """Values moved along: each place gets the value of the place that it comes from.
+    """Moves values along: each place gets the value of the place that it comes from.
 
     Args:
         values: (h, w) or (h, w, 3), of the frame before.
@@ -195,9 +196,9 @@ def follow_motion(
 
 
 def is_cut(followed: Array, grey: Bytes) -> bool:
-    """Whether a frame shows something else than the last one, moved along, does.
+    """Whether a frame shows something else than the last one, moved along.
 
-    Both are blurred, so that noise says nothing, and correlated: a change of exposure is no cut.
+    Both are blurred against noise, and correlated, so that a change of exposure is no cut.
 
     Args:
         followed: the last frame's luma, moved along, float32 (h, w) in [0, 255].
@@ -207,7 +208,7 @@ def is_cut(followed: Array, grey: Bytes) -> bool:
     before, after = _box(followed / 255.0, radius), _box(grey.astype(np.float32) / 255.0, radius)
     before -= before.mean()
     after -= after.mean()
-    # The constant lets two frames without structure, black ones above all, be alike.
+    # The constant makes two frames without structure alike, such as black ones.
     spread = math.sqrt(float((before**2).mean()) * float((after**2).mean()))
     return 1.0 - (float((before * after).mean()) + 1e-4) / (spread + 1e-4) > CUT
 
@@ -215,13 +216,13 @@ def is_cut(followed: Array, grey: Bytes) -> bool:
 def _averaged(past: Past, frame: Array, flow: Array, share: float) -> Past:
     """The past, its mean and noise brought up to a frame."""
     size, whole = (flow.shape[0], flow.shape[1]), (frame.shape[0], frame.shape[1])
-    # The mean is of the frame's own pixels, and so is what counts as motion.
+    # The mean is of pixels at full size, so motion is measured at full size, too.
     scale = np.float32(whole[0] / size[0])
     speed = np.hypot(flow[..., 0], flow[..., 1]) * scale
     mean, counted = past.mean, past.counted
     past = replace(past, speed=_camera_speed(past.grey, speed))
     if not past.is_still:
-        # Bilinear values, moved along frame by frame, would be blurred.
+        # Bilinear interpolation, frame after frame, would blur the values.
         mean = follow_motion(mean, resize(flow, whole) * scale, cv2.INTER_CUBIC).clip(0.0, 1.0)
         counted = follow_motion(counted, flow)
         speed = np.zeros_like(speed)
@@ -239,7 +240,7 @@ def _averaged(past: Past, frame: Array, flow: Array, share: float) -> Past:
 
 
 def _camera_speed(grey: Bytes, speed: Array) -> float:
-    """Median speed at the strongest edges: elsewhere motion is guessed from its surroundings."""
+    """Median speed at the strongest edges; elsewhere motion is guessed from its surroundings."""
     edges = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
     return float(np.median(speed[edges >= np.quantile(edges, 1.0 - _EDGES)]))
 

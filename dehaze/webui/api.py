@@ -41,7 +41,7 @@ Word = Annotated[
     Query(
         min_length=1,
         max_length=100,
-        description="What the veil is called: haze, fog, mist, smog or smoke.",
+        description="The word to remove: haze, fog, mist, smog or smoke.",
     ),
 ]
 

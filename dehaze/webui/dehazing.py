@@ -1,4 +1,4 @@
-"""What the server does to a photo: the whole of it for a file, a small one for the eye."""
+"""What the server does to a photo: dehazes it for a file, or a small one for the page."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ _MEDIA_TYPES = {
     "WEBP": "image/webp",
     "BMP": "image/bmp",
 }
-# Of one photo: words that were inverted, and results that were looked at.
+# The most words that were inverted, and results that were looked at, kept for one photo.
 _INVERSIONS_KEPT = 2
 _RESULTS_KEPT = 4
 
 
 class SettingsError(DehazeError, ValueError):
-    """A setting that cannot be: the message names it, the cause and the cure."""
+    """A setting is wrong; the message names it, the cause and the cure."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Settings:
     Attributes:
         strength: how much of the haze is removed, see ``dehaze.ranges.STRENGTH``.
         exposure: how far the result is lightened, see ``dehaze.ranges.EXPOSURE``.
-        word: what the veil is called; None for the model's own word.
+        word: the word that is removed; None for the model's own.
     """
 
     strength: float = 1.0
@@ -163,9 +163,9 @@ class Seen:
 
 
 class Preview:
-    """A photo at the size of a screen, and what has been found out about it so far.
+    """A photo at the size of a screen, with its inversion and results so far.
 
-    The inversion is kept: another strength needs only the way back, another layer nothing at all.
+    The inversion is kept, so another strength needs only the way back, and another layer no work.
 
     Args:
         pixels: float32 (H, W, 3) in [0, 1], long side at most ``PREVIEW_SIDE``.

@@ -1,4 +1,4 @@
-"""One model for all who ask: a bounded queue, and threads that take the work from it."""
+"""One model for all requests: a bounded queue, and threads that take the work from it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 class BusyError(DehazeError, RuntimeError):
-    """As much work waits as the queue holds: try again in a while."""
+    """The queue is full; try again in a while."""
 
 
 class ClosedError(DehazeError, RuntimeError):
@@ -130,7 +130,7 @@ class Engine:
             finally:
                 with self._state:
                     self._running -= 1
-            # What it made must not stay in memory while the next job is waited for.
+            # The result must not stay in memory while this thread waits for the next job.
             del job
 
 
@@ -140,7 +140,7 @@ def _complete(
     try:
         result = work(pipeline)
     except BaseException as error:
-        # Whoever waits for the future hears of it.
+        # Raised to whoever waits for the future.
         logger.debug("work failed", exc_info=error)
         future.set_exception(error)
     else:

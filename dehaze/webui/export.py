@@ -133,7 +133,7 @@ async def _member(
 
 
 def archive_names(names: Sequence[str]) -> list[str]:
-    """The names again, each of its own: a second a.jpg becomes "a (2).jpg".
+    """The names made unique: a second a.jpg becomes "a (2).jpg".
 
     >>> archive_names(["a.jpg", "A.jpg", "b.png", "a.jpg"])
     ['a.jpg', 'A (2).jpg', 'b.png', 'a (3).jpg']

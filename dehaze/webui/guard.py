@@ -2,7 +2,7 @@
 
 A server on 127.0.0.1 is open to every page that the same browser shows: a page of another site can
 send requests to it, and a name that resolves to 127.0.0.1 makes that site's page the same origin.
-So the Host must be a name of this machine, and a request that a browser sends for another site is
+So the Host must be a name of this machine, and requests that a browser sends for another site are
 refused. Source of both: the Fetch standard's Origin and Sec-Fetch-Site headers; Jackson et al.,
 "Protecting Browsers from DNS Rebinding Attacks", 2007.
 """
@@ -74,7 +74,7 @@ class Guard:
 
         problem = self.problem(headers)
         if problem is not None:
-            # Many clients hear an answer only once they have sent all they have.
+            # Many clients read the answer only after they have sent everything.
             await _discard(receive, 4 * self._max_bytes)
             await _answer(send_guarded, *problem)
             return
@@ -113,11 +113,11 @@ class Guard:
 
 
 class BodyTooLongError(DehazeError):
-    """More came than its length had said, or than is accepted."""
+    """The body is longer than its header says, or than is accepted."""
 
 
 class _Limited:
-    """Receives a request, and stops where its body is longer than it may be."""
+    """Receives a request, and stops where its body is too long."""
 
     def __init__(self, receive: Any, max_bytes: int) -> None:
         self._receive = receive

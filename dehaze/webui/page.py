@@ -42,7 +42,7 @@ _SHARED = {
 
 
 class Tab(BaseModel):
-    """What a tab must know of the server."""
+    """What a tab needs to know about the server."""
 
     tab: str
     version: str
@@ -249,7 +249,7 @@ def _photos_in(folder: str) -> list[Path]:
     if not path.is_dir():
         raise PhotoError(path, f"there is no folder {str(path)!r}", "check the name")
     try:
-        # Nothing is written: the output only has to lie elsewhere.
+        # Nothing is written, but the plan needs an output that lies elsewhere.
         found = plan([path], path / ".dehaze-nowhere")
     except PlanError as error:
         raise PhotoError(path, str(error), "name another folder") from error

@@ -91,7 +91,7 @@ def build_app(pipeline: DehazePipeline, folder: Path, settings: ServerSettings) 
         title="dehaze",
         version=__version__,
         description="Removes haze from photographs.",
-        # The library's own pages fetch their scripts from elsewhere.
+        # Not the library's own pages, which fetch scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
         lifespan=lifespan,
@@ -172,7 +172,7 @@ class _Server(uvicorn.Server):
 
 @contextlib.contextmanager
 def _signals_end_quietly() -> Iterator[None]:
-    """uvicorn raises a signal again once it has stopped for it: the stop is all that is meant."""
+    """Ignores the signal that uvicorn raises again after it has stopped."""
 
     def stopped(number: int, frame: Any) -> None:
         pass

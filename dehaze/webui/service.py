@@ -1,4 +1,4 @@
-"""What both faces of the server, the page and the API, stand on."""
+"""What the page and the API of the server share."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ class Service:
         work: Callable[[DehazePipeline], Result],
         urgency: Urgency = Urgency.IN_A_ROW,
     ) -> Result:
-        """Have work done, and wait for it; if the wait is given up, so is work not yet begun.
+        """Have work done, and wait for it; work not yet begun is dropped if the wait is cancelled.
 
         Raises:
             BusyError, ClosedError: as ``Engine.submit``.
@@ -82,7 +82,7 @@ class Service:
             raise
 
     async def dehaze(self, source: Path, settings: Settings, name: str = "") -> Dehazed:
-        """A photo's file without its haze; whoever asked for it deletes it.
+        """A photo's file without its haze; the caller deletes it.
 
         Args:
             source: the photo.
@@ -127,7 +127,7 @@ class Service:
 
 
 def _is_leaving() -> bool:
-    """Whether it is the waiting task that was cancelled, and not the work."""
+    """Whether the waiting task was cancelled, not the work."""
     task = asyncio.current_task()
     return task is not None and getattr(task, "cancelling", lambda: 0)() > 0
 
@@ -177,7 +177,7 @@ def answer_errors(app: FastAPI, limits: Limits) -> None:
 
 
 def in_words(error: Exception) -> dict[str, str]:
-    """An error as cause and cure; where files lie on this machine stays out of it."""
+    """An error as cause and cure, without paths of this machine."""
     if isinstance(error, PhotoError):
         return {"error": error.cause, "cure": error.cure}
     if isinstance(error, DehazeError):

@@ -1,4 +1,4 @@
-"""The photos of the page's tabs: files in a folder of their own, under names of our own."""
+"""The photos of the page's tabs: files in one folder, under names made here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class UnknownError(DehazeError, KeyError):
     """There is no such tab, photo or export any more."""
 
     def __str__(self) -> str:
-        """The message itself, which a KeyError would put into quotes."""
+        """The message itself, without the quotes that KeyError would add."""
         return str(self.args[0])
 
 
@@ -151,7 +151,7 @@ class Workspace:
 
 
 def plain_name(name: str) -> str:
-    """The last part of a name, whatever system it came from, without what no name should hold.
+    """The last part of a name from any system, without characters that no name should have.
 
     >>> plain_name("../../etc/passwd"), plain_name("C:\\\\photos\\\\a.jpg"), plain_name("..")
     ('passwd', 'a.jpg', 'photo')

@@ -28,7 +28,7 @@ def _methods() -> Iterable[str]:
 
 
 def _solvers() -> Iterable[str]:
-    """The solvers whose inversions end in noise that any way back can start from."""
+    """The solvers whose final latents any way back can start from."""
     from dehaze.inversion import SOLVERS, Sampler
 
     return [name for name in SOLVERS.names() if not isinstance(SOLVERS.get(name), Sampler)]

@@ -1,4 +1,4 @@
-"""``dehaze evaluate folder``: methods scored on anybody's own pictures."""
+"""``dehaze evaluate folder``: methods scored on a user's own pictures."""
 
 from __future__ import annotations
 

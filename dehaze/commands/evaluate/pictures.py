@@ -1,4 +1,4 @@
-"""Anybody's own pictures, and the ground truth that there is for them."""
+"""A user's own pictures, with or without ground truth."""
 
 from __future__ import annotations
 
@@ -89,7 +89,7 @@ def open_pictures(
 
 
 def open_photos(pictures: Path, output: Path) -> Dataset:
-    """The photos of a folder and its subfolders, of which none may be left out.
+    """The photos of a folder and its subfolders, none of them left out.
 
     Args:
         pictures: the folder.

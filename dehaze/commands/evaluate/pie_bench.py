@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from dehaze.pipelines.edit_settings import EditSettings
 
 
-# The edits are made here, or were made elsewhere.
+# Whether the edits are made here; with --results they were made elsewhere.
 EDITING = without("results")
 
 
@@ -168,9 +168,9 @@ def pie_bench(
 def _ways(
     solvers: tuple[str, ...], criteria: tuple[str, ...], limits: dict[str, Any]
 ) -> dict[str, dict[str, Any]]:
-    """The inversion of each row, by the row's name; one of no name where nothing was named.
+    """The inversion of each row, by the row's name; a single one without a name by default.
 
-    A solver that a setting has no effect with goes without it.
+    A setting without effect on a solver is left out of its row.
     """
     from dehaze.inversion.solvers import idle_settings
 

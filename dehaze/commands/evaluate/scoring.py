@@ -50,7 +50,7 @@ def _psnr_variants() -> Iterable[str]:
 
 
 def _rows(given: Values) -> set[str]:
-    """What the rows of the table are, without their arguments."""
+    """The names of the table's rows, without their arguments."""
     return {method.partition(":")[0] for method in given["methods"]}
 
 
@@ -63,7 +63,7 @@ WITH_OURS = Effect(lambda given: "ours" in _rows(given), "with --method ours")
 
 
 def _compares(given: Values) -> bool:
-    """Whether a picture is compared with another; the inversion ceiling has its own reference."""
+    """Whether a row is compared with a reference; the inversion ceiling has its own."""
     return given["any_paired"] or "inversion" in _rows(given)
 
 
