@@ -1,16 +1,20 @@
-"""Time and peak memory of ``dehaze run`` against the folder's length and the photos' size.
+"""Time and peak memory of ``dehaze run`` by the folder's length, the photos' size, the workers.
 
     python benchmarks/folder_job.py length --counts 10,100,1000 --method dcp
     python benchmarks/folder_job.py size --megapixels 0.2,1,6,12,24
+    python benchmarks/folder_job.py workers --counts 100 --workers 1,2 --rounds 5
 
 Every case is a process of its own, over photos made from one of the examples. Processor time is
 what the operating system accounts to the process when it has ended, and says more than wall time
-where other programs run; peak memory is the largest that the process ever was.
+where other programs run; peak memory is the largest that the process ever was. Numbers of workers
+take turns, round after round; the best round of each counts, and every round must give the same
+bytes.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import subprocess
 import sys
@@ -38,16 +42,25 @@ class Cost:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("length", "size"))
+    parser.add_argument("what", choices=("length", "size", "workers"))
     parser.add_argument("--counts", default="10,100,1000", help="photos in a folder")
     parser.add_argument("--megapixels", default="0.2,1,6,12,24", help="of a photo")
     parser.add_argument("--photos", type=int, default=3, help="in a folder, for size")
     parser.add_argument("--method", default="diffusion")
     parser.add_argument("--batch-size", help="photos that share the network; the command's default")
+    parser.add_argument("--workers", help="photos at a time; several numbers for workers")
+    parser.add_argument("--rounds", type=int, default=3, help="for workers")
     given = parser.parse_args(arguments)
     options = ["--method", given.method]
     if given.batch_size is not None:
         options += ["--batch-size", given.batch_size]
+    if given.what == "workers":
+        count, megapixels = int(given.counts.split(",")[0]), float(given.megapixels.split(",")[0])
+        numbers = [int(number) for number in (given.workers or "1,2").split(",")]
+        compare_workers(numbers, count, megapixels, given.rounds, options)
+        return
+    if given.workers is not None:
+        options += ["--workers", given.workers]
     if given.what == "length":
         cases = [
             (int(count), float(given.megapixels.split(",")[0])) for count in given.counts.split(",")
@@ -78,21 +91,67 @@ def main(arguments: Sequence[str] | None = None) -> None:
             )
 
 
+def compare_workers(
+    numbers: Sequence[int], count: int, megapixels: float, rounds: int, options: Sequence[str]
+) -> None:
+    """Print what a folder costs by the number of workers, with and without the command's start."""
+    costs: dict[int, list[Cost]] = {number: [] for number in numbers}
+    starts: list[float] = []
+    contents: set[str] = set()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        make_photos(folder / "in", count, megapixels)
+        for _ in range(rounds):
+            starts.append(run(folder, "in/00000.jpg", options).wall)
+            for number in numbers:
+                costs[number].append(run(folder, "in", [*options, "--workers", str(number)]))
+                contents.add(content_of(folder / "out"))
+    if len(contents) > 1:
+        raise SystemExit("the results depend on the number of workers")
+    start = min(starts)
+    print(f"{count} photos of {megapixels:g} megapixels, best of {rounds} rounds, equal bytes;")
+    print(f"a command for one photo alone takes {start:.1f} s")
+    print("| workers | wall s | times as fast | without the start | processor s | peak MB |")
+    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
+    best = {number: min(cost.wall for cost in costs[number]) for number in numbers}
+    first = best[numbers[0]]
+    for number, wall in best.items():
+        processor = min(cost.processor for cost in costs[number])
+        megabytes = max(cost.megabytes for cost in costs[number])
+        print(
+            f"| {number} | {wall:.1f} | {first / wall:.2f} | "
+            f"{(first - start) / (wall - start):.2f} | {processor:.1f} | {megabytes:.0f} |"
+        )
+
+
+def content_of(folder: Path) -> str:
+    """One hash of all results."""
+    content = hashlib.sha256()
+    for path in sorted(folder.glob("*.jpg")):
+        content.update(path.read_bytes())
+    return content.hexdigest()
+
+
 def measure(count: int, megapixels: float, options: Sequence[str]) -> Cost:
     """Run the command over as many photos of this size as a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         make_photos(Path(folder) / "in", count, megapixels)
-        command = [sys.executable, str(ROOT / "cli.py"), "run", "in", "-o", "out", *options]
-        started = time.perf_counter()
-        process = subprocess.Popen(
-            command, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-        )
-        assert process.stderr is not None
-        said = process.stderr.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.perf_counter() - started
-        if os.waitstatus_to_exitcode(status) != 0:
-            raise SystemExit(said.decode())
+        return run(Path(folder), "in", options)
+
+
+def run(folder: Path, photos: str, options: Sequence[str]) -> Cost:
+    """Run the command on photos of a folder, anew, as a process of its own."""
+    command = [sys.executable, str(ROOT / "cli.py"), "run", photos, "-o", "out", *options]
+    started = time.perf_counter()
+    process = subprocess.Popen(
+        [*command, "--overwrite"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    assert process.stderr is not None
+    said = process.stderr.read()
+    _, status, usage = os.wait4(process.pid, 0)
+    wall = time.perf_counter() - started
+    if os.waitstatus_to_exitcode(status) != 0:
+        raise SystemExit(said.decode())
     # Linux counts ru_maxrss in KiB, macOS in bytes.
     unit = 1e6 if sys.platform == "darwin" else 1e6 / 1024
     return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)

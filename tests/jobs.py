@@ -31,6 +31,7 @@ class FakeWorker:
 
     one: Callable[[Photo], FloatArray] = invert
     batch_size: int = 1
+    parallel: bool = False
 
     def kind(self, photo: Photo) -> tuple[int, int]:
         return photo.size
@@ -43,6 +44,9 @@ class FakeWorker:
     def save(self, item: Item) -> list[Path]:
         write_result(item, item.result)
         return [item.output]
+
+    def stop(self) -> None:
+        """Nothing takes long."""
 
 
 def do(

@@ -116,6 +116,10 @@ class Worker(Protocol):
     def batch_size(self) -> int:
         """How many photos of one kind ``process`` should get at a time."""
 
+    @property
+    def parallel(self) -> bool:
+        """Whether ``process`` may be called in several threads at once, and gains by it."""
+
     def kind(self, photo: Photo) -> Any:
         """What photos must share to be processed together, hashable."""
 
@@ -126,7 +130,13 @@ class Worker(Protocol):
         """
 
     def save(self, item: Item) -> Sequence[Path]:
-        """Write an item's result, and any other files beside it: all files written."""
+        """Write an item's result, and any other files beside it: all files written.
+
+        It may be called in several threads at once.
+        """
+
+    def stop(self) -> None:
+        """Let every ``process`` under way raise ``KeyboardInterrupt`` soon; no other follows."""
 
 
 class Work(Protocol):

@@ -3,49 +3,87 @@ written, and photos that can share the network's evaluations are brought togethe
 
 from __future__ import annotations
 
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from itertools import islice
 
 from dehaze.batch.item import Item, Worker, open_item, process_items, save_item, step_of
 
-# Megapixels decoded at a time; a larger photo waits until it is the only one. A megapixel takes
-# 12 MB as float32 RGB.
-MEGAPIXELS_AHEAD = 64.0
+# Megapixels from decoding to writing for which any machine has room. A larger photo waits until it
+# is the only one.
+_MEGAPIXELS = 64.0
+
+# Several workers may take this share of the machine's memory. A megapixel takes 12 MB as float32
+# RGB, and so much at the peak, while its haze is removed.
+_SHARE_OF_MEMORY = 0.25
+_BYTES_A_MEGAPIXEL = 60e6
 
 # So many batches' worth of photos wait for others of their kind; beyond that, the kind that has
 # waited longest goes on as it is.
 _BATCHES_GATHERED = 2
 
+# How often a wait is broken off, as Windows lets no Ctrl-C through meanwhile.
+_SECONDS_OF_WAITING = 0.5
+
+
+def cores() -> int:
+    """How many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def megapixels_for(workers: int) -> float:
+    """How many megapixels these workers together may have in memory, from decoding to writing."""
+    try:
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        # Windows has no such function.
+        return _MEGAPIXELS
+    affordable = _SHARE_OF_MEMORY * memory / _BYTES_A_MEGAPIXEL
+    return max(_MEGAPIXELS, min(_MEGAPIXELS * workers, affordable))
+
 
 class _Room:
-    """Bounds the megapixels that are decoded at a time, so that memory is flat."""
+    """Bounds the megapixels that are in memory at a time, so that it is flat."""
 
     def __init__(self, megapixels: float) -> None:
         self._limit = megapixels
         self._inside: set[Item] = set()
-        self._asking: Item | None = None
+        # In turn, so that a large photo is not passed by smaller ones for ever.
+        self._asking: deque[Item] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
     def admit(self, item: Item) -> None:
-        """Wait until there is room; a photo larger than the limit has it once it is alone."""
+        """Wait until there is room; a photo larger than the limit has it once it is alone.
+
+        Raises:
+            CancelledError: the run has been broken off.
+        """
         with self._changed:
-            self._asking = item
+            self._asking.append(item)
             self._changed.notify_all()
-            self._changed.wait_for(lambda: not self._is_lacking())
-            self._asking = None
+            self._changed.wait_for(
+                lambda: self._closed or (self._asking[0] is item and not self.is_lacking())
+            )
+            self._asking.remove(item)
+            self._changed.notify_all()
+            if self._closed:
+                raise CancelledError
             self._inside.add(item)
 
-    def _is_lacking(self) -> bool:
+    def is_lacking(self) -> bool:
         """Whether somebody asks for room that there is not."""
-        if self._asking is None or self._closed or not self._inside:
-            return False
-        taken = sum(item.megapixels for item in self._inside)
-        return taken + self._asking.megapixels > self._limit
+        with self._changed:
+            if not self._asking or not self._inside:
+                return False
+            taken = sum(item.megapixels for item in self._inside)
+            return taken + self._asking[0].megapixels > self._limit
 
     def leave(self, item: Item) -> None:
         """Give an item's room back, if it has any."""
@@ -53,31 +91,23 @@ class _Room:
             self._inside.discard(item)
             self._changed.notify_all()
 
-    def wait_for(self, read: Future[None], writing: Iterable[Future[None]]) -> bool:
-        """Wait until a photo is read, or waits for room that no write will give back.
-
-        Args:
-            read: done once the photo is read.
-            writing: what is being written.
-
-        Returns:
-            whether it is read.
-        """
+    def wait_for(self, due: Callable[[], bool]) -> None:
+        """Wait until something is due, which may ask whether room is lacking."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    read.done() or (self._is_lacking() and all(write.done() for write in writing))
-                )
-            )
-        return read.done()
+            while not self._changed.wait_for(due, _SECONDS_OF_WAITING):
+                pass
 
-    def look_again(self, _: Future[None]) -> None:
-        """To be called when a photo has been read or written."""
+    def told_of(self, future: Future[None]) -> Future[None]:
+        """The future, at whose end those who wait look again."""
+        future.add_done_callback(self._look_again)
+        return future
+
+    def _look_again(self, _: Future[None]) -> None:
         with self._changed:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let everything in, so that nobody waits for ever."""
+        """Let nothing in any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -111,96 +141,140 @@ class _Gathered:
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Runs items batch after batch in the network, and overlaps reading and writing with it.
+    """Takes items through their steps in threads: reading, ``Worker.process`` and writing overlap.
 
-    As many photos as make a batch are read ahead of the one in the network, and left to be written
-    behind it. Nothing waits for others of its kind that may not come: where the memory's room is
-    needed, or no item is left, a batch is as large as it is.
+    OpenCV, NumPy and PyTorch compute without Python's lock, so that threads share the cores. As
+    many photos as the workers take are read ahead of them, and left to be written behind them.
+    Nothing waits for others of its kind that may not come: where the memory's room is needed, or no
+    item is left, a batch is as large as it is.
 
     Attributes:
         worker: makes the results.
+        workers: how many batches it makes at a time, each in a thread; None for one a core where
+            the worker is ``parallel``, and else one.
+        megapixels: how many may be in memory at a time; None for ``megapixels_for`` the workers.
     """
 
     worker: Worker
+    workers: int | None = None
+    megapixels: float | None = None
 
     def run(self, items: Iterable[Item], report: Callable[[Item], None]) -> None:
         """See ``dehaze.batch.Executor``."""
-        with ThreadPoolExecutor(1, "read") as readers, ThreadPoolExecutor(1, "write") as writers:
-            _Run(self.worker, iter(items), report, readers, writers).run()
+        workers = self.workers or (cores() if self.worker.parallel else 1)
+        with (
+            ThreadPoolExecutor(workers, "read") as readers,
+            ThreadPoolExecutor(workers, "work") as working,
+            ThreadPoolExecutor(workers, "write") as writers,
+        ):
+            pools = _Pools(workers, readers, working, writers)
+            room = _Room(megapixels_for(workers) if self.megapixels is None else self.megapixels)
+            _Run(self.worker, iter(items), report, pools, room).run()
+
+
+@dataclass(frozen=True)
+class _Pools:
+    """The threads of one run: ``workers`` of each."""
+
+    workers: int
+    read: ThreadPoolExecutor
+    work: ThreadPoolExecutor
+    write: ThreadPoolExecutor
 
 
 class _Run:
-    """One run: what is being read, what waits for the network, and what is being written."""
+    """One run: what is being read, what waits for a worker, what has one, what is being written."""
 
     def __init__(
         self,
         worker: Worker,
         waiting: Iterator[Item],
         report: Callable[[Item], None],
-        readers: ThreadPoolExecutor,
-        writers: ThreadPoolExecutor,
+        pools: _Pools,
+        room: _Room,
     ) -> None:
         self._worker = worker
         self._waiting = waiting
         self._report = report
-        self._readers = readers
-        self._writers = writers
-        self._room = _Room(MEGAPIXELS_AHEAD)
+        self._pools = pools
+        self._room = room
+        self._most = pools.workers * worker.batch_size
         self._gathered = _Gathered(worker)
-        self._reading: deque[tuple[Item, Future[None]]] = deque()
-        self._writing: deque[tuple[Item, Future[None]]] = deque()
+        self._due: deque[list[Item]] = deque()
+        self._reading: dict[Future[None], Item] = {}
+        self._working: dict[Future[None], list[Item]] = {}
+        self._writing: dict[Future[None], Item] = {}
 
     def run(self) -> None:
         """Do every item."""
         try:
-            self._read_on()
-            while self._reading or self._gathered:
-                self._work_on(self._next_batch())
-                while len(self._writing) > self._worker.batch_size or (
-                    self._writing and self._writing[0][1].done()
-                ):
-                    self._report_written()
-        finally:
-            for _, future in self._reading:
-                future.cancel()
-            self._room.close()
-            while self._writing:
-                self._report_written()
+            while self._go_on():
+                self._room.wait_for(self._can_go_on)
+        except BaseException:
+            self._break_off()
+            raise
+
+    def _go_on(self) -> bool:
+        """Take every step that can be taken; whether any is under way."""
+        for reading in _ended(self._reading):
+            self._take_read(self._reading.pop(reading), reading)
+        for working in _ended(self._working):
+            self._take_result(self._working.pop(working), working)
+        for writing in _ended(self._writing):
+            item = self._writing.pop(writing)
+            writing.result()
+            self._report(item)
+        self._work_on()
+        self._read_on()
+        if self._may_be_partial():
+            self._due.append(self._gathered.oldest())
+            self._work_on()
+        return bool(self._reading or self._working or self._writing)
+
+    def _can_go_on(self) -> bool:
+        futures = (*self._reading, *self._working, *self._writing)
+        return any(future.done() for future in futures) or self._may_be_partial()
+
+    def _may_be_partial(self) -> bool:
+        """Whether photos that wait for others of their kind must go on without them."""
+        if not self._gathered or self._due or self._working or self._writing:
+            return False
+        return not self._reading or self._room.is_lacking()
 
     def _read_on(self) -> None:
-        for item in islice(self._waiting, self._worker.batch_size - len(self._reading)):
-            future = self._readers.submit(open_item, item, self._room.admit)
-            future.add_done_callback(self._room.look_again)
-            self._reading.append((item, future))
+        ahead = len(self._reading) + sum(map(len, self._due))
+        for item in islice(self._waiting, max(self._most - ahead, 0)):
+            future = self._pools.read.submit(open_item, item, self._room.admit)
+            self._reading[self._room.told_of(future)] = item
 
-    def _next_batch(self) -> list[Item]:
-        """The next photos for the network, or none if one was read that cannot go there yet."""
-        writing = [future for _, future in self._writing]
-        if not self._reading or (
-            self._gathered and not self._room.wait_for(self._reading[0][1], writing)
-        ):
-            return self._gathered.oldest()
-        item, future = self._reading[0]
-        future.result()
-        self._reading.popleft()
-        self._read_on()
+    def _take_read(self, item: Item, read: Future[None]) -> None:
+        read.result()
         if item.error is None:
             # A photo whose kind cannot be told fails alone.
             with step_of(item):
-                return self._gathered.add(item)
-        self._end(item)
-        return []
+                batch = self._gathered.add(item)
+                if batch:
+                    self._due.append(batch)
+        if item.error is not None:
+            self._end(item)
 
-    def _work_on(self, batch: list[Item]) -> None:
-        if batch:
-            process_items(batch, self._worker)
+    def _work_on(self) -> None:
+        while self._due and self._can_take_more():
+            batch = self._due.popleft()
+            future = self._pools.work.submit(process_items, batch, self._worker)
+            self._working[self._room.told_of(future)] = batch
+
+    def _can_take_more(self) -> bool:
+        return len(self._working) < self._pools.workers and len(self._writing) <= self._most
+
+    def _take_result(self, batch: list[Item], worked: Future[None]) -> None:
+        worked.result()
         for item in batch:
             if item.error is not None:
                 self._end(item)
             else:
-                future = self._writers.submit(self._write, item)
-                future.add_done_callback(self._room.look_again)
-                self._writing.append((item, future))
+                future = self._pools.write.submit(self._write, item)
+                self._writing[self._room.told_of(future)] = item
 
     def _write(self, item: Item) -> None:
         try:
@@ -208,13 +282,22 @@ class _Run:
         finally:
             self._room.leave(item)
 
-    def _report_written(self) -> None:
-        item, future = self._writing[0]
-        # Taken off once it is there: an interrupted wait must not lose it.
-        future.result()
-        self._writing.popleft()
-        self._report(item)
-
     def _end(self, item: Item) -> None:
         self._room.leave(item)
         self._report(item)
+
+    def _break_off(self) -> None:
+        """Drop what has not come so far, and let what is being written end."""
+        for future in self._reading:
+            future.cancel()
+        self._room.close()
+        self._worker.stop()
+        wait(self._working)
+        wait(self._writing)
+        for item in self._writing.values():
+            self._report(item)
+
+
+def _ended(futures: Iterable[Future[None]]) -> list[Future[None]]:
+    """In the order in which they began."""
+    return [future for future in futures if future.done()]

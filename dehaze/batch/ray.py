@@ -39,7 +39,7 @@ class _Actor:
     """One worker of the pool; a turn's items come in and go out, pickled."""
 
     def __init__(self, work: Work) -> None:
-        self._executor = LocalExecutor(work.start())
+        self._executor = LocalExecutor(work.start(), workers=1)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         done: list[Item] = []

@@ -89,6 +89,17 @@ class DiffusionWorker:
         """How many photos share the network's evaluations."""
         return self._work.photos_at_once(accelerated=self.pipe.device.type != "cpu")
 
+    @property
+    def parallel(self) -> bool:
+        """Whether each photo takes one thread and leaves the networks as they are.
+
+        So it is with the bundled model in float32 on the CPU. Another model takes all cores by
+        itself; a device's memory or half precision may not suffice, and the networks move.
+        """
+        if not self._work.model.plain() or self.pipe.device.type != "cpu":
+            return False
+        return str(self.pipe.denoiser.dtype) == "torch.float32"
+
     def kind(self, photo: Photo) -> tuple[int, int]:
         """Photos that the model sees at one size can share its evaluations."""
         return self.pipe.codec.padded_size(photo.pixels)
@@ -175,6 +186,10 @@ class DiffusionWorker:
         write_result(item, dehazed.image, strength=self._recipe.get("strength", 1.0))
         return [item.output, *beside.values()]
 
+    def stop(self) -> None:
+        """Let the network's next evaluation raise ``KeyboardInterrupt``."""
+        self.pipe.denoiser.register_forward_pre_hook(_interrupt)
+
     def _dehaze(self, items: Sequence[Item]) -> None:
         results = self.pipe([item.decoded().pixels for item in items], **self._recipe)
         for item, result in zip(items, results, strict=True):
@@ -208,6 +223,7 @@ class ClassicalWorker:
     """Dehazes by a function of pixels; see ``dehaze.batch.Worker``."""
 
     batch_size = 1
+    parallel = True
 
     def __init__(self, dehaze: Callable[[NDArray[np.float32]], NDArray[np.float32]]) -> None:
         self._dehaze = dehaze
@@ -224,6 +240,13 @@ class ClassicalWorker:
         """Write the photo."""
         write_result(item, item.result)
         return [item.output]
+
+    def stop(self) -> None:
+        """A photo takes too little time to be broken off."""
+
+
+def _interrupt(network: Any, arguments: Any) -> None:
+    raise KeyboardInterrupt
 
 
 def _write_grey(path: Path, values: NDArray[np.float32], *, bits: int = 8) -> None:

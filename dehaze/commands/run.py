@@ -222,8 +222,9 @@ def _has_quality(given: Values) -> bool:
     type=click.IntRange(min=1),
     metavar="N",
     heading=MACHINE,
-    effect=BY_RAY,
-    help="Photos at a time with --executor ray.  [default: the GPUs, or else the CPUs]",
+    effect=(TO_FOLDER, ON_PHOTOS),
+    help="Photos at a time; the results are the same.  [default: the cores, or 1 for a model that "
+    "takes all of them or the GPU; with --executor ray the GPUs, or else the cores]",
 )
 @option(
     "--null-text",

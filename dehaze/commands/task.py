@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from dehaze import __version__
 from dehaze.commands.reporting import quiet_libraries, quiet_photo_libraries
 
@@ -107,12 +109,22 @@ def executor_of(task: Task, name: str, address: str | None, workers: int | None)
         task: what it is to do.
         name: "local" or "ray".
         address: of a running Ray cluster; None for one of this machine alone.
-        workers: how many photos a Ray cluster does at a time; None for one a GPU or CPU.
+        workers: how many photos are done at a time; None for as many as the machine, or a Ray
+            cluster, has cores or GPUs for.
+
+    Raises:
+        UsageError: ``workers`` has no effect on this task.
     """
     if name == "local":
         from dehaze.batch.local import LocalExecutor
 
-        return LocalExecutor(task.work.start())
+        worker = task.work.start()
+        if workers not in (None, 1) and not worker.parallel:
+            raise click.UsageError(
+                "--workers has an effect only with the bundled model in float32 on the CPU, with "
+                "--method dcp or cap, or with --executor ray; leave it out."
+            )
+        return LocalExecutor(worker, workers)
     from dehaze.batch.ray import RayExecutor
 
     # Started here only to find errors before the cluster is asked.

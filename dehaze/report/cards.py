@@ -199,6 +199,11 @@ class CardingWorker:
         """That of the worker."""
         return self._worker.batch_size
 
+    @property
+    def parallel(self) -> bool:
+        """As the worker is."""
+        return self._worker.parallel
+
     def kind(self, photo: Photo) -> Hashable:
         """That of the worker."""
         return self._worker.kind(photo)
@@ -215,3 +220,7 @@ class CardingWorker:
         maps = None if picture is item.result else item.result
         _keep(make_card(item.decoded(), picture, maps), self._folder, item.output)
         return files
+
+    def stop(self) -> None:
+        """Stop the worker."""
+        self._worker.stop()

@@ -74,12 +74,12 @@ def test_reading_and_writing_run_beside_the_network(
     assert [report.error for report in reports] == [None] * 3
 
 
-@pytest.mark.parametrize(("limit", "most"), [(0.0, 1), (1.0, 5)])
+@pytest.mark.parametrize("workers", [1, 3])
+@pytest.mark.parametrize(("limit", "most"), [(0.0, 1), (35e-6, 2), (1.0, 6)])
 def test_photos_wait_for_room_before_they_are_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, most: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, most: int, workers: int
 ) -> None:
     """With no room at all, a photo is decoded only when the one before it has been written."""
-    monkeypatch.setattr(local, "MEGAPIXELS_AHEAD", limit)
     made = items_in(tmp_path, 6)
     held, largest = 0, 0
     lock = threading.Lock()
@@ -102,16 +102,64 @@ def test_photos_wait_for_room_before_they_are_decoded(
 
     monkeypatch.setattr(PhotoFile, "decode", counted)
     reports: list[Item] = []
-    LocalExecutor(Worker()).run(made, reports.append)
+    LocalExecutor(Worker(), workers, megapixels=limit).run(made, reports.append)
     assert [report.error for report in reports] == [None] * 6
     assert 1 <= largest <= most
 
 
-def test_a_failure_at_any_step_gives_its_room_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@dataclass
+class Meeting(FakeWorker):
+    """Each photo waits in ``process`` until so many are there: a timeout breaks the barrier."""
+
+    parallel: bool = True
+    together: int = 3
+
+    def __post_init__(self) -> None:
+        barrier = threading.Barrier(self.together, timeout=PATIENCE)
+
+        def process(photo: Photo) -> FloatArray:
+            barrier.wait()
+            return invert(photo)
+
+        self.one = process
+
+
+def test_as_many_photos_are_worked_on_as_there_are_workers(tmp_path: Path) -> None:
+    reports: list[Item] = []
+    made = items_in(tmp_path, 6)
+    LocalExecutor(Meeting(), workers=3).run(made, reports.append)
+    assert [report.error for report in reports] == [None] * 6
+    assert sorted(report.source for report in reports) == [item.source for item in made]
+
+
+@pytest.mark.parametrize(("parallel", "together"), [(True, 2), (False, 1)])
+def test_one_worker_a_core_where_they_are_parallel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: bool, together: int
 ) -> None:
+    monkeypatch.setattr(local, "cores", lambda: 2)
+    inside, most = 0, 0
+    lock = threading.Lock()
+
+    class Worker(Meeting):
+        def process(self, items: Sequence[Item]) -> None:
+            nonlocal inside, most
+            with lock:
+                inside += 1
+                most = max(most, inside)
+            super().process(items)
+            with lock:
+                inside -= 1
+
+    reports: list[Item] = []
+    LocalExecutor(Worker(parallel=parallel, together=together)).run(
+        items_in(tmp_path, 4), reports.append
+    )
+    assert [report.error for report in reports] == [None] * 4
+    assert most == together
+
+
+def test_a_failure_at_any_step_gives_its_room_back(tmp_path: Path) -> None:
     """Were room lost, the photos after it would wait for ever."""
-    monkeypatch.setattr(local, "MEGAPIXELS_AHEAD", 0.0)
     made = items_in(tmp_path, 4)
     made[0].source.write_bytes(made[0].source.read_bytes()[:30])
 
@@ -127,7 +175,7 @@ def test_a_failure_at_any_step_gives_its_room_back(
         return photo.pixels
 
     reports: dict[str, Item] = {}
-    LocalExecutor(Worker(process)).run(
+    LocalExecutor(Worker(process), megapixels=0.0).run(
         made, lambda report: reports.update({report.source.name: report})
     )
     assert [reports[f"{index}.png"].error is None for index in range(4)] == [
@@ -160,6 +208,32 @@ def test_an_interrupt_lets_the_write_in_hand_end_and_reports_it(tmp_path: Path) 
         LocalExecutor(Worker(process)).run(made, reports.append)
     assert reports == made[:1]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["0.png"]
+
+
+def test_an_interrupt_stops_all_workers_and_lets_nothing_in(tmp_path: Path) -> None:
+    """One is interrupted, one works on, and the reader waits for room that never comes."""
+    made = items_in(tmp_path, 5)
+    stopped = threading.Event()
+
+    class Worker(FakeWorker):
+        def stop(self) -> None:
+            stopped.set()
+
+    both = threading.Barrier(2, timeout=PATIENCE)
+
+    def process(photo: Photo) -> FloatArray:
+        both.wait()
+        if photo.pixels.mean() < 0.05:
+            raise KeyboardInterrupt
+        assert stopped.wait(PATIENCE)
+        return invert(photo)
+
+    reports: list[Item] = []
+    with pytest.raises(KeyboardInterrupt):
+        LocalExecutor(Worker(process), workers=2, megapixels=35e-6).run(made, reports.append)
+    assert reports == []
+    assert list((tmp_path / "out").iterdir()) == []
+    assert all(item.photo is None for item in made[2:])
 
 
 @dataclass
@@ -196,15 +270,12 @@ def test_one_of_a_kind_waits_no_longer_than_for_two_batches(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(("limit", "largest"), [(0.0, 1), (35e-6, 2)])
-def test_a_batch_is_as_large_as_the_room_allows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, largest: int
-) -> None:
+def test_a_batch_is_as_large_as_the_room_allows(tmp_path: Path, limit: float, largest: int) -> None:
     """Were a batch waited for that the memory has no room for, this would never end."""
-    monkeypatch.setattr(local, "MEGAPIXELS_AHEAD", limit)
     made = items_in(tmp_path, 7)
     worker = BatchWorker()
     reports: list[Item] = []
-    LocalExecutor(worker).run(made, reports.append)
+    LocalExecutor(worker, megapixels=limit).run(made, reports.append)
     assert [report.error for report in reports] == [None] * 7
     assert [shade for batch in worker.batches for shade in batch] == list(range(7))
     # The photo after a full batch waits for the batch to be written, not for itself.

@@ -319,6 +319,25 @@ def test_batch_size_on_the_cpu_is_one_by_default(random_model: Path) -> None:
     assert work.photos_at_once(accelerated=True) > 1
 
 
+@pytest.mark.parametrize(("dtype", "parallel"), [("auto", True), ("bfloat16", False)])
+def test_the_bundled_model_takes_one_thread_a_photo(dtype: str, parallel: bool) -> None:
+    """In half precision a photo may put the network into float32 while others use it."""
+    model = ModelChoice(device="cpu", dtype=dtype)
+    assert DiffusionWork(model=model).start().parallel is parallel
+
+
+def test_another_model_takes_all_cores_by_itself(worker: DiffusionWorker) -> None:
+    assert not worker.parallel
+
+
+def test_a_stopped_worker_ends_at_the_next_evaluation(worker: DiffusionWorker) -> None:
+    batches_of(worker, lambda latents: worker.stop())
+    (item,) = several(1)
+    with pytest.raises(KeyboardInterrupt):
+        worker.process([item])
+    assert item.result is None
+
+
 def test_a_classical_method_is_the_one_of_that_name() -> None:
     pixels = np.random.default_rng(0).uniform(0.4, 0.9, (30, 40, 3)).astype(np.float32)
     item = opened(pixels)
