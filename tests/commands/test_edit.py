@@ -144,6 +144,15 @@ def test_clip_chooses_among_samples(picture: Path, random_model: Path, clip_mode
     assert not (picture.parent / "no.png").exists()
 
 
+@pytest.mark.parametrize("target", [(), ("--target", SOURCE[1])])
+def test_an_edit_that_would_be_a_copy_is_refused(picture: Path, target: tuple[str, ...]) -> None:
+    out = picture.parent / "out.png"
+    done = call(picture, *SOURCE, *target, "-o", out)
+    assert done.exit_code == 2
+    assert "nothing would be edited: name another --target" in done.stderr
+    assert not out.exists()
+
+
 def test_words_are_weighed_without_a_target(picture: Path, any_model: Path) -> None:
     settings = (*SOURCE, "--model", any_model, "--recovery", "none", "--cross-replace", 1)
     files = [picture.parent / f"{name}.png" for name in ("same", "weighed")]

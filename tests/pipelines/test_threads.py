@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -118,6 +119,27 @@ def test_prompts_are_tokenized_in_threads(pipeline: DehazePipeline) -> None:
     for number, prompt in enumerate(together):
         assert torch.equal(prompt.ids, alone[number % 4].ids)
         assert prompt.offsets == alone[number % 4].offsets
+
+
+def test_one_thread_tokenizes_at_a_time(pipeline: DehazePipeline) -> None:
+    inside, most = 0, 0
+
+    class Watched:
+        model_max_length = pipeline.tokenizer.model_max_length
+
+        def __call__(self, *arguments: Any, **settings: Any) -> Any:
+            nonlocal inside, most
+            inside += 1
+            most = max(most, inside)
+            # Long enough for the others to come in, where nothing keeps them out.
+            time.sleep(0.01)
+            encoded = pipeline.tokenizer(*arguments, **settings)
+            inside -= 1
+            return encoded
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(lambda text: tokenize(Watched(), text), ["haze"] * 2 * THREADS))
+    assert most == 1
 
 
 def test_half_precision_overflow_leaves_other_threads_alone(
