@@ -104,7 +104,9 @@ def attention(
         places = evenly_spread(len(plan.photos), MAX_PICTURES)
         shown = [plan.photos[place - 1] for place in places]
     drawn: list[Attended] = []
-    failed = 0
+    failed = len(plan.unreadable)
+    for unreadable in plan.unreadable:
+        problem(str(unreadable))
     with progress(len(plan.photos), "photo") as ended:
         for item in plan.photos:
             try:

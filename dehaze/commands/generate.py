@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from dehaze.pipelines.seedselect import SeedSelectResult
 
 
+_SHEET = "pictures.png"
+
+
 def _starts() -> Iterable[str]:
     from dehaze.pipelines.seedselect import STARTS
 
@@ -100,6 +103,7 @@ def generate(
 
     from dehaze import batch
     from dehaze.attention.sheets import sheet
+    from dehaze.commands.numbered import check_inputs_stay, note_earlier
     from dehaze.inversion.likely_paths import minimiser
     from dehaze.inversion.seedselect import SeedSelectError
     from dehaze.models.choice import find_device
@@ -115,6 +119,10 @@ def generate(
     plan = batch.plan(inputs, output, results=False)
     if not plan.photos:
         raise CommandError("no photo found; name photos, or folders that hold some")
+    if plan.unreadable:
+        raise CommandError(str(plan.unreadable[0]))
+    files = [output / f"picture-{number:02d}.png" for number in range(pictures)]
+    check_inputs_stay((item.source for item in plan.photos), [*files, output / _SHEET])
     settings = STARTS.get(start)
     if iterations is not None:
         settings = replace(settings, iterations=iterations)
@@ -138,14 +146,15 @@ def generate(
         small = [pipe.codec.reduced(photo) for photo in photos]
         names = [[item.source.name for item in plan.photos], _losses(made)]
         output.mkdir(parents=True, exist_ok=True)
-        for number, picture in enumerate(made.pictures):
-            write_photo(output / f"picture-{number:02d}.png", picture)
-        write_photo(output / "pictures.png", sheet([small, made.pictures], names))
+        for file, picture in zip(files, made.pictures, strict=True):
+            write_photo(file, picture)
+        write_photo(output / _SHEET, sheet([small, made.pictures], names))
     except (NonFiniteError, OSError, PhotoError, SeedSelectError, ValueError) as error:
         raise CommandError(str(error)) from error
-    for number, found in enumerate(made.seeds):
+    for file, found in zip(files, made.seeds, strict=True):
         if min(found.losses) == found.losses[0]:
-            note(f"picture-{number:02d}.png: no iteration came nearer to the photos than its start")
+            note(f"{file.name}: no iteration came nearer to the photos than its start")
+    note_earlier(output, "picture-[0-9][0-9]*.png", files)
     result(f"{len(made.pictures)} pictures, loss {', '.join(_losses(made))}; {output}")
 
 

@@ -71,6 +71,7 @@ def interpolate(
         raise click.UsageError("name two photos, or two and more with --centroid.")
     quiet_libraries()
     from dehaze.attention.sheets import sheet
+    from dehaze.commands.numbered import check_inputs_stay, note_earlier
     from dehaze.inversion.likely_paths import minimiser
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_photo
@@ -80,6 +81,9 @@ def interpolate(
     if centroid or path == "nao":
         # Before the photos are inverted, not after.
         minimiser()
+    numbered = [output / f"{path}-{i:02d}.png" for i in range(pictures)]
+    written = [output / "centroid.png"] if centroid else [*numbered, output / f"{path}.png"]
+    check_inputs_stay(images, written)
     try:
         photos = [read_photo(image).pixels for image in images]
         pipe = model.load(InterpolatePipeline)
@@ -96,18 +100,19 @@ def interpolate(
         ]
         if centroid:
             made = pipe.centre(inversions, text)
-            files = {"centroid.png": made.pictures[0]}
+            made_pictures = made.pictures
         else:
             first, last = inversions
             made = pipe(first, last, text, pictures=pictures, path=path)
-            files = {f"{path}-{i:02d}.png": picture for i, picture in enumerate(made.pictures)}
             names = [f"{norm:.2f}" for norm in made.norms]
-            files[f"{path}.png"] = sheet([made.pictures], [names])
+            made_pictures = (*made.pictures, sheet([made.pictures], [names]))
         output.mkdir(parents=True, exist_ok=True)
-        for name, picture in files.items():
-            write_photo(output / name, picture)
+        for file, picture in zip(written, made_pictures, strict=True):
+            write_photo(file, picture)
     except (NonFiniteError, OSError, PhotoError, ValueError) as error:
         raise CommandError(str(error)) from error
+    if not centroid:
+        note_earlier(output, f"{path}-[0-9][0-9]*.png", numbered)
     norms = ", ".join(f"{norm:.2f}" for norm in made.norms)
     density = "" if centroid else f"; log density along the path {made.log_density:.0f}"
     result(f"{len(made.pictures)} pictures, norms {norms} of the likely one{density}; {output}")

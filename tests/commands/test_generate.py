@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +35,18 @@ def test_pictures_and_a_sheet_of_them_are_written(
     photos: Path, random_model: Path, clip_model: Path
 ) -> None:
     out = photos.parent / "made"
+    out.mkdir()
+    for number in (2, 11):
+        (out / f"picture-{number:02d}.png").touch()
     done = call(
         photos, *PROMPT, "--clip", clip_model, "--model", random_model, "-n", 2, "-o", out,
         "--iterations", 1, "--steps", 1,
     )  # fmt: skip
     assert done.exit_code == 0, done.output
     assert sorted(path.name for path in out.iterdir()) == [
-        "picture-00.png", "picture-01.png", "pictures.png",
+        "picture-00.png", "picture-01.png", "picture-02.png", "picture-11.png", "pictures.png",
     ]  # fmt: skip
+    assert f"{out / 'picture-02.png'} and 1 more: of an earlier run" in done.stderr
     assert np.asarray(Image.open(out / "picture-01.png")).shape == (16, 24, 3)
     assert "2 pictures, loss " in done.stdout
 
@@ -96,3 +101,27 @@ def test_bad_input_is_refused_by_name(
     assert done.exit_code == 2, done.output
     assert cause in done.stderr
     assert not out.exists()
+
+
+def test_no_input_is_replaced(photos: Path) -> None:
+    (photos / "a.png").rename(photos / "pictures.png")
+    done = call(photos / "pictures.png", *PROMPT, "--clip", "none", "-o", photos)
+    assert done.exit_code == 2
+    assert f"{photos / 'pictures.png'} is an input and would be replaced" in done.stderr
+
+
+def test_a_folder_that_cannot_be_listed_is_named(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "locked").mkdir()
+    listing = Path.iterdir
+
+    def iterdir(self: Path) -> Iterator[Path]:
+        if self.name == "locked":
+            raise PermissionError(13, "Permission denied")
+        return listing(self)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    done = call(photos, *PROMPT, "--clip", "none", "-o", photos.parent / "made")
+    assert done.exit_code == 2
+    assert "locked: cannot be listed (Permission denied)" in done.stderr

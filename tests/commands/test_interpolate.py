@@ -53,6 +53,19 @@ def test_quiet_says_nothing(pictures: list[Path], any_model: Path) -> None:
     out = pictures[0].parent / "made"
     done = call(*pictures[:2], "-n", 2, "--model", any_model, "-o", out, "-q")
     assert (done.exit_code, done.output) == (0, "")
+    replacing = call(out / "nao-01.png", pictures[0], "-o", out)
+    assert replacing.exit_code == 2
+    assert f"{out / 'nao-01.png'} is an input and would be replaced" in replacing.stderr
+
+
+def test_pictures_of_an_earlier_run_are_told(pictures: list[Path], random_model: Path) -> None:
+    out = pictures[0].parent / "made"
+    out.mkdir()
+    (out / "slerp-02.png").touch()
+    settings = ("-n", 2, "--path", "slerp", "--model", random_model, "--steps", 1, "-o", out)
+    done = call(*pictures[:2], *settings)
+    assert done.exit_code == 0, done.output
+    assert f"{out / 'slerp-02.png'}: of an earlier run, not of this one" in done.stderr
 
 
 def test_photos_are_cut_to_one_shape_and_have_a_centroid(
