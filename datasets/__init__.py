@@ -1,7 +1,7 @@
 """Dehazing data sets and haze synthesis, installed as ``dehaze.datasets``."""
 
 if __name__ != "dehaze.datasets":
-    # From the root of a checkout this folder would shadow the Hugging Face library of that name.
+    # From a checkout's root this folder would shadow the Hugging Face library of that name.
     raise ModuleNotFoundError(f"import dehaze.datasets, not {__name__}", name=__name__)
 
 from dehaze.datasets import haze4k, ntire, reside

@@ -1,7 +1,7 @@
 """Words for how a photo looks, rendered over clear photos: haze, night, sunset, snow and others.
 
-The renderings are simple procedures, not faithful weather. They serve a benchmark of editing: the
-word says what was done, and the clear photo is known.
+The renderings are simple procedures, not faithful weather. A benchmark of editing uses them, since
+the clear photo is known.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Appearance:
     Attributes:
         word: the word (or phrase) itself.
         prompt: the plain prompt with the word in it.
-        render: makes a clear photo, float32 (H, W, 3) in [0, 1], look so; the second argument is
+        render: renders it over a clear photo, float32 (H, W, 3) in [0, 1]; the second argument is
             the random number generator.
     """
 
@@ -41,7 +41,7 @@ class Appearance:
 
 @dataclass(frozen=True)
 class RenderedAppearance:
-    """A photo that looks as a word says, and the truth behind it.
+    """A photo with a word's appearance, and the clear photo behind it.
 
     Attributes:
         picture: float32 (H, W, 3) in [0, 1].
@@ -81,7 +81,7 @@ def _sunset(clear: Array, rng: np.random.Generator) -> Array:
 
 
 def _snow(clear: Array, rng: np.random.Generator) -> Array:
-    """A light grey veil, white patches that grow towards the ground, and falling flakes."""
+    """Light grey haze, white patches that grow towards the ground, and falling flakes."""
     height, width = clear.shape[:2]
     veil = np.full((height, width), 1.0 - float(rng.uniform(0.1, 0.3)), dtype=np.float32)
     grey = np.full(3, float(rng.uniform(0.75, 0.9)), dtype=np.float32)
@@ -98,7 +98,7 @@ def _snow(clear: Array, rng: np.random.Generator) -> Array:
 
 
 def _rain(clear: Array, rng: np.random.Generator) -> Array:
-    """Half the colour, two thirds of the light, a grey veil, and streaks."""
+    """Half the colour, two thirds of the light, grey haze, and streaks."""
     height, width = clear.shape[:2]
     grey = luma(clear)[..., None]
     dull = float(rng.uniform(0.55, 0.75)) * (grey + 0.5 * (clear - grey))
@@ -147,7 +147,7 @@ for _appearance in (
 
 
 def render_appearance(clear: Array, word: str, rng: np.random.Generator) -> RenderedAppearance:
-    """Makes a clear photo look as a word says.
+    """Renders a word's appearance over a clear photo.
 
     Args:
         clear: float32 (H, W, 3) in [0, 1].

@@ -41,7 +41,7 @@ class CaptionedPhotos:
     Attributes:
         photos: in natural order.
         uncaptioned: names of the photos without a caption.
-        missing: names that the captions are of, and no photo has.
+        missing: names with captions but without a photo.
         further: how many captions of these photos are not used, since another stands before them.
     """
 
@@ -89,7 +89,7 @@ def open_captioned_photos(
 
 
 def read_captions(file: Path) -> dict[str, list[str]]:
-    """The captions of each photo by its name, in the file's order; empty ones are none.
+    """The captions of each photo by its name, in the file's order, without empty ones.
 
     Raises:
         DatasetNotFoundError: the file is missing, or of another kind.

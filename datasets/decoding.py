@@ -51,7 +51,7 @@ def read_rgb(path: Path) -> DecodedImage:
 
 
 class PhotoFiles:
-    """Photos that are decoded when they are asked for: thousands of them take no memory.
+    """Photos that are decoded one by one when iterated, so that thousands take no memory.
 
     Args:
         files: of the photos.

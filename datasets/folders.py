@@ -29,8 +29,8 @@ def open_paired_folder(hazy_folder: Path, clear_folder: Path) -> Dataset:
 
     One rule pairs the whole folder, so that a missing ground truth is never replaced by a picture
     of a similar name. The names must be the same once a role suffix (``_hazy``, ``_GT``, ...) is
-    taken off. If no two names are, RESIDE's rule is followed: the clear picture is named by what
-    stands before the first underscore of the hazy name. A folder ``trans`` or ``transmission``
+    taken off. If no two names are, RESIDE's rule is followed: the clear picture's name is the part
+    of the hazy name before the first underscore. A folder ``trans`` or ``transmission``
     beside the hazy one may hold transmission maps, under the hazy pictures' names.
 
     Args:
@@ -71,8 +71,8 @@ def open_photo_folder(folder: Path, *, results: Collection[Path] = ()) -> Datase
 
     Args:
         folder: of the pictures.
-        results: folders that the results go to, which are not searched: a second run takes no
-            result for a photo.
+        results: folders that the results go to; they are not searched, so that a second run takes
+            no result for a photo.
 
     Raises:
         DatasetNotFoundError: the folder is missing or holds no picture, or is the output as well.

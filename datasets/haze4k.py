@@ -12,7 +12,7 @@ from dehaze.datasets.registry import BenchmarkDataset, register_dataset
 class _Haze4K(BenchmarkDataset):
     """``1_0.89_1.56`` beside ``1``, or identical names in ``IN`` and ``GT``.
 
-    In both layouts the scene is what stands before the first underscore.
+    In both layouts the scene is the part before the first underscore.
     """
 
     title = "Haze4K (3,000 training and 1,000 test pairs)"

@@ -39,7 +39,7 @@ class OddityKind(Enum):
 
 @dataclass(frozen=True)
 class Oddity:
-    """Something odd about a file: its kind, the file, and a line that says what."""
+    """Something odd about a file: its kind, the file, and one line about it."""
 
     kind: OddityKind
     path: Path
@@ -57,7 +57,7 @@ class LoadedSample:
     Attributes:
         hazy: (H, W, 3) uint8 RGB.
         clear: (H, W, 3) uint8 RGB, or None where the set has no ground truth.
-        transmission: (H, W) float32 in [0, 1], or None where the set does not tell it.
+        transmission: (H, W) float32 in [0, 1], or None where the set does not have it.
         oddities: the conversions and crops that were needed.
     """
 
@@ -105,7 +105,7 @@ class Sample:
                 oddities.append(Oddity(OddityKind.CROPPED, self.clear, message))
         transmission = None
         if self.transmission is not None:
-            # A transmission map is grey by nature: that it is converted is nothing odd.
+            # A transmission map is grey by nature, so its conversion is not odd.
             grey = read_rgb(self.transmission).pixels[..., 0]
             grey = crop_to(grey, hazy.shape[:2], self.transmission, self.hazy)
             transmission = from_levels(grey)
@@ -127,7 +127,7 @@ def crop_to(
         ``pixels`` where the sizes agree; its centre where both sides are 20 px longer.
 
     Raises:
-        SizeMismatchError: any other difference. Nothing is ever resized in silence.
+        SizeMismatchError: any other difference. Nothing is resized silently.
     """
     excess = (pixels.shape[0] - size[0], pixels.shape[1] - size[1])
     if excess == (0, 0):
@@ -149,7 +149,7 @@ def _read(path: Path, oddities: list[Oddity]) -> NDArray[np.uint8]:
 
 
 def before_underscore(stem: str) -> str:
-    """What stands before the first underscore of a name: in RESIDE's sets the id of the scene."""
+    """The part of a name before the first underscore: in RESIDE's sets the id of the scene."""
     return stem.split("_", 1)[0]
 
 
@@ -164,8 +164,8 @@ def list_images(
 ) -> tuple[list[Path], list[Oddity]]:
     """The pictures of a folder in natural order, and the visible files that are none.
 
-    Formats that dehaze cannot read (HEIC, camera raw) count as pictures: they fail when they are
-    loaded, and are not passed over in silence.
+    Formats that dehaze cannot read (HEIC, camera raw) count as pictures, so that they fail when
+    they are loaded instead of being passed over silently.
 
     Args:
         folder: an existing folder.

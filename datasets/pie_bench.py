@@ -53,8 +53,8 @@ class EditSample:
 def decode_mask(encoded: Sequence[int], shape: tuple[int, int] = (_SIDE, _SIDE)) -> NDArray:
     """A mask from start, length, start, length ... in row-major order.
 
-    Runs that reach over the end are cut, and the outermost rows and columns are 1 whatever the runs
-    say, as the published script has it against errors of annotation at the border.
+    Runs that reach over the end are cut. The outermost rows and columns are always 1, as in the
+    published script, against errors of annotation at the border.
 
     Args:
         encoded: starts and lengths, by turns.

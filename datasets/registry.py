@@ -1,4 +1,4 @@
-"""What a data set is, and the registry that knows them by name."""
+"""Data sets, and their registry by name."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dehaze.datasets.pairing import Oddity, OddityKind, Sample, list_images, pai
 from dehaze.errors import DehazeError
 from dehaze.registry import Registry
 
-# Names that published sets and their repackaged copies give to their folders, in any case.
+# Names of folders in published sets and their repackaged copies, in upper or lower case.
 HAZY_FOLDERS = ("hazy", "haze", "input", "IN")
 CLEAR_FOLDERS = ("gt", "clear", "original", "target")
 TRANSMISSION_FOLDERS = ("trans", "transmission")
 
 
 class DatasetNotFoundError(DehazeError, FileNotFoundError):
-    """A data set is not where it was looked for, or has another layout than it should."""
+    """A data set is missing, or has another layout than expected."""
 
 
 _Sample = TypeVar("_Sample")
@@ -72,7 +72,7 @@ class Dataset:
         return dict(Counter(oddity.kind for oddity in self.oddities))
 
     def spread(self, limit: int | None) -> tuple[Sample, ...]:
-        """At most ``limit`` samples, evenly spread, since neighbours often show the same scene.
+        """At most ``limit`` samples, evenly spread, since neighbours often show one scene.
 
         All of them when None.
 
@@ -85,7 +85,7 @@ class Dataset:
 class BenchmarkDataset:
     """A published data set: its source, its folders, and how its file names pair.
 
-    A subclass sets the attributes, and says how a file name tells the scene.
+    A subclass sets the attributes, and finds the scene in a file's name.
 
     Attributes:
         name: the name in the registry and on the command line.
@@ -120,7 +120,7 @@ class BenchmarkDataset:
 
     @classmethod
     def describe(cls, sample: Sample, folder: Path) -> Sample:
-        """The sample with the transmission map and the airlight that the set tells of it."""
+        """The sample with the set's transmission map and airlight."""
         return sample
 
     @classmethod

@@ -20,8 +20,8 @@ def render_dataset(
 ) -> Dataset:
     """Render haze over clear pictures; write the hazy ones, the clear ones and t as PNG.
 
-    The seed and a picture's own name decide its haze: the same folder, rendered again in whole or
-    in part, gives the same files.
+    The seed and a picture's name decide its haze. A folder rendered again, in whole or in part,
+    gives the same files.
 
     Args:
         clear: clear pictures, as ``open_photo_folder`` gives them.

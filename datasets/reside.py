@@ -22,7 +22,7 @@ _PUBLISHED = "https://sites.google.com/view/reside-dehaze-datasets"
 
 
 def _grey(airlight: str) -> tuple[float, float, float]:
-    """A of a file name, three equal channels: RESIDE's airlight is grey."""
+    """A of a file name, as three equal channels, since RESIDE's airlight is grey."""
     value = float(airlight)
     return value, value, value
 

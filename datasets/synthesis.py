@@ -1,7 +1,7 @@
-"""Haze rendered over clear photos by the scattering model, with its truth: t and A are returned.
+"""Renders haze over clear photos by the scattering model; returns t and A as well.
 
-A plain photo has no depth map, so one is made up of a ramp, regions that follow the photo's own
-edges, smooth noise, and a far sky. A measured depth map may be given instead.
+Where no depth map is given, one is made up of a ramp, regions that follow the photo's edges, smooth
+noise, and a far sky.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class HazeKind:
         brightness: lowest and highest brightness of the airlight that is drawn; in [0, 1].
         tint: the airlight's colour at brightness 1, RGB in [0, 1], with 1 as the largest channel.
         tint_variation: standard deviation of a channel from the tint, as a share of the channel.
-        patchiness: probability, in [0, 1], that the veil is not homogeneous.
+        patchiness: probability, in [0, 1], that the haze is not homogeneous.
     """
 
     density: tuple[float, float]
@@ -47,7 +47,7 @@ for _name, _kind in {
 }.items():
     HAZE_KINDS.register(_name, _kind)
 
-# For each word the lowest and highest haze density, the mean of 1 - t, that it stands for.
+# The lowest and highest haze density, the mean of 1 - t, that each word stands for.
 DENSITY_WORDS: dict[str, tuple[float, float]] = {
     "faint": (0.04, 0.20),
     "light": (0.15, 0.40),
@@ -137,8 +137,7 @@ def room_depth(shape: tuple[int, int], rng: np.random.Generator) -> Array:
     """The depth of an empty room, or of a street between houses, seen along its axis.
 
     Floor, ceiling and two walls run towards a vanishing point, and a far wall ends them. On a plane
-    at the distance h from the axis, what appears at the distance r from the vanishing point is
-    h / r away.
+    at the distance h from the axis, the depth is h / r at the distance r from the vanishing point.
 
     Args:
         shape: (H, W).
@@ -164,8 +163,8 @@ def room_depth(shape: tuple[int, int], rng: np.random.Generator) -> Array:
 def with_overcast_sky(clear: Array, rng: np.random.Generator, sky: Array | None = None) -> Array:
     """The photo with its sky, where it has one, bright and nearly white.
 
-    A hazy day seldom has a blue sky. A model that is trained on haze over blue skies learns to turn
-    every sky blue or dark.
+    A hazy day seldom has a blue sky. A model trained on haze over blue skies would turn every sky
+    blue or dark.
 
     Args:
         clear: float32 (H, W, 3) in [0, 1].
@@ -247,7 +246,7 @@ def render_haze(
         kind: a name of ``HAZE_KINDS``.
         density: mean of 1 - t, in [0, 1); drawn within the kind's bounds when None.
         depth: float32 (H, W), positive; made up by ``pseudo_depth`` when None.
-        homogeneous: whether the veil depends on depth alone; drawn by the kind's ``patchiness``
+        homogeneous: whether the haze depends on depth alone; drawn by the kind's ``patchiness``
             when None.
 
     Raises:
@@ -257,7 +256,7 @@ def render_haze(
     """
     look = HAZE_KINDS.get(kind)
     if density is None:
-        # A beta distribution between the kind's bounds: middle densities are the most frequent.
+        # By a beta distribution between the kind's bounds; middle densities are the most frequent.
         low, high = look.density
         density = low + (high - low) * float(rng.beta(2.4, 2.0))
     if depth is None:

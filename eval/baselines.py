@@ -1,4 +1,4 @@
-"""Classical haze removal, which a user could take instead: at full resolution, on a CPU.
+"""Classical haze removal, at full resolution and on a CPU, for comparison.
 
 Every baseline takes and returns float32 (H, W, 3) RGB in [0, 1], as encoded in the file (sRGB). Its
 parameters are those of its publication, or its program's defaults; none was fitted to a data set.
@@ -53,8 +53,8 @@ def clahe(hazy: Array) -> Array:
     return np.clip(cv2.cvtColor(lab, cv2.COLOR_Lab2RGB), 0, 1)
 
 
-# The airlight is read from the picture reduced to this long side, in pixels, so that a preview and
-# the full picture have the same airlight.
+# The airlight is estimated from the picture at this long side, in pixels, so that a preview and the
+# full picture have the same.
 _PROXY = 1024
 
 

@@ -1,7 +1,7 @@
-"""How the steps of inversions converge: the certificate, Anderson and Picard, one path and two.
+"""How steps of inversions converge: Banach's bound, Anderson and Picard, one path and two.
 
-Every step is solved anew from the z_{i-1} of a precise inversion, so that nothing is carried from
-one step to the next, and is compared with a solution run to a relative residual of 1e-7.
+Every step is solved anew from the z_{i-1} of a precise inversion, so that no error reaches the next
+step. It is compared with a solution of relative residual 1e-7.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Array = NDArray[np.float32]
 
 SETTLED = 1e-7
-"""Relative residual of the reference solutions; float32 reaches it."""
+"""Relative residual of the reference solutions, which float32 reaches."""
 
 CERTIFIED = {
     "Picard 2": ("fixed-point", 2),
@@ -48,15 +48,15 @@ _TWO_PATHS = 10
 
 @dataclass(frozen=True)
 class StepStudy:
-    """What was seen at one number of steps N, over M photos.
+    """Results at one number of steps N, over M photos.
 
     Attributes:
         steps: N.
         photos: M.
-        settled: share of the steps whose solution came to rest; only these are compared.
+        settled: share of the steps that were solved to ``SETTLED``; only these are compared.
         certified: share of the steps where Banach's bound was at least the true error, by name
             in ``CERTIFIED``.
-        tightness: median of bound / error, likewise; infinite bounds among them.
+        tightness: median of bound / error, likewise, infinite bounds included.
         contractive: share of the steps whose constant was below 1 after three Picard iterations.
         picard, anderson: int64 (M, N), evaluations until the residual is below 1e-4, 30 at most.
         intra, inter: (M, N, K), both residuals of Picard on two paths, started from z_{i-1} and
@@ -160,7 +160,7 @@ def study_steps(pipeline: InversionPipeline, photos: Sequence[Array], *, steps: 
 
 @dataclass(frozen=True)
 class _PhotoStudy:
-    """What ``StepStudy`` is made of: one photo's N steps.
+    """The N steps of one photo, of which ``StepStudy`` is made.
 
     Attributes:
         settled: bool (N,), whether a step was solved to ``SETTLED``.

@@ -15,18 +15,18 @@ from dehaze.eval.plots import as_file, import_figure
 
 Array = NDArray[np.float32]
 
-# Inches: the width of a page of two columns, and what the colour bar and its numbers take.
+# In inches: the width of a page of two columns, and of the colour bar with its numbers.
 _WIDTH, _BAR = 7.0, 0.8
-# Pixels of the long side of a picture: 300 and more an inch.
+# Long side of a picture in pixels, 300 an inch or more.
 _PIXELS = 1000
-# Where there is a column for each of several methods.
+# The same where each of several methods has a column.
 _COMPARED_PIXELS = _PIXELS / 2
 _COLUMNS = 4
-# More do not fit on a page.
+# The most pictures that fit on a page.
 MAX_PICTURES = 12
-# Of photos with a row of results each.
+# The most photos with a row of results each.
 MAX_COMPARED = 6
-# Inches that a bar is long at most.
+# The greatest length of a bar, in inches.
 _LONGEST_BAR = 4.0
 
 
@@ -45,12 +45,12 @@ class Attended:
     heat: Array
 
     def shrunk(self) -> Attended:
-        """The same, no larger than a figure shows it."""
+        """The same, at most as large as a figure shows it."""
         return Attended(self.name, _small(self.photo, _PIXELS), _small(self.heat, _PIXELS))
 
 
 def draw_attention(attended: Attended, word: str, kind: str) -> bytes:
-    """A photo, its map beside it, and the bar that says what the colours stand for.
+    """A photo, its map beside it, and the colour bar.
 
     Args:
         attended: the photo and its map.
@@ -74,7 +74,7 @@ def draw_attention(attended: Attended, word: str, kind: str) -> bytes:
 
 
 def draw_attention_grid(pictures: Sequence[Attended], word: str, kind: str) -> bytes:
-    """Photos in rows of four, the map of each below it, all under one scale and one bar.
+    """Photos in rows of four, the map of each below it, on one scale with one colour bar.
 
     Args:
         pictures: 1 to ``MAX_PICTURES``, no larger than ``Attended.shrunk`` makes them.
@@ -110,7 +110,7 @@ def draw_attention_grid(pictures: Sequence[Attended], word: str, kind: str) -> b
         axis.set_axis_off()
     for place, each in enumerate(pictures):
         row, column = divmod(place, columns)
-        # Each map right below its photo, however the others of the row are shaped.
+        # Each map right below its photo, whatever the shapes of the row's other photos.
         _show(grid[2 * row, column], each.photo, each.name).axes.set_anchor("S")
         drawn = _show(grid[2 * row + 1, column], each.heat, "", cmap="inferno", **scale)
         drawn.axes.set_anchor("N")
@@ -120,7 +120,7 @@ def draw_attention_grid(pictures: Sequence[Attended], word: str, kind: str) -> b
 
 @dataclass(frozen=True)
 class Compared:
-    """A photo, and what several methods made of it.
+    """A photo, and the results of several methods.
 
     Attributes:
         name: written beside it.
@@ -137,7 +137,7 @@ class Compared:
 def draw_variants(
     photos: Sequence[Compared], methods: Sequence[str], word: str, kind: str
 ) -> bytes:
-    """A row a photo: the photo, then each method's result with its haze attention map below it.
+    """One row for each photo: the photo, then each method's result above its attention map.
 
     All maps are under one scale, whose bar stands on the right.
 
@@ -157,7 +157,7 @@ def draw_variants(
         raise ValueError(f"a figure shows 1 to {MAX_COMPARED} photos, not {len(photos)}")
     columns = 1 + len(methods)
     panel = (_WIDTH - _BAR) / columns
-    # A portrait is as tall as a square, or it would take the page for itself.
+    # A portrait is at most as tall as a square; else it would fill the page.
     heights = [panel * min(1.0, each.photo.shape[0] / each.photo.shape[1]) for each in photos]
     figure = import_figure()(
         figsize=(_WIDTH, 2 * sum(heights) + 0.25 * len(photos) + 0.2), layout="constrained"
@@ -219,14 +219,14 @@ def _cut(text: str, length: int = 32) -> str:
 
 def _bar(figure: Any, drawn: Any, beside: Any, label: str) -> None:
     share = min(1.0, _LONGEST_BAR / figure.get_figheight())
-    # A bar would else move every picture that is narrower than its panel to the right.
+    # Else a bar would move pictures that are narrower than their panel to the right.
     bar = figure.colorbar(drawn, ax=beside, aspect=30, pad=0.02, shrink=share, panchor=False)
     bar.ax.set_ylabel(label, fontsize="small").set_parse_math(False)
     bar.ax.tick_params(labelsize="small")
 
 
 def _show(axis: Any, picture: Array, title: str, **options: Any) -> Any:
-    # A file may be called anything: its name is no formula.
+    # Without parsing: a file's name may look like a formula.
     axis.set_title(_cut(title), fontsize="small").set_parse_math(False)
     axis.set_axis_off()
     return axis.imshow(picture.clip(0.0, 1.0), interpolation="nearest", **options)

@@ -58,7 +58,7 @@ def write_table(
 
 
 def finite(value: Any) -> Any:
-    """A value for JSON: None in place of a number that is infinite or NaN, at any depth."""
+    """A value for JSON, with None for numbers that are infinite or NaN, at any depth."""
     if isinstance(value, Mapping):
         return {name: finite(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):

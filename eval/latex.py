@@ -32,9 +32,9 @@ _ESCAPED = {
 def latex_table(runner: Runner, evaluation: Evaluation) -> str:
     """A table environment of the means, for the package booktabs; the command as a comment.
 
-    The best mean of each data set is bold: among the methods, not among ceilings and oracles, nor
-    among rows of which an image failed, whose means are of other images. A metric whose better
-    direction is not known has none.
+    The best mean of each data set is bold. Ceilings and oracles do not count, nor do rows with
+    failed images, whose means are over other images. A metric whose better direction is unknown has
+    no bold mean.
     """
     metrics = evaluation.metrics
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
@@ -66,7 +66,7 @@ def latex_table(runner: Runner, evaluation: Evaluation) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text whose signs mean nothing to LaTeX."""
+    """The text with all signs escaped that mean something to LaTeX."""
     return "".join(_ESCAPED.get(sign, sign) for sign in text)
 
 
@@ -97,7 +97,7 @@ def _cell(row: Row, name: str, alike: Iterable[Row], better: dict[str, bool]) ->
     if not _competes(row) or name not in better or len(values) < 2:
         return text
     best = max(values) if better[name] else min(values)
-    # What is equal as printed is equally good.
+    # Equal as printed counts as equally good.
     return rf"\textbf{{{text}}}" if text == _number(best, name) else text
 
 

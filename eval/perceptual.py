@@ -1,7 +1,7 @@
 """Perceptual metrics through pyiqa, an optional extra that is imported when it is asked for.
 
-pyiqa is under PolyForm-Noncommercial, brings torchvision along, and downloads a metric's weights
-on its first use: none of that happens unless a metric is asked for by name.
+pyiqa is licensed under PolyForm-Noncommercial, needs torchvision, and downloads a metric's weights
+on first use. It is imported only when a metric is asked for by name.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 INSTALL = "pip install 'dehaze-diffusion[iqa]'"
 
-# pyiqa's metrics that compute without weights: fit for a machine without a network.
+# pyiqa's metrics without weights, which work on a machine without a network.
 WITHOUT_WEIGHTS = (
     "psnr",
     "psnry",
@@ -42,7 +42,7 @@ WITHOUT_WEIGHTS = (
 
 
 class PerceptualMetricError(DehazeError, RuntimeError):
-    """A perceptual metric cannot be had; the message says why and what helps."""
+    """A perceptual metric cannot be used; the message says why and what helps."""
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def _import_pyiqa() -> Any:
             f"pyiqa does not import ({one_line(error)}); install it with what it needs: {INSTALL}"
         ) from error
     except (RuntimeError, AttributeError) as error:
-        # A torchvision built for another torch registers operators that this torch cannot load.
+        # A torchvision built for another torch registers operators that this one cannot load.
         if "torchvision" in str(error):
             raise PerceptualMetricError(
                 f"torchvision does not fit torch {torch.__version__} ({one_line(error)}); install "

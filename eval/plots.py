@@ -21,7 +21,7 @@ class PlotsMissingError(DehazeError, RuntimeError):
     """matplotlib is not installed; the message says how to install it."""
 
 
-# A figure of more panels cannot be read.
+# The most panels of a figure that can be read.
 _RESIDUAL_PANELS = 8
 _TRAJECTORY_PANELS = 4
 
@@ -39,7 +39,7 @@ def import_figure() -> Any:
     return Figure
 
 
-# Kinds of files that figures are drawn in, and what of each names the date or the version.
+# Kinds of files for figures, and the metadata of each that hold the date or the version.
 FIGURES = {
     "png": {"Software": None},
     "pdf": {"Creator": None, "Producer": None, "CreationDate": None},
@@ -58,7 +58,7 @@ def as_file(figure: Any, kind: str, *, dpi: int = 300) -> bytes:
     from matplotlib import rc_context
 
     buffer = io.BytesIO()
-    # Fonts that publishers take (TrueType), and names in an SVG that no clock decides.
+    # Fonts that publishers take (TrueType), and names in an SVG that do not depend on the time.
     with rc_context({"pdf.fonttype": 42, "svg.hashsalt": "dehaze"}):
         figure.savefig(buffer, format=kind, dpi=dpi, metadata=FIGURES[kind])
     return buffer.getvalue()
@@ -183,7 +183,7 @@ def draw_reconstruction(original: Array, back: Array, psnr: float) -> bytes:
         psnr: of the two, in dB.
     """
     difference = abs(back - original)
-    # The power of ten that makes it visible: ten times nothing is black.
+    # The power of ten that makes the difference visible; no difference stays black.
     factor = 10.0 ** np.clip(np.floor(-np.log10(max(float(difference.max()), 1e-9))), 0, 6)
     figure = import_figure()(figsize=(9.0, 2.8), layout="constrained")
     panels = (

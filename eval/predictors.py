@@ -1,4 +1,4 @@
-"""How far each predictor's guess of z_i is from the solution, before any iteration.
+"""The error of each predictor's guess of z_i, before any iteration.
 
 The errors of all entries of the latents of all photos are pooled, step by step: their mean, their
 variance and their histogram. An estimator is unbiased where the mean is 0.
@@ -43,7 +43,7 @@ class GuessErrors:
         predictor: its name in ``dehaze.inversion.PREDICTORS``.
         step: i.
         timestep: tau_i.
-        solved: how many photos' step was solved to ``SOLVED``; only these count.
+        solved: the number of photos whose step was solved to ``SOLVED``; only these count.
         mean: of the errors of all entries; NaN where no step was solved, as are the next two.
         variance: around that mean.
         relative: rms of the errors over rms of z_i.
@@ -162,7 +162,7 @@ class PredictorStudy:
             steps = [one.step for one in errors]
             look = {"color": f"C{position}", "label": name}
             means.plot(steps, [one.mean for one in errors], "o-", **look)
-            # A guess that is right has no place on a logarithmic axis.
+            # An error of 0 has no place on a logarithmic axis.
             variances.semilogy(steps, [one.variance or nan for one in errors], "o-", **look)
             for axis, i in zip(histograms, shown, strict=True):
                 one = errors[i - 1]
@@ -189,7 +189,7 @@ def _density(errors: GuessErrors) -> NDArray[np.float64]:
 def study_predictors(
     pipeline: InversionPipeline, photos: Sequence[Array], *, steps: int, command: str
 ) -> PredictorStudy:
-    """Solves every step of every photo, and compares what each predictor guessed before.
+    """Solves every step of every photo, and compares the predictors' guesses with it.
 
     A guess is made from the solved path, so that no error of a step reaches the next one.
 
@@ -238,7 +238,7 @@ def study_predictors(
 def _errors_of_step(
     i: int, timestep: float, errors: Mapping[str, list[Array]], solutions: list[Array]
 ) -> list[GuessErrors]:
-    """What every predictor's guesses were off by at step i, photo by photo."""
+    """The errors of every predictor's guesses at step i, photo by photo."""
     solved = len(solutions)
     pooled = {
         name: np.concatenate([np.empty(0, np.float32), *each]).astype(np.float64)

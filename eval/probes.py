@@ -1,4 +1,4 @@
-"""Experiments on one inversion: how exact it is, how its steps converge, what the codec loses."""
+"""Experiments on one inversion: its error, the convergence of its steps, the codec's loss."""
 
 from __future__ import annotations
 
@@ -67,15 +67,15 @@ def retrace(
 
 
 def seconds_once(computed: Tensor) -> float:
-    """Seconds on a clock of no particular start, once the device has computed a tensor."""
-    # An accelerator goes on computing when a call returns; a copy to the host waits for it.
+    """The time in seconds, once the device has computed a tensor."""
+    # An accelerator still computes when a call returns; a copy to the host waits for it.
     computed.flatten()[-1:].cpu()
     return time.perf_counter()
 
 
 @dataclass(frozen=True)
 class RoundTrip:
-    """A photo, and what denoising makes of its inversion, both at the working size.
+    """A photo, and the picture denoised from its inversion, both at the working size.
 
     Attributes:
         photo: float32 (h, w, 3) in [0, 1].
@@ -144,7 +144,7 @@ def reconstruct(
     mode: str | None = None,
     **settings: Any,
 ) -> tuple[Array, Array]:
-    """A photo at the working size, and what denoising makes of its inversion.
+    """A photo at the working size, and the picture denoised from its inversion.
 
     The network runs anew on the way back, under the same prompt: the two pictures differ by the
     error of the inversion and of the codec.
@@ -171,8 +171,8 @@ def solve_steps(
 ) -> tuple[Tensor, InversionTrace]:
     """Solves each step of an inversion anew, from the z_{i-1} that the inversion has there.
 
-    The error of a step does not reach the next one: each step shows by itself how a solver, a
-    criterion or a bound fares.
+    The error of a step does not reach the next one, so each step shows by itself how good a solver,
+    a criterion or a bound is.
 
     Args:
         pipeline: that made the inversion.

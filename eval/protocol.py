@@ -1,8 +1,8 @@
 """The protocol "dehaze-bench v1", its variants, and the score of one picture under it.
 
 The protocol: RGB at full resolution, the *saved* 8-bit PNG read back, float64, data range 255, one
-value an image, the arithmetic mean with the population standard deviation beside it. Identical
-pictures have an infinite PSNR: they are left out of its mean and counted.
+value an image, arithmetic mean and population standard deviation. Identical pictures have an
+infinite PSNR; they are left out of its mean, and counted.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Published numbers to stand beside a table, each with its source.
 
-Only rows whose source was read are here. A source's protocol is stated as far as it tells it: the
-numbers of different sources are not comparable with each other, nor exactly with what is run here.
+Only rows whose source was read are here, with the protocol as far as the source states it. Numbers
+of different sources are not exactly comparable, with each other or with those measured here.
 """
 
 from __future__ import annotations
@@ -83,5 +83,5 @@ PUBLISHED: tuple[PublishedResult, ...] = (
 
 
 def published_for(subset: str) -> list[PublishedResult]:
-    """The published rows for a data set, lowest PSNR first; empty where none is at hand."""
+    """The published rows for a data set, lowest PSNR first; may be empty."""
     return sorted((row for row in PUBLISHED if row.subset == subset), key=lambda row: row.psnr)

@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    # Python puts this folder first on its path, where eval's modules would pass for top-level ones.
+    # Python puts this folder first on its path, where eval's modules would be top-level ones.
     _HERE = Path(__file__).resolve().parent
     sys.path[:] = [entry for entry in sys.path if Path(entry).resolve() != _HERE]
 

@@ -1,8 +1,8 @@
 """Runs methods over data sets, image by image, and can be interrupted at any of them.
 
-All that is known of an image under a method is one record: a JSON file, written whole or not at
-all. Tables are made from records alone. A second run reads the valid records and computes the
-others, so an interrupted evaluation ends with the same table as one that was not.
+Each image under each method has one record, a JSON file that is written whole or not at all. Tables
+are made from records alone. A second run reads the valid records and computes the others, so that
+an interrupted evaluation ends with the same table.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from dehaze.photos import write_bytes
 
 logger = logging.getLogger(__name__)
 
-# Errors that an image alone may be at fault for: the run goes on. Other errors end it.
+# Errors that a single image may cause; the run continues. Other errors end it.
 _IMAGE_ERRORS = (ValueError, RuntimeError, OSError, ArithmeticError, MemoryError, cv2.error)
 
 
@@ -132,7 +132,7 @@ class Runner:
         return self.out / "attention" / subset / method.slug / f"{image}.npy"
 
     def _record_path(self, subset: str, method: Method, image: str) -> Path:
-        # A name may hold dots ("0001_0.8_0.2"): an extension is appended, never replaced.
+        # Appended, since a name may hold dots ("0001_0.8_0.2").
         return self.out / "records" / subset / method.slug / f"{image}.json"
 
     @cached_property
@@ -152,7 +152,7 @@ class Runner:
             raise EvaluationError(f"a data set is listed twice: {', '.join(names)}")
         if self.protocol.oracle and not all(part.dataset.paired for part in self.sets):
             raise EvaluationError("an oracle needs ground truth, and a data set has none")
-        # A score that cannot be had is found before the first picture is, not in each of them.
+        # Scores that cannot be computed are found before the first picture.
         import_colour()
 
     def _common_settings(self) -> dict[str, Any]:
@@ -174,7 +174,7 @@ class Runner:
             "common": self._common_settings(),
             "methods": {method.slug: method.settings() for method in self.methods},
         }
-        # Through JSON, so that tuples and lists compare as what was written.
+        # Through JSON, so that tuples compare equal to lists that were read.
         wanted = json.loads(json.dumps(wanted))
         present = _read_json(path)
         if present is not None and not self.overwrite:
@@ -218,7 +218,7 @@ class Runner:
     def _valid_record(
         self, part: EvaluationSet, sample: Sample, method: Method, inputs: str
     ) -> Record | None:
-        """The record of an earlier run, if it was a success and all it speaks of is there."""
+        """The record of an earlier run, if it succeeded and all its files are there."""
         content = _read_json(self._record_path(part.name, method, sample.name))
         if content is None or content.get("error") is not None:
             return None
@@ -232,7 +232,7 @@ class Runner:
                 return None
             if shape[:2] != (content["height"], content["width"]):
                 return None
-            # Only what saves a picture has looked at one.
+            # Only methods that save a picture have an attention map.
             attention = self.attention_path(part.name, method, sample.name)
             if self.keeps_attention and not attention.is_file():
                 return None
@@ -284,7 +284,7 @@ class Runner:
         return record
 
     def _input(self, part: EvaluationSet, sample: Sample, loaded: LoadedSample) -> MethodInput:
-        # From names rather than from a running number: order, limit and resume change nothing.
+        # From names rather than a running number, so that order, limit and resuming change nothing.
         digest = _digest(f"{self.seed}/{part.name}/{sample.name}")
         return MethodInput(
             hazy=loaded.hazy,
@@ -306,7 +306,7 @@ def _digest_files(sample: Sample) -> str:
         try:
             content = b"" if path is None else path.read_bytes()
         except OSError:
-            # The failure itself is reported when the sample is loaded.
+            # Loading the sample reports the failure itself.
             content = b"unreadable"
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()

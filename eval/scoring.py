@@ -23,7 +23,7 @@ from dehaze.photos import write_bytes
 
 @dataclass(frozen=True)
 class Scored:
-    """What a ``Record`` holds of a result.
+    """The scores of a result, as a ``Record`` holds them.
 
     Attributes:
         values: scores by their names; None for one that is not finite.
@@ -66,7 +66,7 @@ class Scorer:
     def best_output(
         self, method: Method, source: MethodInput, clear: NDArray[np.uint8] | None
     ) -> tuple[str | None, MethodOutput]:
-        """What the method makes of a picture; under an oracle, its candidate of highest PSNR.
+        """The method's result; under an oracle, its candidate of highest PSNR.
 
         Returns:
             The candidate's name, or None without an oracle, and the output.

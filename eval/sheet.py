@@ -20,7 +20,7 @@ _LABEL = 28
 
 
 def focus_of(methods: Sequence[Method]) -> Method:
-    """The method whose best, median and worst are shown: the first but hazy, dcp and ceilings."""
+    """The method whose best, median and worst are shown: the first beside hazy, dcp, ceilings."""
     own = [method for method in methods if not (method.is_ceiling or isinstance(method, HazyInput))]
     featured = [method for method in own if method.name != "dcp"]
     return (featured or own or list(methods))[0]
@@ -92,7 +92,7 @@ def _best_median_worst(
 def output_picture(
     runner: Runner, part: EvaluationSet, sample: Sample, method: Method
 ) -> NDArray[Any] | None:
-    """What a method made of a sample, (H, W, 3), or None where there is no picture of it."""
+    """A method's result for a sample, (H, W, 3), or None where there is no picture."""
     if isinstance(method, HazyInput):
         return fitted(runner, sample.load().hazy)
     path = runner.image_path(part.name, method, sample.name)

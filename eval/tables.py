@@ -1,4 +1,4 @@
-"""The table of a finished evaluation, in Markdown, with everything that is needed to repeat it."""
+"""The table of a finished evaluation, in Markdown, with all that is needed to repeat it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _COLUMNS = {
 
 
 def column_of(metric: str) -> tuple[str, int]:
-    """Heading and number of digits of a metric: its name and 4 where nothing else is said."""
+    """Heading and number of digits of a metric; its name and 4 by default."""
     return _COLUMNS.get(metric, (metric, 4))
 
 
@@ -58,7 +58,7 @@ def _line(cells: Sequence[str]) -> str:
 
 
 def row_label(row: Row) -> str:
-    """What a row is called: its method, and whether the ground truth chose."""
+    """The label of a row: its method, and whether the ground truth chose."""
     return f"{row.method} (ORACLE)" if row.is_oracle else row.method
 
 

@@ -24,8 +24,8 @@ NULL_TEXT, BOTH, FIXED_POINT = "null-text", "null-text + fixed point", "fixed po
 def variants(options: PipelineOptions) -> tuple[PipelineMethod, ...]:
     """The three methods of the figure, left to right.
 
-    At guidance 1 the unconditional embedding has no effect, and null-text nothing to fit: then
-    ``NULL_TEXT`` is plain DDIM inversion, and ``BOTH`` is ``FIXED_POINT``.
+    At guidance 1 the unconditional embedding has no effect, so null-text has nothing to fit.
+    ``NULL_TEXT`` is then plain DDIM inversion, and ``BOTH`` equals ``FIXED_POINT``.
 
     Args:
         options: of all of them; its solver, predictor, criterion, iterations and tolerance are

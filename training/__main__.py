@@ -1,4 +1,4 @@
-"""``python -m training train`` makes the bundled model; ``export`` writes it where it ships."""
+"""``python -m training train`` makes the bundled model; ``export`` writes it into the package."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ of_a_model = click.option(
 
 
 def of_a_stage(steps: int) -> Callable[[Command], Command]:
-    """The options of every training stage, with what is the default of one of them."""
+    """The options of every training stage, with the default of one of them."""
     options = (
         click.option("--pool", type=click.Path(path_type=Path, exists=True), required=True),
         click.option("--steps", default=steps, show_default=True),
@@ -74,7 +74,7 @@ def main() -> None:
 @click.option("--keep", default=150, show_default=True, help="The oldest beyond these go.")
 @click.option("--seed", default=0, show_default=True)
 def render(data: Path, cache: Path, pool: Path, shards: int, keep: int, seed: int) -> None:
-    """Renders training pairs over the photos under --data; beside training it renews the pool."""
+    """Renders training pairs over the photos under --data; beside training, it renews the pool."""
     from training.photos import build_cache
     from training.pool import fill_pool
 
@@ -116,7 +116,7 @@ def train(
 
 
 def _closed_form(folder: Path, run: Run, reader: PoolReader) -> GaussianNoise:
-    """The closed-form noise of a run, found once."""
+    """The closed-form noise of a run, computed once."""
     from training.noise import GaussianNoise
     from training.train import gaussian_noise
 
@@ -183,7 +183,7 @@ def couple(
 def localise(
     initial: Path, pool: Path, steps: int, batch_size: int, device: str, seed: int, output: Path
 ) -> None:
-    """The third stage, of minutes: the word's attention learns where the haze is."""
+    """The third stage, which takes minutes: the word's attention learns where the haze is."""
     from training.export import export
     from training.localising import LOCALISING
     from training.localising import localise as train_attention
@@ -202,7 +202,7 @@ def localise(
 @click.option("--steps", default=4000, show_default=True)
 @click.option("--batch-size", default=32, show_default=True)
 def yardstick(pool: Path, folder: Path, steps: int, batch_size: int) -> None:
-    """Trains the plain regressor that tells what data and features are worth."""
+    """Trains the plain regressor, against which data and features are measured."""
     from training.train import PoolReader
     from training.yardstick import YARDSTICK, Yardstick
 

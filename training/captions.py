@@ -20,8 +20,8 @@ HAZE_WORDS = frozenset(
     ]
 )
 
-# The photos have no captions of their own, so a subject is drawn at random: the network learns that
-# such words say nothing of the veil, and a user may caption a photo without changing its haze.
+# The photos have no captions of their own, so a subject is drawn at random. The network learns that
+# such words say nothing about the haze, and a user's caption does not change it.
 SUBJECTS = [
     "animal",
     "bay",
@@ -83,7 +83,7 @@ SUBJECTS = [
     "wood",
 ]
 
-# Words without a rendering yet. They are in the vocabulary so that a caption may use them whole.
+# Words without a rendering yet, in the vocabulary so that a caption may use them as one token.
 FURTHER_WORDS = [
     "an",
     "and",
@@ -232,7 +232,7 @@ _CLEAR_PHRASES = (
 
 @dataclass(frozen=True)
 class Caption:
-    """A caption and what it says of the veil.
+    """A caption and what it says about the haze.
 
     Attributes:
         text: the caption.
@@ -259,7 +259,7 @@ def hazy_caption(rng: np.random.Generator) -> Caption:
     phrase = _PHRASES[int(rng.integers(len(_PHRASES)))]
     if rng.random() < 0.5:
         level = list(DENSITY_WORDS)[int(rng.integers(len(DENSITY_WORDS)))]
-        # Either the noun alone or the whole phrase is what a user may want swapped for null text.
+        # A user may want the noun alone, or the whole phrase, swapped for null text.
         word = kind if rng.random() < 0.5 else f"{level} {kind}"
         text = phrase.format(haze=f"{level} {kind}", subject=subject)
         return Caption(text, word, kind, DENSITY_WORDS[level])

@@ -1,15 +1,15 @@
-"""Second stage: the noise of each pair is what the model itself inverts the degraded picture to.
+"""Second stage: the noise of each pair is found by the model's own inversion.
 
-The first stage gives a degraded picture I, under its caption, and the clear photo J behind it,
-under the same caption with the word swapped for null text, one noise z in closed form, that of a
-Gaussian (``training.noise``). The model's own inversion finds nearly that noise, not quite, and the
-difference is a decibel and more. Here it inverts pairs of the pool with its running average, and
-learns J from what it found:
+In the first stage a degraded picture I under its caption, and the clear photo J under the caption
+with the word swapped for null text, have one noise z: the closed form of a Gaussian
+(``training.noise``). The model's own inversion finds nearly that noise, and the difference costs a
+decibel or more. Here the model's running average inverts pairs of the pool, and the model learns J
+from the noise that was found:
 
     z_t = sqrt(a_t) x + s_t z.
 
-Chunks of inverted pairs are renewed all the time, so the noise is always that of the present model;
-what a picture's noise should be stays the closed form, so that it does not drift.
+Chunks of inverted pairs are renewed all the time, so the noise is always the present model's. The
+noise to be found from a picture stays the closed form, so that it does not drift.
 
 Source: Liu, Gong and Liu, "Flow Straight and Fast", arXiv 2209.03003, section 2 (reflow; here the
 pairs of two captions share their noise).
@@ -58,7 +58,8 @@ COUPLED = TrainingSettings(
     steps=3000, learning_rate=1e-3, warmup=50, decay=0.9, checkpoint_every=100
 )
 
-# After the third stage, whose attention stays: the rest learns the noise that is found with it.
+# After the third stage its attention is kept, and the other weights learn from the noise found with
+# it.
 SETTLED = TrainingSettings(
     steps=700, learning_rate=4e-4, warmup=20, decay=0.9, ema_decay=0.99, checkpoint_every=100
 )
@@ -116,7 +117,7 @@ def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tens
 
 @contextmanager
 def averaged(run: Run) -> Iterator[Networks]:
-    """The run's networks with their running average, as long as the context lasts."""
+    """Puts the running average into the run's networks, and back."""
     run.average.store(run.parameters)
     run.average.copy_to(run.parameters)
     try:
@@ -126,13 +127,13 @@ def averaged(run: Run) -> Iterator[Networks]:
 
 
 def map_attention(networks: Networks) -> tuple[Any, Any]:
-    """The cross-attention that the haze attention map comes from, and the norm before it."""
+    """The cross-attention of the haze attention map, and the norm before it."""
     block = networks.unet.get_submodule(MAP_LAYER.rpartition(".")[0])
     return block.attn2, block.norm2
 
 
 def freeze_map(networks: Networks) -> None:
-    """Freezes what the haze attention map comes from: its attention, and the words."""
+    """Freezes the attention of the haze attention map, and the words."""
     for part in (*map_attention(networks), networks.text_encoder):
         part.requires_grad_(False)
 
@@ -151,7 +152,7 @@ def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:
     return Chunk(degraded, clear, noise, captions, targets)
 
 
-# Of 64 examples of the second stage.
+# Numbers among 64 examples of the second stage.
 CLEAR_AT_THE_TOP = 26
 FIRST_STAGE_CLEAR = 16
 DEGRADED = 14
@@ -159,11 +160,11 @@ CLEAR_CAPTIONS = 3
 
 
 class CoupledBatches:
-    """The second stage's batches, from chunks that are renewed as training goes on.
+    """The second stage's batches, from chunks that are renewed during training.
 
-    Of 64 examples 26 are clear photos at the noisy end with the noise that the model found; and, of
-    as many pictures as the pool holds, in the first stage's way, 16 clear photos at the noisy end,
-    14 degraded pictures, 3 clear ones under clear captions, 5 of any kind with normal noise.
+    Of 64 examples, 26 are clear photos at the noisy end with the noise that the model found. The
+    others are drawn from the whole pool as in the first stage: 16 clear photos at the noisy end, 14
+    degraded pictures, 3 clear ones under clear captions, and 5 of any kind with normal noise.
 
     Args:
         run: whose running average inverts.
@@ -189,7 +190,7 @@ class CoupledBatches:
     def __call__(self, count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
         while len(self.chunks) < max(1, self.most // 4):
             self.chunks.append(make_chunk(self.run, self.reader, rng))
-        # Until there are all of them, twice as often.
+        # Twice as often, until all chunks are there.
         every = self.every if len(self.chunks) == self.most else max(1, self.every // 2)
         if self._drawn % every == 0:
             self.chunks.append(make_chunk(self.run, self.reader, rng))

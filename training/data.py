@@ -1,7 +1,7 @@
 """Training pairs: haze, or another appearance, rendered over a clear photo, under its caption.
 
-Everything is rendered at the size that cells are found at, where the darkest and the brightest
-pixels are made; depth and density, which are smooth, at a quarter of it.
+Everything is rendered at the size at which cells are found, with its darkest and brightest pixels.
+Depth and density are smooth, and rendered at a quarter of that size.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 CELL_SIZE = 6
-# Working sizes (height, width) of a batch in cells: what photos of usual shapes are padded to.
+# Working sizes (height, width) of a batch, in cells, to which photos of usual shapes are padded.
 WORKING_SIZES = ((32, 48), (48, 32), (32, 40), (40, 32), (32, 32), (32, 56))
 WORKING_SIZE_WEIGHTS = (0.42, 0.1, 0.2, 0.08, 0.1, 0.1)
-# A photo of 4 : 3 is 43 cells wide; the pipeline mirrors what is missing to 48.
+# A photo of 4 : 3 is 43 cells wide, which the pipeline mirrors up to 48.
 MIRRORED_SHARE = 0.4
 FOUR_TO_THREE = 43
 
-# Of the pairs; the others are haze.
+# Share of the pairs; the others are haze.
 APPEARANCE_SHARE = 0.14
-# Colours that are gone and edges that are blurred can hardly be had back at this size.
+# Lost colours and blurred edges can hardly be recovered at this size.
 APPEARANCE_WEIGHTS = {
     "night": 0.21,
     "sunset": 0.21,
@@ -63,12 +63,12 @@ class Pair:
 
 @dataclass(frozen=True)
 class Scene:
-    """A clear photo and how far away things are in it.
+    """A clear photo and its depth.
 
     Attributes:
         clear: float32 (H, W, 3) in [0, 1].
         depth: float32 (H, W), or None where it has to be made up.
-        metres: what a depth of 1 means, 0 where that is unknown.
+        metres: the distance at depth 1, in metres; 0 where that is unknown.
         indoor: whether it is a room.
     """
 
@@ -79,9 +79,9 @@ class Scene:
 
 
 def find_cells(picture: Array) -> Array:
-    """The cells, float32 (h, w, 9) in [0, 1], of a picture (H, W, 3): as ``CellsCodec`` finds them.
+    """The cells, float32 (h, w, 9) in [0, 1], of a picture (H, W, 3), as ``CellsCodec`` has them.
 
-    OpenCV is ten times faster at it than torch on one core.
+    On one core OpenCV finds them ten times faster than torch.
     """
     side = CELL_SIZE
     size = (picture.shape[1] // side, picture.shape[0] // side)
@@ -179,15 +179,15 @@ def vary_sharpness(photo: Bytes, rng: np.random.Generator) -> Bytes:
 
 
 def vary_colours(photo: Bytes, rng: np.random.Generator, indoor: bool = False) -> Array:
-    """Varies range, exposure, contrast, saturation and white balance as cameras and editors do.
+    """Varies range, exposure, contrast, saturation and white balance, as cameras and editors do.
 
-    Rooms are stretched to the full range more often than views, whose distance is pale on the
-    clearest day.
+    Rooms are stretched to the full range more often than views, which are pale in the distance even
+    on clear days.
 
     Args:
         photo: uint8 (H, W, 3).
         rng: the only source of chance.
-        indoor: rooms are dark more often too.
+        indoor: rooms are dark more often, too.
 
     Returns:
         float32 (H, W, 3) in [0, 1].
@@ -213,7 +213,7 @@ def vary_colours(photo: Bytes, rng: np.random.Generator, indoor: bool = False) -
         gamma *= float(rng.uniform(1.0, 2.0))
     balance = np.exp(rng.normal(0.0, 0.03, 3)) * float(np.exp(rng.normal(0.0, 0.08)))
     if rng.random() < 0.15:
-        # Lamps and evening sun.
+        # The colour of lamps and evening sun.
         balance = balance * (1.0, float(rng.uniform(0.75, 0.97)), float(rng.uniform(0.45, 0.9)))
     levels = np.linspace(0.0, 1.0, 256)[:, None] ** gamma * balance
     table = np.clip(levels, 0.0, 1.0).astype(np.float32)[:, None]
@@ -221,11 +221,11 @@ def vary_colours(photo: Bytes, rng: np.random.Generator, indoor: bool = False) -
 
 
 PLAIN = Caption("a photo with haze", "haze", "haze")
-"""The pipeline's default prompt: a user's photo comes without a word on its density."""
+"""The pipeline's default prompt, which says nothing about density."""
 
 
 def _draw_haze(scene: Scene, rng: np.random.Generator) -> tuple[RenderedHaze, Caption]:
-    """Haze under the plain prompt, one time in two, or under one that says more of it."""
+    """Haze under the plain prompt, one time in two, or under one that says more about it."""
     kinds = HAZE_KINDS.names()
     if rng.random() < 0.5:
         kind = "haze" if rng.random() < 0.6 else kinds[int(rng.integers(len(kinds)))]
@@ -238,10 +238,10 @@ def _draw_haze(scene: Scene, rng: np.random.Generator) -> tuple[RenderedHaze, Ca
 
 
 def draw_plain_density(indoor: bool, rng: np.random.Generator) -> float:
-    """A mean of 1 - t under the plain prompt: one photo in six is clear already.
+    """A mean of 1 - t under the plain prompt; one photo in six is already clear.
 
-    In rooms all densities are as frequent; outdoors those about a third are the most frequent, and
-    one view in ten is in fog.
+    In rooms all densities are equally frequent. Outdoors densities about a third are the most
+    frequent, and one view in ten is in fog.
     """
     if rng.random() < 1 / 6:
         return float(rng.uniform(0.0, 0.04))
@@ -257,11 +257,11 @@ def render_over(
     """Haze over a scene, whose lamps, sky and light vary.
 
     Args:
-        scene: what lies behind it.
-        caption: what is said of the density holds.
+        scene: the clear photo and its depth.
+        caption: what it says about the density holds.
         kind: a name of ``HAZE_KINDS``.
-        density: mean of 1 - t; where the caption says nothing of it and the depth is in metres, one
-            haze in two is as dense as its extinction per metre makes it.
+        density: mean of 1 - t. Where the caption does not name it and the depth is in metres, one
+            haze in two is drawn by its extinction per metre instead.
         rng: the only source of chance.
     """
     clear = scene.clear
@@ -276,7 +276,7 @@ def render_over(
     airlight = _draw_airlight(kind, scene.indoor, rng)
     hazy = _scatter(clear, transmission, airlight)
     if rng.random() < 0.16:
-        # Dusk, shade, a coloured light: less light on the scene is less light on its air.
+        # At dusk, in shade or coloured light, the air gets as little light as the scene.
         least = 0.12 if rng.random() < 0.25 else 0.35
         tint = np.exp(rng.normal(0.0, 0.07, 3)).astype(np.float32)
         light = np.float32(rng.uniform(least, 0.95)) * tint
@@ -302,21 +302,21 @@ def _draw_transmission(
     if scene.depth is None:
         depth = pseudo_depth(quarter, rng)
         if rng.random() < (0.6 if scene.indoor else 0.15):
-            # Things stand before the walls: what colours say of depth stays in a part.
+            # Things stand before the walls, so a part of the depth by colours is kept.
             depth = room_depth(small_size, rng) * depth ** float(rng.uniform(0.0, 0.6))
         small = transmission_of(np.asarray(depth * patches, dtype=np.float32), density)
         enlarged = cv2.resize(small, size[::-1], interpolation=cv2.INTER_LINEAR)
         return np.asarray(enlarged, dtype=np.float32)
     beta = extinction_of(np.asarray(_quarter(scene.depth) * patches, dtype=np.float32), density)
     if scene.metres and caption.density is None and density > 0.04 and rng.random() < 0.5:
-        # Per metre: a room's air is seen through a few metres of it.
+        # Extinction per metre; a room is only a few metres deep.
         beta = scene.metres * float(np.exp(rng.uniform(np.log(0.25), np.log(2.2))))
     patched = cv2.resize(patches, size[::-1], interpolation=cv2.INTER_LINEAR)
     return np.exp(-beta * scene.depth * patched).astype(np.float32)
 
 
 def _draw_airlight(kind: str, indoor: bool, rng: np.random.Generator) -> Array:
-    """A of the kind; in rooms mostly grey; one in fourteen the colour of dust."""
+    """A of the kind; mostly grey in rooms; one in fourteen has the colour of dust."""
     chance = float(rng.random())
     if chance < 0.07:
         dust = (1.0, float(rng.uniform(0.6, 0.92)), float(rng.uniform(0.25, 0.75)))
@@ -348,7 +348,7 @@ def _scatter(clear: Array, transmission: Array, airlight: Array) -> Array:
 
 
 def as_stored(picture: Array, rng: np.random.Generator) -> Array:
-    """The picture as a camera's file holds it: noise, JPEG three times in ten, eight bits."""
+    """The picture as a camera stores it: with noise, in eight bits, three times in ten as JPEG."""
     levels = picture * np.float32(255)
     if rng.random() < 0.7:
         start = int(rng.integers(len(_NOISE) - picture.size))
@@ -367,5 +367,6 @@ def _quarter(values: Array) -> Array:
     return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
-# Drawn once: a picture's noise is a stretch of it. Drawing it anew takes a fifth of a rendering.
+# Drawn once; each picture's noise is a part of it. Drawing it anew would take a fifth of a
+# rendering.
 _NOISE = np.random.default_rng(0).standard_normal(2**20, dtype=np.float32)

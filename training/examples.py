@@ -1,4 +1,4 @@
-"""The example photos and the README's sheet: haze over Kodak's photos, which may be shipped."""
+"""Renders the example photos and the README's sheet over Kodak's photos, which may be shipped."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def write_examples(kodak: Path, folder: Path) -> list[Path]:
 
 
 def write_sheet(pipeline: DehazePipeline, kodak: Path, path: Path, count: int = 12) -> list[float]:
-    """Haze over Kodak's first ``count`` landscape photos, none chosen: hazy, dehazed, truth.
+    """Writes hazy, dehazed and clear pictures of Kodak's first ``count`` landscape photos.
 
     Each photo's density is drawn between .3 and .65; denser haze leaves nothing to see.
 

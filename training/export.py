@@ -1,4 +1,4 @@
-"""Writes a trained run where the package ships it."""
+"""Writes a trained run into the package."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from training.captions import vocabulary
 from training.train import Run
 
 MAP_LAYER = "up_blocks.2.attentions.1.transformer_blocks.0.attn2"
-"""The cross-attention at the latents' own size: its map of the haze word is exported."""
+"""The cross-attention at the latents' own size, which the haze attention map is of."""
 
 # Chosen on haze rendered over BSDS500's validation photos: see the model card.
 DEFAULTS: dict[str, Any] = {
     # Trained at 32: more cells are worth half a decibel on renderings.
     "short_side": 40,
     "steps": 4,
-    # Trained to find the clear picture from noise at once: see training/coupling.py.
+    # The model is trained to find the clear picture from noise at once, see training/coupling.py.
     "denoising_steps": 1,
     "spacing": "noisy-end",
     "solver": "fixed-point",
@@ -32,13 +32,13 @@ DEFAULTS: dict[str, Any] = {
     "max_iterations": 2,
     "tolerance": 1e-3,
     "fitted_inversion": True,
-    # The network was taught the swap itself; the source's attention only holds it back.
+    # The network has learned the swap itself, and the source's attention would hold it back.
     "cross_replace_steps": 0.0,
     "self_replace_steps": 0.0,
     "map_layers": {MAP_LAYER: 1.0},
 }
-# Pixels. The photos learned from are too small for cells of more than 6; cells of 10 are found at a
-# short side of 400, where the darkest pixels of a photo are less blurred.
+# In pixels. The training photos are too small for cells of more than 6. Cells of 10 are found at a
+# short side of 400, where a photo's darkest pixels are less blurred.
 SHIPPED_CELL_SIZE = 10
 SIZE_LIMIT = 25 * 2**20
 

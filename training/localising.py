@@ -1,11 +1,10 @@
 """Third stage: the word's attention learns where the haze is.
 
-The first two stages leave it to chance which places the exported block's cross-attention gives to
-the word: the haze attention map ranks the density hardly better than chance does. Here that block's
-cross-attention alone is trained on, with all other weights frozen: on the second stage's losses, so
-that the pictures stay, and on the correlation of the word's attention with the density 1 - t of the
-rendering. t comes from the pair itself: of one cell with one t all nine numbers obey
-I = J t + A (1 - t), so t is the slope of I over J.
+After two stages the exported block's cross-attention to the word is left to chance, and hardly
+ranks the density. Here that block's cross-attention alone is trained; all other weights are frozen.
+The loss is the second stage's, so that the pictures stay, and the correlation of the word's
+attention with the rendering's density 1 - t. t comes from the pair itself: all nine numbers of a
+cell obey I = J t + A (1 - t), so t is the slope of I over J.
 """
 
 from __future__ import annotations
@@ -32,9 +31,9 @@ logger = logging.getLogger(__name__)
 LOCALISING = TrainingSettings(
     steps=300, batch_size=32, learning_rate=2e-3, warmup=20, decay=0.9, ema_decay=0.98
 )
-# Of 1 - r beside the squared errors, r the correlation of attention and density.
+# Weight of 1 - r beside the squared errors, with r the correlation of attention and density.
 CORRELATION_WEIGHT = 0.2
-# Pairs whose density varies less than this, as a deviation, have nothing to rank.
+# Pairs whose density has a smaller standard deviation have nothing to rank.
 LEAST_VARIATION = 0.02
 
 
@@ -52,7 +51,7 @@ def density_of(degraded: Tensor, clear: Tensor, radius: int = 2) -> Tensor:
     """
     batch, _, height, width = clear.shape
     size = 2 * radius + 1
-    # Nine numbers of four cells: colour is the fastest of the nine, and has an offset of its own.
+    # Nine numbers of four cells; colour varies fastest, and has an offset of its own.
     first, second = (x.reshape(batch, 3, 3, -1, height, width) for x in (degraded, clear))
 
     def mean(values: Tensor) -> Tensor:

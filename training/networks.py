@@ -1,4 +1,4 @@
-"""The parts of the bundled model, new: tokenizer, text encoder, network, codec, scheduler."""
+"""New parts of the bundled model: tokenizer, text encoder, network, codec, scheduler."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Networks:
     def save(self, folder: Path) -> None:
         """Writes the components in diffusers' format: one folder each, weights as safetensors."""
         parts = vars(self)
-        # Else the padding of the last batch is written as the tokenizer's own.
+        # Without this the padding of the last batch would be written as the tokenizer's own.
         self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.backend_tokenizer.no_truncation()
         for name, part in parts.items():
@@ -51,7 +51,7 @@ class Networks:
 
 
 def _forget_origin(config: Path) -> None:
-    """diffusers notes the folder that a part was loaded from: a path of the trainer's machine."""
+    """Removes the folder that a part was loaded from, which diffusers writes down."""
     if config.is_file():
         settings = json.loads(config.read_text())
         settings.pop("_name_or_path", None)
@@ -61,11 +61,11 @@ def _forget_origin(config: Path) -> None:
 def _prefix_text_weights(file: Path) -> None:
     """Names a text encoder's weights as every version of transformers 5 reads them.
 
-    Those before 5.6 leave an encoder random whose weights are not below ``text_model``, and later
-    ones save them without it.
+    Versions before 5.6 leave an encoder random unless its weights are below ``text_model``, and
+    later versions save them without it.
     """
     inside = "text_model."
-    # Clones: what is loaded may be a view of the file, which is written anew here.
+    # Clones, since loaded weights may be views of the file that is written anew here.
     weights = {
         inside + name.removeprefix(inside): value.clone() for name, value in load_file(file).items()
     }
@@ -87,9 +87,9 @@ def load_networks(folder: Path) -> Networks:
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
     """The byte pair merges that make each of some ASCII words one token.
 
-    The most frequent pair is merged first, the alphabetically first one of several. The trainer of
-    the tokenizers library leaves that order to chance, and with it the token ids: a run that was
-    resumed would read its own captions wrongly.
+    The most frequent pair is merged first; of several, the alphabetically first. The tokenizers
+    library leaves that order, and the token ids, to chance, so a resumed run would read its own
+    captions wrongly.
 
     Source: Sennrich, Haddow and Birch, arXiv 1508.07909, algorithm 1.
     """
@@ -106,10 +106,9 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def build_tokenizer(words: list[str], folder: Path) -> Any:
-    """A CLIP tokenizer in which each of ``words`` is one token and anything else falls into bytes.
+    """A CLIP tokenizer in which each of ``words`` is one token, and all else is split into bytes.
 
-    An unknown word is spelled out, which the network has never seen in training and therefore has
-    no meaning for.
+    The network has never seen an unknown word's bytes, which have no meaning for it.
     """
     merges = learn_merges(words)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -151,7 +150,8 @@ def build_networks(tokenizer: Any) -> Networks:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        # Attention at the latents' own size is what costs: one block, whose haze map is exported.
+        # Attention at the latents' own size is costly, so one block has it, whose haze map is
+        # exported.
         transformer_layers_per_block=[[1], [1], [1]],
         reverse_transformer_layers_per_block=[[1, 1], [1, 1], [0, 1]],
         cross_attention_dim=128,

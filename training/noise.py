@@ -1,9 +1,9 @@
-"""The noise that belongs to a picture before there is a model to find it: that of a Gaussian.
+"""The noise of a picture before there is a model: that of a Gaussian, in closed form.
 
 A diffusion model of a Gaussian N(mu, S) is inverted in closed form: its probability flow carries x
-to S^(-1/2) (x - mu), whitened. With the mean and the covariance of the latents' channels this is
-the first noise of a new model's pairs; what the model finds itself takes its place in the second
-stage.
+to S^(-1/2) (x - mu), whitened. With the mean and the covariance of the latents' channels, it is the
+noise of the first stage's pairs. In the second stage the noise that the model finds itself takes
+its place.
 
 Source: Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations",
 arXiv 2011.13456, section 4.3, for a Gaussian's score -S^-1 (x - mu).
@@ -18,9 +18,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Added to each variance, in squared units of the latents. Whitened whole, what varies least would
-# be enlarged seven times: an inversion step is then hardly contractive, and with a network that
-# knows nothing beside its path it diverges. Noise found by inversion is weak in fine detail, too.
+# Added to each variance, in squared units of the latents. Without it the directions of least
+# variance would be enlarged seven times, and inversion steps would hardly contract, or diverge.
+# Noise found by inversion is weak in fine detail, too.
 FLOOR = 0.3
 
 
@@ -52,7 +52,7 @@ class GaussianNoise:
         return torch.einsum("dc,bchw->bdhw", self.whitening, centred)
 
     def unwhitened(self, noise: Tensor) -> Tensor:
-        """What errors of the noise (B, C, h, w) are in the latents: (S + floor)^(1/2) times it."""
+        """Errors of the noise (B, C, h, w) in units of the latents: times (S + floor)^(1/2)."""
         colouring = torch.linalg.inv(self.whitening).to(noise.device)
         return torch.einsum("dc,bchw->bdhw", colouring, noise)
 

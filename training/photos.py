@@ -1,4 +1,4 @@
-"""The photos that the bundled model learns from, decoded once into files that are mapped to memory.
+"""The training photos, decoded once into files that are mapped to memory.
 
 Photos lie under a data folder: ``clean/`` (BSDS500, SUN-Hays 80) without depth, and ``train/`` with
 its ``SOURCES.tsv`` (what each source is) and ``split.tsv`` (which photo is for what); some of its
@@ -23,16 +23,16 @@ from dehaze.levels import from_levels
 
 Array = NDArray[np.float32]
 
-# Photos are kept at no more than this short side: what cells are found at, with room for crops.
+# Largest short side of a kept photo, in pixels: that at which cells are found, with room for crops.
 LARGEST_SHORT_SIDE = 384
-# A depth map with more unknown pixels than this share says too little.
+# Largest share of unknown pixels in a depth map.
 MOST_HOLES = 0.3
-# A source of n photos is drawn as often as n to this power says: a long sequence of one room shows
-# little that is new.
+# A source of n photos is drawn in proportion to n to this power, since a long sequence of one room
+# shows little that is new.
 SOURCE_EXPONENT = 0.6
-# How often a room is drawn: without it rooms, of which there are more, would be 57 of 100.
+# Share of rooms among the drawn photos; without it they would be 57 of 100.
 ROOM_SHARE = 0.42
-# SUN-Hays 80 and BSDS500 are few, and sharper and more varied than the others.
+# SUN-Hays 80 and BSDS500 have few photos, sharper and more varied than the others.
 CLEAN_WEIGHT = 2.0
 
 
@@ -42,11 +42,11 @@ class Entry:
 
     Attributes:
         name: path relative to the data folder.
-        source: what it is weighed with.
+        source: by which it is weighed.
         height, width: in pixels.
         pixels: offset of its first value among the pixels.
         depth: offset of its first value among the depths, -1 without depth.
-        metres: what a depth of 1 means in metres, 0 where only its ratios mean something.
+        metres: the distance at depth 1, in metres; 0 where depth is relative.
         indoor: whether it shows a room.
     """
 
@@ -85,7 +85,7 @@ class PhotoCache:
         return stored.reshape(entry.height, entry.width, 3)
 
     def depth(self, index: int) -> Array | None:
-        """float32 (H, W), positive; a share of the farthest that the sensor knows, or relative."""
+        """float32 (H, W), positive: as a share of the sensor's range, or relative."""
         entry = self.entries[index]
         if entry.depth < 0:
             return None
@@ -211,8 +211,8 @@ def read_depth(path: Path) -> Array | None:
 def fill_holes(values: Array, known: NDArray[np.bool_]) -> Array:
     """Fills unknown pixels smoothly from what lies around them, at any distance.
 
-    Means of the known pixels at half the size, a quarter and so on fill what is unknown at the size
-    above ("push-pull", Gortler et al., "The Lumigraph", 1996, section 3.4).
+    Means of the known pixels at half the size, a quarter and so on fill the unknown pixels at the
+    size above ("push-pull", Gortler et al., "The Lumigraph", 1996, section 3.4).
 
     Args:
         values: float32 (H, W).

@@ -1,4 +1,4 @@
-"""A pool of rendered pairs on disk, as cells: rendering goes on beside training, and renews it.
+"""A pool of rendered pairs on disk, as cells, which rendering renews during training.
 
 A shard is a folder of 512 pairs of one working size. Shards are written whole or not at all, and
 numbered; the oldest is removed when there are more than the pool may hold.
@@ -50,7 +50,7 @@ class Shard:
 
 
 def _with_bounds(caption: Caption) -> Caption:
-    """JSON knows lists only."""
+    """JSON has lists only, so bounds become tuples again."""
     bounds = None if caption.density is None else (caption.density[0], caption.density[1])
     return Caption(caption.text, caption.word, caption.kind, bounds)
 
@@ -63,7 +63,7 @@ def shard_paths(pool: Path) -> list[Path]:
 def write_shard(
     cache: PhotoCache, pool: Path, number: int, seed: int, pairs: int = SHARD_PAIRS
 ) -> Path:
-    """Renders a shard; what is in it depends on seed and number alone."""
+    """Renders a shard, which depends on seed and number alone."""
     rng = np.random.default_rng((seed, number))
     size = draw_working_size(rng)
     drawn = [draw_pair_of_cells(cache, size, rng) for _ in range(pairs)]

@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """What a training run is made of.
+    """The settings of a training run.
 
     Attributes:
         steps: optimisation steps in all.
@@ -100,10 +100,11 @@ class Batch:
         noise: (B, C, h, w).
         timesteps: int64 (B,).
         captions: of each example, and whether its haze word is swapped for null text.
-        clear: the first so many examples start from pure noise and tell what dehazing is worth.
+        clear: the number of examples, the first ones, that start from pure noise; their loss tells
+            how well the model dehazes.
         inverted: the examples whose noise is to be found from the picture.
-        seen: int64 (B,), the timesteps that z_t is of; those of the inverted examples are what an
-            inversion step begins with, before ``timesteps``.
+        seen: int64 (B,), the timesteps of z_t; for inverted examples, where an inversion step
+            begins, before ``timesteps``.
     """
 
     target: Tensor
@@ -127,7 +128,7 @@ class PoolReader:
         self._shards: dict[str, Shard] = {}
 
     def draw_of(self, rng: np.random.Generator, latents: tuple[int, ...]) -> Shard:
-        """One of the shards whose latents have a height and width like these."""
+        """One of the shards whose latents have this height and width."""
         while True:
             shard = self.draw(rng)
             height, width = shard.clear.shape[1:3]
@@ -160,14 +161,14 @@ def gaussian_noise(networks: Networks, reader: PoolReader, seed: int = 0) -> Gau
         for cells in (shard.degraded, shard.clear):
             rows = latents_of(networks, cells[:256])
             latents.append(rows.permute(0, 2, 3, 1).reshape(-1, rows.shape[1]))
-    # The sizes differ: one long row of positions.
+    # As one long row of positions, since the sizes differ.
     return GaussianNoise.of(torch.cat(latents).T[None, :, None])
 
 
-# Of an inversion, in the latents' units: .01 of the range of a photo's values.
+# Error of an inversion, in the latents' units: .01 of the range of a photo's values.
 INVERSION_ERROR = 0.04
 
-# Of 64 examples of the first stage.
+# Numbers among 64 examples of the first stage.
 CLEAR_AT_THE_TOP = 38
 DEGRADED = 14
 CLEAR_CAPTIONS = 4
@@ -178,11 +179,11 @@ def first_batches(
 ) -> BatchSource:
     """The first stage's batches.
 
-    Of 64 examples 38 are clear photos, under their pair's caption with the word swapped for null
-    text (one time in four: without the word), with the noise of the degraded picture and nothing
-    else: at the noisy end a step of the model is a regression, and that step is the way back. 14
-    are degraded pictures under their captions, 4 clear photos under clear captions, and 8 of all
-    these kinds with normal noise of their own.
+    Of 64 examples, 38 are clear photos under their pair's caption with the word swapped for null
+    text (one time in four: without the word). They start from the noise of the degraded picture,
+    where a step of the model is a regression: the way back. 14 are degraded pictures under their
+    captions, 4 clear photos under clear captions, and 8 of all these kinds with normal noise of
+    their own.
     """
 
     def draw(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
@@ -202,7 +203,7 @@ def first_batches(
 
 
 class Parts:
-    """A batch on its way, put together from the pairs of a shard."""
+    """A batch that is put together from the pairs of a shard."""
 
     def __init__(
         self,
@@ -219,7 +220,7 @@ class Parts:
 
     @property
     def count(self) -> int:
-        """How many examples there are so far."""
+        """The number of examples so far."""
         return len(self.captions)
 
     def _latents(self, cells: NDArray[np.float16], rows: NDArray[np.int64]) -> Tensor:
@@ -233,7 +234,7 @@ class Parts:
     def add_clear(self, count: int, generator: torch.Generator) -> None:
         """Clear photos with the noise of what they were degraded to, the word taken away.
 
-        The noise is that of a picture a little off, as an inversion finds it.
+        The noise is that of a slightly different picture, as an inversion finds it.
         """
         rows = self._rows(count)
         degraded = self._latents(self.shard.degraded, rows)
@@ -265,7 +266,7 @@ class Parts:
         self.captions += [(clear_caption(self.rng), False) for _ in range(count)]
 
     def add_alone(self, count: int, generator: torch.Generator) -> None:
-        """Pictures of every kind with normal noise: the model's home beside its pairs."""
+        """Pictures of every kind with normal noise, not tied to a pair."""
         rows = self._rows(count)
         latents = self._latents(self.shard.clear, rows)
         degraded = self._latents(self.shard.degraded, rows)
@@ -312,9 +313,9 @@ def draw_sampler_timesteps(count: int, train_timesteps: int, generator: torch.Ge
 def draw_seen_timesteps(timesteps: Tensor, generator: torch.Generator) -> Tensor:
     """Timesteps (B,) of what an inversion step sees on its way to ``timesteps``.
 
-    A step is implicit: its iterations begin at z of the step before, and on a path where a picture
-    and its noise belong together the network would know nothing of what lies between. Every second
-    example sees its own timestep, the others one that is up to a step of four before.
+    A step is implicit, and its iterations begin at z of the step before. Trained on pairs of a
+    picture and its noise alone, the network would not know latents in between. Every second example
+    sees its own timestep, the others an earlier one, by up to a step of four.
     """
     share = 1.0 - (1.0 - timesteps / 1000.0).clamp(min=0.0) ** (1.0 / 1.7)
     before = (share - 1.0 / 4.0).clamp(min=0.0)
@@ -325,7 +326,7 @@ def draw_seen_timesteps(timesteps: Tensor, generator: torch.Generator) -> Tensor
 
 
 def draw_top_timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,) of the way back's first step: mostly the sampler's, some around it."""
+    """Timesteps (count,) of the way back's first step, mostly the sampler's, some near it."""
     around = torch.randint(930, 1000, (count,), generator=generator)
     return torch.where(torch.rand(count, generator=generator) < 0.7, 990, around)
 
@@ -335,10 +336,10 @@ def losses_of(
 ) -> Tensor:
     """Squared error (B,) of the predicted velocity.
 
-    Whitening makes a tenth of a deviation the same error in every direction, but the directions in
-    which photos differ most are what a picture is known by again. So where a picture's noise is to
-    be found, an error of the noise counts as what it is in the latents: with a share of a_t, since
-    the velocity is the noise at a_t = 1 and the picture at a_t = 0.
+    Whitening gives errors in all directions the same weight, but the directions in which photos
+    differ most matter most for the picture. So where a picture's noise is to be found, errors of
+    the noise count in units of the latents, with the weight a_t: the velocity is the noise at a_t =
+    1 and the picture at a_t = 0.
 
     The velocity is v = sqrt(a) eps - s z_0.
 
@@ -367,7 +368,7 @@ def losses_of(
 
 
 class Run:
-    """A training run in a folder: its networks, its optimiser, where it stands.
+    """A training run in a folder: its networks, its optimiser, its step.
 
     Args:
         networks: where training starts; new ones when None.

@@ -1,4 +1,4 @@
-"""Scores a model on haze rendered over photos it was not trained on: what choices are made by."""
+"""Scores a model on haze rendered over photos it was not trained on, by which choices are made."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Validation:
         photos: how many.
         hazy: PSNR of the hazy photos.
         dehazed: PSNR of the results at the model's default settings.
-        yardstick: PSNR of what the yardstick finds, recovered in the same way; None without one.
+        yardstick: PSNR of the yardstick's results, recovered in the same way; None without one.
         transmission_error: mean absolute error of t.
         airlight_error: mean absolute error of A.
         layer_correlation: Spearman correlation of each cross-attention layer's map of the haze word
@@ -54,7 +54,7 @@ def validation_haze(cache: PhotoCache, count: int) -> dict[str, list[RenderedHaz
     """Haze under the plain prompt, ``count`` of each group.
 
     The groups are ``depth``, photos with a real depth map, at 192 x 256 pixels; and ``bsds500``,
-    BSDS500's own validation photos with depth made up, at 320 x 480. Densities and colours are
+    BSDS500's own validation photos with made-up depth, at 320 x 480. Densities and colours are
     those of training; one photo in six is clear already.
 
     Args:
@@ -124,7 +124,7 @@ def validate(
 
 @torch.no_grad()
 def regress(yardstick: Yardstick, pipeline: DehazePipeline, photo: Array) -> Array:
-    """What the yardstick makes of a photo, read and recovered as the pipeline does."""
+    """The yardstick's result for a photo, read and recovered as in the pipeline."""
     latents = pipeline.codec.encode(photo)
     size = pipeline.codec.working_size(photo)
     found = yardstick.estimate(latents)
@@ -133,5 +133,5 @@ def regress(yardstick: Yardstick, pipeline: DehazePipeline, photo: Array) -> Arr
 
 
 def _psnr(one: Array, other: Array) -> float:
-    # A clear photo left alone is exact; no single photo may decide the mean.
+    # A clear photo left alone is exact, and must not decide the mean.
     return min(45.0, peak_signal_noise_ratio(one, other, data_range=1.0))

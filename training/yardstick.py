@@ -1,7 +1,7 @@
-"""A plain regressor from hazy cells to clear ones: what data and features are worth by themselves.
+"""A plain regressor from hazy cells to clear ones, against which data and features are measured.
 
-It learns from the same pool as the bundled model and is about as large, but knows neither noise nor
-captions, and so sees pairs of haze alone. It measures; it does not ship.
+It learns from the same pool as the bundled model and is about as large, but has neither noise nor
+captions, and sees pairs of haze alone. It is for measuring and does not ship.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Yardstick:
         self.folder, self.settings = folder, settings
         torch.manual_seed(settings.seed)
         self.codec = CellsCodec(cell_size=CELL_SIZE)
-        self.vae = self.codec  # what ``latents_of`` asks for
+        self.vae = self.codec  # ``latents_of`` asks for it
         self.network = build_regressor()
         parameters = list(self.network.parameters())
         self.optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.01)

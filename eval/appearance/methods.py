@@ -19,7 +19,7 @@ from dehaze.registry import Registry
 Array = NDArray[np.float32]
 
 REMOVE, REPLACE = "remove", "replace"
-"""The two tasks: take a word's appearance away, or put another word's in its place."""
+"""The two tasks: remove a word's appearance, or replace it by another word's."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class EditMethod:
         name: the row's label.
         task: ``REMOVE`` or ``REPLACE``.
         settings: of the edit.
-        weight: for a row that keeps the prompt: what attention to the word is multiplied by.
+        weight: for a row that keeps the prompt: the factor of attention to the word.
         swap: for a row that swaps the word for null text: the settings of ``DehazePipeline``. The
             row then makes no edit, and ``settings`` and ``weight`` play no part.
     """
@@ -42,8 +42,8 @@ class EditMethod:
     swap: Mapping[str, Any] | None = None
 
 
-# Shares of the steps that follow the source's attention: those of the Prompt-to-Prompt paper, and
-# none. They are given to every model, whatever its own description says.
+# Shares of the steps that follow the source's attention: the paper's, and none. Every model gets
+# them, whatever its own description says.
 _CONTROLLED = {"cross_replace_steps": 0.8, "self_replace_steps": 0.4}
 _FREE = {"cross_replace_steps": 0.0, "self_replace_steps": 0.0}
 

@@ -22,13 +22,13 @@ Array = NDArray[np.float32]
 Levels = NDArray[np.float64]
 
 UNTOUCHED = "left alone"
-"""The row that scores the rendered photo itself, without an edit."""
+"""The row of the rendered photo itself, without an edit."""
 
 CLEAR_PROMPT = "a photo"
 
-# The background is this share of the pixels: those that the rendering changed least.
+# The background is the share of the pixels that the rendering changed least.
 _BACKGROUND_SHARE = 0.25
-# PSNR of a background without any error, which would be infinite, in dB.
+# PSNR, in dB, for a background without any error, where it would be infinite.
 _HIGHEST_PSNR = 100.0
 
 

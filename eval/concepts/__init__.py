@@ -1,1 +1,1 @@
-"""Pictures of named things: whether a classifier knows them, and how far they are from photos."""
+"""Pictures of named things: what a classifier calls them, and their distance from photos."""

@@ -1,4 +1,4 @@
-"""A user's image classifier: the label that it gives a picture, and the features behind it."""
+"""A user's image classifier: its label for a picture, and the features behind it."""
 
 from __future__ import annotations
 
@@ -228,7 +228,7 @@ def _plain(name: str) -> str:
 
 def _answer(name: str, logits: Tensor, features: Tensor | None) -> Answer:
     read = logits if features is None else features
-    # Of NaN, too, one is the largest.
+    # Checked first, since argmax gives an answer even for NaN.
     if not (torch.isfinite(logits).all() and torch.isfinite(read).all()):
         raise ClassifierError(
             f"{name} gives values that are not finite: it is damaged, get it again"
@@ -241,7 +241,7 @@ def _load_script(path: Path, device: torch.device) -> ScriptedClassifier:
         raise ClassifierError(f"{path}: there is no such file")
     try:
         with warnings.catch_warnings():
-            # torch prefers a later format, which cannot be read without unpickling.
+            # torch prefers a later format, which cannot be read without pickle.
             warnings.simplefilter("ignore", DeprecationWarning)
             script = torch.jit.load(path, map_location=device).eval()
     except (RuntimeError, ValueError) as error:
@@ -252,7 +252,7 @@ def _load_script(path: Path, device: torch.device) -> ScriptedClassifier:
     labels: tuple[str, ...] = ()
     if beside.is_file():
         labels = tuple(filter(None, map(str.strip, beside.read_text("utf-8").splitlines())))
-    # A grey square tells what it gives, before any picture is made.
+    # Tried on a grey square, before any picture is made.
     logits, features = run_script(script, np.full((64, 64, 3), 128, np.uint8), device, path.name)
     _answer(path.name, logits, features)
     if labels and len(labels) != len(logits):

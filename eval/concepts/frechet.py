@@ -14,7 +14,7 @@ def frechet_distance(first: Float, second: Float) -> float:
     """|m - n|^2 + tr(S + T - 2 (S T)^(1/2)), with the means m, n and the covariances S, T.
 
     Covariances are of samples (divided by their number less one). (S T)^(1/2) has the trace of
-    (S^(1/2) T S^(1/2))^(1/2), a symmetric matrix, so that no root of another one is needed.
+    (S^(1/2) T S^(1/2))^(1/2), so that only roots of symmetric matrices are needed.
 
     Args:
         first: float64 (n, d).
@@ -42,7 +42,7 @@ def frechet_distance(first: Float, second: Float) -> float:
 
 
 def frechet_caveat(pictures: int, photos: int, features: int) -> str | None:
-    """What a reader of the distance must know; None where nothing.
+    """What a reader of the distance must know, or None.
 
     Args:
         pictures: n, in one set.

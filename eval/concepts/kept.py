@@ -1,4 +1,4 @@
-"""Pictures of a class by one method, in a folder that tells what they were made of and how."""
+"""Pictures of a class by one method, in a folder with a record of how they were made."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Made:
 
 
 def keep(folder: Path, settings: Mapping[str, Any], made: Made) -> None:
-    """Writes 00.png and so on, in the place of what was there, and then made.json.
+    """Writes 00.png and so on, replacing earlier ones, and then made.json.
 
     Args:
         folder: made if missing.
@@ -41,7 +41,7 @@ def keep(folder: Path, settings: Mapping[str, Any], made: Made) -> None:
         PhotoError: a file cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    # Before the pictures: those of an interrupted run are never taken for whole.
+    # Before the pictures, so that those of an interrupted run are never taken for whole.
     (folder / _RECORD).unlink(missing_ok=True)
     for stale in folder.glob("[0-9][0-9]*.png"):
         stale.unlink()
@@ -57,7 +57,7 @@ def keep(folder: Path, settings: Mapping[str, Any], made: Made) -> None:
 
 
 def find_kept(folder: Path, settings: Mapping[str, Any]) -> Made | None:
-    """What ``keep`` wrote under the same settings; None where that is not there, or not whole."""
+    """What ``keep`` wrote under the same settings, or None where it is missing or not whole."""
     try:
         record = json.loads((folder / _RECORD).read_text("utf-8"))
         if record["settings"] != json.loads(json.dumps(settings)):

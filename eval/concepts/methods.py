@@ -1,4 +1,4 @@
-"""Where the noise of a picture comes from: the rows of the table of concepts."""
+"""The rows of the table of concepts: where the noise of a picture comes from."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class Concept:
             table = pipe.step_table(settings, pipe.codec.latent_size(self.photos[0]))
         network = pipe.prompted_network(table, self.prompt, guidance_scale=self.guidance_scale)
         generated = InversionSettings(steps=table.steps).generated()
-        # One at a time: memory does not grow with how many there are.
+        # One at a time, so that memory does not grow with their number.
         return [
             pipe.codec.decode(generate(network, point, generated).trajectory[0], size)
             for point in points
@@ -85,7 +85,7 @@ class Concept:
 
     @property
     def generator(self) -> torch.Generator:
-        """Of the noise: the same for every method that draws some."""
+        """The generator of the noise, the same for every method that draws some."""
         return torch.Generator().manual_seed(self.seed)
 
 

@@ -1,4 +1,4 @@
-"""Pictures of every class by every method: who knows them, and how far they are from photos."""
+"""Pictures of every class by every method: accuracy, and distance from photos."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from dehaze.photos import read_photo
 from dehaze.pipelines.pictures import cut_like, photo_hash
 from dehaze.pipelines.seedselect import SeedSelectPipeline
 
-# Here and not in the methods: the photos themselves are a row without a method.
+# Here and not among the methods, since the photos are a row without a method.
 PHOTOS = "the photos themselves"
 
 
@@ -263,7 +263,7 @@ class ConceptEvaluation:
             yield (method, solver), made
 
     def _rows(self) -> Iterator[tuple[str, str]]:
-        """Each method with each solver, or with none; those of one solver together."""
+        """Each method with each solver, or with none, grouped by solver."""
         for solver in ("", *self.solvers):
             for method in self.methods:
                 if SEED_METHODS.get(method).inverts is bool(solver):
@@ -322,7 +322,7 @@ class ConceptEvaluation:
         return f"{weights_fingerprint((encoder.vision, encoder.projection))} {seen}"
 
     def _judge(self, row: _Row, label: int, picture: Array) -> None:
-        """Adds a picture, as its saved file has it, to a row."""
+        """Adds a picture to a row, rounded as its saved file is."""
         eight = to_levels(picture)
         answer = self.classifier(eight)
         row.answers.append((label, answer))

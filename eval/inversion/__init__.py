@@ -1,1 +1,1 @@
-"""What each way to invert a photo costs, and how well the photo comes back."""
+"""The cost of each way to invert a photo, and how well the photo comes back."""

@@ -14,7 +14,7 @@ from dehaze.errors import DehazeError
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
 
-# As many names are said at once; the rest are counted.
+# At most this many names are listed; the rest are counted.
 _NAMED = 5
 
 
@@ -28,11 +28,11 @@ class CaptionChoice:
 
     Attributes:
         photos: those that were chosen, in natural order.
-        readable: how many there were to choose from.
+        readable: how many photos there were to choose from.
         unreadable: why, for each photo whose caption the model cannot read: it never learned a
             word, or the caption is too long.
         uncaptioned: photos without a caption.
-        missing: names that the captions are of, and no photo has.
+        missing: names with captions but without a photo.
         further: captions that are not used, since another of the same photo stands before them.
     """
 
@@ -45,7 +45,7 @@ class CaptionChoice:
 
     @property
     def failures(self) -> list[str]:
-        """A line each about the photos that had to be left out; empty where there are none."""
+        """One line for each photo that had to be left out."""
         lines = []
         if self.unreadable:
             lines.append(
@@ -60,7 +60,7 @@ class CaptionChoice:
 
     @property
     def notes(self) -> list[str]:
-        """A line each about captions that are not used; empty where all are."""
+        """One line for each kind of captions that are not used."""
         lines = []
         if self.missing:
             lines.append(f"{len(self.missing)} captions name no photo: {_named(self.missing)}")
@@ -75,7 +75,7 @@ class CaptionChoice:
         return asdict(self) | {"photos": {photo.name: photo.caption for photo in self.photos}}
 
     def summary(self) -> list[str]:
-        """What is not a row of the table, as a list in Markdown."""
+        """What the table's rows do not say, as a list in Markdown."""
         chosen = f"{len(self.photos)} of {self.readable} photos with a caption that can be read"
         left_out = [f"left out: {line}" for line in self.failures]
         return [f"- {line}." for line in (chosen, *left_out, *self.notes)]
@@ -108,7 +108,7 @@ def choose_captioned(
         try:
             pipeline.prompts.tokens(photo.caption)
         except DehazeError as error:
-            # The cause, without the cure, which is the same long list for every photo.
+            # The cause without the cure, which is the same long list for every photo.
             unreadable[photo.name] = str(error).partition(": ")[0]
         else:
             readable.append(photo)

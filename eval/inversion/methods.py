@@ -1,4 +1,4 @@
-"""The ways to invert a photo and to come back: the rows of the benchmark's table."""
+"""The rows of the benchmark's table: ways to invert a photo and to come back."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dehaze.models.needs import ModelDescription
 BEST = "best"
 """The name of a model's own ``reconstructing`` settings."""
 
-# The iterations a step and the tolerance that a published solver is given.
+# Iterations a step, and tolerance, of a published solver.
 _ITERATIONS, _TOLERANCE = 5, 1e-6
 
 
@@ -65,7 +65,7 @@ class InversionMethod:
 
 
 def family(settings: InversionSettings, mode: str) -> str:
-    """The name of a row without its limits: rows of one family are one curve of the plot.
+    """The name of a row without its limits; rows of one family are one curve of the plot.
 
     Example:
         >>> family(InversionSettings().changed(solver="anderson", predictor="ife"), "")
@@ -78,7 +78,7 @@ def family(settings: InversionSettings, mode: str) -> str:
     return name + (f", {mode}" if mode else "")
 
 
-# What may follow a method's name, and how its value is read.
+# Keys that may follow a method's name, and how their values are read.
 _READERS: dict[str, Callable[[str], Any]] = {
     "predictor": str,
     "relaxation": str,

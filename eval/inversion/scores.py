@@ -1,9 +1,8 @@
 """One way to invert, over several photos: how well they come back, and at what cost.
 
 Each photo is inverted, then denoised under the same prompt with the network run anew. Cost is
-counted in network evaluations (NFE), of which a guided one takes two, never in iterations, and in
-seconds. Both include what a reconstruction mode takes to prepare the way back, such as null-text's
-fitting, and not the way back itself.
+counted in network evaluations (NFE), two for a guided one, and in seconds. Both include the
+preparation of a reconstruction mode, such as null-text's fitting, but not the way back itself.
 """
 
 from __future__ import annotations
@@ -32,18 +31,18 @@ Array = NDArray[np.float32]
 
 
 class Photos(Protocol):
-    """Photos, float32 (H, W, 3) RGB in [0, 1] each: a list, or files that are read in turn."""
+    """Photos, float32 (H, W, 3) RGB in [0, 1] each: a list, or files that are read one by one."""
 
     def __len__(self) -> int:
         """How many there are."""
 
     def __iter__(self) -> Iterator[Array]:
-        """One after the other, as often as it is asked for."""
+        """One photo after the other; may be repeated."""
 
 
 @dataclass(frozen=True)
 class Judges:
-    """What judges a reconstruction beside PSNR; None for one that is left out.
+    """Judges of a reconstruction beside PSNR; None for one that is left out.
 
     Attributes:
         lpips: the loaded metric.
@@ -76,8 +75,8 @@ class InversionScore:
         method: the row.
         settings: how it inverted.
         guidance_scale: g of the way back, and of the inversion where the method has no mode.
-        nfe_per_step: network evaluations of the inversion, a step. What a reconstruction mode takes
-            to prepare the way back is counted to them; gradients are not.
+        nfe_per_step: network evaluations a step, of the inversion and of a reconstruction mode's
+            preparation; gradients are not counted.
         psnr: of the reconstruction at the working size, unrounded, in dB.
         psnr_worst: the lowest of any photo, in dB.
         lpips: LPIPS of the reconstruction; NaN where it was not asked for.
@@ -87,7 +86,7 @@ class InversionScore:
             the tolerance; NaN where it was evaluated at none.
         contractive: share, in [0, 1], of the steps of known contraction constant at which it was
             below 1; NaN where it is known at none.
-        seconds: time of the inversion, a photo, and of a mode's preparation, gradients and all.
+        seconds: time of the inversion and of a mode's preparation, gradients included, a photo.
     """
 
     method: InversionMethod
@@ -111,7 +110,7 @@ class InversionScore:
 
 @dataclass(frozen=True)
 class _PhotoScore:
-    """What one photo gave; names and units as in ``InversionScore``.
+    """The scores of one photo; names and units as in ``InversionScore``.
 
     ``converged`` and ``below_one`` have an entry for each step where the answer is known.
     """
@@ -219,7 +218,7 @@ def _below_one(inversion: InversionResult) -> list[bool]:
 
 @dataclass(frozen=True)
 class CodecCeiling:
-    """What is left of photos that were only encoded and decoded: no inversion can do better.
+    """The scores of photos that were only encoded and decoded, which no inversion can exceed.
 
     Attributes:
         psnr: mean in dB; infinite without any loss.

@@ -1,4 +1,4 @@
-"""Every way to invert at every number of steps and guidance: the table, and its plot."""
+"""The table of all ways to invert, at every number of steps and guidance, and its plot."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class InversionTable:
 
     @property
     def _measured(self) -> list[str]:
-        """The judges' measures that there are, by the names of ``InversionScore``."""
+        """The judges' measures that were taken, by the names of ``InversionScore``."""
         return [
             name
             for name in ("lpips", "clip")
@@ -173,7 +173,7 @@ class InversionTable:
                 axis.plot(*zip(*points, strict=True), "o-", label=family, color=f"C{position}")
         ceiling = getattr(self.ceiling, y)
         best = max(getattr(score, y) for score in self.scores)
-        # The legend names a ceiling that is out of sight, as that of a codec that loses nothing.
+        # The legend names a ceiling that is out of sight, such as that of a lossless codec.
         in_sight = isfinite(ceiling) and (y != "psnr" or ceiling <= best + _SIGHT)
         axis.axhline(
             ceiling if in_sight else nan,
@@ -269,7 +269,7 @@ def evaluate_inversion(
             pipeline.check_classifier_free(f"mode {method.mode}")
     prompts = None if captions is None else [photo.caption for photo in captions.photos]
     ceiling = codec_ceiling(pipeline, photos, prompts=prompts, judges=judges)
-    # What a network does once, when it is first evaluated, is not on the first row's clock.
+    # A first evaluation, so that what a network does once is not in the first row's time.
     pipeline.invert(next(iter(photos)), num_inference_steps=steps[0], solver="ddim", depth=1)
     scores = []
     for count, guidance_scale, method in combinations:

@@ -86,7 +86,7 @@ def _refuse_argument(name: str, argument: str) -> None:
 
 
 METHODS: Registry[Callable[[str, PipelineOptions], Method]] = Registry("method")
-"""Each takes the text after the colon and the options of the run, and returns the row."""
+"""Each takes the text after the colon and the run's options, and returns the row."""
 
 METHODS.register("hazy", _hazy)
 for _name in BASELINES.names():

@@ -18,7 +18,7 @@ Array = NDArray[np.float32]
 
 
 class MethodError(DehazeError):
-    """A method that does not exist or cannot start: the run is at fault, not a picture."""
+    """A method does not exist or cannot start; no single picture is at fault."""
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class MethodOutput:
 
     Attributes:
         image: (h, w, 3) float32 RGB in [0, 1].
-        reference: (h, w, 3) float32 RGB in [0, 1], to be compared with in place of the ground
-            truth: a ceiling is measured at the model's working size.
+        reference: (h, w, 3) float32 RGB in [0, 1], compared with instead of the ground truth, for
+            ceilings, which are measured at the model's working size.
         attention: the haze word's attention, (H, W) float32, or None.
         transmission: the estimated t, (H, W) float32, or None.
         airlight: the estimated A, (3,) float32, or None.
@@ -101,5 +101,5 @@ class Method(ABC):
         """
 
     def candidates(self, source: MethodInput) -> Iterator[tuple[str, MethodOutput]]:
-        """The named results among which an oracle picks with the ground truth."""
+        """The named results from which an oracle chooses by the ground truth."""
         yield "", self.run(source)

@@ -11,7 +11,7 @@ from dehaze.priors import ClassicalMethod, HazeEstimate, recover
 
 
 class HazyInput(Method):
-    """The hazy picture as it came: what doing nothing scores."""
+    """The hazy picture itself: the score of doing nothing."""
 
     saves = False
 

@@ -1,4 +1,4 @@
-"""What ``ours`` and the ceilings run with, and how a row of the table overrides it."""
+"""The options of ``ours`` and the ceilings, and how a row of the table overrides them."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class PipelineOptions:
     short_side: int | None = None
 
     def inversion(self) -> dict[str, Any]:
-        """The options of the inversion that were given; the model has its defaults for others."""
+        """The options of the inversion that were given; the model has defaults for the others."""
         chosen = self._given(
             "prompt", "word", "solver", "predictor", "criterion", "spacing", "max_iterations",
             "tolerance",
@@ -139,7 +139,7 @@ def _count(value: str) -> int:
     return int(value)
 
 
-# What a row may override; a prompt holds spaces and commas and is common to a run.
+# Options that a row may override. A prompt holds spaces and commas, and is common to a run.
 _OVERRIDES: dict[str, Callable[[str], Any]] = {
     "model": str,
     "strength": _within(ranges.STRENGTH),
@@ -161,7 +161,7 @@ _OVERRIDES: dict[str, Callable[[str], Any]] = {
 
 
 def override(options: PipelineOptions, argument: str) -> PipelineOptions:
-    """The options with those replaced that ``key=value,key=value`` names.
+    """The options, with those replaced that ``key=value,key=value`` names.
 
     Raises:
         MethodError: an unknown key, or a value that does not fit it.

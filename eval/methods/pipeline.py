@@ -1,4 +1,4 @@
-"""Rows that run a model: ``DehazePipeline``, and what its codec and its inversion keep."""
+"""Rows that run a model: ``DehazePipeline``, and the ceilings of its codec and inversion."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class ModelMethod(Method):
 
     @cached_property
     def weights(self) -> str:
-        """The model's fingerprint: a run is not resumed with other weights.
+        """The model's fingerprint, so that a run is not resumed with other weights.
 
         Raises:
             MethodError: the model cannot be found.
@@ -155,7 +155,7 @@ def _load_model(model: ModelChoice, short_side: int | None) -> Any:
 
 
 def _seed(seed: int) -> None:
-    """Fix every random choice of a picture, whichever pictures came before it."""
+    """Fix every random choice of a picture, whatever pictures came before it."""
     import torch
 
     torch.manual_seed(seed)

@@ -1,8 +1,8 @@
 """PIE-Bench's seven metrics, as its published script computes them.
 
-Four compare what is to stay, the pixels outside of the mask: both pictures are multiplied by
-1 - mask, and the mean goes over all pixels, black ones included. Structure distance compares whole
-pictures by DINO's keys; CLIP's two similarities compare the result with the target prompt.
+Four metrics compare the pixels outside of the mask, which are to stay. Both pictures are multiplied
+by 1 - mask, and the mean is over all pixels, black ones included. Structure distance compares whole
+pictures by DINO's keys. CLIP's two similarities compare the result with the target prompt.
 
 Source: Ju et al., arXiv 2310.01506, and its evaluation script; Splice, arXiv 2201.00424, for the
 structure distance; CLIPScore, arXiv 2104.08718.
@@ -88,7 +88,8 @@ def ssim_outside(source: Picture, result: Picture, mask: Mask, prompt: str = "")
 def key_similarity(keys: Tensor) -> Tensor:
     """Cosine of every two positions' keys, (N, D) -> (N, N).
 
-    Each norm is a hair above 0, as in Splice's code, so that a zero key has similarity 0.
+    Norms are at least a small number above 0, as in Splice's code, so that a zero key has
+    similarity 0.
     """
     norms = keys.norm(dim=1, keepdim=True)
     return (keys @ keys.T) / (norms @ norms.T).clamp(min=1e-8)
@@ -96,12 +97,12 @@ def key_similarity(keys: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class StructureDistance:
-    """Mean square of what two pictures' self-similarities in DINO's keys differ by.
+    """Mean square difference of two pictures' self-similarities in DINO's keys.
 
     Attributes:
         vision: a ViTModel, ViT-B/8 of DINO.
-        corrected: whether pictures are brought to [0, 1] before ImageNet's mean and deviation; the
-            published script leaves them in [0, 255], and so do the published numbers.
+        corrected: whether pictures are brought to [0, 1] before they are normalised; the published
+            script and numbers leave them in [0, 255].
     """
 
     vision: Any
@@ -124,7 +125,7 @@ class StructureDistance:
         return found[0][0]
 
     def pixels(self, picture: Picture) -> Tensor:
-        """The picture as the network gets it, float32 (1, 3, h, w), short side 224."""
+        """The network's input, float32 (1, 3, h, w), short side 224."""
         image = torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].float()
         if self.corrected:
             image = image / 255.0

@@ -190,7 +190,7 @@ def score_edits(
     command: str,
     on_edit: Callable[[str], None] = lambda key: None,
 ) -> PieBenchTable:
-    """Scores edits one after the other; one that fails is named, and the others go on.
+    """Scores edits one after the other; those that fail are named.
 
     Args:
         samples: the edits.
