@@ -2,18 +2,19 @@
 
 Usage: python benchmarks/video_flicker.py PHOTO... [--frames 24] [--ablate]
 
-Each photo becomes a film of three parts, in haze that belongs to the scene: the camera stands still
-while a block moves through the picture; it pans by 2 pixels a frame; it pans by 8. Every frame has
-noise of its own, with a standard deviation of 2/255, and is rounded to 8 bits. Flicker is the mean
-absolute change of luma from frame to frame of what stands still in the scene, and tremble that of
-the means of 16 x 16 pixels, both along the known motion and beside the input's.
+Each photo becomes a film of five parts, in haze that belongs to the scene: the camera stands still
+while a block moves through the picture; it pans by 2, 3 and 8 pixels a frame; it is held by hand,
+so that the picture drifts and turns by fractions of a pixel. Every frame has noise of its own, with
+a standard deviation of 2/255, and is rounded to 8 bits. Flicker is the mean absolute change of luma
+from frame to frame of what stands still in the scene, and tremble that of the means of 16 x 16
+pixels, both along the known motion and beside the input's.
 """
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from unittest import mock
@@ -23,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze import DehazePipeline, read_photo
-from dehaze.datasets.synthesis import render_haze
+from dehaze.datasets.synthesis import RenderedHaze, render_haze
 from dehaze.luma import luma
 from dehaze.video import smoothing
 from dehaze.video.frames import FrameDehazer, FrameSettings
@@ -34,6 +35,14 @@ SIZE = (320, 480)
 NOISE = 2.0 / 255.0
 RATE = 25.0
 BLOCK = 60
+PANS = {"pan, 2 pixels a frame": 2, "pan, 3 pixels a frame": 3, "pan, 8 pixels a frame": 8}
+# Held by hand: pixels of the photo to one of the frame, the blur of a lens and of a pixel's area as
+# a standard deviation in the photo's pixels, without which detail would come and go with the
+# camera's fractions of a pixel, and how its speed changes from frame to frame, in pixels and in
+# degrees.
+PER_PIXEL = 1.4
+LENS = 0.8
+JERK = (0.4, 0.03)
 # Frames after the first ones, in which the means are not yet means of many.
 SETTLED = 4
 
@@ -44,58 +53,111 @@ class Part:
 
     Attributes:
         name: in words.
-        step: pixels that the camera moves by from frame to frame.
         hazy, clear: float32 (H, W, 3) each.
         still: bool (H, W) each.
+        places: float64 (3, 3) each, from a frame's pixels (x, y, 1) to those of the photo.
     """
 
     name: str
-    step: int
     hazy: list[Array]
     clear: list[Array]
     still: list[NDArray[np.bool_]]
+    places: list[NDArray[np.float64]]
 
 
 def film(path: Path, frames: int, seed: int) -> list[Part]:
-    """The three parts of a photo's film."""
+    """The parts of a photo's film."""
     rng = np.random.default_rng(seed)
-    rendered = render_haze(read_photo(path).pixels, rng, density=0.5, homogeneous=True)
+    scene = render_haze(read_photo(path).pixels, rng, density=0.5, homogeneous=True)
+    room = scene.clear.shape[1] - SIZE[1]
+    parts = [part_of(scene, "still", [shifted(0)] * frames, rng, block=True)]
+    for name, step in PANS.items():
+        count = min(frames, room // step)
+        parts.append(part_of(scene, name, [shifted(n * step) for n in range(count)], rng))
+    places = held_by_hand(scene, frames, rng)
+    blurred = replace(scene, clear=cv2.GaussianBlur(scene.clear, (0, 0), LENS))
+    return [*parts, part_of(blurred, "held by hand", places, rng)]
+
+
+def shifted(columns: float) -> NDArray[np.float64]:
+    """A window of the photo that begins at a column."""
+    return np.array([[1.0, 0.0, columns], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
+
+
+def held_by_hand(
+    scene: RenderedHaze, frames: int, rng: np.random.Generator
+) -> list[NDArray[np.float64]]:
+    """Windows around the photo's middle, which drift and turn with a speed that changes."""
+    height, width = scene.clear.shape[:2]
+    drift, turn, places = np.zeros(2), 0.0, []
+    speed, turning = np.zeros(2), 0.0
+    for _ in range(frames):
+        # The pull back keeps the window within the photo.
+        speed = 0.8 * speed + rng.normal(0, JERK[0], 2) - 0.02 * drift
+        turning = 0.8 * turning + float(rng.normal(0, JERK[1])) - 0.02 * turn
+        drift, turn = drift + speed, turn + turning
+        cosine, sine = PER_PIXEL * np.cos(np.deg2rad(turn)), PER_PIXEL * np.sin(np.deg2rad(turn))
+        rotation = np.array([[cosine, -sine], [sine, cosine]])
+        middle = np.array([width, height]) / 2 + PER_PIXEL * drift
+        begin = middle - rotation @ (np.array(SIZE[::-1]) / 2)
+        places.append(np.vstack([np.column_stack([rotation, begin]), [0.0, 0.0, 1.0]]))
+    return places
+
+
+def part_of(
+    scene: RenderedHaze,
+    name: str,
+    places: list[NDArray[np.float64]],
+    rng: np.random.Generator,
+    *,
+    block: bool = False,
+) -> Part:
+    """The frames at these places, with noise, and with a block that moves through them if asked."""
+    part = Part(name, [], [], [], places)
     height, width = SIZE
-    parts, left = [], 0
-    room = rendered.clear.shape[1] - width
-    for name, step in (("still", 0), ("slow pan", 2), ("fast pan", 8)):
-        part = Part(name, step, [], [], [])
-        count = frames if step == 0 else min(frames, room // (2 * step))
-        for n in range(count):
-            place = np.s_[:height, left + n * step : left + n * step + width]
-            clear, t = rendered.clear[place].copy(), rendered.transmission[place][..., None]
-            still = np.ones(SIZE, bool)
-            if step == 0:
-                column, row = 30 + 12 * n % (width - 120), height * 3 // 5
-                clear[row : row + BLOCK, column : column + BLOCK] = (0.05, 0.05, 0.3)
-                still[row - 8 : row + BLOCK + 8, max(0, column - 20) : column + BLOCK + 20] = False
-            hazy = clear * t + rendered.airlight * (1.0 - t) + rng.normal(0, NOISE, clear.shape)
-            part.hazy.append(np.round(np.clip(hazy, 0, 1) * 255).astype(np.float32) / 255)
-            part.clear.append(clear)
-            part.still.append(still)
-        left += (count - 1) * step
-        parts.append(part)
-    return parts
+    for n, place in enumerate(places):
+        clear, t = (seen_at(each, place) for each in (scene.clear, scene.transmission))
+        still = np.ones(SIZE, bool)
+        if block:
+            column, row = 30 + 12 * n % (width - 120), height * 3 // 5
+            clear[row : row + BLOCK, column : column + BLOCK] = (0.05, 0.05, 0.3)
+            still[row - 8 : row + BLOCK + 8, max(0, column - 20) : column + BLOCK + 20] = False
+        veil = scene.airlight * (1.0 - t[..., None])
+        hazy = clear * t[..., None] + veil + rng.normal(0, NOISE, clear.shape)
+        part.hazy.append(np.round(np.clip(hazy, 0, 1) * 255).astype(np.float32) / 255)
+        part.clear.append(clear)
+        part.still.append(still)
+    return part
+
+
+def seen_at(values: Array, place: NDArray[np.float64]) -> Array:
+    """What of the photo a frame at this place shows; exact where the place is whole pixels."""
+    flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+    seen = cv2.warpAffine(values, place[:2], SIZE[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT)
+    return np.asarray(np.clip(seen, 0.0, 1.0), dtype=np.float32)
 
 
 def flicker(part: Part, frames: Sequence[Array]) -> tuple[float, float]:
     """Mean absolute change of luma of the pixels, and of means of 16 x 16 of them."""
     pixels, blocks = [], []
     for n in range(SETTLED, len(frames)):
-        inside = np.s_[:, : SIZE[1] - part.step], np.s_[:, part.step :]
-        change = luma(frames[n])[inside[0]] - luma(frames[n - 1])[inside[1]]
-        still = part.still[n][inside[0]] & part.still[n - 1][inside[1]]
+        # From this frame's pixels to those of the frame before.
+        back = np.linalg.inv(part.places[n - 1]) @ part.places[n]
+        change = luma(frames[n]) - seen_at(luma(frames[n - 1]), back)
+        still = part.still[n] & within(part.still[n - 1], back)
         pixels.append(np.abs(change[still]).mean())
-        size = (change.shape[1] // 16, change.shape[0] // 16)
+        size = (SIZE[1] // 16, SIZE[0] // 16)
         means = cv2.resize(change * still, size, interpolation=cv2.INTER_AREA)
         whole = cv2.resize(still.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.99
         blocks.append(np.abs(means[whole]).mean())
     return float(np.mean(pixels)), float(np.mean(blocks))
+
+
+def within(still: NDArray[np.bool_], back: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Where the frame before has the scene as well, and it stood still there."""
+    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+    moved = cv2.warpAffine(still.astype(np.float32), back[:2], SIZE[::-1], flags=flags)
+    return np.asarray(moved > 0.999)
 
 
 def psnr(frames: Sequence[Array], clear: Sequence[Array]) -> float:

@@ -35,16 +35,14 @@ CUT = 0.1
 # Differences of luma between a frame and the one before, moved along. Above the first number the
 # past counts less; from the second on it does not count.
 _CHANGED = (0.03, 0.07)
-# Speeds in pixels of the frame's own size a frame. Below the first number a place stands still;
-# from the second on it moves.
-_STILL = (0.2, 0.4)
-# Noise is measured only where the camera and at least this share of the picture stand still.
-_STILL_SHARE = 0.05
-# Changes as multiples of those made by noise. Below the first number a place stands still; from the
-# second on it moves.
-_MOVING = (1.4, 1.8)
-# The quantile of the changes that is taken for noise; it is low, since most places may have been
-# moved along badly.
+# Speed of the camera in pixels a frame, below which it stands still: an inversion may then start
+# from the last frame's.
+_STILL = 0.2
+# Changes as multiples of those made by noise. Below the first number a place shows the same as the
+# mean; from the second on it shows something else.
+_MOVING = (1.6, 2.2)
+# The quantile of all places' noise that is taken for the frame's; it is low, since most places may
+# have been moved along badly.
 _NOISE_QUANTILE = 0.1
 # The least value of noise: compression holds most places still and renews others.
 _LEAST_NOISE = 1.0 / 255.0
@@ -53,8 +51,23 @@ _NOISE_GROWTH = 1.1
 # Half-widths of the windows in which differences are averaged, at the estimate's size.
 _CHANGE_RADIUS = 2
 _NOISE_RADIUS = 3
-# Share of the pixels with the strongest edges, whose median speed is the camera's.
+_MOTION_RADIUS = 4
+# Share of the pixels with the strongest edges, whose motion is the camera's, and the largest number
+# of them that is used.
 _EDGES = 0.2
+_EDGES_TAKEN = 4000
+# An edge agrees with the camera's motion when its own differs by fewer pixels than this. At least
+# this share of the edges must agree.
+_AGREES = 0.5
+_LEAST_AGREEMENT = 0.5
+# The camera's motion is known to about 0.01 pixels. A motion of fewer pixels than this is taken for
+# none, so that nothing is interpolated.
+_LEAST_MOTION = 0.05
+# A place moves by itself where its own motion leaves less change than this, as a share of the change
+# that the camera's motion leaves.
+_BY_ITSELF = 0.85
+# OpenCV's search needs room for a few of its patches of 8 pixels.
+_LEAST_FLOW = 32
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ class Past:
     @property
     def is_still(self) -> bool:
         """Whether the camera stood still between the last two frames."""
-        return self.speed < _STILL[0]
+        return self.speed < _STILL
 
     @property
     def estimate(self) -> ProxyEstimate:
@@ -135,6 +148,7 @@ def follow(past: Past, frame: Array, estimate: ProxyEstimate, time: float) -> Pa
     share = max(weight_of(time - past.time), 1.0 / (past.frames + 1))
     changed = _box(np.abs(grey.astype(np.float32) - followed) / 255.0, _CHANGE_RADIUS)
     weight = np.maximum(share, _ramp(changed, *_CHANGED))
+    weight[has_entered(flow)] = 1.0
     density = follow_motion(past.density, flow)
     density += weight * (_density(estimate) - density)
     airlight = past.airlight + np.float32(share) * (estimate.airlight - past.airlight)
@@ -152,20 +166,83 @@ def weight_of(seconds: float) -> float:
 def motion(before: Bytes, after: Bytes) -> Array:
     """Where each pixel comes from, as an offset (x, y) in pixels: float32 (h, w, 2).
 
+    It is the camera's motion, which is known more exactly than a single place's. Where a place's
+    own motion explains the frame clearly better, it is that.
+
     Args:
         before, after: luma, uint8 (h, w).
 
     Source: Kroeger et al., "Fast Optical Flow using Dense Inverse Search", ECCV 2016, by OpenCV.
     """
-    if min(before.shape) < _LEAST_FLOW:
-        return np.zeros((*before.shape, 2), np.float32)
-    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
     none = np.zeros((*before.shape, 2), np.float32)
-    return np.asarray(search.calc(after, before, none), dtype=np.float32)
+    if min(before.shape) < _LEAST_FLOW:
+        return none
+    search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_FAST)
+    # The preset itself stops at a quarter of the size: motions of 2 pixels are off by 0.1 to 0.3.
+    search.setFinestScale(1)
+    flow = np.asarray(search.calc(after, before, none), dtype=np.float32)
+    camera = camera_motion(before, after, flow)
+    if camera is None:
+        return flow
+    by_itself, by_camera = (
+        _box(np.abs(after - follow_motion(before, each)), _MOTION_RADIUS) for each in (flow, camera)
+    )
+    return np.where((by_itself < _BY_ITSELF * by_camera)[..., None], flow, camera)
 
 
-# OpenCV's search needs room for a few of its patches of 8 pixels.
-_LEAST_FLOW = 32
+def camera_motion(before: Bytes, after: Bytes, flow: Array) -> Array | None:
+    """The motion of a scene that is far away or flat before a camera that turns or moves.
+
+    It is a homography: the one that most edges agree with, and then the one after which the two
+    frames correlate best.
+
+    Args:
+        before, after: luma, uint8 (h, w).
+        flow: float32 (h, w, 2), each place's own motion.
+
+    Returns:
+        As ``motion``; None where the edges do not move alike.
+
+    Source: Evangelidis and Psarakis, "Parametric Image Alignment Using Enhanced Correlation
+    Coefficient Maximization", TPAMI 2008, by OpenCV.
+    """
+    grid = _grid(after.shape)
+    places = grid[_edges(after)]
+    places = places[:: max(1, len(places) // _EDGES_TAKEN)]
+    columns, rows = places.astype(int).T
+    homography, agrees = cv2.findHomography(
+        places, places + flow[rows, columns], cv2.RANSAC, _AGREES
+    )
+    if homography is None or agrees.mean() < _LEAST_AGREEMENT:
+        return None
+    along = cv2.perspectiveTransform(grid, homography) - grid
+    alike = np.linalg.norm(_box(flow - along, _MOTION_RADIUS), axis=2) < _AGREES
+    steps = (cv2.TERM_CRITERIA_COUNT, 3, 0.0)
+    try:
+        _, homography = cv2.findTransformECC(
+            after,
+            before,
+            homography.astype(np.float32),
+            cv2.MOTION_HOMOGRAPHY,
+            steps,
+            alike.astype(np.uint8),
+            5,
+        )
+    except cv2.error:
+        # Too little structure for a correlation: the edges' homography holds.
+        pass
+    else:
+        along = cv2.perspectiveTransform(grid, homography) - grid
+    if np.median(np.linalg.norm(along, axis=2)) < _LEAST_MOTION:
+        return np.zeros_like(flow)
+    return np.asarray(along, dtype=np.float32)
+
+
+def has_entered(flow: Array) -> NDArray[np.bool_]:
+    """Whether a place was outside of the frame before: bool (h, w). Argument as of ``motion``."""
+    height, width = flow.shape[:2]
+    columns, rows = np.moveaxis(_grid((height, width)) + flow, 2, 0)
+    return (columns < -0.5) | (columns > width - 0.5) | (rows < -0.5) | (rows > height - 0.5)
 
 
 def follow_motion(
@@ -181,14 +258,10 @@ def follow_motion(
     Returns:
         float32, shaped as the values.
     """
-    height, width = flow.shape[:2]
-    columns, rows = np.meshgrid(
-        np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32)
-    )
     moved = cv2.remap(
         np.asarray(values, dtype=np.float32),
-        columns + flow[..., 0],
-        rows + flow[..., 1],
+        _grid(flow.shape) + flow,
+        None,
         interpolation,
         borderMode=cv2.BORDER_REPLICATE,
     )
@@ -218,31 +291,37 @@ def _averaged(past: Past, frame: Array, flow: Array, share: float) -> Past:
     size, whole = (flow.shape[0], flow.shape[1]), (frame.shape[0], frame.shape[1])
     # The mean is of pixels at full size, so motion is measured at full size, too.
     scale = np.float32(whole[0] / size[0])
-    speed = np.hypot(flow[..., 0], flow[..., 1]) * scale
     mean, counted = past.mean, past.counted
-    past = replace(past, speed=_camera_speed(past.grey, speed))
-    if not past.is_still:
-        # Bilinear interpolation, frame after frame, would blur the values.
-        mean = follow_motion(mean, resize(flow, whole) * scale, cv2.INTER_CUBIC).clip(0.0, 1.0)
-        counted = follow_motion(counted, flow)
-        speed = np.zeros_like(speed)
-    change = _box(resize(np.abs(luma(frame) - luma(mean)), size), _NOISE_RADIUS)
-    still = speed < _STILL[0]
-    if still.mean() < _STILL_SHARE:
-        return replace(past, mean=frame, counted=np.ones_like(counted))
-    noise = float(np.quantile(change[still], _NOISE_QUANTILE))
+    if flow.any():
+        # Bilinear or cubic interpolation, frame after frame, would blur the mean.
+        moved = follow_motion(mean, resize(flow, whole) * scale, cv2.INTER_LANCZOS4)
+        mean, counted = moved.clip(0.0, 1.0), follow_motion(counted, flow)
+    difference = luma(frame) - luma(mean)
+    change = _box(resize(np.abs(difference), size), _NOISE_RADIUS)
+    # Each window's mean is taken out, since a fade is no noise.
+    ripple = difference - _box(difference, round(_NOISE_RADIUS * scale))
+    noise = float(np.quantile(_box(resize(np.abs(ripple), size), _NOISE_RADIUS), _NOISE_QUANTILE))
     noise = max(min(noise, past.noise * _NOISE_GROWTH), _LEAST_NOISE)
-    moving = np.maximum(_ramp(change / noise, *_MOVING), _ramp(speed, *_STILL))
+    moving = _ramp(change / noise, *_MOVING)
+    moving[has_entered(flow)] = 1.0
     counted = np.where(moving > 0.5, 1.0, counted + 1.0).astype(np.float32)
     weight = np.maximum(moving, np.maximum(1.0 / counted, share)).astype(np.float32)
     mean = mean + resize(weight, whole)[..., None] * (frame - mean)
-    return replace(past, mean=mean, counted=counted, noise=noise)
+    speed = float(np.median(np.linalg.norm(flow[_edges(past.grey)], axis=1)) * scale)
+    return replace(past, mean=mean, counted=counted, noise=noise, speed=speed)
 
 
-def _camera_speed(grey: Bytes, speed: Array) -> float:
-    """Median speed at the strongest edges; elsewhere motion is guessed from its surroundings."""
+def _edges(grey: Bytes) -> NDArray[np.bool_]:
+    """The strongest edges: elsewhere motion is guessed from its surroundings."""
     edges = np.abs(cv2.Sobel(grey, cv2.CV_32F, 1, 0)) + np.abs(cv2.Sobel(grey, cv2.CV_32F, 0, 1))
-    return float(np.median(speed[edges >= np.quantile(edges, 1.0 - _EDGES)]))
+    return np.asarray(edges >= np.quantile(edges, 1.0 - _EDGES))
+
+
+def _grid(shape: tuple[int, ...]) -> Array:
+    """Each pixel's own place, float32 (h, w, 2)."""
+    height, width = shape[:2]
+    columns, rows = np.meshgrid(np.arange(width), np.arange(height))
+    return np.stack([columns, rows], axis=2).astype(np.float32)
 
 
 def _density(estimate: ProxyEstimate) -> Array:
