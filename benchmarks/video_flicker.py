@@ -7,7 +7,9 @@ while a block moves through the picture; it pans by 2, 3 and 8 pixels a frame; i
 so that the picture drifts and turns by fractions of a pixel. Every frame has noise of its own, with
 a standard deviation of 2/255, and is rounded to 8 bits. Flicker is the mean absolute change of luma
 from frame to frame of what stands still in the scene, and tremble that of the means of 16 x 16
-pixels, both along the known motion and beside the input's.
+pixels, both along the known motion and beside the input's. The film without haze, with the same
+noise, is printed as well: where the camera moves by fractions of a pixel, its detail alone changes
+by more than the input's.
 """
 
 from __future__ import annotations
@@ -123,11 +125,16 @@ def part_of(
             clear[row : row + BLOCK, column : column + BLOCK] = (0.05, 0.05, 0.3)
             still[row - 8 : row + BLOCK + 8, max(0, column - 20) : column + BLOCK + 20] = False
         veil = scene.airlight * (1.0 - t[..., None])
-        hazy = clear * t[..., None] + veil + rng.normal(0, NOISE, clear.shape)
-        part.hazy.append(np.round(np.clip(hazy, 0, 1) * 255).astype(np.float32) / 255)
+        part.hazy.append(noisy(clear * t[..., None] + veil, rng))
         part.clear.append(clear)
         part.still.append(still)
     return part
+
+
+def noisy(frame: Array, rng: np.random.Generator) -> Array:
+    """A frame as a camera gives it: with noise, in 8 bits."""
+    seen = np.clip(frame + rng.normal(0, NOISE, frame.shape), 0, 1)
+    return np.asarray(np.round(seen * 255) / 255, dtype=np.float32)
 
 
 def seen_at(values: Array, place: NDArray[np.float64]) -> Array:
@@ -220,6 +227,10 @@ def main() -> None:
     for number, path in enumerate(arguments.photos):
         for part in film(path, arguments.frames, number):
             given = flicker(part, part.hazy)
+            rng = np.random.default_rng(number)
+            without_haze = [noisy(each, rng) for each in part.clear]
+            pixel, block = (a / b for a, b in zip(flicker(part, without_haze), given, strict=True))
+            print(f"| {path.stem} | {part.name} | no haze | {pixel:.2f} | {block:.2f} | | |")
             for name, way in ways.items():
                 frames, evaluations = way(pipe, part.hazy)
                 pixel, block = (a / b for a, b in zip(flicker(part, frames), given, strict=True))

@@ -12,8 +12,10 @@ from dehaze.video.smoothing import (
     SECONDS,
     Past,
     begin,
+    camera_motion,
     follow,
     follow_motion,
+    has_entered,
     is_cut,
     motion,
     weight_of,
@@ -81,6 +83,52 @@ def test_motion_is_found_and_values_move_along() -> None:
     moved = follow_motion(before, flow)
     inside = np.s_[20:-20, 20:-20]
     assert np.abs(moved - now)[inside].mean() < 0.1 * np.abs(before - 1.0 * now)[inside].mean()
+
+
+def grey_of(frame: Array, seed: int) -> NDArray[np.uint8]:
+    """Luma with a camera's noise."""
+    noise = np.random.default_rng(seed).normal(0.0, 2.0, frame.shape[:2])
+    return np.round(np.clip(frame.mean(2) * 255.0 + noise, 0, 255)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("step", [1, 2, 3])
+def test_a_slow_pan_is_found_to_a_fraction_of_a_pixel(step: int) -> None:
+    wide = picture(0, 240, 420)
+    flow = motion(grey_of(wide[:, :360], 0), grey_of(wide[:, step : step + 360], 1))
+    assert np.abs(flow - np.float32([step, 0.0]))[8:-8, 8:-8].mean() < 0.03
+
+
+def test_noise_before_a_still_camera_is_no_motion() -> None:
+    scene = picture(0, 240, 360)
+    assert not motion(grey_of(scene, 0), grey_of(scene, 1)).any()
+
+
+def test_what_moves_by_itself_keeps_its_own_motion() -> None:
+    scenes = []
+    for column in (60, 66):
+        scenes.append(picture(0, 240, 360))
+        scenes[-1][80:170, column : column + 120] = picture(3, 90, 120)
+    flow = motion(grey_of(scenes[0], 0), grey_of(scenes[1], 1))
+    own = flow[100:150, 90:160]
+    assert np.median(own[..., 0]) == pytest.approx(-6.0, abs=0.2)
+    assert not flow[:40].any()
+    assert not flow[200:].any()
+
+
+def test_halves_that_move_apart_are_no_camera_motion() -> None:
+    flow = np.zeros((96, 144, 2), np.float32)
+    flow[:, :72, 0], flow[:, 72:, 0] = 4.0, -4.0
+    rng = np.random.default_rng(0)
+    flow += rng.normal(0.0, 1.0, flow.shape).astype(np.float32)
+    grey = grey_of(picture(0), 0)
+    assert camera_motion(grey, grey, flow) is None
+
+
+def test_what_was_outside_the_frame_before_has_entered() -> None:
+    flow = np.zeros((40, 60, 2), np.float32)
+    flow[..., 0] = 5.0
+    assert has_entered(flow)[:, -5:].all()
+    assert not has_entered(flow)[:, :-5].any()
 
 
 def test_the_density_follows_a_pan() -> None:
@@ -171,6 +219,12 @@ def test_what_a_pan_covers_and_shows_anew_leaves_no_ghost() -> None:
     past = after(frames, noise=0.01)[-1]
     # Each frame's own noise is .008.
     assert np.abs(past.mean - frames[-1]).mean() < 0.008
+
+
+def test_a_fade_is_no_noise_and_is_followed() -> None:
+    frames = [picture(0) * np.float32(0.4 + 0.01 * n) for n in range(30)]
+    past = after(frames, noise=0.01)[-1]
+    assert np.abs((past.mean - frames[-1]).mean()) < 0.01
 
 
 def test_what_moves_before_a_still_scene_is_not_averaged() -> None:
