@@ -49,6 +49,7 @@ class _Weight(click.ParamType):
             self.fail(f"{number!r} in {value!r} is no number.", param, ctx)
 
 
+_NO_EDIT = "nothing would be edited: name another --target, or weigh a word (--word-weight)."
 _WITH_ETA = Effect(lambda given: given["eta"] > 0.0, "with --eta above 0")
 _INVERTING = without("generate", "inversion")
 
@@ -240,10 +241,13 @@ def edit(
     """
     if (generate is None) == (image is None and inversion is None):
         raise click.UsageError("name a photo, or --inversion FILE, or --generate SEED: one source.")
-    if target in (None, source) and not word_weight:
-        raise click.UsageError(
-            "nothing would be edited: name another --target, or weigh a word (--word-weight)."
-        )
+    weights, shares = (
+        _by_word("--word-weight", word_weight),
+        _by_word("--cross-replace", cross_replace),
+    )
+    weighs = any(weight != 1.0 for weight in weights.values())
+    if target in (None, source) and not weighs:
+        raise click.UsageError(_NO_EDIT)
     destination = output or Path("edited") / _name(image, inversion, generate)
     if image is not None and destination.exists() and destination.samefile(image):
         raise click.UsageError("the result would replace the photo: name another -o FILE.")
@@ -261,9 +265,9 @@ def edit(
 
     try:
         chosen = EditSettings(
-            cross_replace_steps=dict(cross_replace) or 0.8,
+            cross_replace_steps=shares or 0.8,
             self_replace_steps=self_replace,
-            word_weights=dict(word_weight),
+            word_weights=weights,
             score=None if clip is None else load_clip(clip, find_device(model.device)),
             **settings,
         )
@@ -283,6 +287,9 @@ def edit(
                     "--attention-memory has an effect only on an accelerator; leave it out."
                 )
             pipe.attention_memory = round(attention_memory * 1e9)
+        before, after = (pipe.prompts.tokens(text) for text in (source, target or source))
+        if not weighs and torch.equal(before.ids, after.ids):
+            raise click.UsageError(f"{_NO_EDIT} To the model the two prompts are one.")
         recording = pipe.recording(source, target, chosen)
         if generate is not None:
             path = pipe.generate(
@@ -323,6 +330,20 @@ def edit(
     if verbosity() == Verbosity.VERBOSE:
         parts.append(f"{result.nfe + made} network evaluations")
     say("; ".join(parts))
+
+
+def _by_word(flag: str, given: tuple[tuple[str, float], ...]) -> dict[str, float]:
+    """Numbers by their words.
+
+    Raises:
+        click.UsageError: a word is given twice, and one number would be passed over.
+    """
+    by_word: dict[str, float] = {}
+    for word, number in given:
+        if word in by_word:
+            raise click.UsageError(f"{flag} is given twice for {word!r}; leave one out.")
+        by_word[word] = number
+    return by_word
 
 
 def _name(image: Path | None, inversion: Path | None, generate: int | None) -> str:

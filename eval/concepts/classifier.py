@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -220,6 +220,25 @@ def class_label(labels: Sequence[str], name: str) -> int:
     raise ClassifierError(
         f"no label of the classifier is called {name!r}: name the subfolder after one of {shown}"
     )
+
+
+def class_labels(labels: Sequence[str], names: Iterable[str]) -> dict[str, int]:
+    """The number of each class's label, see ``class_label``.
+
+    Raises:
+        ClassifierError: as ``class_label``; or two classes are one label.
+    """
+    found: dict[str, int] = {}
+    for name in names:
+        number = class_label(labels, name)
+        if number in found.values():
+            other = next(other for other, known in found.items() if known == number)
+            raise ClassifierError(
+                f"{other!r} and {name!r} are one label of the classifier, {labels[number]!r}: put "
+                "their photos into one folder"
+            )
+        found[name] = number
+    return found
 
 
 def _plain(name: str) -> str:

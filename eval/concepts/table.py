@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze import __version__
-from dehaze.eval.concepts.classifier import Answer, Classifier, class_label
+from dehaze.eval.concepts.classifier import Answer, Classifier, class_labels
 from dehaze.eval.concepts.frechet import frechet_caveat, frechet_distance
 from dehaze.eval.concepts.kept import Made, find_kept, keep
 from dehaze.eval.concepts.methods import SEED_METHODS, Array, Concept
@@ -201,7 +201,7 @@ class ConceptEvaluation:
             ValueError: a setting is out of range.
             NonFiniteError, SeedSelectError: the network or a gradient is not finite.
         """
-        labels = {name: class_label(self.classifier.labels, name) for name in self.classes}
+        labels = class_labels(self.classifier.labels, self.classes)
         for name in self.classes:
             self.pipeline.prompts.tokens(self.prompt.replace("{}", name))
         rows: dict[tuple[str, str], _Row] = {(PHOTOS, ""): _Row()}

@@ -144,10 +144,20 @@ def test_clip_chooses_among_samples(picture: Path, random_model: Path, clip_mode
     assert not (picture.parent / "no.png").exists()
 
 
-@pytest.mark.parametrize("target", [(), ("--target", SOURCE[1])])
-def test_an_edit_that_would_be_a_copy_is_refused(picture: Path, target: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "target",
+    [
+        (),
+        ("--target", SOURCE[1]),
+        ("--target", f" {SOURCE[1].title()}"),
+        ("--word-weight", "haze=1"),
+    ],
+)
+def test_an_edit_that_would_be_a_copy_is_refused(
+    picture: Path, random_model: Path, target: tuple[str, ...]
+) -> None:
     out = picture.parent / "out.png"
-    done = call(picture, *SOURCE, *target, "-o", out)
+    done = call(picture, *SOURCE, *target, "--model", random_model, "-o", out)
     assert done.exit_code == 2
     assert "nothing would be edited: name another --target" in done.stderr
     assert not out.exists()
@@ -224,6 +234,8 @@ def test_guidance_makes_the_generated_source_too(tmp_path: Path, random_model: P
         (("PHOTO", "--mode", "direct"), "guidance_scale"),
         (("PHOTO", "--word-weight", "haze"), "WORD=NUMBER"),
         (("PHOTO", "--word-weight", "snow=much"), "'much'"),
+        (("PHOTO", "--word-weight", "snow=2", "--word-weight", "snow=3"), "twice for 'snow'"),
+        (("PHOTO", "--cross-replace", "0.5", "--cross-replace", "1"), "twice for 'default'"),
         (("PHOTO", "--word-weight", "rain=2"), "it has a, street, with, snow"),
         (("PHOTO", "--blend", "rain"), "it has a, street, with, haze"),
         (("PHOTO", "--cross-replace", "snow=2"), "0 to 1"),

@@ -12,7 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from transformers import AutoImageProcessor, ResNetForImageClassification
 
-from dehaze.eval.concepts.classifier import ClassifierError, class_label, load_classifier
+from dehaze.eval.concepts.classifier import (
+    ClassifierError,
+    class_label,
+    class_labels,
+    load_classifier,
+)
 from dehaze.models import ModelError
 
 PICTURE = np.random.default_rng(0).integers(0, 256, (20, 30, 3)).astype(np.uint8)
@@ -144,6 +149,9 @@ def test_a_class_is_found_by_any_name_of_its_label() -> None:
     assert class_label(labels, "night_sky") == 3
     with pytest.raises(ClassifierError, match="2 labels of the classifier are called 'crane'"):
         class_label(labels, "crane")
+    assert class_labels(labels, ["tench", "night sky"]) == {"tench": 0, "night sky": 3}
+    with pytest.raises(ClassifierError, match="'tench' and 'Tinca tinca' are one label"):
+        class_labels(labels, ["tench", "Tinca tinca"])
     with pytest.raises(ClassifierError, match="no label of the classifier is called 'tin'"):
         class_label(labels, "tin")
     with pytest.raises(
