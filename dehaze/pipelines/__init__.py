@@ -1,1 +1,1 @@
-"""The pipelines: a photo in, a photo without haze, or edited, out."""
+"""Pipelines: they remove haze from photos, edit photos, and mix them."""

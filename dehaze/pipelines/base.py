@@ -1,4 +1,4 @@
-"""What every pipeline here shares with those of diffusers: how its parts are given and kept."""
+"""The base of every pipeline: a model's parts, loaded and saved as in diffusers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _PARTS = tuple(dict.fromkeys(part for kind in KINDS for part in kind.parts))
 
 
 class InversionPipeline(Inverting, Denoising, DiffusionPipeline):
-    """A text-to-image model whose photos can be inverted, shown, and denoised under control.
+    """A text-to-image model that inverts photos, and denoises them under control.
 
     Args:
         vae: the codec: AutoencoderKL or PixelUnshuffleCodec.
@@ -123,9 +123,9 @@ class InversionPipeline(Inverting, Denoising, DiffusionPipeline):
         self.description.save(Path(save_directory))
 
     def enable_sequential_cpu_offload(self, *unused: Any, **settings: Any) -> None:
-        """Refused: between calls the weights would be nowhere to be read from.
+        """Refused, since the weights could not be read between calls.
 
-        An inversion knows its model by them, see ``Provenance``.
+        An inversion knows its model by its weights, see ``Provenance``.
 
         Raises:
             ModelError: always.
@@ -137,7 +137,7 @@ class InversionPipeline(Inverting, Denoising, DiffusionPipeline):
 
     @classmethod
     def from_pipe(cls: type[Pipeline], pipeline: DiffusionPipeline, **components: Any) -> Pipeline:
-        """A pipeline of this kind on the very parts of another one: nothing is loaded or copied.
+        """A pipeline of this kind on the parts of another one; nothing is loaded or copied.
 
         Args:
             pipeline: of this library, or a text-to-image pipeline of diffusers:

@@ -1,4 +1,4 @@
-"""What follows each denoising step: the progress bar, the edit's own changes, the callback."""
+"""What follows each denoising step: the edit's changes, the callback, the progress bar."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor
 from dehaze.inversion import InversionResult
 
 StepCallback = Callable[[Any, int, float, dict[str, Tensor]], Any]
-"""diffusers' own: ``callback(pipeline, step, timestep, {"latents": latents})``.
+"""diffusers' callback: ``callback(pipeline, step, timestep, {"latents": latents})``.
 
 It returns a dict, whose ``latents``, of the same shape, are denoised further; or None.
 """
@@ -19,7 +19,7 @@ It returns a dict, whose ``latents``, of the same shape, are denoised further; o
 
 @dataclass(frozen=True)
 class StepEnd:
-    """What becomes of the latents after a step of the way back.
+    """What is done to the latents after a step of the way back.
 
     Attributes:
         pipeline: that the callback is given.

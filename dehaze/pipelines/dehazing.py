@@ -1,4 +1,4 @@
-"""Dehazing: a photo in, the photo without its haze out."""
+"""Dehazing: from a photo to the photo without its haze."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Array = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class DehazeResult:
-    """A photo without its haze, and what was learned on the way.
+    """A photo without its haze, its maps, and how the inversion went.
 
     Attributes:
         image: RGB at the photo's own size: float32 (H, W, 3) in [0, 1]; with ``output_type`` of
@@ -91,7 +91,7 @@ class DehazeOptions(InversionOptions, total=False):
 class Dehazing(Inverting, Denoising):
     """Removes haze by inverting a photo under a prompt and swapping the haze word for null text.
 
-    Where a method takes a word, the model's own haze word stands for None.
+    Where a method takes a word, None means the model's own haze word.
     """
 
     @property
@@ -180,9 +180,9 @@ class Dehazing(Inverting, Denoising):
         callback_on_step_end: StepCallback | None = None,
         **options: Unpack[InversionOptions],
     ) -> DehazeResult | list[DehazeResult] | tuple[Any]:
-        """Removes the haze from a photo; or from several, which share every network evaluation.
+        """Removes the haze from a photo, or from several, which then share every evaluation.
 
-        What is None is taken from the model's description.
+        None stands for the value in the model's description.
 
         Args:
             image: the photo, RGB: PIL, turned upright by its EXIF orientation; an array (H, W, 3),
@@ -192,18 +192,18 @@ class Dehazing(Inverting, Denoising):
             prompt: what the photo shows, with the haze word in it.
             word: the word (or phrase) of the prompt to swap for null text.
             inversion: what ``invert`` returned for this photo and prompt, to try several settings
-                without inverting again. It is refused where it is of another photo, prompt or
-                model, or was made with other settings than those that are given here.
+                without inverting again. An inversion of another photo, prompt or model, or with
+                other settings than those given here, is refused.
             null_text: ``embedding`` puts null text at the word's token positions; ``delete``
                 removes the word from the text and aligns the rest.
-            mode: how guidance goes. None guides both ways. ``plain`` inverts at guidance 1 and
-                guides the way back alone; so do ``null-text``, ``negative-prompt`` and ``direct``,
-                which hold it to the inversion, see
-                ``dehaze.inversion.reconstruction.RECONSTRUCTION_MODES``. With the solver ``ddim``
-                ``null-text`` is null-text inversion as it was published, else null-text on a
+            mode: where guidance acts. None guides both ways. ``plain`` inverts at guidance 1 and
+                guides only the way back. So do ``null-text``, ``negative-prompt`` and ``direct``,
+                which also hold the way back to the inversion, see
+                ``dehaze.inversion.reconstruction.RECONSTRUCTION_MODES``. With the solver ``ddim``,
+                ``null-text`` is null-text inversion as published; otherwise it is null-text on a
                 fixed-point inversion.
-            strength: w, 0 for the photo as it was, 1 for the swap; or a map (H, W) of it; or, for
-                a list of photos, a list with one of these for each.
+            strength: w, 0 for the photo as it was, 1 for the swap; a number, a map (H, W), or, for
+                a list of photos, a list of these.
             num_inference_steps: N, DDIM steps.
             guidance_scale: classifier-free guidance g, of both ways unless a mode is given; 1 never
                 runs the unconditional pass.
@@ -253,7 +253,7 @@ class Dehazing(Inverting, Denoising):
             )
             if holds(mode):
                 check_solver(settings.solver)
-            # A mode that records attention does so on its way back.
+            # A mode that records attention does so on the way back.
             plan = None if records_attention(mode) else self._plan(control, settings.inverted_steps)
             inversion = self._inverted(photos, source, settings, plan)
             evaluations = inversion.trace.nfe.sum(0).tolist()
@@ -339,7 +339,7 @@ class Dehazing(Inverting, Denoising):
         guidance_scale: float,
         control: AttentionControl,
     ) -> list[Anchors]:
-        """What holds the way back of each photo, its own unconditional embeddings among it."""
+        """What holds the way back of each photo, such as unconditional embeddings of its own."""
         plan = self._plan(control, inversion.steps)
         return [
             self.anchor(inversion.sample(b), mode, prompt, guidance_scale=guidance_scale, plan=plan)
@@ -395,7 +395,7 @@ class Dehazing(Inverting, Denoising):
     def prompt_and_span(
         self, prompt: str | None = None, word: str | None = None
     ) -> tuple[TokenizedPrompt, tuple[int, ...]]:
-        """The prompt as tokens, and where in it the word, by default the model's, stands.
+        """The prompt as tokens, and the positions of the word, by default the model's.
 
         Raises:
             WordError: the word is not in the prompt, the prompt is too long, or the model never
@@ -415,8 +415,8 @@ NullText = Callable[
 ]
 """Takes a pipeline, the source prompt, the word and its token positions.
 
-It returns the target's embedding, (1, L, D), and how target tokens follow source tokens; None where
-every token follows its own position.
+It returns the target's embedding, (1, L, D), and the mapper of its tokens; None where every token
+follows its own position.
 """
 
 
@@ -430,7 +430,7 @@ def null_embedding(
 def without_the_word(
     pipe: PromptedModel, source: TokenizedPrompt, word: str, span: tuple[int, ...]
 ) -> tuple[Tensor, TokenMapper | None]:
-    """The embedding of the prompt without the word; its tokens follow those that stayed."""
+    """The embedding of the prompt without the word, and the mapper of its tokens."""
     target = pipe.prompts.tokens(without_word(source.text, word))
     return pipe.prompts.embed(target), mapped(refine_mapper, source, target)
 

@@ -1,4 +1,4 @@
-"""From an inversion back to a picture, under another prompt and under control."""
+"""From an inversion back to a picture, under another prompt and attention control."""
 
 from __future__ import annotations
 
@@ -45,9 +45,8 @@ class Denoising(PromptedModel):
                 unconditional pass.
             unconditional: (n, 1, L, D) or (n, B, L, D), the unconditional embedding of each step,
                 step 1 first; the empty prompt's when None.
-            source: the source's embedding. If it is given, w goes from the noise that the source
-                has at the target's latents, for an evaluation more a step, rather than from the
-                noise of the inversion.
+            source: the source's embedding. If it is given, the source's noise is evaluated at the
+                target's latents, one more evaluation a step, instead of taken from the inversion.
             revise: as in ``dehaze.inversion.denoise``.
             callback_on_step_end: called after each step, as in diffusers; see ``StepCallback``.
 
@@ -83,10 +82,10 @@ class Denoising(PromptedModel):
         return latents, network.evaluations + (0 if own is None else own.evaluations)
 
     def steps_back(self, inversion: InversionResult, *, held: bool = False) -> int:
-        """How many steps of the way back are taken: what the model asks for, N at most.
+        """How many steps of the way back are taken: the model's own number, at most N.
 
-        A sampler such as EDICT takes all N, since it goes back by its own steps; so does a way back
-        that a reconstruction mode has ``held``, since it was held step by step.
+        A sampler such as EDICT takes all N, since it goes back by its own steps. So does a way back
+        that is ``held`` by a reconstruction mode, since it is held step by step.
         """
         asked = self.description.denoising_steps
         if held or asked is None or isinstance(SOLVERS.get(inversion.settings.solver), Sampler):
@@ -130,10 +129,10 @@ class Denoising(PromptedModel):
         return replace(anchors, attention=session.record)
 
     def check_classifier_free(self, what: str) -> None:
-        """Refuses what works on two predictions where guidance is distilled into the network.
+        """Refuses what needs two predictions where guidance is distilled into the network.
 
         Args:
-            what: that needs them, in words.
+            what: the thing that needs them, in words.
 
         Raises:
             ValueError: the network takes guidance as a number, as FLUX.1-dev's does.

@@ -1,4 +1,4 @@
-"""The editing pipeline: a photo and two prompts in, the photo under the second prompt out."""
+"""The editing pipeline: from a photo and two prompts to the photo under the second one."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class EditedLatents:
 
 @dataclass(frozen=True)
 class EditResult:
-    """An edited picture, and what was learned on the way.
+    """An edited picture, and how the edit went.
 
     Attributes:
         image: RGB at the photo's own size, or at the working size where there was none: float32
@@ -155,11 +155,11 @@ class EditPipeline(InversionPipeline):
             image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB;
                 None for the generated picture that ``inversion`` stands for.
             source: what it shows.
-            target: what it shall show; the source where only words are weighed.
+            target: what it shall show; the source prompt where only words are weighed.
             settings: how; the defaults when None.
             inversion: what ``invert`` returned for this photo and prompt, or ``generate`` for none.
             recovery: ``affine`` carries the change of light and colour to the photo's own size and
-                keeps its details, ``none`` enlarges what the model made, which may be a new thing;
+                keeps its details, ``none`` enlarges the model's picture, which may show new things;
                 see ``dehaze.recovery.recover.RECOVERIES``; ``affine`` when None. Only for a photo.
             generator: of the noise that ``eta`` adds; PyTorch's own when None. One of the CPU draws
                 the same on every device.
@@ -167,10 +167,10 @@ class EditPipeline(InversionPipeline):
             return_dict: with False, a tuple of the image alone.
             callback_on_step_end: called after each denoising step, as in diffusers.
             num_inference_steps: N, DDIM steps; the model's own when None.
-            inversion_guidance_scale: classifier-free guidance of the inversion, where there is none
-                yet; 1 when None. FPI's published code inverts with the guidance of the edit.
-            options: of the inversion, see ``invert``. Where the inversion is given, it is refused
-                if it was made with others.
+            inversion_guidance_scale: classifier-free guidance of the inversion, if it is made here;
+                1 when None. FPI's published code inverts with the guidance of the edit.
+            options: of the inversion, see ``invert``. A given inversion is refused if it was made
+                with others.
 
         Raises:
             WordError: a prompt is too long, or lacks a word that a setting names.
@@ -271,8 +271,8 @@ class EditPipeline(InversionPipeline):
 
         Args:
             inversion: of one picture; its attention is recorded anew where it has none.
-            photo: float32 (H, W, 3) in [0, 1], the size that a strength map has; without it a score
-                sees the picture with the codec's padding, if there was any. Else not needed.
+            photo: float32 (H, W, 3) in [0, 1]. A strength map has its size, and a score sees the
+                picture without the codec's padding. Not needed otherwise.
             generator: of the noise that ``eta`` adds.
 
         Raises:
@@ -338,7 +338,7 @@ class EditPipeline(InversionPipeline):
         guidance_scale: float = 1.0,
         record_attention: bool | RecordingPlan = True,
     ) -> InversionResult:
-        """Makes a picture from noise and keeps its path: an inversion without error, to be edited.
+        """Makes a picture from noise and keeps its path, which is an inversion without error.
 
         Args:
             prompt: what it shall show.

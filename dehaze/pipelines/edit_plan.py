@@ -1,4 +1,4 @@
-"""What an edit asks of attention: control, what is recorded, where it may change the picture."""
+"""What an edit needs from attention: control, recording, and where the picture may change."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ class EditPlan:
     def focus_map(
         self, inversion: InversionResult, layers: Mapping[str, float] | None
     ) -> Tensor | None:
-        """(1, 1, h, w) in [0, 1]: where the source attends to the edited words, stretched.
+        """(1, 1, h, w): where the source attends to the edited words, stretched to [0, 1].
 
         ``layers`` are averaged, see ``dehaze.attention.maps.word_map``. None where the settings
         need no such map.
         """
         if not self.settings.needs_focus:
             return None
-        # Attention may be on the host while the latents, which the map is for, are not.
+        # Attention may be in the host's memory while the latents are not.
         heat = word_map(
             inversion.attention,
             self.focus_span(),
@@ -96,14 +96,14 @@ class EditPlan:
         return (heat - low) / (high - low).clamp(min=1e-12)
 
     def guidance(self, focus: Tensor | None) -> float | Tensor:
-        """g: one number, or a map (1, 1, h, w) where it differs between focus and surroundings."""
+        """g, one number, or a map (1, 1, h, w) where focus and surroundings differ."""
         inside, outside = self.settings.guidance_scale, self.settings.guidance_outside
         if outside is None or focus is None:
             return inside
         return outside + focus * (inside - outside)
 
     def blend(self, inversion: InversionResult) -> LocalBlend | None:
-        """What holds the change to the words of the blend; None without any."""
+        """What holds the change to the blend's words; None without a blend."""
         if not self.settings.blend:
             return None
         return LocalBlend(
@@ -124,7 +124,7 @@ class EditPlan:
 
 @dataclass(frozen=True)
 class EditStep:
-    """What becomes of the latents after a step of an edit: noised, then blended.
+    """What is done to the latents after a step of an edit: noise, then blending.
 
     Attributes:
         inversion: that is edited.

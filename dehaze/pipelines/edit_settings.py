@@ -1,4 +1,4 @@
-"""How an edit goes."""
+"""The settings of an edit."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from dehaze.pipelines.strength import check_strength
 
 Array = NDArray[np.float32]
 PictureScore = Callable[[NDArray[np.uint8], str], float]
-"""From a picture, uint8 (H, W, 3) RGB, and a prompt to how well the one shows the other."""
+"""Takes a picture, uint8 (H, W, 3) RGB, and a prompt; returns how well the picture fits it."""
 
 
 @dataclass(frozen=True)
 class EditSettings:
-    """How an edit goes; the defaults are Prompt-to-Prompt's, at strength 1, without guidance.
+    """The settings of an edit; the defaults are Prompt-to-Prompt's, at strength 1, unguided.
 
     Attributes:
         control: ``replace``, ``refine`` or ``reweight``, see ``dehaze.attention.control.CONTROLS``;
@@ -35,17 +35,17 @@ class EditSettings:
         mode: ``plain``, or a reconstruction mode, see ``dehaze.inversion.reconstruction``.
         guidance_scale: classifier-free guidance g; 1 never runs the unconditional pass.
         guidance_outside: AIDI's blended guidance: g is ``guidance_scale`` where ``focus`` is
-            attended to, this where it is not, and between them in between; None for one g.
+            attended to, and this where it is not; None for one g.
         strength: w, 0 for the photo as it was, 1 for the target prompt; or a map (H, W) of it.
-        fresh_source: w goes from the noise of the source prompt at the edited latents, for an
-            evaluation more a step, rather than from the noise of the inversion.
+        fresh_source: whether the source's noise is evaluated at the edited latents, one more
+            evaluation a step, instead of taken from the inversion.
         focus: words of the source that are being edited, for ``guidance_outside`` and where no
             ``score`` chooses among ``samples``; None for the words that the target lacks or weighs.
         eta: noise of the denoising steps, 0 for DDIM, 1 for DDPM.
-        samples: how many draws with ``eta`` the best is chosen of.
-        score: by which it is chosen, from the edited picture at the working size and the target
-            prompt, such as ``dehaze.models.clip.load_clip``'s; None for how much the change keeps
-            to ``focus``, see ``dehaze.inversion.stochastic.localisation``.
+        samples: how many samples are drawn with ``eta``; the best one is kept.
+        score: by which the best is chosen, from the edited picture at the working size and the
+            target prompt, such as ``dehaze.models.clip.load_clip``'s. None for how well the change
+            keeps to ``focus``, see ``dehaze.inversion.stochastic.localisation``.
     """
 
     control: str | None = None
@@ -94,6 +94,6 @@ class EditSettings:
 
     @property
     def needs_focus(self) -> bool:
-        """Whether it matters where the source attends to the words that are being edited."""
+        """Whether the map of the source's attention to the edited words is needed."""
         chosen_by_focus = self.samples > 1 and self.score is None
         return self.guidance_outside is not None or chosen_by_focus

@@ -1,4 +1,4 @@
-"""The interpolation pipeline: inverted photos in, the pictures between them out."""
+"""The interpolation pipeline: makes the pictures between inverted photos."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class InterpolationResult:
     Attributes:
         pictures: at the size that the model works at: float32 (h, w, 3) RGB in [0, 1]; with
             ``output_type`` of ``pil`` PIL images, of ``pt`` float32 tensors (3, h, w) in [0, 1].
-        norms: of their z_N, divided by sqrt(d), the likely one; d is how many numbers z_N has.
+        norms: of their z_N, over the likely norm sqrt(d), d being the dimension of z_N.
         log_density: of the path, see ``dehaze.inversion.interpolation.path_log_density``; NaN for a
             single picture.
     """
@@ -122,7 +122,7 @@ class InterpolatePipeline(InversionPipeline):
 def common_prompt(
     inversions: Sequence[InversionResult], prompt: str | None, provenance: Provenance
 ) -> str | None:
-    """The prompt that all inversions were made under, by one model and alike.
+    """The common prompt of inversions by one model and with one schedule.
 
     Args:
         inversions: to be mixed.
@@ -132,7 +132,7 @@ def common_prompt(
     Raises:
         InversionMismatchError: an inversion is of another prompt or model.
         ValueError: they differ in size, schedule or guidance, stop before the last step, or are by
-            a sampler, such as EDICT, whose noise only its own steps lead back from.
+            a sampler, such as EDICT, that goes back by its own steps.
     """
     _check_match(inversions)
     prompt = inversions[0].own_prompt(prompt)

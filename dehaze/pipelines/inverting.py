@@ -1,4 +1,4 @@
-"""From photos to their inversion, and what its attention says of a word."""
+"""From photos to their inversion, and to the attention map of a word."""
 
 from __future__ import annotations
 
@@ -61,12 +61,13 @@ class Inverting(PromptedModel):
             num_inference_steps: N, DDIM steps, in place of those of the settings.
             guidance_scale: classifier-free guidance g, likewise; 1 never runs the unconditional
                 pass.
-            record_attention: keep what the attention layers computed, which edits and attention
-                maps need: all that any of them may ask for, nothing, or what a plan says, for so
-                many steps as are inverted. It is most of an inversion's memory.
-            start: the inversion of a photo nearly the same, such as the frame before it in a film,
-                that every step starts from. It saves evaluations where a step takes several. The
-                result changes within the tolerance, and by more where the iterations end before it.
+            record_attention: whether to keep what the attention layers computed, which edits and
+                attention maps need: all that they may need, nothing, or what a plan says. It takes
+                most of an inversion's memory.
+            start: the inversion of a nearly equal photo, such as the frame before it in a clip,
+                from which every step starts. It saves evaluations where a step takes several. The
+                result changes within the tolerance, or by more where the iterations end before
+                that.
             options: fields of ``InversionSettings`` by name, likewise. A solver that is named runs
                 as it was published, see ``InversionSettings.changed``.
 
@@ -90,7 +91,7 @@ class Inverting(PromptedModel):
         return replace(inversion, origin=self.provenance.origin(photos, source))
 
     def check_settings(self, **options: Unpack[InversionOptions]) -> None:
-        """Raises ``ValueError`` where settings of an inversion cannot be, or not of this model."""
+        """Raises ``ValueError`` where settings are wrong, or not possible with this model."""
         check_served(self.kind.process, self.description.inversion.changed(**options))
 
     @torch.no_grad()
@@ -102,7 +103,7 @@ class Inverting(PromptedModel):
         plan: RecordingPlan | None,
         start: InversionResult | None = None,
     ) -> InversionResult:
-        """The inversion of photos, without the hashes of where it is from.
+        """The inversion of photos, without its origin.
 
         ``plan`` says which attention is recorded; None for none. ``start`` as for ``invert``.
         """
@@ -127,7 +128,7 @@ class Inverting(PromptedModel):
             self.progress_bar(total=settings.inverted_steps) as bar,
         ):
             result = invert(network, latents, settings, start=start, on_step=lambda i: bar.update())
-        # A second path only checks the first.
+        # A second path only checks the first, and is not recorded.
         result.attention.update({name: rows[:batch] for name, rows in session.record.items()})
         # The evaluations of an adjustment count to step 1.
         result.trace.nfe[0] += prepared
@@ -140,12 +141,12 @@ class Inverting(PromptedModel):
         prompt: str | None = None,
         plan: RecordingPlan | None = None,
     ) -> tuple[InversionResult, int]:
-        """An inversion with what the network attends to along it: as recorded, or recorded now.
+        """An inversion with its attention, as recorded or recorded now.
 
-        A loaded inversion may have none, see ``InversionResult.save``. Then the network is
-        evaluated at z_i in each step that the plan needs. What is recorded while inverting is of
-        the solver's last evaluation, which was at z_i to within the tolerance; with ``ddim``, at
-        z_{i-1}.
+        A loaded inversion may have none, see ``InversionResult.save``. The network is then
+        evaluated at z_i in each step that the plan needs. Attention recorded while inverting is
+        from the solver's last evaluation, which is at z_i to within the tolerance, and with
+        ``ddim`` at z_{i-1}.
 
         Args:
             inversion: on the pipeline's device, see ``placed``.

@@ -22,13 +22,13 @@ Array = NDArray[np.float32]
 
 logger = logging.getLogger(__name__)
 
-# The largest ratio of a working picture's long side to the model's short side.
+# Largest long side of a working picture, in units of the model's short side.
 _LARGEST_RATIO = 8
 
 
 @dataclass(frozen=True)
 class PhotoCodec:
-    """A model's codec as photos need it: resized and padded on the way in, cropped on the way out.
+    """A model's codec for photos of any size: resizes and pads them, and crops the pictures.
 
     Attributes:
         vae: AutoencoderKL, PixelUnshuffleCodec or CellsCodec.
@@ -41,11 +41,11 @@ class PhotoCodec:
     device: torch.device
 
     def working_size(self, photo: Array) -> tuple[int, int]:
-        """(height, width) of a photo as the model's pictures show it: the model's short side.
+        """(height, width) of a photo at the model's short side.
 
-        A codec of cells counts cells of several pixels. A strip is made smaller, so that its long
-        side is at most ``_LARGEST_RATIO`` short sides, and within the model's own limit: the
-        network's time and memory grow with the square of what it sees.
+        With a codec of cells it is in cells of several pixels. A strip is made smaller, so that its
+        long side is at most ``_LARGEST_RATIO`` short sides, and within the model's own limit. The
+        network's time and memory grow with the square of the area.
         """
         height, width = photo.shape[:2]
         short = self.description.short_side
@@ -57,9 +57,9 @@ class PhotoCodec:
         return max(least, round(height * scale)), max(least, round(width * scale))
 
     def padded_size(self, photo: Array) -> tuple[int, int]:
-        """(height, width) of a photo as it is encoded: photos that share it can share a batch.
+        """(height, width) of a photo as it is encoded; photos of one such size can share a batch.
 
-        A strip is mirrored up to the model's short side, any photo up to its size multiple.
+        Strips are mirrored up to the model's short side, all photos up to its size multiple.
         """
         multiple, short = self.description.size_multiple, self.description.short_side
         height, width = (max(side, short) for side in self.working_size(photo))
@@ -77,7 +77,7 @@ class PhotoCodec:
         return latent_size[0] * scale, latent_size[1] * scale
 
     def reduced(self, photo: Array) -> Array:
-        """The photo at the working size, float32 (h, w, 3): what ``decode`` is compared with."""
+        """The photo at the working size, float32 (h, w, 3), to compare with ``decode``."""
         size = self.working_size(photo)
         return resize(resize(photo, self._times_cell(size)), size)
 
@@ -104,7 +104,7 @@ class PhotoCodec:
         return (latents - self._shift) * float(self.vae.config.scaling_factor)
 
     def encode_batch(self, photos: Sequence[Array]) -> Tensor:
-        """z_0 of photos, float32 (B, C, h, w). The codec sees one photo at a time: it needs memory.
+        """z_0 of photos, float32 (B, C, h, w), encoded one at a time to save memory.
 
         Raises:
             ValueError: the photos differ in their padded size.
@@ -120,9 +120,9 @@ class PhotoCodec:
 
     @torch.no_grad()
     def decode_all(self, latents: Tensor, size: tuple[int, int]) -> Array:
-        """As ``decode``, with all that the codec knows of each pixel: float32 (h, w, 3 or 9).
+        """As ``decode``, with all that the codec gives for each pixel: float32 (h, w, 3 or 9).
 
-        ``CellsCodec`` knows means, darkest and brightest values; an autoencoder the picture alone.
+        ``CellsCodec`` gives means, darkest and brightest values; an autoencoder only the picture.
 
         Raises:
             NonFiniteError: the codec returned values that are not finite, in float32 too.
@@ -132,7 +132,7 @@ class PhotoCodec:
         return np.clip(pixels, 0.0, 1.0).astype(np.float32)
 
     def decode_tensor(self, latents: Tensor) -> Tensor:
-        """The pictures of latents (B, C, h, w) as a function of them, which has a gradient.
+        """The pictures of latents (B, C, h, w), with a gradient.
 
         Returns:
             float32 (B, 3 or 9, H, W), nearly in [0, 1], padding included; RGB comes first.
@@ -145,11 +145,11 @@ class PhotoCodec:
         return image * 0.5 + 0.5
 
     def _evaluated(self, part: Callable[[Tensor], Tensor], values: Tensor) -> Tensor:
-        """What a part of the codec makes of values, in float32.
+        """The output of a part of the codec, in float32.
 
-        In half precision an autoencoder may overflow, as that of Stable Diffusion XL does: then it
-        is evaluated again in float32, but where gradients hold on to its weights as they are. An
-        overflow in any layer leaves values at the end that are not finite.
+        In half precision an autoencoder may overflow, as that of Stable Diffusion XL does. It is
+        then evaluated again in float32, except under gradients, which need the weights as they are.
+        An overflow in any layer shows as values at the end that are not finite.
         """
         turn = turn_of(self.vae)
         with turn:
@@ -169,7 +169,7 @@ class PhotoCodec:
         return made
 
     def _times_cell(self, size: tuple[int, int]) -> tuple[int, int]:
-        """The size in pixels that the codec reads to make a picture of ``size``."""
+        """The size, in pixels, that the codec reads for a picture of ``size``."""
         cell = int(getattr(self.vae.config, "cell_size", 1))
         return size[0] * cell, size[1] * cell
 

@@ -1,4 +1,4 @@
-"""Photos as callers give them, and pictures as callers want them."""
+"""Reads photos in all types that callers use, and returns pictures in all types."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Photo = Image.Image | NDArray[Any] | Tensor
 """One photo, see ``as_pixels``."""
 
 AlikePhotos = list[Image.Image] | list[NDArray[Any]] | list[Tensor]
-"""Photos of one kind: to a type checker a list of arrays is no ``list[Photo]``."""
+"""Photos of one kind, since to a type checker a list of arrays is no ``list[Photo]``."""
 
 
 def as_photos(image: Any) -> tuple[list[Array], bool]:
@@ -104,7 +104,7 @@ def _as_tensor(pixels: Array) -> Tensor:
 
 
 OUTPUT_TYPES: Registry[Callable[[Array], Any]] = Registry("output_type")
-"""What becomes of a picture, float32 (H, W, 3) in [0, 1], by diffusers' names."""
+"""Conversions of a picture, float32 (H, W, 3) in [0, 1], by diffusers' names."""
 
 OUTPUT_TYPES.register("np", lambda pixels: pixels)
 OUTPUT_TYPES.register("pil", _as_pil)

@@ -1,4 +1,4 @@
-"""Dehazing with the bundled model and no diffusers: it starts in a fraction of the time."""
+"""Dehazing with the bundled model and without diffusers, which starts much faster."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from dehaze.pipelines.dehazing import Dehazing
 
 
 class PlainDehazer(Dehazing):
-    """``DehazePipeline`` as far as photos are dehazed, on the networks of ``dehaze.models.plain``.
+    """``DehazePipeline`` for dehazing alone, on the networks of ``dehaze.models.plain``.
 
     Args:
         parts: of the model.
@@ -27,7 +27,7 @@ class PlainDehazer(Dehazing):
 
     @property
     def components(self) -> dict[str, Any]:
-        """The parts that there are, by their names."""
+        """The parts, by their names."""
         return {
             name: part
             for name, part in vars(self).items()
@@ -52,7 +52,7 @@ class PlainDehazer(Dehazing):
         return self
 
     def maybe_free_model_hooks(self) -> None:
-        """Nothing is moved during a call."""
+        """Does nothing, since nothing is moved during a call."""
 
     def progress_bar(self, iterable: Any = None, total: int | None = None) -> Any:
         """A bar that is not drawn."""

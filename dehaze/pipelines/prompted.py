@@ -1,4 +1,4 @@
-"""A model's parts, and what every pipeline here makes of them."""
+"""A model's parts, and what every pipeline derives from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ATTENTION_DIVISOR = 3
 
 
 class PromptedModel:
-    """The parts of a model, and what they make together: latents, embeddings, schedule, network.
+    """The parts of a model, and what is made of them: latents, embeddings, schedule, network.
 
     ``dehaze.pipelines.base`` makes a pipeline of diffusers of it, ``dehaze.pipelines.plain`` one
     that starts without that library.
@@ -36,9 +36,9 @@ class PromptedModel:
         description: the model's needs and defaults.
         guidance_in_two_calls: evaluate the network under the prompt and without it one after the
             other, which takes half the memory and more time, rather than as one batch.
-        attention_memory: bytes of an accelerator's memory that recorded attention may take; what is
-            beyond goes to the host's. None for a third of the memory of a CUDA device, and for no
-            limit elsewhere.
+        attention_memory: bytes of an accelerator's memory for recorded attention; the rest goes to
+            the host's memory. None for a third of the memory of a CUDA device, and for no limit
+            elsewhere.
     """
 
     guidance_in_two_calls: bool = False
@@ -65,7 +65,7 @@ class PromptedModel:
             """tqdm's bar, as the pipeline is set to draw it."""
 
         def maybe_free_model_hooks(self) -> None:
-            """Brings the parts back to where they wait, if they are moved during a call."""
+            """Moves the parts back after a call, if they are moved for it."""
 
     @property
     def default_prompt(self) -> str:
@@ -114,7 +114,7 @@ class PromptedModel:
 
     @property
     def provenance(self) -> Provenance:
-        """What inversions by this model are of, to be written down and checked."""
+        """Records and checks what inversions by this model are of."""
         encoders = (self.text_encoder, self.text_encoder_2, self.text_encoder_3)
         parts = (self.denoiser, self.vae, *encoders)
         return Provenance(
@@ -141,7 +141,7 @@ class PromptedModel:
         )
 
     def recording_session(self, batch: int, plan: RecordingPlan | None) -> AttentionSession:
-        """A session that records what a plan keeps, within ``attention_memory``; None: nothing."""
+        """A session that records what a plan keeps, or nothing, within ``attention_memory``."""
         budget, device = self.attention_memory, self._execution_device
         if budget is None and device.type == "cuda":
             budget = torch.cuda.get_device_properties(device).total_memory // _ATTENTION_DIVISOR
@@ -169,7 +169,7 @@ class PromptedModel:
             guidance_scale: classifier-free guidance g.
             unconditional: (n, 1, L, D) or (n, B, L, D), the unconditional embedding of each step,
                 step 1 first; the empty prompt's when None.
-            session: of attention control, that is told of each evaluation; see
+            session: of attention control, which is told of each evaluation; see
                 ``dehaze.attention.processors.controlled_attention``.
 
         Raises:
@@ -193,7 +193,7 @@ class PromptedModel:
         guidance_scale: float | Tensor = 1.0,
         unconditional: Tensor | None = None,
     ) -> PromptedNetwork:
-        """The network under an embedding; ``unconditional`` has a row for a step."""
+        """The network under an embedding; ``unconditional`` has a row for each step."""
         guided = is_guided(guidance_scale)
         return PromptedNetwork(
             self.denoiser,
@@ -212,7 +212,7 @@ class PromptedModel:
     def prompt_and_span(
         self, prompt: str | None = None, word: str | None = None
     ) -> tuple[TokenizedPrompt, tuple[int, ...]]:
-        """The prompt as tokens, and where in it the word stands: nowhere when none is named.
+        """The prompt as tokens, and the word's positions; none when no word is named.
 
         Raises:
             WordError: the word is not in the prompt, the prompt is too long, or the model never
@@ -222,9 +222,9 @@ class PromptedModel:
         return tokens, () if word is None else word_span(tokens, word)
 
     def placed(self, inversion: InversionResult) -> InversionResult:
-        """An inversion on the pipeline's device, where a loaded one may not be; else not copied.
+        """An inversion, moved to the pipeline's device if it is elsewhere.
 
-        Its attention stays where it is: layers take what they need when they need it.
+        Its attention stays where it is; layers copy what they need.
         """
         device = self._execution_device
         return replace(

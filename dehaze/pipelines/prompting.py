@@ -1,4 +1,4 @@
-"""Prompts to the tokens and embeddings that a model takes."""
+"""From prompts to the tokens and embeddings that a model takes."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class PromptEncoder:
 
     @torch.no_grad()
     def embed(self, prompt: TokenizedPrompt) -> Tensor:
-        """(1, L, D), the text embedding; with further rows where the model needs more than that.
+        """(1, L, D), the text embedding, with further rows for models that need them.
 
         See ``dehaze.models.conditioning``.
         """
@@ -81,7 +81,7 @@ class PromptEncoder:
     def swapped(self, prompt: TokenizedPrompt, word: str, span: Sequence[int]) -> Tensor:
         """The prompt's embedding with that of the empty prompt at a word's positions.
 
-        Stable Diffusion XL's pooled embedding has no positions: it stays that of the whole prompt.
+        Stable Diffusion XL's pooled embedding has no positions, so it stays the whole prompt's.
 
         Args:
             prompt: with the word in it.
@@ -101,8 +101,8 @@ class PromptEncoder:
 class FlowPromptEncoder(PromptEncoder):
     """The tokenizers and text encoders of Stable Diffusion 3 or FLUX.
 
-    Stable Diffusion 3 reads a token of CLIP for both of its CLIP encoders, then those of T5: a word
-    stands in both sequences. FLUX reads T5's tokens, and CLIP's pooled embedding.
+    Stable Diffusion 3 reads CLIP's tokens, for both CLIP encoders, and then T5's, so a word stands
+    in both sequences. FLUX reads T5's tokens, and CLIP's pooled embedding.
 
     Attributes:
         kind: which of the two.
@@ -140,13 +140,14 @@ class FlowPromptEncoder(PromptEncoder):
     def _tokens(self, text: str) -> TokenizedPrompt:
         three = self.kind is STABLE_DIFFUSION_3
         t5 = tokenize(self.tokenizer_3 if three else self.tokenizer_2, text, self.t5_tokens)
-        # In FLUX, too, which reads CLIP's tokens in ``embed``: what is too long is refused here.
+        # In FLUX, too, whose ``embed`` reads CLIP's tokens, prompts too long for CLIP are refused
+        # here.
         clip = tokenize(self.tokenizer, text)
         return joined([clip, t5]) if three else t5
 
 
 def _again(tokenizer: Any, prompt: TokenizedPrompt) -> TokenizedPrompt:
-    """A prompt by a second tokenizer, whose padding may be another token.
+    """The prompt by a second tokenizer, whose padding may be another token.
 
     Raises:
         WordError: a word stands at other positions.

@@ -1,4 +1,4 @@
-"""What an inversion is of: the photos, the prompt and the model, written down and checked."""
+"""The origin of an inversion: photos, prompt and model, recorded and checked."""
 
 from __future__ import annotations
 
@@ -34,14 +34,14 @@ class Provenance:
     channels: int
 
     def fingerprint(self) -> str:
-        """A hash of the weights as they are now; the same in any folder, another in any precision.
+        """A hash of the present weights; it depends on their precision, not on their folder.
 
         See ``dehaze.models.hashes.weights_fingerprint``.
         """
         return weights_fingerprint(self.parts)
 
     def origin(self, photos: Sequence[Array], prompt: TokenizedPrompt) -> Origin:
-        """Of an inversion of these photos, float32 (H, W, 3), under this prompt."""
+        """The origin of an inversion of these photos, float32 (H, W, 3), under this prompt."""
         return Origin(
             photos=tuple(photo_hash(photo) for photo in photos),
             sizes=tuple((photo.shape[0], photo.shape[1]) for photo in photos),

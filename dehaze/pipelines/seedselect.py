@@ -1,4 +1,4 @@
-"""The pipeline for rare concepts: a few photos in, new pictures of what they show out."""
+"""The pipeline for rare concepts: makes new pictures of what a few photos show."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ from dehaze.pipelines.pictures import OUTPUT_TYPES, as_photos
 from dehaze.registry import Registry
 
 ImageEncoder = Callable[[Tensor], Tensor]
-"""Pictures (B, 3, H, W) in [0, 1] to embeddings (B, D), with a gradient."""
+"""Takes pictures (B, 3, H, W) in [0, 1]; returns embeddings (B, D), with a gradient."""
 
 STARTS: Registry[SeedSelectSettings] = Registry("start")
-"""Where SeedSelect starts from, with the published numbers for it."""
+"""The starts of SeedSelect, with the published numbers for each."""
 
 STARTS.register("nao", SeedSelectSettings())
 STARTS.register("noise", FROM_NOISE)
@@ -46,7 +46,7 @@ class SeedSelectResult:
         pictures: at the size that the model works at: float32 (h, w, 3) RGB in [0, 1]; with
             ``output_type`` of ``pil`` PIL images, of ``pt`` float32 tensors (3, h, w) in [0, 1].
         seeds: how each was found.
-        norms: of their z_N, divided by sqrt(d), the likely one; d is how many numbers z_N has.
+        norms: of their z_N, over the likely norm sqrt(d), d being the dimension of z_N.
         nfe: network evaluations of the inversions and of the fits, those that gradients repeat
             included.
     """
@@ -58,7 +58,7 @@ class SeedSelectResult:
 
 
 class SeedSelectPipeline(InversionPipeline):
-    """Makes new pictures of what a few photos show, by fitting the noise that they start from.
+    """Makes new pictures of what a few photos show, by fitting their initial noise.
 
     Its parts are those of ``InversionPipeline``.
 
@@ -106,7 +106,7 @@ class SeedSelectPipeline(InversionPipeline):
             num_inference_steps: N, DDIM steps; the model's own when None.
             output_type: ``np``, ``pil`` or ``pt``, see ``SeedSelectResult.pictures``.
             options: of the inversions, see ``invert``. The schedule holds for the pictures as well;
-                with ``noise`` there is nothing else.
+                with ``noise`` only it has an effect.
 
         Raises:
             WordError: the prompt is too long, or the model never learned one of its words.

@@ -1,4 +1,4 @@
-"""How much of a change is made: one number, or a map of numbers over the photo."""
+"""Strength: how much of a change is made, as one number or a map over the photo."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[np.float32]
 
 
 def check_strength(strength: float | Array) -> None:
-    """Raises ``RangeError`` where a strength, or any of a map of them, is out of range."""
+    """Raises ``RangeError`` where a strength, or a value of a map, is out of range."""
     weights = np.asarray(strength, dtype=np.float64)
     for extreme in (weights.min(initial=0.0), weights.max(initial=0.0)):
         ranges.STRENGTH.check(float(extreme))
@@ -52,7 +52,7 @@ def latent_strength(
 def latent_strengths(
     strengths: Sequence[float | Array], photos: Sequence[Array], inversion: InversionResult
 ) -> float | Tensor:
-    """The strengths of a batch: one number where all are that number, else maps (B, 1, h, w).
+    """The strengths of a batch: one number if all are equal, else maps (B, 1, h, w).
 
     Args:
         strengths: of each photo, see ``latent_strength``.
