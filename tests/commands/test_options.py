@@ -75,6 +75,7 @@ IDLE = [
             ("--dry-run",),
             ("--batch-size", "2"),
             ("--executor", "local"),
+            ("--workers", "2"),
             ("--json",),
         )
     ),
@@ -90,6 +91,7 @@ IDLE = [
             ("--method", "dcp"),
             ("--batch-size", "2"),
             ("--executor", "local"),
+            ("--workers", "2"),
             ("--mode", "plain"),
             ("--guidance", "2"),
             ("--predictor", "ife"),
@@ -99,7 +101,6 @@ IDLE = [
     (RUN, ("--format", "png"), ("--quality", "80")),
     # No photo in the folder has one, which its plan says.
     (RUN, (), ("--quality", "80")),
-    (RUN, (), ("--workers", "2")),
     (RUN, (), ("--ray-address", "10.0.0.1:6379")),
     (RUN, ("--solver", "edict"), ("--tolerance", "0.1")),
     (RUN, ("--solver", "edict"), ("--predictor", "ife")),
