@@ -88,9 +88,11 @@ def test_the_lowest_versions_are_those_that_were_tried() -> None:
     versions = dict(re.findall(r"([a-z][\w-]+)\s+(\d[\d.]*\d)", tried))
     project = (ROOT / "pyproject.toml").read_text()
     (block,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
-    extras = "".join(re.findall(r"^(?:evaluate|interpolate|video) = (.*)$", project, re.MULTILINE))
+    extras = "".join(
+        re.findall(r"^(?:evaluate|interpolate|plots|ui|video) = (.*)$", project, re.MULTILINE)
+    )
     lowest = declared(r'"([\w-]+)>=([\d.]+)', block + extras)
-    assert len(lowest) > 15
+    assert len(lowest) > 18
     for name, version in lowest.items():
         assert Version(versions[name]) == Version(version), name
 
