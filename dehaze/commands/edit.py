@@ -287,7 +287,9 @@ def edit(
                     "--attention-memory has an effect only on an accelerator; leave it out."
                 )
             pipe.attention_memory = round(attention_memory * 1e9)
-        before, after = (pipe.prompts.tokens(text) for text in (source, target or source))
+        before, after = (
+            pipe.prompts.tokens(text) for text in (source, source if target is None else target)
+        )
         if not weighs and torch.equal(before.ids, after.ids):
             raise click.UsageError(f"{_NO_EDIT} To the model the two prompts are one.")
         recording = pipe.recording(source, target, chosen)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dehaze.inversion.ddim import DDIMTable
 from dehaze.inversion.schedule import Process, ScheduleError, StepTable
+from dehaze.inversion.solvers import SOLVERS, Sampler
 
 
 def step_deviation(table: StepTable, i: int, eta: float) -> float:
@@ -30,8 +31,22 @@ def step_deviation(table: StepTable, i: int, eta: float) -> float:
     return eta * math.sqrt((1.0 - after) / (1.0 - now)) * math.sqrt(1.0 - now / after)
 
 
-def check_eta(process: Process, eta: float) -> None:
-    """Raises ``ScheduleError`` where eta is not 0 and the process is not DDIM's."""
+def check_eta(process: Process, eta: float, solver: str | None = None) -> None:
+    """Refuses the noise of DDIM's steps where the way back has others.
+
+    Args:
+        process: of the model.
+        eta: 0 for no noise.
+        solver: that inverted, and goes back by its own steps where it is a sampler; None for none.
+
+    Raises:
+        ScheduleError: the model is of flow matching, or the solver a sampler.
+    """
+    if eta != 0.0 and solver is not None and isinstance(SOLVERS.get(solver), Sampler):
+        raise ScheduleError(
+            f"eta is {eta:g}: it is the noise of DDIM's steps, and {solver} goes back by steps of "
+            "its own: leave it out"
+        )
     if process != "ddim" and eta != 0.0:
         raise ScheduleError(
             f"eta is {eta:g}: it is the noise of DDIM's steps, and this model is of flow matching, "

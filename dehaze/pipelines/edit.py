@@ -185,6 +185,7 @@ class EditPipeline(InversionPipeline):
         output = OUTPUT_TYPES.get(output_type)
         photo = None if image is None else as_pixels(image)
         plan = self._plan(source, target, settings)
+        check_eta(self.kind.process, plan.settings.eta, options.get("solver"))
         evaluations = 0
         if inversion is None:
             if photo is None:
@@ -282,6 +283,7 @@ class EditPipeline(InversionPipeline):
         plan = self._plan(source, target, settings)
         settings = plan.settings
         inversion.require(prompt=source)
+        check_eta(self.kind.process, settings.eta, inversion.settings.solver)
         inversion = self.placed(inversion)
         last = step_deviation(inversion.table, 1, settings.eta)
         taken = self.steps_back(inversion, held=holds(settings.mode))

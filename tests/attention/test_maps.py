@@ -111,5 +111,9 @@ def test_a_grey_picture_has_an_even_border(bundled: DehazePipeline, grey: float)
     _, span = bundled.prompt_and_span()
     size, layers = bundled.codec.latent_size(picture), bundled.description.map_layers
     heat = word_map(inversion.attention, span, size, layers=layers)[0].numpy()
-    border = np.concatenate([heat[0], heat[-1], heat[1:-1, 0], heat[1:-1, -1]]).mean()
-    assert border == pytest.approx(float(heat[2:-2, 2:-2].mean()), rel=0.25)
+    inside = float(heat[2:-2, 2:-2].mean())
+    border = np.concatenate([heat[0], heat[-1], heat[1:-1, 0], heat[1:-1, -1]])
+    assert border.mean() == pytest.approx(inside, rel=0.25)
+    # A frame of one cell is a step between it and the next one: .05 to .11 where it is left in.
+    beside = np.concatenate([heat[1], heat[-2], heat[1:-1, 1], heat[1:-1, -2]])
+    assert np.abs(border - beside).mean() < 0.01 * inside

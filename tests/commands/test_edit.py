@@ -157,6 +157,9 @@ def test_an_edit_that_would_be_a_copy_is_refused(
     picture: Path, random_model: Path, target: tuple[str, ...]
 ) -> None:
     out = picture.parent / "out.png"
+    nothing = call(picture, *SOURCE, "--target", "", "--model", random_model, "-o", out)
+    assert nothing.exit_code == 0, nothing.output
+    out.unlink()
     done = call(picture, *SOURCE, *target, "--model", random_model, "-o", out)
     assert done.exit_code == 2
     assert "nothing would be edited: name another --target" in done.stderr

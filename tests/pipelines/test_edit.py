@@ -15,6 +15,7 @@ from dehaze.attention.control import AttentionControl, ControlError
 from dehaze.attention.processors import RecordingPlan
 from dehaze.eval.probes import retrace
 from dehaze.inversion import InversionMismatchError, InversionResult
+from dehaze.inversion.schedule import ScheduleError
 from dehaze.models.clip import load_clip
 from dehaze.network import NonFiniteError
 from dehaze.pipelines.edit import EditPipeline
@@ -351,6 +352,18 @@ def test_noise_between_steps_needs_two(pipe: EditPipeline, inversion: InversionR
         # Stable Diffusion's last step leaves a little noise, so there is some to draw.
         drawn = once.edit(inversion, SOURCE, TARGET, noisy, generator=seeded(5)).latents
         assert not torch.equal(drawn, once.edit(inversion, SOURCE, TARGET).latents)
+
+
+@pytest.mark.parametrize("solver", ["edict", "bdia"])
+def test_noise_of_ddims_steps_is_not_a_samplers(
+    pipe: EditPipeline, photo: NDArray[np.float32], solver: str
+) -> None:
+    noisy, cause = EditSettings(eta=0.5), f"{solver} goes back by steps of its own"
+    with pytest.raises(ScheduleError, match=cause):
+        pipe(photo, SOURCE, TARGET, noisy, solver=solver)
+    inversion = pipe.invert(photo, SOURCE, solver=solver, num_inference_steps=2)
+    with pytest.raises(ScheduleError, match=cause):
+        pipe.edit(inversion, SOURCE, TARGET, noisy)
 
 
 def test_a_step_of_the_edit_calls_back(pipe: EditPipeline, inversion: InversionResult) -> None:
