@@ -67,8 +67,20 @@ def draw_figure(runner: Runner, word: str, kinds: Sequence[str]) -> dict[str, by
         _compared(runner, part, part.samples[place - 1], methods)
         for place in evenly_spread(len(part.samples), MAX_COMPARED)
     ]
-    names = [method.name for method in methods]
-    return {kind: draw_variants(photos, names, word, kind) for kind in kinds}
+    columns = headings(methods)
+    return {kind: draw_variants(photos, columns, word, kind) for kind in kinds}
+
+
+def headings(methods: Sequence[PipelineMethod]) -> list[str]:
+    """The figure's headings of ``variants``, which say where null-text had nothing to fit."""
+    unfitted = [
+        method.name in (NULL_TEXT, BOTH) and method.options.guided()["mode"] == "plain"
+        for method in methods
+    ]
+    return [
+        f"{method.name}\n(nothing to fit)" if idle else method.name
+        for method, idle in zip(methods, unfitted, strict=True)
+    ]
 
 
 def _compared(

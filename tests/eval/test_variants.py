@@ -10,7 +10,7 @@ from PIL import Image
 
 from dehaze.eval.figures import MAX_COMPARED, Compared, draw_variants
 from dehaze.eval.methods import MethodError, PipelineOptions, parse_method
-from dehaze.eval.variants import BOTH, FIXED_POINT, NULL_TEXT, variants
+from dehaze.eval.variants import BOTH, FIXED_POINT, NULL_TEXT, headings, variants
 
 METHODS = (NULL_TEXT, BOTH, FIXED_POINT)
 HIGH = (252, 255, 164)
@@ -84,6 +84,8 @@ def test_the_three_variants_are_the_papers(guidance: float, held: str) -> None:
         "plain",
     ]
     assert ("nothing to fit" in null_text.title) == (guidance == 1.0)
+    unfitted = ["nothing to fit" in each for each in headings((null_text, both, fixed_point))]
+    assert unfitted == [guidance == 1.0, guidance == 1.0, False]
 
 
 def test_a_row_of_an_evaluation_takes_a_mode_and_guidance() -> None:
