@@ -214,7 +214,9 @@ def _write_below(axis: Any, text: str) -> None:
 
 
 def _cut(text: str, length: int = 32) -> str:
-    return text if len(text) <= length else f"{text[: length - 1]}…"
+    """The text with lines of at most so many characters."""
+    lines = text.split("\n")
+    return "\n".join(line if len(line) <= length else f"{line[: length - 1]}…" for line in lines)
 
 
 def _bar(figure: Any, drawn: Any, beside: Any, label: str) -> None:
