@@ -15,7 +15,8 @@ from diffusers import FluxTransformer2DModel, SD3Transformer2DModel
 from model_memory import GB, fused_attention
 
 from dehaze.attention.control import AttentionControl
-from dehaze.attention.processors import AttentionSession, RecordingPlan, controlled_attention
+from dehaze.attention.processors import controlled_attention
+from dehaze.attention.session import AttentionSession, RecordingPlan
 from dehaze.models.conditioning import network_output
 
 STEPS = 28

@@ -25,7 +25,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from dehaze.attention.control import AttentionControl
-from dehaze.attention.processors import AttentionSession, RecordingPlan, controlled_attention
+from dehaze.attention.processors import controlled_attention
+from dehaze.attention.session import AttentionSession, RecordingPlan
 from dehaze.models.conditioning import network_arguments
 
 STEPS = 50

@@ -38,7 +38,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dehaze.attention.control import AttentionControl, prompt_to_prompt
-from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.attention.processors import controlled_attention
+from dehaze.attention.session import AttentionSession
 from dehaze.eval.plots import as_file, import_figure
 from dehaze.inversion import DDIMTable, InversionResult
 from dehaze.inversion.denoising import denoise

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from dehaze.attention.processors import AttentionSession
+from dehaze.attention.session import AttentionSession
 from dehaze.errors import DehazeError
 from dehaze.inversion.flow import FlowTable
 from dehaze.inversion.schedule import StepTable

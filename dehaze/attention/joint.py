@@ -23,7 +23,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dehaze.attention.control import AttentionControl, ControlError
-from dehaze.attention.processors import AttentionSession, ControlledAttention, text_attention
+from dehaze.attention.probabilities import text_attention
+from dehaze.attention.processors import ControlledAttention
+from dehaze.attention.session import AttentionSession
 
 
 class ControlledJointAttention(ControlledAttention):

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dehaze.attention.control import ControlError
-from dehaze.attention.processors import attention_map, record_name, text_attention
+from dehaze.attention.probabilities import attention_map, text_attention
+from dehaze.attention.session import record_name
 
 Array = NDArray[np.float32]
 

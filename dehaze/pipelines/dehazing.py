@@ -16,7 +16,7 @@ from typing_extensions import Unpack
 from dehaze import ranges
 from dehaze.attention.control import AttentionControl, TokenMapper, mapped, refine_mapper
 from dehaze.attention.maps import normalised
-from dehaze.attention.processors import AttentionSession, RecordingPlan
+from dehaze.attention.session import AttentionSession, RecordingPlan
 from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
 from dehaze.inversion.reconstruction import (
     Anchors,

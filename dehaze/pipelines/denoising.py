@@ -8,7 +8,8 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from dehaze.attention.processors import AttentionSession, RecordingPlan, controlled_attention
+from dehaze.attention.processors import controlled_attention
+from dehaze.attention.session import AttentionSession, RecordingPlan
 from dehaze.inversion import SOLVERS, InversionResult, Sampler, denoise
 from dehaze.inversion.denoising import unrevised
 from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES, Anchors

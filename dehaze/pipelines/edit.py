@@ -14,11 +14,8 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from dehaze import ranges
-from dehaze.attention.processors import (
-    AttentionSession,
-    RecordingPlan,
-    controlled_attention,
-)
+from dehaze.attention.processors import controlled_attention
+from dehaze.attention.session import AttentionSession, RecordingPlan
 from dehaze.inversion import (
     InversionOptions,
     InversionResult,

@@ -11,7 +11,7 @@ from torch import Tensor
 from dehaze.attention.blending import LocalBlend
 from dehaze.attention.control import AttentionControl, prompt_to_prompt
 from dehaze.attention.maps import word_map
-from dehaze.attention.processors import RecordingPlan
+from dehaze.attention.session import RecordingPlan
 from dehaze.inversion import InversionResult
 from dehaze.inversion.stochastic import stochastic_step
 from dehaze.pipelines.edit_settings import EditSettings

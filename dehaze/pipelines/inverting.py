@@ -13,7 +13,8 @@ from typing_extensions import Unpack
 
 from dehaze.attention.control import AttentionControl
 from dehaze.attention.maps import word_map
-from dehaze.attention.processors import RecordingPlan, controlled_attention
+from dehaze.attention.processors import controlled_attention
+from dehaze.attention.session import RecordingPlan
 from dehaze.inversion import (
     CRITERIA,
     InversionOptions,

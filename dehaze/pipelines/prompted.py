@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from dehaze.attention.processors import AttentionSession, RecordingPlan
+from dehaze.attention.session import AttentionSession, RecordingPlan
 from dehaze.inversion import DDIMTable, FlowTable, InversionResult, InversionSettings, StepTable
 from dehaze.models.kinds import FLUX, ModelKind, kind_of, t5_tokens
 from dehaze.models.needs import ModelDescription

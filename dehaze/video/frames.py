@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from dehaze import ranges
 from dehaze.attention.control import AttentionControl
-from dehaze.attention.processors import RecordingPlan
+from dehaze.attention.session import RecordingPlan
 from dehaze.inversion import InversionResult
 from dehaze.inversion.solvers import idle_settings
 from dehaze.pipelines.dehazing import NULL_TEXTS, Dehazing

@@ -15,7 +15,8 @@ from torch import Tensor
 
 from dehaze.attention.control import AttentionControl, ControlError
 from dehaze.attention.maps import grid_maps, recorded_layers, word_map
-from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.attention.processors import controlled_attention
+from dehaze.attention.session import AttentionSession
 from dehaze.inversion import InversionResult
 from dehaze.models.kinds import FLUX
 from dehaze.pipelines.dehaze import DehazePipeline

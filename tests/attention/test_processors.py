@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from dehaze.attention.control import AttentionControl, ControlError, TokenMapper
-from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.attention.processors import controlled_attention
+from dehaze.attention.session import AttentionSession
 from dehaze.pipelines.dehaze import DehazePipeline
 
 

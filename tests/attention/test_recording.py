@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from dehaze.attention.control import AttentionControl
 from dehaze.attention.maps import recorded_layers
-from dehaze.attention.processors import AttentionSession, RecordingPlan
+from dehaze.attention.session import AttentionSession, RecordingPlan
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.edit import EditPipeline
 from dehaze.pipelines.edit_settings import EditSettings

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from dehaze.attention.control import AttentionControl, TokenMapper
-from dehaze.attention.processors import AttentionSession
+from dehaze.attention.session import AttentionSession
 from dehaze.inversion import InversionResult
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.edit import EditPipeline

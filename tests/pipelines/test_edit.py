@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.attention.control import AttentionControl, ControlError
-from dehaze.attention.processors import RecordingPlan
+from dehaze.attention.session import RecordingPlan
 from dehaze.eval.probes import retrace
 from dehaze.inversion import InversionMismatchError, InversionResult
 from dehaze.inversion.schedule import ScheduleError

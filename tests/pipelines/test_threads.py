@@ -13,7 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from dehaze.attention.processors import AttentionSession, controlled_attention
+from dehaze.attention.processors import controlled_attention
+from dehaze.attention.session import AttentionSession
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.edit import EditPipeline
 from dehaze.pipelines.edit_settings import EditSettings
