@@ -58,11 +58,15 @@ class DiffusionWork:
             ModelError: the model cannot be used.
             DeviceError: the device cannot be used.
             WordError: the word is not in the prompt.
-            ScheduleError: the solver is not made for the model.
+            ScheduleError: the solver is not made for the model, or its schedule has fewer
+                steps.
         """
         pipe = _load(self.model)
         pipe.check_prompt(self.recipe.get("prompt"), self.recipe.get("word"))
-        pipe.check_settings(solver=self.recipe.get("solver"))
+        pipe.check_settings(
+            solver=self.recipe.get("solver"),
+            num_inference_steps=self.recipe.get("num_inference_steps"),
+        )
         return DiffusionWorker(pipe, self)
 
     def on_cpu(self) -> DiffusionWork:

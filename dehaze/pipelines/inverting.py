@@ -30,6 +30,8 @@ from dehaze.prompts import TokenizedPrompt, WordError
 
 Array = NDArray[np.float32]
 
+# Whether there is a schedule of so many steps does not depend on the picture's size.
+_ANY_LATENTS = (64, 64)
 _NOTHING_FOLLOWED = AttentionControl(cross_replace_steps=0.0, self_replace_steps=0.0)
 
 
@@ -91,9 +93,13 @@ class Inverting(PromptedModel):
         self.maybe_free_model_hooks()
         return replace(inversion, origin=self.provenance.origin(photos, source))
 
-    def check_settings(self, **options: Unpack[InversionOptions]) -> None:
+    def check_settings(
+        self, *, num_inference_steps: int | None = None, **options: Unpack[InversionOptions]
+    ) -> None:
         """Raises ``ValueError`` where settings are wrong, or not possible with this model."""
-        check_served(self.kind.process, self.description.inversion.changed(**options))
+        settings = self.description.inversion.changed(steps=num_inference_steps, **options)
+        check_served(self.kind.process, settings)
+        self.step_table(settings, _ANY_LATENTS)
 
     @torch.no_grad()
     def _inverted(

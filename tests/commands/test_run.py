@@ -855,3 +855,14 @@ def test_a_word_that_the_model_never_learned_is_refused(tmp_path: Path, command:
     assert done.exit_code == 2
     assert "never learned 'hase': did you mean haze" in done.stderr
     assert not output.exists()
+
+
+def test_steps_that_no_schedule_has_are_refused_before_any_work(
+    tmp_path: Path, random_model: Path
+) -> None:
+    photo, output = photo_at(tmp_path / "a.png"), tmp_path / "out"
+    settings = ["--steps", "2000", "--model", str(random_model)]
+    done = CliRunner().invoke(main, ["run", str(photo), "-o", str(output), *settings])
+    assert done.exit_code == 2
+    assert done.stderr == "dehaze: 2000 steps: there must be 1 to 1000\n"
+    assert not output.exists()
