@@ -37,11 +37,10 @@ from dehaze.inversion.ddim import check_scheduler, check_scheduler_class
 from dehaze.inversion.flow import check_flow_scheduler, check_flow_scheduler_class
 from dehaze.models import ModelError
 from dehaze.models.codec import CellsCodec, PixelUnshuffleCodec
+from dehaze.models.fit import check_fit
 from dehaze.models.kinds import (
-    FLUX,
     KINDS,
     STABLE_DIFFUSION,
-    STABLE_DIFFUSION_3,
     ModelKind,
     tokenizer_of,
 )
@@ -56,6 +55,7 @@ from dehaze.models.source import (
     find_weights,
     has_variant,
 )
+from dehaze.models.text_weights import keep_precise, restore_positions, t5_names, text_names
 from dehaze.models.weights import Weights, fill, read_weights
 
 _CLASSES: dict[str, Any] = {
@@ -120,7 +120,7 @@ def load_parts(
             for part, classes in kind.classes.items()
             if part not in kind.optional or _class_of(folder, index, part) is not None
         }
-        _CHECK_FIT[kind.name](folder, networks)
+        check_fit(kind, folder, networks)
         tokenizers = {
             tokenizer_of(part): _tokenizer(folder, index, part, network)
             for part, network in networks.items()
@@ -181,12 +181,12 @@ def _load_weights(
     else:
         file, weights = single.file, single.weights(part, network)
     if isinstance(network, T5EncoderModel):
-        fill(network, _t5_names(weights, file), file, dtype)
-        _keep_precise(network)
+        fill(network, t5_names(weights, file), file, dtype)
+        keep_precise(network)
         return
     if part.startswith("text_encoder"):
-        weights = _text_names(weights, network)
-        _restore_positions(network)
+        weights = text_names(weights, network)
+        restore_positions(network)
     fill(network, weights, file, dtype)
 
 
@@ -310,53 +310,6 @@ def _saved_weights(file: Path) -> Weights:
     return weights
 
 
-def _text_names(weights: Weights, network: Any) -> Weights:
-    """The weights of a text encoder, by the names of the installed transformers.
-
-    Versions differ in whether the inner part is called ``text_model``, also in files. Old files
-    hold the numbers of the positions as well, which are constants.
-    """
-    inside = "text_model."
-    bare = {name.removeprefix(inside): value for name, value in weights.items()}
-    bare.pop("embeddings.position_ids", None)
-    prefixed = any(name.startswith(inside) for name in network.state_dict())
-    outside = "text_projection."
-    return {
-        name if not prefixed or name.startswith(outside) else inside + name: value
-        for name, value in bare.items()
-    }
-
-
-def _t5_names(weights: Weights, file: Path) -> Weights:
-    """The weights of a T5 encoder with its table of tokens under both of its names.
-
-    Raises:
-        ModelError: a file holds two tables that differ.
-    """
-    shared, own = "shared.weight", "encoder.embed_tokens.weight"
-    tables = [weights[name] for name in (shared, own) if name in weights]
-    if len(tables) == 2 and not torch.equal(*tables):
-        raise ModelError(
-            f"{file} holds {shared} and {own}, which are one, and differ: get it again"
-        )
-    return {**weights, **{name: tables[0] for name in (shared, own) if tables}}
-
-
-def _keep_precise(network: Any) -> None:
-    """Ties T5's two names of one table again, and keeps in float32 what overflows in float16."""
-    network.tie_weights()
-    if network.dtype == torch.float16:
-        for name, module in network.named_modules():
-            if name.endswith(".wo"):
-                module.float()
-
-
-def _restore_positions(network: Any) -> None:
-    """Gives a text encoder made without weights its one constant: 0, 1, ... (1, L)."""
-    embeddings = getattr(network, "text_model", network).embeddings
-    embeddings.position_ids = torch.arange(network.config.max_position_embeddings)[None]
-
-
 def _tokenizer(folder: Path, index: Mapping[str, Any], part: str, encoder: Any) -> Any:
     """The tokenizer of a text encoder; each of its tokens has an embedding."""
     name = tokenizer_of(part)
@@ -389,91 +342,3 @@ def _tokenizer(folder: Path, index: Mapping[str, Any], part: str, encoder: Any) 
             f"{encoder.config.max_position_embeddings} tokens: get both of one model"
         )
     return tokenizer
-
-
-def _check_fit(folder: Path, networks: Mapping[str, Any]) -> None:
-    """Refuses networks that do not fit each other, or that need inputs beside text.
-
-    Raises:
-        ModelError: the message names the configuration, the setting and what it should be.
-    """
-    unet, vae = networks["unet"].config, networks["vae"].config
-    path = folder / "unet" / "config.json"
-    for setting in ("class_embed_type", "num_class_embeds", "encoder_hid_dim_type"):
-        _demand(path, setting, unet.get(setting), None)
-    # Guidance distilled into the network, as in latent consistency models.
-    _demand(path, "time_cond_proj_dim", unet.get("time_cond_proj_dim"), None)
-    # An autoencoder's configuration states its channels; a codec's follow from its patches.
-    latents = vae.get("latent_channels") or networks["vae"].latent_channels
-    _demand(path, "in_channels", unet["in_channels"], latents)
-    _demand(path, "out_channels", unet["out_channels"], latents)
-    encoders = [networks[part].config for part in ("text_encoder", "text_encoder_2")
-                if part in networks]  # fmt: skip
-    width = sum(int(encoder.hidden_size) for encoder in encoders)
-    _demand(path, "cross_attention_dim", unet["cross_attention_dim"], width)
-    second = len(encoders) == 2
-    _demand(path, "addition_embed_type", unet.get("addition_embed_type"),
-            "text_time" if second else None)  # fmt: skip
-    if second:
-        size = 6 * int(unet["addition_time_embed_dim"]) + int(encoders[1].projection_dim)
-        setting = "projection_class_embeddings_input_dim"
-        _demand(path, setting, unet[setting], size)
-    _check_codec(folder, vae)
-
-
-def _check_codec(folder: Path, config: Mapping[str, Any]) -> None:
-    for setting in ("latents_mean", "latents_std"):
-        _demand(folder / "vae" / "config.json", setting, config.get(setting), None)
-
-
-def _check_fit_3(folder: Path, networks: Mapping[str, Any]) -> None:
-    """``_check_fit`` of Stable Diffusion 3."""
-    network, vae = networks["transformer"].config, networks["vae"].config
-    path = folder / "transformer" / "config.json"
-    for setting in ("in_channels", "out_channels"):
-        _demand(path, setting, network[setting], vae["latent_channels"])
-    # Attention control and the schedule count positions of 2 x 2 latents.
-    _demand(path, "patch_size", network["patch_size"], 2)
-    clips = [networks[part].config for part in ("text_encoder", "text_encoder_2")]
-    width = int(networks["text_encoder_3"].config.d_model)
-    _demand(path, "joint_attention_dim", network["joint_attention_dim"], width)
-    rows = sum(int(clip.hidden_size) for clip in clips)
-    if rows > width:
-        raise ModelError(
-            f"{folder} has CLIP encoders of {rows} numbers a token and a T5 of {width}, which is "
-            "less: its parts are of different models"
-        )
-    pooled = sum(int(clip.projection_dim) for clip in clips)
-    _demand(path, "pooled_projection_dim", network["pooled_projection_dim"], pooled)
-    _check_codec(folder, vae)
-
-
-def _check_fit_flux(folder: Path, networks: Mapping[str, Any]) -> None:
-    """``_check_fit`` of FLUX."""
-    network, vae = networks["transformer"].config, networks["vae"].config
-    path = folder / "transformer" / "config.json"
-    # Four latents a position; models for inpainting or control have further channels.
-    _demand(path, "in_channels", network["in_channels"], 4 * int(vae["latent_channels"]))
-    _demand(path, "out_channels", network.get("out_channels") or network["in_channels"],
-            network["in_channels"])  # fmt: skip
-    _demand(path, "patch_size", network["patch_size"], 1)
-    width = int(networks["text_encoder_2"].config.d_model)
-    _demand(path, "joint_attention_dim", network["joint_attention_dim"], width)
-    pooled = int(networks["text_encoder"].config.hidden_size)
-    _demand(path, "pooled_projection_dim", network["pooled_projection_dim"], pooled)
-    _check_codec(folder, vae)
-
-
-_CHECK_FIT = {
-    STABLE_DIFFUSION.name: _check_fit,
-    STABLE_DIFFUSION_3.name: _check_fit_3,
-    FLUX.name: _check_fit_flux,
-}
-
-
-def _demand(path: Path, setting: str, value: Any, wanted: Any) -> None:
-    if value != wanted:
-        raise ModelError(
-            f"{path} has {setting}={value}, and only {wanted} can be used with the other parts: it "
-            "is a model for another task, or its parts are of different models"
-        )
