@@ -11,7 +11,8 @@ from dehaze.photos.bmp import BmpContainer, open_bmp
 from dehaze.photos.jpeg import JpegContainer, open_jpeg
 from dehaze.photos.photo import Container, Source
 from dehaze.photos.png import PngContainer, open_png
-from dehaze.photos.tiff import TiffContainer, open_tiff
+from dehaze.photos.tiff import open_tiff
+from dehaze.photos.tiff_container import TiffContainer
 from dehaze.photos.webp import WebpContainer, open_webp
 from dehaze.registry import Registry
 
