@@ -12,7 +12,7 @@ from dehaze.inversion.flow import FlowTable
 from dehaze.inversion.inverter import check_served, invert
 from dehaze.inversion.noise_network import NoiseNetwork
 from dehaze.inversion.predictors import PREDICTORS
-from dehaze.inversion.rectified import rf_inversion_invert, rf_solver_invert
+from dehaze.inversion.rectified import fireflow_invert, rf_inversion_invert, rf_solver_invert
 from dehaze.inversion.relaxation import RELAXATIONS
 from dehaze.inversion.result import (
     InversionFileError,
@@ -53,6 +53,7 @@ __all__ = [
     "check_served",
     "denoise",
     "edict_invert",
+    "fireflow_invert",
     "generate",
     "invert",
     "rf_inversion_invert",

@@ -1,12 +1,12 @@
-"""RF-Solver and RF-Inversion: rectified flows inverted without solving an implicit step.
+"""RF-Solver, FireFlow and RF-Inversion: flows inverted without solving an implicit step.
 
-Both take explicit steps to noise, and steps of their own on the way back. Neither comes back
-exactly. RF-Solver's steps are of second order, RF-Inversion's are drawn to the picture.
+All take explicit steps to noise, and steps of their own on the way back. None comes back exactly.
+RF-Solver's and FireFlow's steps are of second order, RF-Inversion's are drawn to the picture.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol, runtime_checkable
 
@@ -64,7 +64,7 @@ def rf_solver_invert(
         v = flow.at(z, i, everyone, low)
         trajectory.append(z + (high - low) * flow.at(z + half * v, i, everyone, low + half))
         on_step(i)
-    return _result("rf-solver", network, trajectory, evaluations=2)
+    return _result("rf-solver", network, trajectory, [2] * depth)
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,81 @@ def rf_solver_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
     return take_steps_back(inversion, midpoint, inversion.steps)
 
 
+def fireflow_invert(
+    network: NoiseNetwork,
+    latents: Tensor,
+    depth: int,
+    on_step: Callable[[int], None] = lambda i: None,
+) -> InversionResult:
+    """FireFlow's inversion: RF-Solver's midpoint rule at one evaluation a step.
+
+    Each step z_i = z_{i-1} + h v_half takes the v_half of the step before for its
+    v(z_{i-1}, sigma_{i-1}), see ``rf_solver_invert``. Only the first step evaluates that.
+
+    Args:
+        network: under the source prompt.
+        latents: z_0, (B, C, H, W).
+        depth: steps to invert.
+        on_step: called with i after each step.
+
+    Source: FireFlow, arXiv 2412.07517, algorithm 1, and its code.
+    """
+    flow, table = _of_flow(network)
+    everyone = torch.arange(latents.shape[0], device=latents.device)
+    trajectory, v = [latents], flow.at(latents, 1, everyone, table.sigma(0))
+    for i in range(1, depth + 1):
+        z, low, high = trajectory[-1], table.sigma(i - 1), table.sigma(i)
+        half = (high - low) / 2.0
+        v = flow.at(z + half * v, i, everyone, low + half)
+        trajectory.append(z + (high - low) * v)
+        on_step(i)
+    return _result("fireflow", network, trajectory, [2] + [1] * (depth - 1))
+
+
+@dataclass
+class ReusedMidpoint:
+    """FireFlow's step back as the velocity of an Euler step: v at the middle of the step.
+
+    Its calls are those of one way back, in their order.
+
+    Attributes:
+        network: that is evaluated, once a step, and once more in the first.
+        last: the velocity of the step before, (B, C, H, W); None before the first.
+    """
+
+    network: FlowNetwork
+    last: Tensor | None = None
+
+    @property
+    def table(self) -> FlowTable:
+        """The schedule."""
+        return _of_flow(self.network)[1]
+
+    @property
+    def cost(self) -> int:
+        """Network evaluations of one call after the first."""
+        return self.network.cost
+
+    def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
+        """As ``Midpoint``, with the velocity of the step before for v(z, sigma_i)."""
+        high = self.table.sigma(i)
+        half = (high - self.table.sigma(i - 1)) / 2.0
+        v = self.network.at(latents, i, index, high) if self.last is None else self.last
+        self.last = self.network.at(latents - half * v, i, index, high - half)
+        return self.last
+
+
+def fireflow_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
+    """The way back of ``fireflow_invert``: z_0, by the same rule from noise to the picture."""
+    source = way.source_network
+    reused = replace(
+        way,
+        network=ReusedMidpoint(_of_flow(way.network)[0]),
+        source_network=None if source is None else ReusedMidpoint(_of_flow(source)[0]),
+    )
+    return take_steps_back(inversion, reused, inversion.steps)
+
+
 def rf_inversion_invert(
     network: NoiseNetwork,
     latents: Tensor,
@@ -141,7 +216,7 @@ def rf_inversion_invert(
         u = flow.at(z, j + 1, everyone, t)
         trajectory.append(z + width * (u + gamma * ((target - z) / (1.0 - t) - u)))
         on_step(j + 1)
-    return _result("rf-inversion", network, trajectory, evaluations=1)
+    return _result("rf-inversion", network, trajectory, [1] * depth)
 
 
 @dataclass(frozen=True)
@@ -197,20 +272,30 @@ def _of_flow(network: NoiseNetwork) -> tuple[FlowNetwork, FlowTable]:
         TypeError: they are of another process, which ``check_served`` refuses before.
     """
     if not isinstance(network, FlowNetwork) or not isinstance(network.table, FlowTable):
-        raise TypeError("RF-Solver and RF-Inversion are of flow matching")
+        raise TypeError("RF-Solver, FireFlow and RF-Inversion are of flow matching")
     return network, network.table
 
 
 def _result(
-    name: str, network: NoiseNetwork, trajectory: list[Tensor], *, evaluations: int
+    name: str, network: NoiseNetwork, trajectory: list[Tensor], evaluations: Sequence[int]
 ) -> InversionResult:
+    """The result of an explicit inversion.
+
+    Args:
+        name: of the solver.
+        network: under the source prompt.
+        trajectory: z_0 to z_n, each (B, C, H, W).
+        evaluations: calls of the network in each of the n steps.
+    """
     table, depth = network.table, len(trajectory) - 1
+    trace = InversionTrace.unmeasured(depth, trajectory[0], evaluations=network.cost)
+    trace = replace(trace, nfe=trace.nfe * torch.tensor(evaluations)[:, None])
     noise = [table.noise_of_step(trajectory[i], trajectory[i - 1], i) for i in range(1, depth + 1)]
     return InversionResult(
         torch.stack(trajectory),
         torch.stack(noise),
         table,
-        InversionTrace.unmeasured(depth, trajectory[0], evaluations=evaluations * network.cost),
+        trace,
         InversionSettings(steps=table.steps, depth=depth).changed(solver=name),
     )
 
@@ -222,6 +307,16 @@ SOLVERS.register(
         rf_solver_denoise,
         "2 NFE a step",
         "RF-Solver, arXiv 2411.04746",
+        process="flow",
+    ),
+)
+SOLVERS.register(
+    "fireflow",
+    Sampler(
+        fireflow_invert,
+        fireflow_denoise,
+        "1 NFE a step, and 1",
+        "FireFlow, arXiv 2412.07517",
         process="flow",
     ),
 )

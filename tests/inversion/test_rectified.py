@@ -1,7 +1,8 @@
-"""RF-Solver and RF-Inversion against their papers' equations, written out."""
+"""RF-Solver, FireFlow and RF-Inversion against their papers' equations, written out."""
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -66,20 +67,43 @@ def test_rf_solver_is_the_papers_both_ways() -> None:
     assert not result.trace.converged.any()
 
 
+def test_fireflow_is_its_papers_both_ways() -> None:
+    """Algorithm 1, both ways: the velocity at the last step's middle opens the next step."""
+
+    def walked(v: VelocityNetwork, z: Tensor, sigmas: list[float]) -> list[Tensor]:
+        path, stored = [z], None
+        for now, following in itertools.pairwise(sigmas):
+            opening = v.velocity(path[-1], now) if stored is None else stored
+            middle = path[-1] + 0.5 * (following - now) * opening
+            stored = v.velocity(middle, 0.5 * (now + following))
+            path.append(path[-1] + (following - now) * stored)
+        return path
+
+    result = inverted("fireflow")
+    there = walked(VelocityNetwork(TABLE, velocity), latents(), list(TABLE.sigmas))
+    torch.testing.assert_close(result.trajectory, torch.stack(there), atol=1e-12, rtol=0)
+    target = VelocityNetwork(TABLE, edited)
+    back = walked(target, there[-1], list(TABLE.sigmas[::-1]))
+    torch.testing.assert_close(denoise(result, target), back[-1], atol=1e-12, rtol=0)
+    assert len(target.sigmas) == STEPS + 1
+    assert result.trace.nfe[:, 0].tolist() == [2] + [1] * (STEPS - 1)
+
+
 def even(steps: int) -> FlowTable:
     sigmas = tuple(i / steps for i in range(steps + 1))
     return FlowTable(tuple(1000.0 * sigma for sigma in sigmas[1:]), sigmas)
 
 
-def test_rf_solver_is_of_second_order() -> None:
+def test_rf_solver_and_fireflow_are_of_second_order() -> None:
     """Of dz / dsigma = z, whose solution at 1 is e z_0."""
-    exact, errors = math.e * latents(), {"rf-solver": [], "ddim": []}
+    exact, errors = math.e * latents(), {"rf-solver": [], "fireflow": [], "ddim": []}
     for name, found in errors.items():
         for steps in (8, 16):
             network = VelocityNetwork(even(steps), lambda z, sigma: z)
             settings = InversionSettings(steps=steps).changed(solver=name)
             found.append(float((invert(network, latents(), settings).latents - exact).norm()))
     assert errors["rf-solver"][0] / errors["rf-solver"][1] > 3.5
+    assert errors["fireflow"][0] / errors["fireflow"][1] > 3.5
     assert errors["ddim"][0] / errors["ddim"][1] < 2.5
     assert errors["rf-solver"][1] < 0.1 * errors["ddim"][1]
 
@@ -120,7 +144,7 @@ def test_rf_inversion_is_its_published_codes(depth: int) -> None:
     assert result.trace.nfe.eq(1).all()
 
 
-@pytest.mark.parametrize("name", ["rf-solver", "rf-inversion"])
+@pytest.mark.parametrize("name", ["rf-solver", "fireflow", "rf-inversion"])
 def test_strength_zero_undoes_it_without_the_network(name: str) -> None:
     result, never = inverted(name), VelocityNetwork(TABLE, edited)
     back = denoise(result, never, strength=0.0)
@@ -135,7 +159,7 @@ def test_strength_zero_undoes_it_without_the_network(name: str) -> None:
 
 def test_they_are_of_flows_alone() -> None:
     ddim = FunctionNetwork(table_of(STEPS), mild)
-    for name in ("rf-solver", "rf-inversion"):
+    for name in ("rf-solver", "fireflow", "rf-inversion"):
         settings = InversionSettings(steps=STEPS).changed(solver=name)
         with pytest.raises(ScheduleError, match=f"solver {name} is not made for a model of DDIM"):
             invert(ddim, latents(), settings)

@@ -295,15 +295,22 @@ def test_the_network_is_evaluated_between_steps(pipe: EditPipeline, path: Invers
 
 
 @pytest.mark.parametrize(
-    "solver", ["rf-solver", pytest.param("rf-inversion", marks=pytest.mark.slow)]
+    ("solver", "evaluations"),
+    [
+        ("rf-solver", 6),
+        pytest.param("fireflow", 4, marks=pytest.mark.slow),
+        pytest.param("rf-inversion", 3, marks=pytest.mark.slow),
+    ],
 )
-def test_the_peers_invert_and_edit(pipe: EditPipeline, picture: Array, solver: str) -> None:
+def test_the_peers_invert_and_edit(
+    pipe: EditPipeline, picture: Array, solver: str, evaluations: int
+) -> None:
     found = pipe.invert(picture, SOURCE, solver=solver)
     kept = pipe.edit(found, SOURCE, TARGET, EditSettings(strength=0.0))
     torch.testing.assert_close(kept.latents, found.trajectory[0], atol=1e-5, rtol=0)
     free = EditSettings(cross_replace_steps=0.0, self_replace_steps=0.0)
     edited = pipe.edit(found, SOURCE, TARGET, free)
-    assert edited.nfe == (6 if solver == "rf-solver" else 3)
+    assert edited.nfe == evaluations
     # The control has the source's attention of each step, and holds the edit to it.
     held = pipe.edit(found, SOURCE, TARGET)
     assert (held.latents - edited.latents).abs().max() > 1e-3
