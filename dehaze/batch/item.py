@@ -88,7 +88,7 @@ class Item:
         return self.photo
 
     def fail(self, error: Exception) -> None:
-        """An error ends its way."""
+        """Record the error that ends the item."""
         logger.debug("%s failed", self.source, exc_info=error)
         self.status, self.error = "failed", named(self.source, error)
         self.photo = self.result = None
@@ -126,7 +126,7 @@ class Worker(Protocol):
     def process(self, items: Sequence[Item]) -> None:
         """Make the results of opened items of one kind: each has one, or has failed.
 
-        An error that is raised instead fails all of them.
+        An error that is raised fails all of them.
         """
 
     def save(self, item: Item) -> Sequence[Path]:
@@ -136,7 +136,7 @@ class Worker(Protocol):
         """
 
     def stop(self) -> None:
-        """Let every ``process`` under way raise ``KeyboardInterrupt`` soon; no other follows."""
+        """Let every running ``process`` raise ``KeyboardInterrupt`` soon; none follows."""
 
 
 class Work(Protocol):

@@ -1,10 +1,10 @@
 """The memory of an output folder: what was made in it, from what, and how.
 
-One JSON object a line, appended and synchronised to the disk before the next step is taken, so that
-a job killed at any moment can be continued. A photo's line goes from "started" (said before
-anything is written, so that an output torn off from its record is still known as ours) to "done",
-"failed" or, where the job was interrupted, "dropped". "refused" names a photo that failed before it
-was started. A line that a kill left unfinished counts as not written.
+One JSON object a line, appended and synchronised to the disk before the next step, so that a job
+killed at any moment can be continued. A photo is "started" before anything is written, so that an
+output without a record is still known as ours. Then it is "done", "failed" or, where the job was
+interrupted, "dropped". "refused" is a photo that failed before it was started. A line that a killed
+job left unfinished counts as not written.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class JournalError(DehazeError, ValueError):
 class _Entry:
     """What the journal knows of one output.
 
-    An attempt that failed or was dropped wrote nothing: what was known before it still holds.
+    An attempt that failed or was dropped wrote nothing, so the records before it still hold.
 
     Attributes:
         done: the last record of a result, or None.
@@ -130,7 +130,7 @@ class Journal:
         return entry.done if entry is not None else None
 
     def known(self, output: str) -> list[Record]:
-        """What a file at this place can come from: results and attempts that have not ended."""
+        """The records of all results and unfinished attempts that a file here can come from."""
         entry = self._entries.get(output, _Entry())
         records = (entry.done, entry.claimed, entry.claimed_before)
         return [record for record in records if record is not None]

@@ -1,5 +1,7 @@
-"""Runs a job in this process: while some photos are in the network, their neighbours are read and
-written, and photos that can share the network's evaluations are brought together."""
+"""Runs a job in this process: reading and writing go on beside the network.
+
+Photos that can share the network's evaluations are brought together.
+"""
 
 from __future__ import annotations
 
@@ -13,20 +15,20 @@ from itertools import islice
 
 from dehaze.batch.item import Item, Worker, open_item, process_items, save_item, step_of
 
-# Megapixels from decoding to writing for which any machine has room. A larger photo waits until it
+# Megapixels that any machine has room for, from decoding to writing. A larger photo waits until it
 # is the only one.
 _MEGAPIXELS = 64.0
 
-# Several workers may take this share of the machine's memory. A megapixel takes 12 MB as float32
-# RGB, and so much at the peak, while its haze is removed.
+# Share of the machine's memory that several workers may take. A megapixel takes 12 MB as float32
+# RGB, and at most this many bytes while its haze is removed.
 _SHARE_OF_MEMORY = 0.25
 _BYTES_A_MEGAPIXEL = 60e6
 
-# So many batches' worth of photos wait for others of their kind; beyond that, the kind that has
-# waited longest goes on as it is.
+# How many batches' worth of photos wait for others of their kind. Beyond that, the kind that has
+# waited longest is processed as it is.
 _BATCHES_GATHERED = 2
 
-# How often a wait is broken off, as Windows lets no Ctrl-C through meanwhile.
+# Seconds after which a wait is interrupted, since Windows lets no Ctrl-C through meanwhile.
 _SECONDS_OF_WAITING = 0.5
 
 
@@ -38,7 +40,7 @@ def cores() -> int:
 
 
 def megapixels_for(workers: int) -> float:
-    """How many megapixels these workers together may have in memory, from decoding to writing."""
+    """The megapixels that so many workers may have in memory, from decoding to writing."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):
@@ -49,18 +51,18 @@ def megapixels_for(workers: int) -> float:
 
 
 class _Room:
-    """Bounds the megapixels that are in memory at a time, so that it is flat."""
+    """Bounds the megapixels in memory, so that memory does not grow with the folder."""
 
     def __init__(self, megapixels: float) -> None:
         self._limit = megapixels
         self._inside: set[Item] = set()
-        # In turn, so that a large photo is not passed by smaller ones for ever.
+        # One after the other, so that smaller photos do not overtake a large one for ever.
         self._asking: deque[Item] = deque()
         self._changed = threading.Condition()
         self._closed = False
 
     def admit(self, item: Item) -> None:
-        """Wait until there is room; a photo larger than the limit has it once it is alone.
+        """Wait until there is room; a photo larger than the limit gets it once it is alone.
 
         Raises:
             CancelledError: the run has been broken off.
@@ -78,7 +80,7 @@ class _Room:
             self._inside.add(item)
 
     def is_lacking(self) -> bool:
-        """Whether somebody asks for room that there is not."""
+        """Whether anybody waits for room."""
         with self._changed:
             if not self._asking or not self._inside:
                 return False
@@ -92,13 +94,13 @@ class _Room:
             self._changed.notify_all()
 
     def wait_for(self, due: Callable[[], bool]) -> None:
-        """Wait until something is due, which may ask whether room is lacking."""
+        """Wait until something is due; that may depend on whether room is lacking."""
         with self._changed:
             while not self._changed.wait_for(due, _SECONDS_OF_WAITING):
                 pass
 
     def told_of(self, future: Future[None]) -> Future[None]:
-        """The future, at whose end those who wait look again."""
+        """The future; when it ends, those who wait look again."""
         future.add_done_callback(self._look_again)
         return future
 
@@ -107,7 +109,7 @@ class _Room:
             self._changed.notify_all()
 
     def close(self) -> None:
-        """Let nothing in any more."""
+        """Admit nothing any more."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -125,7 +127,7 @@ class _Gathered:
         return bool(self._kinds)
 
     def add(self, item: Item) -> list[Item]:
-        """Take one more: a batch that is due with it, or nothing."""
+        """Take one more photo; returns a batch that is now due, or nothing."""
         kind = self._worker.kind(item.decoded())
         alike = self._kinds.setdefault(kind, [])
         alike.append(item)
@@ -135,7 +137,7 @@ class _Gathered:
         return self.oldest() if waiting >= _BATCHES_GATHERED * self._worker.batch_size else []
 
     def oldest(self) -> list[Item]:
-        """Give up those that have waited longest, however few."""
+        """Return those that have waited longest, however few."""
         return self._kinds.pop(next(iter(self._kinds)))
 
 
@@ -143,15 +145,15 @@ class _Gathered:
 class LocalExecutor:
     """Takes items through their steps in threads: reading, ``Worker.process`` and writing overlap.
 
-    OpenCV, NumPy and PyTorch compute without Python's lock, so that threads share the cores. As
-    many photos as the workers take are read ahead of them, and left to be written behind them.
-    Nothing waits for others of its kind that may not come: where the memory's room is needed, or no
-    item is left, a batch is as large as it is.
+    OpenCV, NumPy and PyTorch compute without Python's lock, so threads share the cores. As many
+    photos as the workers take are read ahead of them, and as many wait to be written. No photo
+    waits for others of its kind that may not come: where memory is needed, or no item is left, a
+    batch may be small.
 
     Attributes:
         worker: makes the results.
-        workers: how many batches it makes at a time, each in a thread; None for one a core where
-            the worker is ``parallel``, and else one.
+        workers: how many batches are made at a time, each in a thread; None for one a core where
+            the worker is ``parallel``, else one.
         megapixels: how many may be in memory at a time; None for ``megapixels_for`` the workers.
     """
 
@@ -183,7 +185,7 @@ class _Pools:
 
 
 class _Run:
-    """One run: what is being read, what waits for a worker, what has one, what is being written."""
+    """One run: photos that are being read, wait for a worker, have one, or are being written."""
 
     def __init__(
         self,
@@ -215,7 +217,7 @@ class _Run:
             raise
 
     def _go_on(self) -> bool:
-        """Take every step that can be taken; whether any is under way."""
+        """Take every step that can be taken; returns whether any is under way."""
         for reading in _ended(self._reading):
             self._take_read(self._reading.pop(reading), reading)
         for working in _ended(self._working):
@@ -236,7 +238,7 @@ class _Run:
         return any(future.done() for future in futures) or self._may_be_partial()
 
     def _may_be_partial(self) -> bool:
-        """Whether photos that wait for others of their kind must go on without them."""
+        """Whether photos must stop waiting for others of their kind."""
         if not self._gathered or self._due or self._working or self._writing:
             return False
         return not self._reading or self._room.is_lacking()
@@ -287,7 +289,7 @@ class _Run:
         self._report(item)
 
     def _break_off(self) -> None:
-        """Drop what has not come so far, and let what is being written end."""
+        """Drop photos that are not yet being written, and let the others end."""
         for future in self._reading:
             future.cancel()
         self._room.close()

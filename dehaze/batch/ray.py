@@ -23,11 +23,11 @@ from dehaze.batch.local import LocalExecutor
 from dehaze.errors import DehazeError, first_line
 from dehaze.photos import PhotoError
 
-# A photo whose worker dies is tried so many times again: whatever kills each of them is not chance.
+# How often a photo whose worker dies is tried again; after that its death is not chance.
 RETRIES = 2
 
 # Where photos share a batch, an actor gets this many batches' worth of them at a time, so that
-# neighbours of two sizes still find their like.
+# photos of several sizes still form batches.
 _BATCHES_A_TURN = 2
 
 
@@ -102,7 +102,7 @@ class RayExecutor:
         on_termination = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, **options)
-        # Where a node does not start in time, Ray raises nothing more special than this.
+        # Ray raises no special error where a node does not start in time.
         except Exception as error:
             reason = first_line(error)
             raise ClusterError(
@@ -110,7 +110,7 @@ class RayExecutor:
                 "that ray start ran there"
             ) from error
         finally:
-            # Ray would end this process where it stands.
+            # Ray's own handler would end this process at once.
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_termination)
 
@@ -122,7 +122,7 @@ class RayExecutor:
         if at_once > 1:
             turn = min(_BATCHES_A_TURN * at_once, math.ceil(len(items) / size))
             items = self._do(ray, items, turn, size, each, report)
-        # One photo at an actor: one that kills it takes no other with it.
+        # One photo an actor, so that a photo that kills its actor takes no other with it.
         for item in self._do(ray, items, 1, size, each, report):
             item.fail(_worker_died(item.source))
             report(item)
@@ -141,7 +141,7 @@ class RayExecutor:
             return []
         sent = [item.sendable() for item in items]
         turns = [sent[first : first + turn] for first in range(0, len(sent), turn)]
-        # A block a turn: the next one goes to whichever actor is free.
+        # One block for each turn; the next one goes to the actor that is free first.
         pickled = [{"items": pickle.dumps(those)} for those in turns]
         with warnings.catch_warnings():
             # No named parameter says how often a turn is tried again.
@@ -194,7 +194,7 @@ def _worker_died(source: Path) -> PhotoError:
 
 
 def _quiet_ray() -> Any:
-    """Ray, which sends no usage statistics from here and keeps its logs to its own files."""
+    """Ray, without usage statistics, and with its logs in its own files."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
         import ray

@@ -1,4 +1,4 @@
-"""What can be done to the photos of a job: small descriptions that any process can start from."""
+"""The works of a job: small descriptions of what is done to photos, which any process can start."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from dehaze.pipelines.dehaze import DehazePipeline
     from dehaze.pipelines.plain import PlainDehazer
 
-# Photos that share the network's evaluations by default. On a CPU the last bits of a result depend
-# on how many do, and a job that is resumed must end with the bytes of an undisturbed one.
+# How many photos share the network's evaluations by default. On a CPU the last bits of a result
+# depend on that number, and a resumed job must end with the bytes of an undisturbed one.
 BATCH_ON_CPU = 1
 BATCH_ON_ACCELERATOR = 4
 
@@ -85,7 +85,7 @@ class DiffusionWorker:
         self.pipe = pipe
         self._work = work
         self._recipe = {name: value for name, value in work.recipe.items() if value is not None}
-        # By kind, how many photos are tried at once where more did not fit.
+        # How many photos of a kind are tried at once, where more did not fit in memory.
         self._fitting: dict[tuple[int, int], int] = {}
 
     @property
@@ -95,10 +95,11 @@ class DiffusionWorker:
 
     @property
     def parallel(self) -> bool:
-        """Whether each photo takes one thread and leaves the networks as they are.
+        """Whether each photo takes one thread and does not move the networks.
 
-        So it is with the bundled model in float32 on the CPU. Another model takes all cores by
-        itself; a device's memory or half precision may not suffice, and the networks move.
+        True of the bundled model in float32 on the CPU. Another model takes all cores for one
+        photo. On a device, or in half precision, networks are moved where memory or precision do
+        not suffice.
         """
         if not self._work.model.plain() or self.pipe.device.type != "cpu":
             return False
@@ -111,9 +112,9 @@ class DiffusionWorker:
     def process(self, items: Sequence[Item]) -> None:
         """Dehaze photos of one kind together.
 
-        A batch that fails is halved until the photo is alone that it fails for; a photo alone is
-        done by another way if memory or precision do not suffice. Where memory did not suffice,
-        later batches of that kind are no larger than half.
+        A batch that fails is halved until the failing photo is alone. A photo alone is done in
+        another way if memory or precision do not suffice. Where memory did not suffice, later
+        batches of that kind are at most half as large.
         """
         if len(items) == 1:
             try:
@@ -136,7 +137,7 @@ class DiffusionWorker:
         self.process(items[half:])
 
     def _process_alone(self, item: Item) -> None:
-        """Dehaze a photo, by another way if memory or precision do not suffice.
+        """Dehaze a photo, in another way if memory or precision do not suffice.
 
         Raises:
             NonFiniteError: the network's values are not finite, in float32 as well.
@@ -246,7 +247,7 @@ class ClassicalWorker:
         return [item.output]
 
     def stop(self) -> None:
-        """A photo takes too little time to be broken off."""
+        """Nothing: a photo takes too little time to be interrupted."""
 
 
 def _interrupt(network: Any, arguments: Any) -> None:
@@ -265,8 +266,8 @@ def _load(model: ModelChoice) -> DehazePipeline | PlainDehazer:
 
         from dehaze.pipelines.plain import load_plain_dehazer
 
-        # A sum is rounded differently when several threads share it, and a result must not depend
-        # on how many cores its worker had. The bundled networks gain little by more threads.
+        # Several threads round a sum differently, and a result must not depend on the number of
+        # cores. The bundled networks gain little by more threads.
         torch.set_num_threads(1)
         return load_plain_dehazer(model)
     from dehaze.pipelines.dehaze import DehazePipeline
@@ -276,7 +277,7 @@ def _load(model: ModelChoice) -> DehazePipeline | PlainDehazer:
 
 @contextmanager
 def in_single_precision(pipe: DehazePipeline | PlainDehazer, device: str | None) -> Iterator[None]:
-    """All networks in float32, on another device if one is named, and then back."""
+    """Puts all networks into float32, and on another device if one is named, and then back."""
     import torch
 
     networks: list[Any] = [
