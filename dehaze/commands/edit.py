@@ -198,10 +198,10 @@ _INVERTING = without("generate", "inversion")
 @options.clip(
     heading=RESEARCH,
     effect=Effect(lambda given: given["samples"] > 1, "with --samples above 1"),
-    help="The best is what CLIP finds most like the target: its folder, or a hub id in the hub's "
-    "cache.  [default: the one whose change keeps to the edited word]",
+    help="Choose the best sample by CLIP: its folder, or a hub id in the hub's cache.  [default: "
+    "by how well the change keeps to the edited word]",
 )
-@options.seed(help="Of the noise that --eta adds.", effect=_WITH_ETA)
+@options.seed(help="Seed of the noise that --eta adds.", effect=_WITH_ETA)
 @options.steps(effect=without("inversion"))
 @options.depth(effect=_INVERTING)
 @options.solver(effect=_INVERTING)

@@ -35,8 +35,8 @@ def _starts() -> Iterable[str]:
 @options.prompt(required=True, help="What the photos show, such as 'a photo of an oxcart'.")
 @options.clip(
     required=True,
-    help="The CLIP that pictures and photos are compared by: a folder, or what the hub's cache "
-    "holds; SeedSelect's authors took laion/CLIP-ViT-H-14-laion2B-s32B-b79K.",
+    help="CLIP, which compares pictures and photos: a folder, or a hub id in the hub's cache; "
+    "SeedSelect's authors took laion/CLIP-ViT-H-14-laion2B-s32B-b79K.",
 )
 @option(
     "-n",
@@ -62,7 +62,7 @@ def _starts() -> Iterable[str]:
     help="Iterations of each picture's fit.  [default: 5 from nao, 30 from noise]",
 )
 @options.guidance(help="Classifier-free guidance of the pictures; 1 is none.")
-@options.seed(effect=with_value("start", "noise"), help="Of the noise.")
+@options.seed(effect=with_value("start", "noise"), help="Seed of the noise.")
 @options.steps(help=f"Steps of the inversions and of the pictures.  {options.OF_MODEL}")
 @options.model()
 def generate(

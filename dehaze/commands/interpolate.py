@@ -35,7 +35,7 @@ def _paths() -> Iterable[str]:
     type=click.IntRange(min=2),
     default=8,
     show_default=True,
-    help="How many, A and B as the model has them included.",
+    help="How many pictures, A's and B's included.",
 )
 @option(
     "--path",

@@ -102,7 +102,7 @@ def _adjustments() -> Iterable[str]:
     heading=RESEARCH,
     help="Measure how exactly each step was solved, for one network evaluation more a step.",
 )
-@options.guidance(help="Classifier-free guidance; 1 evaluates the network once, all else twice.")
+@options.guidance(help="Classifier-free guidance; 1 is none, all else evaluates the network twice.")
 @options.mode(
     effect=with_any("plots"),
     help=(

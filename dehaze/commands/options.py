@@ -67,6 +67,12 @@ def _figures() -> Iterable[str]:
     return FIGURES
 
 
+def _haze_kinds() -> Iterable[str]:
+    from dehaze.datasets.synthesis import HAZE_KINDS
+
+    return HAZE_KINDS.names()
+
+
 def _modes() -> Iterable[str]:
     from dehaze.inversion.reconstruction import mode_names
 
@@ -255,6 +261,18 @@ limit = _shared(
     metavar="N",
     help="At most N pictures, evenly spread.",
 )
+render = _shared(
+    "--render",
+    type=RegistryChoice(_haze_kinds),
+    metavar="KIND",
+    help="Render haze, fog, mist, smog or smoke over the clear pictures in FOLDER first.",
+)
+resume = _shared(
+    "--resume/--overwrite",
+    default=True,
+    show_default=True,
+    help="Continue a run under the same settings, or replace what is there.",
+)
 as_json = _shared(
     "--json", "as_json", is_flag=True, heading=GENERAL, help="One JSON object a line on stdout."
 )
@@ -270,7 +288,7 @@ variant = _shared(
     "--variant",
     metavar="NAME",
     heading=MACHINE,
-    help="Of the weights' files, such as fp16, where a model has several.",
+    help="Variant of the weights' files, such as fp16, where a model has several.",
 )
 local_files_only = _shared(
     "--local-files-only",

@@ -121,7 +121,7 @@ def _has_quality(given: Values) -> bool:
             of_input=True,
         ),
     ),
-    help="Of JPEG and lossy WebP, 1 to 100.  [default: a JPEG's own, 95 for a new one; WebP 90]",
+    help="Quality of JPEG and lossy WebP, 1 to 100.  [default: a JPEG's own, else 95; WebP 90]",
 )
 @option(
     "--suffix",
@@ -158,11 +158,8 @@ def _has_quality(given: Values) -> bool:
     effect=(TO_FOLDER, ON_PHOTOS, without("dry_run")),
     help="When all is done, look for new photos every so often, until interrupted.  [5]",
 )
-@option(
-    "--resume/--overwrite",
-    default=True,
+@options.resume(
     effect=TO_FOLDER,
-    show_default=True,
     help="Keep what an earlier run did under the same settings, or do every photo again.",
 )
 @option(
@@ -215,7 +212,7 @@ def _has_quality(given: Values) -> bool:
     metavar="ADDRESS",
     heading=MACHINE,
     effect=BY_RAY,
-    help="Of a running cluster.  [default: $RAY_ADDRESS, or else one of this machine alone]",
+    help="Address of a running cluster.  [default: $RAY_ADDRESS, else one of this machine alone]",
 )
 @option(
     "--workers",

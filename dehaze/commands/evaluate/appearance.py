@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 @options.recovery(default="affine")
 @options.limit()
 @options.model()
-@options.seed(help="Of what is rendered over the pictures.")
+@options.seed(help="Seed of what is rendered over the pictures.")
 def appearance(
     pictures: Path,
     output: Path,

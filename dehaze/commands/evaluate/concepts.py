@@ -77,8 +77,8 @@ _SEVERAL = Effect(
 )
 @options.clip(
     effect=_FITTING,
-    help="The CLIP that SeedSelect compares by: a folder, or a hub id in the hub's cache; without "
-    "it SeedSelect's rows are left out.",
+    help="CLIP, for SeedSelect: a folder, or a hub id in the hub's cache; without it SeedSelect's "
+    "rows are left out.",
 )
 @option(
     "--method",
@@ -125,12 +125,9 @@ _SEVERAL = Effect(
 )
 @options.guidance(help="Classifier-free guidance of the pictures; 1 is none.")
 @options.steps(help=f"Steps of the inversions and of the pictures.  {options.OF_MODEL}")
-@options.seed(effect=_DRAWING, help="Of the noise.")
-@option(
-    "--resume/--overwrite",
-    default=True,
-    show_default=True,
-    help="Keep pictures that an earlier run made under the same settings, or make all anew.",
+@options.seed(effect=_DRAWING, help="Seed of the noise.")
+@options.resume(
+    help="Keep pictures that an earlier run made under the same settings, or make all anew."
 )
 @options.model()
 def concepts(

@@ -9,9 +9,8 @@ import click
 
 from dehaze.commands import options
 from dehaze.commands.command import Command, option, with_any, without
-from dehaze.commands.evaluate.parameters import Numbers, command_line, haze_kinds
+from dehaze.commands.evaluate.parameters import Numbers, command_line
 from dehaze.commands.evaluate.pictures import open_photos
-from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
 from dehaze.errors import DehazeError
 
@@ -56,22 +55,18 @@ if TYPE_CHECKING:
     help="What each photo shows, which is then its prompt: COCO's annotations (.json), or a .tsv "
     "of paths below FOLDER and captions.",
 )
-@option(
-    "--render",
-    type=RegistryChoice(haze_kinds),
-    metavar="KIND",
-    effect=without("captions"),
-    help="As in evaluate folder.",
-)
+@options.render(effect=without("captions"))
 @options.limit()
-@option("--lpips", is_flag=True, help="LPIPS as well; needs dehaze-diffusion[iqa] and its weights.")
+@option(
+    "--lpips", is_flag=True, help="Compute LPIPS, too; needs dehaze-diffusion[iqa] and its weights."
+)
 @options.clip(
     effect=with_any("captions"),
-    help="CLIPScore of reconstruction and caption as well: CLIP's folder, or a hub id in the hub's "
-    "cache.",
+    help="Also compute CLIPScore of reconstruction and caption: CLIP's folder, or a hub id in the "
+    "hub's cache.",
 )
 @options.model()
-@options.seed(effect=with_any("render"), help="Of the rendered haze.")
+@options.seed(effect=with_any("render"), help="Seed of the rendered haze.")
 @click.pass_context
 def inversion(
     context: click.Context,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import shlex
 import sys
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -48,13 +47,6 @@ class Numbers(click.ParamType):
         if not all(0 < number < math.inf for number in numbers):
             self.fail(f"{value!r} must be positive.", param, ctx)
         return numbers
-
-
-def haze_kinds() -> Iterable[str]:
-    """Names of the kinds of haze that can be rendered."""
-    from dehaze.datasets.synthesis import HAZE_KINDS
-
-    return HAZE_KINDS.names()
 
 
 def command_line() -> str:

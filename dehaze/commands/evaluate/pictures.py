@@ -10,8 +10,6 @@ import click
 
 from dehaze.commands import options
 from dehaze.commands.command import option, with_any
-from dehaze.commands.evaluate.parameters import haze_kinds
-from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError
 from dehaze.errors import DehazeError
 
@@ -25,13 +23,8 @@ _OPTIONS = (
         metavar="FOLDER",
         help="The ground truth of the pictures in FOLDER.",
     ),
-    option(
-        "--render",
-        type=RegistryChoice(haze_kinds),
-        metavar="KIND",
-        help="Render haze, fog, mist, smog or smoke over the clear pictures in FOLDER first.",
-    ),
-    options.seed(effect=with_any("render"), help="Of the rendered haze."),
+    options.render(),
+    options.seed(effect=with_any("render"), help="Seed of the rendered haze."),
 )
 
 

@@ -171,12 +171,7 @@ _OPTIONS = (
     options.steps(effect=WITH_MODEL),
     options.tolerance(effect=(WITH_MODEL, options.used_by_solver("tolerance"))),
     options.recovery(default="physics", effect=WITH_OURS),
-    option(
-        "--resume/--overwrite",
-        default=True,
-        show_default=True,
-        help="Continue a run under the same settings, or replace what is there.",
-    ),
+    options.resume(),
 )
 
 

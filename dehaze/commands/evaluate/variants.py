@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import Command, option
+from dehaze.commands.command import Command
 from dehaze.commands.evaluate.parameters import command_line
 from dehaze.commands.evaluate.pictures import open_pictures, truth_options
 from dehaze.commands.evaluate.scoring import INTERRUPTED
@@ -59,12 +59,7 @@ def _fixed_point_solvers() -> Iterable[str]:
 @options.tolerance()
 @options.steps()
 @options.recovery(default="physics")
-@option(
-    "--resume/--overwrite",
-    default=True,
-    show_default=True,
-    help="Continue a run under the same settings, or replace what is there.",
-)
+@options.resume()
 @click.pass_context
 def variants(
     context: click.Context,
