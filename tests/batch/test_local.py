@@ -211,7 +211,7 @@ def test_an_interrupt_lets_the_write_in_hand_end_and_reports_it(tmp_path: Path) 
 
 
 def test_an_interrupt_stops_all_workers_and_lets_nothing_in(tmp_path: Path) -> None:
-    """One is interrupted, one works on, and the reader waits for room that never comes."""
+    """One is interrupted, one works on, and the readers wait for room that never comes."""
     made = items_in(tmp_path, 5)
     stopped = threading.Event()
 
@@ -222,8 +222,7 @@ def test_an_interrupt_stops_all_workers_and_lets_nothing_in(tmp_path: Path) -> N
     both = threading.Barrier(2, timeout=PATIENCE)
 
     def process(photo: Photo) -> FloatArray:
-        both.wait()
-        if photo.pixels.mean() < 0.05:
+        if both.wait() == 0:
             raise KeyboardInterrupt
         assert stopped.wait(PATIENCE)
         return invert(photo)
@@ -233,7 +232,7 @@ def test_an_interrupt_stops_all_workers_and_lets_nothing_in(tmp_path: Path) -> N
         LocalExecutor(Worker(process), workers=2, megapixels=35e-6).run(made, reports.append)
     assert reports == []
     assert list((tmp_path / "out").iterdir()) == []
-    assert all(item.photo is None for item in made[2:])
+    assert sum(item.photo is not None for item in made) == 2
 
 
 @dataclass
