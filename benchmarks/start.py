@@ -22,6 +22,7 @@ from statistics import median
 
 ROOT = Path(__file__).resolve().parents[1]
 PHOTO = ROOT / "examples" / "kodim08_haze.jpg"
+OTHER_PHOTO = ROOT / "examples" / "kodim22_haze.jpg"
 
 
 def processor_seconds(command: Sequence[str], folder: Path) -> float:
@@ -43,13 +44,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = parser.parse_args(arguments)
     checkouts = [ROOT] if given.beside is None else [ROOT, given.beside.resolve()]
     with tempfile.TemporaryDirectory() as out:
+        options = ["-o", out, "--overwrite", "-q"]
         commands = {
             "import torch": ["-c", "import torch"],
+            "import torch, collector off": ["-c", "import gc; gc.disable(); import torch"],
             "--help": ["cli.py", "--help"],
             "run --help": ["cli.py", "run", "--help"],
             "models list": ["cli.py", "models", "list"],
             "doctor --quick": ["cli.py", "doctor", "--quick"],
-            "run one.jpg": ["cli.py", "run", str(PHOTO), "-o", out, "--overwrite", "-q"],
+            "run one.jpg": ["cli.py", "run", str(PHOTO), *options],
+            "run one.jpg two.jpg": ["cli.py", "run", str(PHOTO), str(OTHER_PHOTO), *options],
         }
         if given.beside is not None:
             # What an older checkout may not know.
