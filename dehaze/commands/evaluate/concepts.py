@@ -161,8 +161,8 @@ def concepts(
     quiet_libraries()
     from dehaze.datasets.classes import open_class_folder
     from dehaze.eval.concepts.classifier import load_classifier
+    from dehaze.eval.concepts.evaluation import ConceptEvaluation
     from dehaze.eval.concepts.methods import SEED_METHODS
-    from dehaze.eval.concepts.table import ConceptEvaluation
     from dehaze.inversion.likely_paths import minimiser
     from dehaze.models.choice import find_device
     from dehaze.models.clip import load_clip
