@@ -183,6 +183,8 @@ def open_png(data: bytes) -> PngSource:
         UnreadableError: of a kind that cannot be read, or cut short.
     """
     chunks, wholes, end = _chunks(data)
+    chunks, wholes, unheeded = _heeded(chunks, wholes)
+    notes: dict[str, None] = dict.fromkeys(unheeded)
     first = chunks[0][0] if chunks else b""
     if first == b"CgBI":
         raise UnreadableError(
@@ -205,7 +207,6 @@ def open_png(data: bytes) -> PngSource:
             "save it anew as PNG",
         )
 
-    notes: dict[str, None] = {}
     before: list[Chunk] = []
     after: list[Chunk] = []
     for index, (name, body) in enumerate(chunks):
@@ -265,6 +266,29 @@ def _chunks(data: bytes) -> tuple[list[Chunk], list[memoryview], int]:
         if name == b"IEND":
             break
     return chunks, wholes, place
+
+
+def _heeded(
+    chunks: Sequence[Chunk], wholes: Sequence[memoryview]
+) -> tuple[list[Chunk], list[memoryview], list[str]]:
+    """The chunks that readers heed, as ``_chunks`` gives them, and a note of each other one.
+
+    Readers pass over an ancillary chunk whose checksum is wrong, and over a colour key behind the
+    pixels or behind another. Written anew, either would count.
+    """
+    notes: list[str] = []
+    kept: list[tuple[Chunk, memoryview]] = []
+    passed: set[bytes] = set()
+    for chunk, whole in zip(chunks, wholes, strict=True):
+        name = chunk[0]
+        if name[0] & 0x20 and int.from_bytes(whole[-4:], "big") != zlib.crc32(whole[4:-4]):
+            notes.append(f"its chunk {name.decode()} is damaged and left out")
+        elif name == b"tRNS" and not passed.isdisjoint({b"IDAT", b"tRNS"}):
+            notes.append("its chunk tRNS stands where readers pass over it, and is left out")
+        else:
+            kept.append((chunk, whole))
+            passed.add(name)
+    return [chunk for chunk, _ in kept], [whole for _, whole in kept], notes
 
 
 def _orientation(chunks: Sequence[Chunk]) -> int:

@@ -12,7 +12,18 @@ import imagecodecs
 import numpy as np
 import pytest
 import tifffile
-from photo_files import LONG, SHORT, Labels, TiffKind, Tree, png_by_hand, png_file, tiff_file
+from photo_files import (
+    LONG,
+    SHORT,
+    Labels,
+    TiffKind,
+    Tree,
+    chunk,
+    png_by_hand,
+    png_chunks,
+    png_file,
+    tiff_file,
+)
 from PIL import Image
 
 from dehaze.photos import Photo, PhotoError, read_photo, write_photo
@@ -226,6 +237,34 @@ def test_colour_keys_in_colour(tmp_path: Path, bits: int) -> None:
     assert photo.alpha is not None
     assert photo.alpha[0].tolist() == [0, 1, 1, 0]
     np.testing.assert_array_equal(stored(photo)[0, :, :3], pixels)
+
+
+def test_a_colour_key_behind_the_pixels_is_none(tmp_path: Path) -> None:
+    plain = png_by_hand((2, 1, 8, 0), [b"\1\2"])
+    photo = read(tmp_path, plain[:-12] + chunk(b"tRNS", b"\0\1") + plain[-12:])
+    assert photo.alpha is None
+    assert photo.notes == ("its chunk tRNS stands where readers pass over it, and is left out",)
+
+
+def test_the_first_of_two_colour_keys_counts(tmp_path: Path) -> None:
+    keys = ((b"tRNS", b"\0\2"), (b"tRNS", b"\0\1"))
+    photo = read(tmp_path, png_by_hand((2, 1, 8, 0), [b"\1\2"], *keys))
+    assert photo.alpha is not None
+    assert photo.alpha[0].tolist() == [1, 0]
+    assert len(photo.notes) == 1
+
+
+@pytest.mark.parametrize("name", [b"tRNS", b"gAMA", b"tEXt"])
+def test_a_chunk_of_a_wrong_checksum_is_left_out(tmp_path: Path, name: bytes) -> None:
+    """A new checksum would bring back to life what every reader passes over."""
+    body = {b"tRNS": b"\0\1", b"gAMA": b"\0\1\x86\xa0", b"tEXt": b"Title\0a"}[name]
+    data = png_by_hand((2, 1, 8, 0), [b"\1\2"], (name, body))
+    place = data.index(name) + 4 + len(body)
+    photo = read(tmp_path, data[:place] + b"\0\0\0\0" + data[place + 4 :])
+    assert photo.alpha is None
+    assert photo.notes == (f"its chunk {name.decode()} is damaged and left out",)
+    write_photo(tmp_path / "back.png", photo.pixels, like=photo)
+    assert name not in dict(png_chunks((tmp_path / "back.png").read_bytes()))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
