@@ -48,6 +48,8 @@ _NOISE_QUANTILE = 0.1
 _LEAST_NOISE = 1.0 / 255.0
 # The largest factor by which the measured noise may grow from frame to frame.
 _NOISE_GROWTH = 1.1
+# Half-width, as a share of the short side, of the window of neighbours of what enters the frame.
+_NEIGHBOURS = 0.05
 # Half-widths of the windows in which differences are averaged, at the estimate's size.
 _CHANGE_RADIUS = 2
 _NOISE_RADIUS = 3
@@ -148,9 +150,9 @@ def follow(past: Past, frame: Array, estimate: ProxyEstimate, time: float) -> Pa
     share = max(weight_of(time - past.time), 1.0 / (past.frames + 1))
     changed = _box(np.abs(grey.astype(np.float32) - followed) / 255.0, _CHANGE_RADIUS)
     weight = np.maximum(share, _ramp(changed, *_CHANGED))
-    weight[has_entered(flow)] = 1.0
-    density = follow_motion(past.density, flow)
-    density += weight * (_density(estimate) - density)
+    new = _density(estimate)
+    density = _continued(follow_motion(past.density, flow), new, has_entered(flow))
+    density += weight * (new - density)
     airlight = past.airlight + np.float32(share) * (estimate.airlight - past.airlight)
     after = replace(
         past, time=time, frames=past.frames + 1, grey=grey, density=density, airlight=airlight
@@ -284,6 +286,17 @@ def is_cut(followed: Array, grey: Bytes) -> bool:
     # The constant makes two frames without structure alike, such as black ones.
     spread = math.sqrt(float((before**2).mean()) * float((after**2).mean()))
     return 1.0 - (float((before * after).mean()) + 1e-4) / (spread + 1e-4) > CUT
+
+
+def _continued(density: Array, new: Array, entered: NDArray[np.bool_]) -> Array:
+    """The density, with this frame's in places that have entered, as their neighbours correct it.
+
+    Without that correction each frame of a pan would leave a stripe.
+    """
+    radius = max(1, round(_NEIGHBOURS * min(density.shape)))
+    known = np.where(entered, np.float32(0.0), np.float32(1.0))
+    correction = _box(known * (density - new), radius) / np.maximum(_box(known, radius), 1e-6)
+    return np.where(entered, np.maximum(new + correction, 0.0), density)
 
 
 def _averaged(past: Past, frame: Array, flow: Array, share: float) -> Past:

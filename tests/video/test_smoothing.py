@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import cv2
 import numpy as np
 import pytest
@@ -219,6 +221,18 @@ def test_what_a_pan_covers_and_shows_anew_leaves_no_ghost() -> None:
     past = after(frames, noise=0.01)[-1]
     # Each frame's own noise is .008.
     assert np.abs(past.mean - frames[-1]).mean() < 0.008
+
+
+def test_what_enters_a_pan_leaves_no_stripes() -> None:
+    wide, found = picture(0, 96, 260), None
+    # Every other frame says that there is more haze.
+    for n in range(20):
+        frame = np.ascontiguousarray(wide[:, 3 * n : 3 * n + 150])
+        estimate = estimate_of(frame, 0.5 * math.exp(-0.2 * (n % 2)))
+        found = follow(found, frame, estimate, n / 25) if found else begin(frame, estimate, 0.0)
+    assert found is not None
+    across = found.density[10:-10, 100:].mean(0)
+    assert np.abs(np.diff(across)).max() < 0.03
 
 
 def test_a_fade_is_no_noise_and_is_followed() -> None:
