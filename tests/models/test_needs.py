@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -38,3 +39,38 @@ def test_a_model_may_take_fewer_steps_back(pipeline: DehazePipeline, tmp_path: P
         describe(pipeline.unet, pipeline.vae, tmp_path)
     (tmp_path / "dehaze.json").write_text(json.dumps({"denoising_steps": 1}))
     assert describe(pipeline.unet, pipeline.vae, tmp_path).denoising_steps == 1
+
+
+def test_every_field_that_is_saved_comes_back(pipeline: DehazePipeline, tmp_path: Path) -> None:
+    own = pipeline.description
+    inversion = replace(
+        own.inversion,
+        steps=9,
+        spacing="trailing",
+        solver="damped",
+        predictor="previous",
+        relaxation="spectral",
+        criterion="certificate",
+        max_iterations=3,
+        tolerance=0.02,
+    )
+    changed = replace(
+        own,
+        pixels_per_latent=4,
+        size_multiple=12,
+        short_side=48,
+        long_side=480,
+        inversion=inversion,
+        fitted_inversion=not own.fitted_inversion,
+        denoising_steps=2,
+        cross_replace_steps=0.7,
+        self_replace_steps=0.3,
+        prompt="a photo with fog",
+        word="fog",
+        map_layers={"mid": -0.5},
+        vocabulary=frozenset({"a", "fog"}),
+        zero_null_text=not own.zero_null_text,
+    )
+    assert all(vars(changed)[name] != value for name, value in vars(own).items())
+    changed.save(tmp_path)
+    assert describe(pipeline.unet, pipeline.vae, tmp_path) == changed

@@ -307,6 +307,13 @@ CASES = {
         (png_file(samples(), ALL, (b"abCd", b"safe")),), shares(b"abCdsafe")
     ),
     "PNG: unknown chunks that are not": Case((png_file(samples(), ALL, (b"abCD", b"")),)),
+    "PNG: chunks that readers pass over: a wrong checksum, a misplaced tRNS": Case(
+        (
+            png_file(samples(), ALL, (b"tEXt", b"Title\0a")).replace(b"Title\0a", b"Title\0b"),
+            png_file(samples(), ALL, (b"tRNS", bytes(6)), (b"tRNS", bytes(6))),
+            png_file(samples(), ALL, after=[(b"tRNS", bytes(6))]),
+        )
+    ),
     "PNG: values that are linear, PQ or HLG, dehazed as if they were sRGB": Case(
         tuple(png_file(samples(), NONE, (b"cICP", bytes([9, t, 0, 1]))) for t in (8, 16, 18))
     ),
