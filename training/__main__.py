@@ -13,7 +13,8 @@ import click
 if TYPE_CHECKING:
     from dehaze.pipelines.dehaze import DehazePipeline
     from training.noise import GaussianNoise
-    from training.train import PoolReader, Run
+    from training.pool import PoolReader
+    from training.train import Run
 
 BUNDLED = Path(__file__).resolve().parents[1] / "dehaze" / "models" / "bundled"
 
@@ -100,9 +101,11 @@ def train(
     output: Path | None,
 ) -> None:
     """The first stage, on a pool of pairs, from the run's last checkpoint if it has one."""
+    from training.batches import first_batches
     from training.export import export
     from training.networks import load_networks
-    from training.train import PoolReader, Run, TrainingSettings, first_batches
+    from training.pool import PoolReader
+    from training.train import Run, TrainingSettings
 
     folder.mkdir(parents=True, exist_ok=True)
     settings = TrainingSettings(steps=steps, batch_size=batch_size, seed=seed)
@@ -117,8 +120,8 @@ def train(
 
 def _closed_form(folder: Path, run: Run, reader: PoolReader) -> GaussianNoise:
     """The closed-form noise of a run, computed once."""
+    from training.batches import gaussian_noise
     from training.noise import GaussianNoise
-    from training.train import gaussian_noise
 
     found = folder / "noise.npz"
     if not found.exists():
@@ -154,7 +157,8 @@ def couple(
     from training.coupling import COUPLED, SETTLED, CoupledBatches, freeze_map
     from training.export import export
     from training.networks import load_networks
-    from training.train import PoolReader, Run
+    from training.pool import PoolReader
+    from training.train import Run
 
     folder.mkdir(parents=True, exist_ok=True)
     stage = SETTLED if keep_map else COUPLED
@@ -188,7 +192,8 @@ def localise(
     from training.localising import LOCALISING
     from training.localising import localise as train_attention
     from training.networks import load_networks
-    from training.train import PoolReader, Run
+    from training.pool import PoolReader
+    from training.train import Run
 
     settings = replace(LOCALISING, steps=steps, batch_size=batch_size, seed=seed)
     run = Run(output, settings, device, load_networks(initial))
@@ -203,7 +208,7 @@ def localise(
 @click.option("--batch-size", default=32, show_default=True)
 def yardstick(pool: Path, folder: Path, steps: int, batch_size: int) -> None:
     """Trains the plain regressor, against which data and features are measured."""
-    from training.train import PoolReader
+    from training.pool import PoolReader
     from training.yardstick import YARDSTICK, Yardstick
 
     settings = replace(YARDSTICK, steps=steps, batch_size=batch_size)

@@ -30,22 +30,19 @@ from torch import Tensor
 
 from dehaze.inversion import DDIMTable, InversionSettings
 from dehaze.inversion import invert as invert_latents
-from training.captions import Caption
-from training.export import MAP_LAYER
-from training.networks import Networks
-from training.train import (
+from training.batches import (
     Batch,
     Parts,
-    PoolReader,
-    Run,
-    TrainingSettings,
     draw_sampler_timesteps,
     draw_seen_timesteps,
     draw_top_timesteps,
-    embed_captions,
-    latents_of,
     taken_away,
 )
+from training.captions import Caption
+from training.export import MAP_LAYER
+from training.networks import Networks, embed_captions, latents_of
+from training.pool import PoolReader
+from training.train import Run, TrainingSettings
 
 logger = logging.getLogger(__name__)
 

@@ -21,10 +21,12 @@ from torch.nn import functional
 
 from dehaze.inversion import DDIMTable
 from dehaze.prompts import tokenize, word_span
+from training.batches import Batch
 from training.captions import Caption
 from training.coupling import INVERSION_STEPS, Chunk, make_chunk, map_attention
 from training.networks import Networks
-from training.train import Batch, PoolReader, Run, TrainingSettings, losses_of
+from training.pool import PoolReader
+from training.train import Run, TrainingSettings, losses_of
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""New parts of the bundled model: tokenizer, text encoder, network, codec, scheduler."""
+"""The bundled model's parts, new or loaded, and what they make of captions and cells."""
 
 from __future__ import annotations
 
@@ -7,16 +7,22 @@ from collections import Counter
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
+import numpy as np
+import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
+from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from dehaze.models.codec import CellsCodec
 from dehaze.models.load import load_parts
 from dehaze.models.source import ModelSource
+from dehaze.prompts import swap_for_null_text, tokenize, word_span
+from training.captions import Caption
 from training.data import CELL_SIZE
 
 PROMPT_LENGTH = 32
@@ -171,3 +177,33 @@ def build_networks(tokenizer: Any) -> Networks:
         steps_offset=1,
     )
     return Networks(tokenizer, text_encoder, unet, codec, scheduler)
+
+
+class HasCodec(Protocol):
+    """Whatever has a codec of cells."""
+
+    vae: Any
+
+
+def embed_captions(networks: Networks, captions: list[tuple[Caption, bool]]) -> Tensor:
+    """Text embeddings (B, L, D), the haze word's rows swapped for null text where asked for."""
+    texts = list(dict.fromkeys([*(caption.text for caption, _ in captions), ""]))
+    prompts = {text: tokenize(networks.tokenizer, text) for text in texts}
+    ids = torch.stack([prompt.ids for prompt in prompts.values()])
+    rows = networks.text_encoder(ids.to(networks.text_encoder.device)).last_hidden_state
+    embedded = dict(zip(texts, rows, strict=True))
+    embeddings = []
+    for caption, swapped in captions:
+        embedding = embedded[caption.text]
+        if swapped and caption.word is not None:
+            span = word_span(prompts[caption.text], caption.word)
+            embedding = swap_for_null_text(embedding, embedded[""], span)
+        embeddings.append(embedding)
+    return torch.stack(embeddings)
+
+
+def latents_of(networks: HasCodec, cells: NDArray[Any]) -> Tensor:
+    """z_0, float32 (B, C, h', w'), of cells (B, h, w, 9) in [0, 1]."""
+    images = torch.from_numpy(cells.astype(np.float32)).permute(0, 3, 1, 2)
+    latents = networks.vae.unshuffle(images * 2.0 - 1.0)
+    return torch.as_tensor(latents * networks.vae.config.scaling_factor)

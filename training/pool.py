@@ -60,6 +60,38 @@ def shard_paths(pool: Path) -> list[Path]:
     return sorted(path for path in pool.glob("[0-9]*") if path.suffix == "")
 
 
+class PoolReader:
+    """Draws from the shards of a pool, which may be renewed meanwhile."""
+
+    def __init__(self, pool: Path) -> None:
+        self.pool = pool
+        self._shards: dict[str, Shard] = {}
+
+    def draw_of(self, rng: np.random.Generator, latents: tuple[int, ...]) -> Shard:
+        """One of the shards whose latents have this height and width."""
+        while True:
+            shard = self.draw(rng)
+            height, width = shard.clear.shape[1:3]
+            if height * latents[-1] == width * latents[-2]:
+                return shard
+
+    def draw(self, rng: np.random.Generator) -> Shard:
+        """One of the shards.
+
+        Raises:
+            FileNotFoundError: the pool is empty.
+        """
+        paths = shard_paths(self.pool)
+        if not paths:
+            raise FileNotFoundError(f"{self.pool} holds no shards: run `python -m training render`")
+        path = paths[int(rng.integers(len(paths)))]
+        if path.name not in self._shards:
+            present = {each.name for each in paths}
+            self._shards = {name: s for name, s in self._shards.items() if name in present}
+            self._shards[path.name] = Shard.load(path)
+        return self._shards[path.name]
+
+
 def write_shard(
     cache: PhotoCache, pool: Path, number: int, seed: int, pairs: int = SHARD_PAIRS
 ) -> Path:

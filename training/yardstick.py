@@ -21,7 +21,9 @@ from torch import Tensor
 from dehaze.models.codec import CellsCodec
 from training.captions import HAZE_WORDS
 from training.data import CELL_SIZE
-from training.train import PoolReader, TrainingSettings, latents_of
+from training.networks import latents_of
+from training.pool import PoolReader
+from training.train import TrainingSettings
 
 logger = logging.getLogger(__name__)
 

@@ -5,9 +5,14 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
+from training.batches import gaussian_noise
+from training.captions import vocabulary
+from training.networks import Networks, build_networks, build_tokenizer
+from training.noise import GaussianNoise
 from training.photos import PhotoCache, build_cache
-from training.pool import fill_pool
+from training.pool import PoolReader, fill_pool
 
 
 @pytest.fixture(scope="session")
@@ -58,3 +63,14 @@ def pool(photo_cache: PhotoCache, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("pool")
     fill_pool(photo_cache, folder, 2, 2, seed=1, pairs=12)
     return folder
+
+
+@pytest.fixture(scope="module")
+def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
+    torch.manual_seed(0)
+    return build_networks(build_tokenizer(vocabulary(), tmp_path_factory.mktemp("tokenizer")))
+
+
+@pytest.fixture(scope="module")
+def noise_of(networks: Networks, pool: Path) -> GaussianNoise:
+    return gaussian_noise(networks, PoolReader(pool))

@@ -23,8 +23,9 @@ from training.coupling import (
     make_chunk,
 )
 from training.export import MAP_LAYER
-from training.networks import Networks, build_networks, build_tokenizer
-from training.train import PoolReader, Run, TrainingSettings, embed_captions
+from training.networks import Networks, build_networks, build_tokenizer, embed_captions
+from training.pool import PoolReader
+from training.train import Run, TrainingSettings
 
 CAPTION = Caption("a photo with haze", "haze", "haze")
 

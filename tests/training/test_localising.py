@@ -19,8 +19,8 @@ from training.localising import (
 )
 from training.networks import build_networks, build_tokenizer
 from training.photos import PhotoCache
-from training.pool import fill_pool
-from training.train import PoolReader, Run, TrainingSettings
+from training.pool import PoolReader, fill_pool
+from training.train import Run, TrainingSettings
 
 
 def test_density_is_read_from_a_pair_of_one_transmission() -> None:

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from training.photos import PhotoCache
-from training.pool import Shard, fill_pool, shard_paths, write_shard
-from training.train import PoolReader
+from training.pool import PoolReader, Shard, fill_pool, shard_paths, write_shard
 
 
 def test_a_shard_follows_from_seed_and_number(photo_cache: PhotoCache, tmp_path: Path) -> None:
