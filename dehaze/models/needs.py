@@ -74,7 +74,22 @@ class ModelDescription:
         return own
 
     def save(self, folder: Path) -> None:
-        """Writes ``dehaze.json``, from which ``describe`` makes the same description again."""
+        """Writes ``dehaze.json``, from which ``describe`` makes the same description again.
+
+        Raises:
+            ModelError: the inversion has a setting that the file has no place for.
+        """
+        usual = vars(InversionSettings())
+        lost = [
+            name
+            for name, value in vars(self.inversion).items()
+            if name not in _INVERSION_FIELDS and value != usual[name]
+        ]
+        if lost:
+            raise ModelError(
+                f"{DESCRIPTION_FILE} has no place for the inversion's {', '.join(lost)}: leave it "
+                "to each call"
+            )
         text = json.dumps(self.settings(), indent=2, default=dict)
         (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
 

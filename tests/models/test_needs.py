@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from dehaze.models import ModelError
 from dehaze.models.needs import describe
 from dehaze.pipelines.dehaze import DehazePipeline
 
@@ -74,3 +75,6 @@ def test_every_field_that_is_saved_comes_back(pipeline: DehazePipeline, tmp_path
     assert all(vars(changed)[name] != value for name, value in vars(own).items())
     changed.save(tmp_path)
     assert describe(pipeline.unet, pipeline.vae, tmp_path) == changed
+    guided = replace(own, inversion=replace(own.inversion, guidance_scale=3.0))
+    with pytest.raises(ModelError, match="has no place for the inversion's guidance_scale"):
+        guided.save(tmp_path)
