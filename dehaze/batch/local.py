@@ -31,6 +31,10 @@ _BATCHES_GATHERED = 2
 # Seconds after which a wait is interrupted, since Windows lets no Ctrl-C through meanwhile.
 _SECONDS_OF_WAITING = 0.5
 
+# Larger photos are not worked on at the same time: threads of one process wait for each other when
+# each takes and gives back hundreds of megabytes.
+MEGAPIXELS_TOGETHER = 16.0
+
 
 def cores() -> int:
     """How many processor cores this process may use."""
@@ -267,7 +271,11 @@ class _Run:
             self._working[self._room.told_of(future)] = batch
 
     def _can_take_more(self) -> bool:
-        return len(self._working) < self._pools.workers and len(self._writing) <= self._most
+        if len(self._working) >= self._pools.workers or len(self._writing) > self._most:
+            return False
+        together = (*self._working.values(), self._due[0])
+        megapixels = sum(item.megapixels for batch in together for item in batch)
+        return not self._working or megapixels <= MEGAPIXELS_TOGETHER
 
     def _take_result(self, batch: list[Item], worked: Future[None]) -> None:
         worked.result()

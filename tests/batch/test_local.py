@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -156,6 +157,29 @@ def test_one_worker_a_core_where_they_are_parallel(
     )
     assert [report.error for report in reports] == [None] * 4
     assert most == together
+
+
+def test_large_photos_are_worked_on_one_after_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(local, "MEGAPIXELS_TOGETHER", 20e-6)
+    inside, most = 0, 0
+    lock = threading.Lock()
+
+    def process(photo: Photo) -> FloatArray:
+        nonlocal inside, most
+        with lock:
+            inside += 1
+            most = max(most, inside)
+        time.sleep(0.02)
+        with lock:
+            inside -= 1
+        return invert(photo)
+
+    reports: list[Item] = []
+    LocalExecutor(FakeWorker(process), workers=3).run(items_in(tmp_path, 4), reports.append)
+    assert [report.error for report in reports] == [None] * 4
+    assert most == 1
 
 
 def test_a_failure_at_any_step_gives_its_room_back(tmp_path: Path) -> None:
