@@ -67,13 +67,9 @@ def rf_solver_invert(
     return _result("rf-solver", network, trajectory, [2] * depth)
 
 
-@dataclass(frozen=True)
-class Midpoint:
-    """RF-Solver's step back as the velocity of an Euler step: v at the middle of the step.
-
-    Attributes:
-        network: that is evaluated, twice a step.
-    """
+@dataclass
+class _OverFlow:
+    """A velocity that is made of a network's; see ``NoiseNetwork``."""
 
     network: FlowNetwork
 
@@ -81,6 +77,20 @@ class Midpoint:
     def table(self) -> FlowTable:
         """The schedule."""
         return _of_flow(self.network)[1]
+
+    @property
+    def cost(self) -> int:
+        """Network evaluations of one call."""
+        return self.network.cost
+
+
+@dataclass
+class Midpoint(_OverFlow):
+    """RF-Solver's step back as the velocity of an Euler step: v at the middle of the step.
+
+    Attributes:
+        network: that is evaluated, twice a step.
+    """
 
     @property
     def cost(self) -> int:
@@ -97,13 +107,7 @@ class Midpoint:
 
 def rf_solver_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
     """The way back of ``rf_solver_invert``: z_0, by the same rule from noise to the picture."""
-    source = way.source_network
-    midpoint = replace(
-        way,
-        network=Midpoint(_of_flow(way.network)[0]),
-        source_network=None if source is None else Midpoint(_of_flow(source)[0]),
-    )
-    return take_steps_back(inversion, midpoint, inversion.steps)
+    return _take_midpoints_back(inversion, way, Midpoint)
 
 
 def fireflow_invert(
@@ -138,7 +142,7 @@ def fireflow_invert(
 
 
 @dataclass
-class ReusedMidpoint:
+class ReusedMidpoint(_OverFlow):
     """FireFlow's step back as the velocity of an Euler step: v at the middle of the step.
 
     Its calls are those of one way back, in their order.
@@ -148,18 +152,7 @@ class ReusedMidpoint:
         last: the velocity of the step before, (B, C, H, W); None before the first.
     """
 
-    network: FlowNetwork
     last: Tensor | None = None
-
-    @property
-    def table(self) -> FlowTable:
-        """The schedule."""
-        return _of_flow(self.network)[1]
-
-    @property
-    def cost(self) -> int:
-        """Network evaluations of one call after the first."""
-        return self.network.cost
 
     def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
         """As ``Midpoint``, with the velocity of the step before for v(z, sigma_i)."""
@@ -172,13 +165,19 @@ class ReusedMidpoint:
 
 def fireflow_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
     """The way back of ``fireflow_invert``: z_0, by the same rule from noise to the picture."""
+    return _take_midpoints_back(inversion, way, ReusedMidpoint)
+
+
+def _take_midpoints_back(
+    inversion: InversionResult, way: WayBack, rule: type[Midpoint] | type[ReusedMidpoint]
+) -> Tensor:
     source = way.source_network
-    reused = replace(
+    by_rule = replace(
         way,
-        network=ReusedMidpoint(_of_flow(way.network)[0]),
-        source_network=None if source is None else ReusedMidpoint(_of_flow(source)[0]),
+        network=rule(_of_flow(way.network)[0]),
+        source_network=None if source is None else rule(_of_flow(source)[0]),
     )
-    return take_steps_back(inversion, reused, inversion.steps)
+    return take_steps_back(inversion, by_rule, inversion.steps)
 
 
 def rf_inversion_invert(
@@ -219,8 +218,8 @@ def rf_inversion_invert(
     return _result("rf-inversion", network, trajectory, [1] * depth)
 
 
-@dataclass(frozen=True)
-class Controlled:
+@dataclass
+class Controlled(_OverFlow):
     """RF-Inversion's controlled velocity of the way back.
 
     It is v + e ((z - z_0) / sigma_i - v) in the first quarter of the steps, and v in the others.
@@ -233,20 +232,9 @@ class Controlled:
         eta: e.
     """
 
-    network: FlowNetwork
     clean: Tensor
     first: int
     eta: float = _ETA
-
-    @property
-    def table(self) -> FlowTable:
-        """The schedule."""
-        return _of_flow(self.network)[1]
-
-    @property
-    def cost(self) -> int:
-        """Network evaluations of one call."""
-        return self.network.cost
 
     def __call__(self, latents: Tensor, i: int, index: Tensor) -> Tensor:
         v = self.network(latents, i, index)
