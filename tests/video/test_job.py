@@ -282,24 +282,20 @@ def test_memory_does_not_grow_with_the_length(
         return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 1e6
 
     large = np.repeat(np.repeat(photo, 10, 0), 10, 1)
-    output, grown, most = tmp_path / "b.mp4", [], []
-    for frames in (12, 12, 120):
-        source = write_clip(
-            tmp_path / f"{frames}.mp4", moving_scene(large, frames), options={"preset": "ultrafast"}
-        )
-        seen = [megabytes()]
-        dehaze_video(
-            source,
-            output,
-            pipeline,
-            QUICK,
-            overwrite=True,
-            on_frame=lambda kept, seen=seen: seen.append(megabytes()),
-        )
-        grown.append(megabytes() - seen[0])
-        most.append(max(seen) - seen[0])
-    # A tenth of what the longer clip's frames take as float32.
-    allowed = 0.1 * 120 * large.nbytes / 1e6
-    assert grown[2] < allowed
-    # Nor while it runs: what is held until the end is given back afterwards.
-    assert most[2] - most[1] < allowed
+    source = write_clip(
+        tmp_path / "a.mp4", moving_scene(large, 160), options={"preset": "ultrafast"}
+    )
+    seen: list[float] = []
+    dehaze_video(
+        source,
+        tmp_path / "b.mp4",
+        pipeline,
+        QUICK,
+        on_frame=lambda kept: seen.append(megabytes()),
+    )
+    # The encoder looks 40 frames ahead, so its own memory is full after the first half. Medians,
+    # since what lies free for a moment differs from frame to frame.
+    half = len(seen) // 2
+    growth = np.median(seen[-20:]) - np.median(seen[half : half + 20])
+    # A quarter of what the frames in between take as float32.
+    assert growth < 0.25 * (half - 20) * large.nbytes / 1e6
