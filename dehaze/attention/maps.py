@@ -13,6 +13,7 @@ from torch import Tensor
 from dehaze.attention.control import ControlError
 from dehaze.attention.probabilities import attention_map, text_attention
 from dehaze.attention.session import record_name
+from dehaze.levels import from_levels, to_levels
 
 Array = NDArray[np.float32]
 
@@ -200,6 +201,5 @@ def overlay(pixels: Array, heat: Array, opacity: float = 0.55) -> Array:
     Returns:
         float32 (H, W, 3) RGB in [0, 1].
     """
-    levels = np.clip(heat * 255.0, 0, 255).astype(np.uint8)
-    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1].astype(np.float32) / 255.0
+    colours = from_levels(cv2.applyColorMap(to_levels(heat), cv2.COLORMAP_INFERNO)[..., ::-1])
     return np.asarray((1.0 - opacity) * pixels + opacity * colours, dtype=np.float32)

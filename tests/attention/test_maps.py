@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -85,6 +86,12 @@ def test_an_overlay_keeps_size_and_range_and_shows_the_heat() -> None:
     assert picture.min() >= 0
     assert picture.max() <= 1
     assert picture[:, 3:].mean() > picture[:, :3].mean() + 0.2
+    rising = np.linspace(0, 1, 256, dtype=np.float32)[None]
+    colours = cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_INFERNO)[
+        :, 0, ::-1
+    ]
+    seen = overlay(np.zeros((1, 256, 3), np.float32), rising - 0.4 / 255.0, opacity=1.0)
+    np.testing.assert_allclose(seen[0], colours / 255.0, atol=1e-6)
 
 
 def test_a_map_has_no_frame_of_the_networks_zero_padding() -> None:
