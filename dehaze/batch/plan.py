@@ -16,8 +16,10 @@ from dehaze.photos import (
     MAX_MEGAPIXELS,
     PHOTO_SUFFIXES,
     UNSUPPORTED_SUFFIXES,
+    InputFiles,
     PhotoError,
     ResultFile,
+    place_of,
     printable,
 )
 
@@ -279,19 +281,18 @@ def check_claims(photos: Sequence[Item], endings: Sequence[str]) -> None:
     Raises:
         PlanError: one is.
     """
-    sources = {_place(photo.source): photo.source for photo in photos}
-    sources |= {_real(photo.source): photo.source for photo in photos}
+    inputs = InputFiles(photo.source for photo in photos)
     claims: dict[str, Path] = {}
     for photo in photos:
         for ending in endings:
             output = photo.output.with_name(photo.output.name + ending)
-            place = _place(output)
-            if place in sources:
+            replaced = inputs.at(output)
+            if replaced is not None:
                 raise PlanError(
                     f"{printable(photo.source)}: its output would replace the input "
-                    f"{printable(sources[place])}; name another folder with -o"
+                    f"{printable(replaced)}; name another folder with -o"
                 )
-            other = claims.setdefault(place, photo.source)
+            other = claims.setdefault(place_of(output), photo.source)
             if other is not photo.source:
                 raise PlanError(
                     f"{printable(photo.source)}: would be written to the same file as "
@@ -302,8 +303,3 @@ def check_claims(photos: Sequence[Item], endings: Sequence[str]) -> None:
 
 def _real(path: Path) -> str:
     return os.path.normcase(os.path.realpath(path))
-
-
-def _place(path: Path) -> str:
-    """Where a name lies: links to folders resolved, the name itself not."""
-    return os.path.normcase(os.path.join(os.path.realpath(path.parent), path.name))

@@ -249,11 +249,10 @@ def edit(
     if target in (None, source) and not weighs:
         raise click.UsageError(_NO_EDIT)
     destination = output or Path("edited") / _name(image, inversion, generate)
-    if image is not None and destination.exists() and destination.samefile(image):
-        raise click.UsageError("the result would replace the photo: name another -o FILE.")
     quiet_libraries()
     import torch
 
+    from dehaze.commands.outputs import check_inputs_stay
     from dehaze.inversion import InversionResult
     from dehaze.inversion.reconstruction import records_attention
     from dehaze.models.choice import find_device
@@ -263,6 +262,7 @@ def edit(
     from dehaze.pipelines.edit import EditPipeline
     from dehaze.pipelines.edit_settings import EditSettings
 
+    check_inputs_stay([] if image is None else [image], [destination], "file")
     try:
         chosen = EditSettings(
             cross_replace_steps=shares or 0.8,

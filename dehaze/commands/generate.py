@@ -103,7 +103,7 @@ def generate(
 
     from dehaze import batch
     from dehaze.attention.sheets import sheet
-    from dehaze.commands.numbered import check_inputs_stay, note_earlier
+    from dehaze.commands.outputs import check_inputs_stay, note_earlier
     from dehaze.inversion.likely_paths import minimiser
     from dehaze.inversion.seedselect import SeedSelectError
     from dehaze.models.choice import find_device

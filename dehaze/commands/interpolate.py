@@ -71,7 +71,7 @@ def interpolate(
         raise click.UsageError("name two photos, or two and more with --centroid.")
     quiet_libraries()
     from dehaze.attention.sheets import sheet
-    from dehaze.commands.numbered import check_inputs_stay, note_earlier
+    from dehaze.commands.outputs import check_inputs_stay, note_earlier
     from dehaze.inversion.likely_paths import minimiser
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, read_photo, write_photo

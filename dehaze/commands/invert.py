@@ -152,6 +152,7 @@ def invert(
     the one photo could not be inverted.
     """
     quiet_libraries()
+    from dehaze.commands.outputs import check_inputs_stay
     from dehaze.datasets import open_photo_folder
     from dehaze.eval.plots import import_figure
     from dehaze.pipelines.dehaze import DehazePipeline
@@ -162,6 +163,8 @@ def invert(
         folder = None
         if photos.is_dir():
             folder = open_photo_folder(photos, results=[] if plots is None else [plots])
+        else:
+            check_inputs_stay([photos], [output], "file")
         pipeline = model.load(DehazePipeline)
         pipeline.prompt_and_span(prompt, word)
         job = _Job(

@@ -6,6 +6,7 @@ come back with the result.
 
 from dehaze.photos.atomic import discard_unfinished, write_bytes, writing
 from dehaze.photos.conversion import ResultFile
+from dehaze.photos.inputs import InputFiles, place_of
 from dehaze.photos.kinds import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 from dehaze.photos.photo import Encoding, FloatArray, Photo, PhotoError, printable
 from dehaze.photos.read import MAX_MEGAPIXELS, PhotoFile, open_bytes, open_photo, read_photo
@@ -17,6 +18,7 @@ __all__ = [
     "UNSUPPORTED_SUFFIXES",
     "Encoding",
     "FloatArray",
+    "InputFiles",
     "Photo",
     "PhotoError",
     "PhotoFile",
@@ -26,6 +28,7 @@ __all__ = [
     "encode_photo",
     "open_bytes",
     "open_photo",
+    "place_of",
     "printable",
     "read_photo",
     "write_bytes",

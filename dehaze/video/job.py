@@ -25,7 +25,7 @@ from safetensors.numpy import load_file, save
 
 from dehaze.digests import digest_of_file, digest_of_json
 from dehaze.inversion import InversionFileError, InversionResult
-from dehaze.photos import MAX_MEGAPIXELS, discard_unfinished, write_bytes, writing
+from dehaze.photos import MAX_MEGAPIXELS, InputFiles, discard_unfinished, write_bytes, writing
 from dehaze.video.clip import Clip, Frame, VideoError, frames_of, open_clip
 from dehaze.video.encoding import RUN_SUFFIX, Encoding, RunWriter, choose_encoding, join, unwritable
 from dehaze.video.frames import FrameDehazer, FrameSettings, Memory
@@ -118,7 +118,7 @@ def dehaze_video(
     """
     began = time.perf_counter()
     source, output = Path(source), Path(output)
-    if os.path.realpath(source) == os.path.realpath(output):
+    if InputFiles([source]).at(output) is not None:
         raise VideoError(source, "is the output as well", "name another output with -o")
     clip = open_clip(source, max_megapixels=max_megapixels)
     encoding = choose_encoding(clip, output)

@@ -233,7 +233,7 @@ def test_guidance_makes_the_generated_source_too(tmp_path: Path, random_model: P
         (("PHOTO", "--generate", 1), "one source"),
         (("--generate", 1, "--depth", 2), "only without --generate"),
         (("--inversion", "x.safetensors", "--steps", 2), "only without --inversion"),
-        (("PHOTO", "-o", "PHOTO"), "would replace the photo"),
+        (("PHOTO", "-o", "PHOTO"), "would be replaced; name another file with -o"),
         (("PHOTO", "--control", "swirl"), "replace, refine, reweight"),
         (("PHOTO", "--control", "reweight"), "keeps the prompt"),
         (("PHOTO", "--mode", "magic"), "null-text"),

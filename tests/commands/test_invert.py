@@ -190,6 +190,15 @@ def test_bad_input_is_refused_and_writes_nothing(
     assert not (picture.parent / "made").exists()
 
 
+def test_the_photo_is_not_replaced_by_its_inversion(picture: Path, random_model: Path) -> None:
+    before = picture.read_bytes()
+    settings = ["invert", picture, "-o", picture, "--model", random_model, "--steps", 1]
+    done = CliRunner().invoke(main, list(map(str, settings)))
+    assert done.exit_code == 2
+    assert f"{picture} is an input and would be replaced" in done.stderr
+    assert picture.read_bytes() == before
+
+
 def test_a_photo_that_is_missing_is_named(tmp_path: Path, random_model: Path) -> None:
     done = call(tmp_path / "missing.jpg", random_model)
     assert done.exit_code == 2

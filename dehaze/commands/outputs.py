@@ -1,4 +1,4 @@
-"""Numbered pictures in a folder: they replace no photo, and those of an earlier run are told."""
+"""What a command writes: it replaces no input, and files of an earlier run are named."""
 
 from __future__ import annotations
 
@@ -6,29 +6,30 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dehaze.commands.reporting import CommandError, note
-from dehaze.photos import printable
+from dehaze.photos import InputFiles, printable
 
 
-def check_inputs_stay(inputs: Iterable[Path], files: Iterable[Path]) -> None:
-    """Refuses files that would replace an input.
+def check_inputs_stay(inputs: Iterable[Path], files: Iterable[Path], name: str = "folder") -> None:
+    """Refuse files that would replace an input.
 
     Args:
         inputs: what is read.
         files: what will be written.
+        name: what another ``-o`` names, "folder" or "file".
 
     Raises:
         CommandError: names the input.
     """
-    read = {path.resolve() for path in inputs}
+    read = InputFiles(inputs)
     for file in files:
-        if file.resolve() in read:
+        if read.at(file) is not None:
             raise CommandError(
-                f"{printable(file)} is an input and would be replaced; name another folder with -o"
+                f"{printable(file)} is an input and would be replaced; name another {name} with -o"
             )
 
 
 def note_earlier(folder: Path, pattern: str, written: Iterable[Path]) -> None:
-    """Says which files of a pattern lie in a folder and are not among those just written."""
+    """Say which files of a pattern lie in a folder and are not among those just written."""
     earlier = sorted(set(folder.glob(pattern)) - set(written))
     if earlier:
         more = f" and {len(earlier) - 1} more" if len(earlier) > 1 else ""
