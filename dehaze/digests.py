@@ -1,13 +1,18 @@
-"""SHA-256 of files and settings, which tells whether they have changed."""
+"""SHA-256 of files, settings and code, which tells whether they have changed."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 _BLOCK = 1 << 20
+_PACKAGE = Path(__file__).parent
+# Folders of the package whose code decides nothing about a dehazed picture.
+_BESIDE_RESULTS = frozenset({"commands", "datasets", "eval", "report", "webui"})
 
 
 def digest_of_file(path: Path) -> str:
@@ -31,3 +36,26 @@ def digest_of_json(values: Any) -> str:
         True
     """
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+@cache
+def digest_of_code() -> str:
+    """SHA-256 of the code that makes results: two versions of one number may differ in it."""
+    return digest_of_folder(_PACKAGE, _BESIDE_RESULTS)
+
+
+def digest_of_folder(folder: Path, without: Collection[str] = ()) -> str:
+    """SHA-256 of the names and contents of all Python files of a folder.
+
+    Args:
+        folder: is searched to the bottom.
+        without: names of folders directly below it that are left out.
+    """
+    paths = (path.relative_to(folder) for path in folder.rglob("*.py"))
+    return digest_of_json(
+        {
+            path.as_posix(): digest_of_file(folder / path)
+            for path in paths
+            if path.parts[0] not in without
+        }
+    )

@@ -9,11 +9,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib import metadata
+from pathlib import Path
 
 import numpy as np
 from PIL import features
 
+import dehaze.datasets
 from dehaze import __version__
+from dehaze.digests import digest_of_code, digest_of_folder, digest_of_json
 from dehaze.eval.methods import Method
 
 _PACKAGES = ("numpy", "opencv-python-headless", "Pillow", "scikit-image", "torch")
@@ -173,6 +176,13 @@ def versions() -> dict[str, str]:
     turbo = features.version_feature("libjpeg_turbo")
     found["libjpeg"] = f"turbo {turbo}" if turbo else str(features.version("jpg"))
     return found
+
+
+@lru_cache(maxsize=1)
+def digest_of_evaluation() -> str:
+    """SHA-256 of the code that numbers depend on: of the methods, the data sets and the scores."""
+    folders = Path(__file__).parent, Path(dehaze.datasets.__file__).parent
+    return digest_of_json([digest_of_code(), *map(digest_of_folder, folders)])
 
 
 _BEFORE = ("subset", "image", "method", "status")

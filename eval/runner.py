@@ -29,7 +29,13 @@ from dehaze.eval.methods import Method, MethodInput
 from dehaze.eval.metrics import import_colour
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.protocol import BenchProtocol
-from dehaze.eval.records import Evaluation, Record, row_of, versions
+from dehaze.eval.records import (
+    Evaluation,
+    Record,
+    digest_of_evaluation,
+    row_of,
+    versions,
+)
 from dehaze.eval.scoring import Scorer
 from dehaze.photos import write_bytes
 
@@ -160,6 +166,7 @@ class Runner:
             "protocol": self.protocol.settings(),
             "seed": self.seed,
             "versions": versions(),
+            "code": digest_of_evaluation()[:12],
         }
 
     @cached_property

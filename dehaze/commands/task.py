@@ -11,6 +11,7 @@ import click
 
 from dehaze import __version__
 from dehaze.commands.reporting import quiet_libraries, quiet_photo_libraries
+from dehaze.digests import digest_of_code
 
 if TYPE_CHECKING:
     from dehaze.batch import Executor, Work
@@ -59,14 +60,15 @@ def task_of(
         task = _by_prior(method)
     coding = {"format": result_file.suffix, "quality": result_file.quality}
     chosen = {name: value for name, value in coding.items() if value is not None}
-    return replace(task, settings=task.settings | chosen)
+    code = {"version": __version__, "code": digest_of_code()}
+    return replace(task, settings=task.settings | chosen | code)
 
 
 def _by_prior(name: str) -> Task:
     from dehaze.batch.worker import ClassicalWork
 
     quiet_photo_libraries()
-    return Task(ClassicalWork(name), {"version": __version__, "method": name}, gpu=False)
+    return Task(ClassicalWork(name), {"method": name}, gpu=False)
 
 
 def _by_model(
@@ -84,7 +86,6 @@ def _by_model(
     work = DiffusionWork(recipe, model, beside, batch_size)
     settings = {
         **recipe,
-        "version": __version__,
         "method": DIFFUSION,
         "model": model.model,
         "revision": model.revision,

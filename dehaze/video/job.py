@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from dehaze.digests import digest_of_file, digest_of_json
+from dehaze.digests import digest_of_code, digest_of_file, digest_of_json
 from dehaze.inversion import InversionFileError, InversionResult
 from dehaze.photos import MAX_MEGAPIXELS, InputFiles, discard_unfinished, write_bytes, writing
 from dehaze.video.clip import Clip, Frame, VideoError, frames_of, open_clip
@@ -364,6 +364,7 @@ def _settings_hash(settings: FrameSettings, pipe: Dehazing, encoding: Encoding) 
     content = {
         **asdict(settings),
         "version": __version__,
+        "code": digest_of_code(),
         "model": pipe.provenance.fingerprint(),
         # What the weights do not tell: the model's own choices, and its scheduler.
         "description": repr(pipe.description.settings()),

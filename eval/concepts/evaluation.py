@@ -19,6 +19,7 @@ from dehaze.eval.concepts.frechet import frechet_caveat, frechet_distance
 from dehaze.eval.concepts.kept import Made, find_kept, keep
 from dehaze.eval.concepts.methods import SEED_METHODS, Array, Concept
 from dehaze.eval.concepts.table import PHOTOS, ConceptScore, ConceptsTable
+from dehaze.eval.records import digest_of_evaluation
 from dehaze.levels import to_levels
 from dehaze.models.clip import ClipImageEncoder
 from dehaze.models.hashes import weights_fingerprint
@@ -186,6 +187,7 @@ class ConceptEvaluation:
         encoder = self.image_encoder if SEED_METHODS.get(method).fits else None
         return {
             "version": __version__,
+            "code": digest_of_evaluation(),
             "model": self._model,
             "scheduler": repr(sorted(self.pipeline.scheduler.config.items())),
             "description": repr(self.pipeline.description.settings()),

@@ -171,7 +171,11 @@ def test_the_fewest_and_the_most_inverted_photos_are_told(
 
 
 def test_pictures_are_kept_until_a_setting_or_the_user_says_no(
-    class_set: Path, random_model: Path, classifier_folder: Path, tmp_path: Path
+    class_set: Path,
+    random_model: Path,
+    classifier_folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def run(*more: object) -> np.ndarray:
         done = call(
@@ -194,6 +198,10 @@ def test_pictures_are_kept_until_a_setting_or_the_user_says_no(
     assert (run("--seed", 1) != 128).any()
     kept.unlink()
     assert (run() == first).all()
+    grey.save(kept)
+    with monkeypatch.context() as patched:
+        patched.setattr("dehaze.eval.concepts.evaluation.digest_of_evaluation", lambda: "another")
+        assert (run() == first).all()
     # The same weights, seen at another size.
     grey.save(kept)
     model = shutil.copytree(random_model, tmp_path / "model")

@@ -693,6 +693,16 @@ def test_other_weights_or_another_revision_are_other_settings(
         assert invoke("a.png").stdout.startswith(expected)
 
 
+@pytest.mark.parametrize("method", ["diffusion", "dcp"])
+def test_results_of_other_code_are_done_again(
+    invoke: Invoke, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    photo_at("a.png")
+    for code, expected in (("1", "1 done"), ("1", "0 done, 1 kept"), ("2", "1 done")):
+        monkeypatch.setattr("dehaze.commands.task.digest_of_code", lambda code=code: code)
+        assert invoke("a.png", "--method", method).stdout.startswith(expected)
+
+
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_signal_ends_the_job_and_the_next_run_continues(
     tmp_path: Path, number: int, code: int

@@ -404,7 +404,9 @@ def test_only_valid_records_are_kept(sots: Path, tmp_path: Path, damage: str) ->
     assert (rows == expected) == (damage != "input changed")
 
 
-def test_other_settings_are_refused_unless_they_replace(sots: Path, tmp_path: Path) -> None:
+def test_other_settings_are_refused_unless_they_replace(
+    sots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     out = tmp_path / "out"
     made = Made(unchanged)
     first = finish(runner_over(sots, out, made))
@@ -417,6 +419,10 @@ def test_other_settings_are_refused_unless_they_replace(sots: Path, tmp_path: Pa
     with pytest.raises(EvaluationError, match=r"made\.version: 1 there, 2 now"):
         runner_over(sots, out, made).run()
     made.version = 1
+    with monkeypatch.context() as patched:
+        patched.setattr("dehaze.eval.runner.digest_of_evaluation", lambda: "of a later commit")
+        with pytest.raises(EvaluationError, match=r'code: "[0-9a-f]{12}" there, "of a later'):
+            runner_over(sots, out, made).run()
     # The refusals have changed nothing.
     made.calls.clear()
     assert runner_over(sots, out, made).run().rows == first.rows

@@ -197,6 +197,23 @@ def test_a_finished_result_is_kept_until_something_changes(
     assert run(source, output, pipeline, overwrite=True).status == "done"
 
 
+@pytest.mark.usefixtures("darkened")
+def test_frames_of_other_code_are_not_gone_on_with(
+    tmp_path: Path, photo: Array, pipeline: DehazePipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = write_clip(tmp_path / "a.mp4", moving_scene(photo, 4))
+    output = tmp_path / "b.mp4"
+    with pytest.raises(KeyboardInterrupt):
+        run(source, output, pipeline, stop=RUN + 1)
+    monkeypatch.setattr(module, "digest_of_code", lambda: "of a later commit")
+    kept: list[bool] = []
+    dehaze_video(source, output, pipeline, QUICK, on_frame=kept.append)
+    assert kept == [False] * 4
+    assert run(source, output, pipeline).status == "kept"
+    monkeypatch.undo()
+    assert run(source, output, pipeline).status == "done"
+
+
 @pytest.mark.parametrize("damaged", ["000001.run", "000001.past.safetensors", "journal.jsonl"])
 def test_a_damaged_part_is_done_again(
     tmp_path: Path, photo: Array, pipeline: DehazePipeline, damaged: str
