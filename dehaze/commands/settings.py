@@ -21,17 +21,20 @@ def config_option(command: Any) -> Any:
         type=click.Path(path_type=Path, exists=True, dir_okay=False),
         metavar="FILE",
         is_eager=True,
+        multiple=True,
         expose_value=False,
         callback=_take,
         heading=GENERAL,
         help="Take options from a file, one a line, such as strength = 0.6 or report; those of the "
-        "command line come first.",
+        "command line come first. May be repeated: a later file comes before an earlier one.",
     )(command)
 
 
-def _take(context: click.Context, parameter: click.Parameter, path: Path | None) -> None:
-    if path is not None and not context.resilient_parsing:
-        context.default_map = read_config(context, path)
+def _take(context: click.Context, parameter: click.Parameter, paths: tuple[Path, ...]) -> None:
+    if paths and not context.resilient_parsing:
+        context.default_map = {
+            name: value for path in paths for name, value in read_config(context, path).items()
+        }
 
 
 def read_config(context: click.Context, path: Path) -> dict[str, Any]:

@@ -45,6 +45,20 @@ def test_the_command_line_comes_first() -> None:
     assert not Path("clear").exists()
 
 
+def test_of_two_files_the_later_comes_first() -> None:
+    Path("base.conf").write_text("method = dcp\noutput = clear\nformat = png")
+    done = run("output = other", "--config", "base.conf")
+    assert done.exit_code == 0, done.output
+    assert Path("clear/a.png").is_file()
+    Path("base.conf").write_text("method = dcp\noutput = clear\nreport")
+    Path("own.conf").write_text("output = other")
+    files = ["--config", "base.conf", "--config", "own.conf"]
+    done = CliRunner().invoke(main, ["run", "in", *files])
+    assert done.exit_code == 0, done.output
+    assert Path("other/a.png").is_file()
+    assert Path("other/report.html").is_file()
+
+
 def test_the_second_name_of_a_switch_is_its_opposite() -> None:
     assert run("method = dcp").stdout.startswith("1 done; ")
     assert run("method = dcp").stdout.startswith("0 done, 1 kept")
