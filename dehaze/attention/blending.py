@@ -104,7 +104,11 @@ class LocalBlend:
                 | self._covered("target excluded", pooled=False)
             )
         self.mask = mask.to(latents)
-        return source + self.mask * (latents - source)
+        return self.put_back(latents, source)
+
+    def put_back(self, latents: Tensor, source: Tensor) -> Tensor:
+        """Latents put back to their source outside of the last mask; as they are before it."""
+        return latents if self.mask is None else source + self.mask * (latents - source)
 
     def _add(self, whose: str, layer: str, on_words: Tensor) -> None:
         """Adds the probability on some words, (B, P), to their sum."""

@@ -20,6 +20,11 @@ def unrevised(i: int, latents: Tensor, noise: Tensor) -> Tensor:
     return latents
 
 
+def unheld(i: int, latents: Tensor) -> Tensor:
+    """A second latent as the sampler made it."""
+    return latents
+
+
 def unreported(i: int, latents: Tensor) -> None:
     """Says nothing."""
 
@@ -36,6 +41,8 @@ class WayBack:
             noise of that step of the inversion.
         strength: w, one number, or a map that broadcasts to (B, C, H, W).
         revise: takes i, z_{i-1} and the step's eps after step i; returns the z_{i-1} to go on with.
+        hold_second: takes i and the second latent of a sampler that has two, such as EDICT, after
+            ``revise``; returns the one to go on with.
         on_step: called with i and z_{i-1} after each step.
     """
 
@@ -43,6 +50,7 @@ class WayBack:
     source_network: NoiseNetwork | None = None
     strength: float | Tensor = 1.0
     revise: Callable[[int, Tensor, Tensor], Tensor] = unrevised
+    hold_second: Callable[[int, Tensor], Tensor] = unheld
     on_step: Callable[[int, Tensor], None] = unreported
 
     def noise(self, latents: Tensor, i: int, source: Tensor) -> Tensor:
@@ -69,6 +77,7 @@ def denoise(
     strength: float | Tensor = 1.0,
     steps: int | None = None,
     revise: Callable[[int, Tensor, Tensor], Tensor] = unrevised,
+    hold_second: Callable[[int, Tensor], Tensor] = unheld,
     on_step: Callable[[int, Tensor], None] = unreported,
 ) -> Tensor:
     """Denoises z_n to z_0, with a noise between the source's and the target's.
@@ -90,8 +99,8 @@ def denoise(
         network: under the target prompt.
         source_network: under the source prompt; evaluates eps_src at the latents of the way back,
             which costs one more evaluation a step.
-        strength, revise, on_step: see ``WayBack``. After the step that goes to z_0 they are told
-            that step 1 was taken.
+        strength, revise, hold_second, on_step: see ``WayBack``. After the step that goes to z_0
+            they are told that step 1 was taken.
         steps: how many of the schedule's steps are taken, from the noisy end; None for all.
 
     Returns:
@@ -106,7 +115,7 @@ def denoise(
     """
     if steps is not None and not 1 <= steps <= inversion.steps:
         raise ValueError(f"steps is {steps}: it must lie between 1 and {inversion.steps}")
-    way = WayBack(network, source_network, strength, revise, on_step)
+    way = WayBack(network, source_network, strength, revise, hold_second, on_step)
     sampler = SOLVERS.get(inversion.settings.solver)
     taken = inversion.steps if steps is None else steps
     if isinstance(sampler, Sampler):

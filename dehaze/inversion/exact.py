@@ -105,6 +105,7 @@ def edict_denoise(
         y = mixing * y + (1.0 - mixing) * x
         x, y = _in_turn(x, y, i)
         x = way.after(i, x, _in_turn(noise_of_x, noise_of_y, i)[0])
+        y = way.hold_second(i, y)
     return x
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dehaze.inversion import InversionResult
@@ -43,7 +44,14 @@ class StepEnd:
             return latents
         step, timestep = self.inversion.steps - i, self.inversion.table.timestep(i)
         outputs = self.callback(self.pipeline, step, timestep, {"latents": latents})
-        return _returned(outputs, latents)
+        changed = _returned(outputs, latents)
+        if self.inversion.companion and not torch.equal(changed, latents):
+            raise ValueError(
+                "callback_on_step_end returned other latents, and "
+                f"{self.inversion.settings.solver} has a second latent that it does not see: "
+                "return None, or invert by another solver"
+            )
+        return changed
 
 
 def _returned(outputs: Any, latents: Tensor) -> Tensor:

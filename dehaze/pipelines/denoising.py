@@ -11,7 +11,7 @@ from torch import Tensor
 from dehaze.attention.processors import controlled_attention
 from dehaze.attention.session import AttentionSession, RecordingPlan
 from dehaze.inversion import SOLVERS, InversionResult, Sampler, denoise
-from dehaze.inversion.denoising import unrevised
+from dehaze.inversion.denoising import unheld, unrevised
 from dehaze.inversion.reconstruction import RECONSTRUCTION_MODES, Anchors
 from dehaze.models.kinds import has_distilled_guidance
 from dehaze.pipelines.callback import StepCallback, StepEnd
@@ -33,6 +33,7 @@ class Denoising(PromptedModel):
         unconditional: Tensor | None = None,
         source: Tensor | None = None,
         revise: Callable[[int, Tensor, Tensor], Tensor] = unrevised,
+        hold_second: Callable[[int, Tensor], Tensor] = unheld,
         callback_on_step_end: StepCallback | None = None,
     ) -> tuple[Tensor, int]:
         """Denoises an inversion under another prompt, held to the source by attention control.
@@ -48,7 +49,7 @@ class Denoising(PromptedModel):
                 step 1 first; the empty prompt's when None.
             source: the source's embedding. If it is given, the source's noise is evaluated at the
                 target's latents, one more evaluation a step, instead of taken from the inversion.
-            revise: as in ``dehaze.inversion.denoise``.
+            revise, hold_second: as in ``dehaze.inversion.denoise``.
             callback_on_step_end: called after each step, as in diffusers; see ``StepCallback``.
 
         Returns:
@@ -79,6 +80,7 @@ class Denoising(PromptedModel):
                 strength=strength,
                 steps=taken,
                 revise=StepEnd(self, inversion, bar, revise, callback_on_step_end),
+                hold_second=hold_second,
             )
         return latents, network.evaluations + (0 if own is None else own.evaluations)
 

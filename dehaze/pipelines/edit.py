@@ -301,6 +301,7 @@ class EditPipeline(InversionPipeline):
         evaluations += 0 if anchors is None else anchors.nfe
         for _ in range(settings.samples):
             blend = plan.blend(inversion)
+            step = EditStep(inversion, settings.eta, generator, blend)
             latents, nfe = self.denoise_under(
                 inversion,
                 context,
@@ -311,7 +312,8 @@ class EditPipeline(InversionPipeline):
                 guidance_scale=plan.guidance(focus),
                 unconditional=None if anchors is None else anchors.unconditional,
                 source=own,
-                revise=EditStep(inversion, settings.eta, generator, blend),
+                revise=step,
+                hold_second=step.hold_second,
                 callback_on_step_end=callback_on_step_end,
             )
             evaluations += nfe

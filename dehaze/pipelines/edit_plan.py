@@ -147,3 +147,9 @@ class EditStep:
         if self.blend is not None:
             latents = self.blend(i, latents, self.inversion.trajectory[i - 1])
         return latents
+
+    def hold_second(self, i: int, latents: Tensor) -> Tensor:
+        """The same of the second latent of a sampler that has two, (1, C, h, w), as blended."""
+        if self.blend is None:
+            return latents
+        return self.blend.put_back(latents, self.inversion.companion["trajectory"][i - 1])

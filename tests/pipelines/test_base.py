@@ -197,3 +197,17 @@ def test_an_unknown_option_is_refused_at_run_time(pipeline: DehazePipeline, phot
         editor(photo, "a photo with haze", "a photo", stepz=3)
     with pytest.raises(TypeError, match="stepz"):
         pipeline.invert(photo, stepz=3)
+
+
+def test_a_callback_cannot_change_one_of_two_latents(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    """EDICT's second latent would go on as if nothing had changed."""
+    settings: dict[str, Any] = {"solver": "edict", "num_inference_steps": 2, "recovery": "none"}
+    with pytest.raises(ValueError, match="edict has a second latent"):
+        pipeline(
+            photo,
+            callback_on_step_end=lambda *given: {"latents": 0.9 * given[3]["latents"]},
+            **settings,
+        )
+    pipeline(photo, callback_on_step_end=lambda *given: given[3], **settings)

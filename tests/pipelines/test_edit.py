@@ -267,6 +267,29 @@ def test_a_blend_leaves_the_rest_as_it_was(pipe: EditPipeline, inversion: Invers
     assert (edited.latents - inversion.trajectory[0]).abs().max() > 1e-3
 
 
+def test_a_blend_holds_both_latents_of_edict(
+    pipe: EditPipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At threshold 1 nothing is let through: each step begins at the inversion's own latents."""
+    inversion = pipe.invert(
+        photo, SOURCE, settings=pipe.description.inversion.changed(steps=4, solver="edict")
+    )
+    seen: list[torch.Tensor] = []
+    forward = pipe.denoiser.forward
+    monkeypatch.setattr(
+        pipe.denoiser,
+        "forward",
+        lambda sample, *rest, **named: (seen.append(sample), forward(sample, *rest, **named))[1],
+    )
+    settings = EditSettings(blend=("street",), blend_threshold=1.0)
+    edited = pipe.edit(inversion, SOURCE, TARGET, settings)
+    assert torch.equal(edited.latents, inversion.trajectory[0])
+    # Two evaluations a step, steps 4 to 1; the first of a step is at one latent as it was left.
+    both = inversion.trajectory, inversion.companion["trajectory"]
+    for i, sample in zip(range(4, 0, -1), seen[::2], strict=True):
+        assert torch.equal(sample, both[i % 2][i])
+
+
 def test_a_blend_of_no_change_is_none(pipe: EditPipeline, inversion: InversionResult) -> None:
     settings = EditSettings(blend=("street",), strength=0.0)
     edited = pipe.edit(inversion, SOURCE, TARGET, settings)
