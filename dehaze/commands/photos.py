@@ -2,16 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dehaze.commands.clips import note_clips_left
 from dehaze.commands.reporting import CommandError, note
+from dehaze.commands.run_options import RunOptions
 from dehaze.commands.summaries import JsonLines, Text, left
+from dehaze.commands.task import Task, executor_of, with_cards
 
 if TYPE_CHECKING:
     from dehaze.batch import Executor, Job, Plan, Summary
+
+
+def plan_photos(inputs: Sequence[Path], asked: RunOptions) -> Plan:
+    """What is to be done to photos and folders of them.
+
+    Raises:
+        CommandError: there is no photo, and none is waited for.
+        PlanError: an output would replace an input or another one, or the disk is full.
+    """
+    from dehaze import batch
+
+    plan = batch.plan(inputs, asked.output, **asked.planning)
+    if asked.watch is None:
+        _refuse_empty(plan)
+    batch.check_room(plan)
+    return plan
+
+
+def any_lossy(plan: Plan) -> bool:
+    """Whether a photo of the plan has a quality, by its first bytes: a name may say otherwise."""
+    from dehaze.photos.formats import format_of_file
+
+    formats = (format_of_file(photo.source) for photo in plan.photos)
+    return any(format is not None and format.has_quality for format in formats)
 
 
 @dataclass(frozen=True)
@@ -19,28 +46,71 @@ class PhotosJob:
     """The photos of one command.
 
     Attributes:
-        job: keeps the journal in the output folder.
-        executor: does the photos.
+        inputs: photos and folders of them.
+        asked: the command's options.
+        plan: of the inputs.
+        task: what is done to each photo.
+        executor: does it.
         say: tells of them.
     """
 
-    job: Job
+    inputs: Sequence[Path]
+    asked: RunOptions
+    plan: Plan
+    task: Task
     executor: Executor
     say: Text | JsonLines
 
-    def run(self, plan: Plan) -> Summary:
-        """Do the photos of a plan."""
+    @classmethod
+    def of(
+        cls, inputs: Sequence[Path], asked: RunOptions, plan: Plan, say: Text | JsonLines
+    ) -> PhotosJob:
+        """The job, its model loaded; what the folders hold besides photos is said."""
+        from dehaze.photos import printable
+
+        for folder in plan.results:
+            note(f"{printable(folder)}: holds results of an earlier run and is not searched")
+        note_clips_left(plan.passed_over)
+        task = asked.task()
+        if asked.report:
+            task = with_cards(task, asked.output)
+        executor = executor_of(task, asked.executor, asked.ray_address, asked.workers)
+        return cls(inputs, asked, plan, task, executor, say)
+
+    @property
+    def watches(self) -> bool:
+        """Whether new photos are waited for, until the command is interrupted."""
+        return self.asked.watch is not None
+
+    def run(self) -> Summary:
+        """Do all photos, watch for new ones and write the report, as far as the options ask."""
+        from dehaze.batch import Job
+
+        output, overwrite = self.asked.output, not self.asked.resume
+        with Job(output, settings=self.task.settings, overwrite=overwrite) as job:
+            summary = self._do(job, self.plan)
+            if self.asked.watch is not None and not summary.interrupted and summary.error is None:
+                summary = self._keep_watch(job, self.asked.watch, summary)
+            if self.asked.report:
+                self._write_report(summary)
+        return summary
+
+    def _do(self, job: Job, plan: Plan) -> Summary:
         with self.say.progress(len(plan.photos) + len(plan.unreadable)):
-            summary = self.job.run(plan, self.executor, self.say.item)
+            summary = job.run(plan, self.executor, self.say.item)
         self.say.summary(plan, summary)
         return summary
 
-    def keep_watch(self, looks: Iterator[Plan], so_far: Summary) -> Summary:
+    def _keep_watch(self, job: Job, seconds: float, so_far: Summary) -> Summary:
         """Do new photos until interrupted; the summary is of all that was done."""
+        from dehaze import batch
+
         items = so_far.items
         try:
-            for plan in looks:
-                summary = self.run(plan)
+            for plan in batch.watch(
+                self.inputs, self.asked.output, seconds, seen=self.plan, **self.asked.planning
+            ):
+                summary = self._do(job, plan)
                 items += summary.items
                 if summary.interrupted or summary.error is not None:
                     return replace(summary, items=items)
@@ -48,8 +118,19 @@ class PhotosJob:
             pass
         return replace(so_far, items=items, interrupted=True)
 
+    def _write_report(self, summary: Summary) -> None:
+        """Write ``report.html`` into the output folder."""
+        from dehaze.photos import printable
+        from dehaze.report import REPORT_NAME, report_of_job, write_report
 
-def refuse_empty(plan: Plan) -> None:
+        output, path = self.plan.output, self.plan.output / REPORT_NAME
+        unreached = max(0, left(self.plan, summary))
+        page = report_of_job(output, summary.items, self.task.settings, unreached=unreached)
+        write_report(path, page)
+        note(f"report: {printable(path)}")
+
+
+def _refuse_empty(plan: Plan) -> None:
     """Refuse a plan without photos.
 
     Raises:
@@ -62,22 +143,3 @@ def refuse_empty(plan: Plan) -> None:
     note_clips_left(plan.passed_over)
     others = f" among {len(plan.passed_over)} files" if plan.passed_over else ""
     raise CommandError(f"no photo found{others}; photos end in {', '.join(sorted(PHOTO_SUFFIXES))}")
-
-
-def any_lossy(plan: Plan) -> bool:
-    """Whether a photo of the plan has a quality, by its first bytes: a name may say otherwise."""
-    from dehaze.photos.formats import format_of_file
-
-    formats = (format_of_file(photo.source) for photo in plan.photos)
-    return any(format is not None and format.has_quality for format in formats)
-
-
-def write_job_report(plan: Plan, summary: Summary, settings: dict[str, Any]) -> None:
-    """Write ``report.html`` into the output folder."""
-    from dehaze.photos import printable
-    from dehaze.report import REPORT_NAME, report_of_job, write_report
-
-    path = plan.output / REPORT_NAME
-    unreached = max(0, left(plan, summary))
-    write_report(path, report_of_job(plan.output, summary.items, settings, unreached=unreached))
-    note(f"report: {printable(path)}")

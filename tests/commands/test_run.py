@@ -26,6 +26,7 @@ from dehaze.batch import JOURNAL_NAME, LOCK_NAME, worker
 from dehaze.batch.journal import Journal
 from dehaze.commands import main
 from dehaze.commands import run as module
+from dehaze.commands.run_options import SIDE_FILES
 from dehaze.inversion import SOLVERS
 from dehaze.models.choice import ModelChoice
 from dehaze.models.source import BUNDLED_FOLDER
@@ -312,9 +313,7 @@ def test_side_files_stand_beside_their_photo(invoke: Invoke) -> None:
     assert result.exit_code == 0, result.output
     folder = Path("dehazed/sub")
     assert sorted(path.name for path in folder.iterdir()) == sorted(
-        f"a.{kind}{ending}"
-        for kind in ("jpg", "png")
-        for ending in ("", *module.SIDE_FILES.values())
+        f"a.{kind}{ending}" for kind in ("jpg", "png") for ending in ("", *SIDE_FILES.values())
     )
     assert json.loads((folder / "a.jpg.airlight.json").read_text()) == [0.5, 0.75, 1.0]
     with Image.open(folder / "a.jpg.depth.png") as image:
@@ -662,13 +661,13 @@ def test_results_do_not_depend_on_the_number_of_workers(
     monkeypatch.chdir(tmp_path)
     contents = []
     for workers in (1, 2):
-        options = ["--save", ",".join(module.SIDE_FILES), "--workers", str(workers)]
+        options = ["--save", ",".join(SIDE_FILES), "--workers", str(workers)]
         photos = [f"{index}.png" for index in range(3)]
         done = CliRunner().invoke(main, ["run", *photos, "-o", f"out{workers}", *options])
         assert done.exit_code == 0, done.output
         files = sorted(Path(f"out{workers}").glob("[!.]*"))
         contents.append({path.name: path.read_bytes() for path in files})
-    assert len(contents[0]) == 3 * (1 + len(module.SIDE_FILES))
+    assert len(contents[0]) == 3 * (1 + len(SIDE_FILES))
     assert contents[0] == contents[1]
 
 
