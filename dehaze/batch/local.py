@@ -5,7 +5,6 @@ Photos that can share the network's evaluations are brought together.
 
 from __future__ import annotations
 
-import os
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
@@ -14,12 +13,13 @@ from dataclasses import dataclass
 from itertools import islice
 
 from dehaze.batch.item import Item, Worker, open_item, process_items, save_item, step_of
+from dehaze.batch.machine import cores, memory
 
 # Megapixels that any machine has room for, from decoding to writing. A larger photo waits until it
 # is the only one.
 _MEGAPIXELS = 64.0
 
-# Share of the machine's memory that several workers may take. A megapixel takes 12 MB as float32
+# Share of this process's memory that several workers may take. A megapixel takes 12 MB as float32
 # RGB, and at most this many bytes while its haze is removed.
 _SHARE_OF_MEMORY = 0.25
 _BYTES_A_MEGAPIXEL = 60e6
@@ -36,21 +36,12 @@ _SECONDS_OF_WAITING = 0.5
 MEGAPIXELS_TOGETHER = 16.0
 
 
-def cores() -> int:
-    """How many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def megapixels_for(workers: int) -> float:
     """The megapixels that so many workers may have in memory, from decoding to writing."""
-    try:
-        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        # Windows has no such function.
+    allowed = memory()
+    if allowed is None:
         return _MEGAPIXELS
-    affordable = _SHARE_OF_MEMORY * memory / _BYTES_A_MEGAPIXEL
+    affordable = _SHARE_OF_MEMORY * allowed / _BYTES_A_MEGAPIXEL
     return max(_MEGAPIXELS, min(_MEGAPIXELS * workers, affordable))
 
 

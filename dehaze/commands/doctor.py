@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
 from dataclasses import asdict, dataclass
 from importlib import import_module, metadata
@@ -172,13 +171,17 @@ def torchvision_fits() -> list[Check]:
 def _device() -> Check:
     import torch
 
+    from dehaze.batch.machine import cores, memory
+
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
         memory = properties.total_memory / 2**30
         return Check("device", True, f"cuda ({properties.name}, {memory:.0f} GiB)")
     if torch.backends.mps.is_available():
         return Check("device", True, "mps")
-    return Check("device", True, f"cpu ({torch.get_num_threads()} of {os.cpu_count()} cores)")
+    allowed = memory()
+    room = "" if allowed is None else f", {allowed / 2**30:.0f} GiB of memory"
+    return Check("device", True, f"cpu ({torch.get_num_threads()} of {cores()} cores{room})")
 
 
 _REINSTALL = "install dehaze again: the model ships with it"
