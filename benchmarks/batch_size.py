@@ -1,5 +1,4 @@
-"""What a photo takes through the whole pipeline, by how many photos share the network, and what it
-does to the result.
+"""The time of a photo by how many photos share the network, and the change of the result.
 
     python benchmarks/batch_size.py --rounds 5
 

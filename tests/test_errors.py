@@ -28,7 +28,7 @@ def error_classes() -> list[tuple[str, list[str]]]:
     return found
 
 
-@pytest.mark.parametrize(("name", "bases"), error_classes(), ids=lambda value: str(value))
+@pytest.mark.parametrize(("name", "bases"), error_classes(), ids=str)
 def test_an_error_class_derives_from_the_base(name: str, bases: list[str]) -> None:
     if name != "dehaze/errors.py:DehazeError":
         assert "DehazeError" in bases

@@ -34,7 +34,9 @@ def declared(pattern: str, text: str) -> dict[str, str]:
 
 def test_conda_has_every_dependency_at_the_same_bounds() -> None:
     (block,) = re.findall(
-        r"^dependencies = \[\n(.*?)^\]", (ROOT / "pyproject.toml").read_text(), re.DOTALL | re.M
+        r"^dependencies = \[\n(.*?)^\]",
+        (ROOT / "pyproject.toml").read_text(),
+        re.DOTALL | re.MULTILINE,
     )
     pip = declared(r'^    "([\w.-]+)([<>=][^"]*)"', block)
     conda = declared(r"^  - ([\w.-]+)([<>=]\S*)$", (ROOT / "environment.yml").read_text())
@@ -151,6 +153,6 @@ def test_compose_waits_until_the_server_has_stopped() -> None:
     server = (ROOT / "dehaze/webui/server.py").read_text()
     (grace,) = re.findall(r"^GRACE_SECONDS = (\d+)$", server, re.MULTILINE)
     (wait,) = re.findall(
-        r"^  stop_grace_period: (\d+)s$", (ROOT / "compose.yaml").read_text(), re.M
+        r"^  stop_grace_period: (\d+)s$", (ROOT / "compose.yaml").read_text(), re.MULTILINE
     )
     assert int(wait) > int(grace)

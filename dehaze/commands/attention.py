@@ -237,7 +237,7 @@ def _small(picture: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.fl
 
 
 def _short(layer: str) -> str:
-    """down_blocks.0.attentions.1.transformer_blocks.0.attn2 -> down 0.1.0"""
+    """The layer in short: down_blocks.0.attentions.1.transformer_blocks.0.attn2 is down 0.1.0."""
     parts = layer.split(".")
     place = parts[0].split("_")[0]
     return f"{place} {'.'.join(part for part in parts if part.isdecimal())}"

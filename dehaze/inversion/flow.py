@@ -125,7 +125,7 @@ class FlowTable(StepTable):
         return self.timesteps[i - 1]
 
     def told(self, i: int, sigma: float) -> FlowTable:
-        """This table, but with another sigma, in [0, 1], told to the network at step i."""
+        """The same table, but the network is told another sigma, in [0, 1], at step i."""
         timesteps = list(self.timesteps)
         timesteps[i - 1] = sigma * self.timesteps[-1] / self.sigmas[-1]
         return replace(self, timesteps=tuple(timesteps))

@@ -168,19 +168,18 @@ class SeedSelectPipeline(InversionPipeline):
             prompt = common_prompt(inversions, prompt, self.provenance)
             table, starts = inversions[0].table, points_around(inversions, pictures)
         network = self.prompted_network(table, prompt, guidance_scale=guidance_scale)
-        seeds = []
         with self.progress_bar(total=pictures * (chosen.iterations + 1)) as bar:
-            for point in starts:
-                seeds.append(
-                    select_seed(
-                        network,
-                        point.to(z_0),
-                        embed,
-                        target,
-                        chosen,
-                        on_iteration=lambda loss: bar.update(),
-                    )
+            seeds = [
+                select_seed(
+                    network,
+                    point.to(z_0),
+                    embed,
+                    target,
+                    chosen,
+                    on_iteration=lambda loss: bar.update(),
                 )
+                for point in starts
+            ]
         made = tuple(output(self.codec.decode(seed.picture, size)) for seed in seeds)
         expected = math.sqrt(z_0[0].numel())
         norms = tuple(float(seed.latents.norm()) / expected for seed in seeds)

@@ -162,6 +162,7 @@ def resize(image: Array, size: tuple[int, int]) -> Array:
 
 
 def box_mean(values: NDArray[Any], radius: int) -> NDArray[np.float64]:
+    """The mean of each square window of this half-width, in pixels; the border is mirrored."""
     side = 2 * radius + 1
     mean = cv2.boxFilter(values, cv2.CV_64F, (side, side), borderType=cv2.BORDER_REFLECT)
     return np.asarray(mean)

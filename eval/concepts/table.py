@@ -84,12 +84,12 @@ class ConceptsTable:
             "| s a class, inverting | s a picture |",
             "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
         ]
-        for score in self.scores:
-            lines.append(
-                f"| {score.method} | {score.solver} | {score.pictures} "
-                f"| {100.0 * score.accuracy:.1f} | {_shown(score.frechet)} "
-                f"| {_shown(score.inverting)} | {_shown(score.seconds)} |"
-            )
+        lines += [
+            f"| {score.method} | {score.solver} | {score.pictures} "
+            f"| {100.0 * score.accuracy:.1f} | {_shown(score.frechet)} "
+            f"| {_shown(score.inverting)} | {_shown(score.seconds)} |"
+            for score in self.scores
+        ]
         told: dict[str, list[str]] = {}
         for score in self.scores:
             if score.caveat:

@@ -39,7 +39,7 @@ class InversionMethod:
     """
 
     name: str
-    options: InversionOptions = field(default_factory=lambda: InversionOptions())
+    options: InversionOptions = field(default_factory=InversionOptions)
     mode: str = ""
 
     def settings(

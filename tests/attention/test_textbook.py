@@ -262,7 +262,7 @@ CASES: dict[str, tuple[str, EditSettings, Callable[[], Textbook]]] = {
     "replace": (
         "a photo of a street with dense snow",
         EditSettings(control="replace"),
-        lambda: Textbook(),
+        Textbook,
     ),
     "replace, one token by two": (
         "a photo of a street with faint, haze",

@@ -1,5 +1,4 @@
-"""Whatever happens to a job: no torn file, no lost input, an accurate journal, and a resumed job
-that ends with the same outputs as an undisturbed one."""
+"""A job that is disturbed: no torn file, no lost input, and the outputs of an undisturbed one."""
 
 from __future__ import annotations
 

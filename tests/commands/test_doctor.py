@@ -49,8 +49,10 @@ def test_sound_installation_passes() -> None:
 
 def test_every_dependency_of_the_package_is_looked_at() -> None:
     project = Path(__file__).resolve().parents[2] / "pyproject.toml"
-    (listed,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project.read_text(), re.M | re.S)
-    needed = set(re.findall(r'^    "([\w.-]+)[<>=]', listed, re.M))
+    (listed,) = re.findall(
+        r"^dependencies = \[\n(.*?)^\]", project.read_text(), re.MULTILINE | re.DOTALL
+    )
+    needed = set(re.findall(r'^    "([\w.-]+)[<>=]', listed, re.MULTILINE))
     assert needed == set(module.REQUIRED)
 
 

@@ -213,7 +213,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.usefixtures("folder")
-@pytest.mark.parametrize(("command", "beside", "idle"), IDLE, ids=lambda part: " ".join(part))
+@pytest.mark.parametrize(("command", "beside", "idle"), IDLE, ids=" ".join)
 def test_an_idle_option_is_refused_by_name(
     command: tuple[str, ...], beside: tuple[str, ...], idle: tuple[str, ...]
 ) -> None:

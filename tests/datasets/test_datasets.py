@@ -200,7 +200,7 @@ def test_pairing_does_not_depend_on_the_order_of_a_listing(
     clear = [Path("gt") / f"{scene}.jpg" for scene in scenes]
 
     def scene_of(stem: str) -> str:
-        return stem.split("_")[0]
+        return stem.split("_", maxsplit=1)[0]
 
     shuffled_hazy = data.draw(st.permutations(hazy))
     shuffled_clear = data.draw(st.permutations(clear))

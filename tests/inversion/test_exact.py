@@ -71,7 +71,6 @@ def test_another_network_on_the_way_back_does_not_come_back() -> None:
 
 def test_constant_noise_is_inverted_alike_by_all() -> None:
     """Then DDIM, EDICT and BDIA are one sampler up to mixing, and the inverter agrees with both."""
-
     constant = FunctionNetwork(table_of(10), lambda z, i, index: torch.full_like(z, 0.7))
     solved = invert(constant, latents(), InversionSettings(steps=10))
     for exact_invert in (edict_invert, bdia_invert):
