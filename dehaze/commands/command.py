@@ -98,6 +98,17 @@ def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
     return click.option(*names, cls=Option, **attributes)
 
 
+def several(*declared: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """All of these options, in this order."""
+
+    def declare(command: Any) -> Any:
+        for each in reversed(declared):
+            command = each(command)
+        return command
+
+    return declare
+
+
 def refuse_idle_options(context: click.Context, found: Values | None = None) -> None:
     """Refuse the first option that was given and does nothing.
 

@@ -16,9 +16,10 @@ from dehaze.commands.reporting import CommandError, Verbosity, quiet_libraries, 
 from dehaze.commands.reporting import result as say
 
 if TYPE_CHECKING:
+    from dehaze.inversion import InversionResult
     from dehaze.models.choice import ModelChoice
     from dehaze.photos import Photo
-    from dehaze.pipelines.edit import EditResult
+    from dehaze.pipelines.edit import EditPipeline, EditResult
 
 
 def _controls() -> Iterable[str]:
@@ -241,10 +242,7 @@ def edit(
     """
     if (generate is None) == (image is None and inversion is None):
         raise click.UsageError("name a photo, or --inversion FILE, or --generate SEED: one source.")
-    weights, shares = (
-        _by_word("--word-weight", word_weight),
-        _by_word("--cross-replace", cross_replace),
-    )
+    weights = _by_word("--word-weight", word_weight)
     weighs = any(weight != 1.0 for weight in weights.values())
     if target in (None, source) and not weighs:
         raise click.UsageError(_NO_EDIT)
@@ -254,7 +252,6 @@ def edit(
 
     from dehaze.commands.outputs import check_inputs_stay
     from dehaze.inversion import InversionResult
-    from dehaze.inversion.reconstruction import records_attention
     from dehaze.models.choice import find_device
     from dehaze.models.clip import load_clip
     from dehaze.network import NonFiniteError
@@ -265,7 +262,7 @@ def edit(
     check_inputs_stay([] if image is None else [image], [destination], "file")
     try:
         chosen = EditSettings(
-            cross_replace_steps=shares or 0.8,
+            cross_replace_steps=_by_word("--cross-replace", cross_replace) or 0.8,
             self_replace_steps=self_replace,
             word_weights=weights,
             score=None if clip is None else load_clip(clip, find_device(model.device)),
@@ -275,23 +272,13 @@ def edit(
         if photo is not None and output is not None:
             check_name(output, photo)
         path = None if inversion is None else InversionResult.load(inversion)
-        recorded = path is not None and path.attention and not records_attention(chosen.mode)
-        if attention_memory is not None and recorded:
-            raise click.UsageError(
-                f"--attention-memory has no effect: {inversion} holds its attention; leave it out."
-            )
+        if attention_memory is not None:
+            _refuse_recorded_attention(inversion, path, chosen.mode)
         pipe = model.load(EditPipeline)
         if attention_memory is not None:
-            if pipe.device.type == "cpu":
-                raise click.UsageError(
-                    "--attention-memory has an effect only on an accelerator; leave it out."
-                )
-            pipe.attention_memory = round(attention_memory * 1e9)
-        before, after = (
-            pipe.prompts.tokens(text) for text in (source, source if target is None else target)
-        )
-        if not weighs and torch.equal(before.ids, after.ids):
-            raise click.UsageError(f"{_NO_EDIT} To the model the two prompts are one.")
+            _limit_attention(pipe, attention_memory)
+        if not weighs:
+            _refuse_equal_prompts(pipe, source, target)
         recording = pipe.recording(source, target, chosen)
         if generate is not None:
             path = pipe.generate(
@@ -322,16 +309,70 @@ def edit(
     except (NonFiniteError, OSError, PhotoError, ValueError) as error:
         raise CommandError(str(error)) from error
     made = 0 if generate is None or path is None else int(path.trace.nfe.sum())
-    parts = [f"edited: {destination}"]
+    say(f"edited: {destination}{_in_words(result, made, clip is not None)}")
+
+
+def _refuse_recorded_attention(
+    file: Path | None, inversion: InversionResult | None, mode: str
+) -> None:
+    """Refuse --attention-memory where no attention is left to be computed.
+
+    Raises:
+        click.UsageError: the saved inversion holds it all.
+    """
+    from dehaze.inversion.reconstruction import records_attention
+
+    if inversion is not None and inversion.attention and not records_attention(mode):
+        raise click.UsageError(
+            f"--attention-memory has no effect: {file} holds its attention; leave it out."
+        )
+
+
+def _limit_attention(pipe: EditPipeline, gigabytes: float) -> None:
+    """Let the recorded attention take this much of the accelerator's memory, 10^9 bytes.
+
+    Raises:
+        click.UsageError: the model is on the CPU.
+    """
+    if pipe.device.type == "cpu":
+        raise click.UsageError(
+            "--attention-memory has an effect only on an accelerator; leave it out."
+        )
+    pipe.attention_memory = round(gigabytes * 1e9)
+
+
+def _refuse_equal_prompts(pipe: EditPipeline, source: str, target: str | None) -> None:
+    """Refuse two prompts that differ for a person alone, as by their spaces.
+
+    Raises:
+        click.UsageError: their tokens are the same.
+    """
+    import torch
+
+    before = pipe.prompts.tokens(source)
+    after = pipe.prompts.tokens(source if target is None else target)
+    if torch.equal(before.ids, after.ids):
+        raise click.UsageError(f"{_NO_EDIT} To the model the two prompts are one.")
+
+
+def _in_words(result: EditResult, made: int, by_clip: bool) -> str:
+    """How the edit went, after the name of its file.
+
+    Args:
+        result: of the edit.
+        made: network evaluations that the source took before it.
+        by_clip: whether CLIP chose the best sample.
+    """
+    parts = [""]
     if result.scores:
         scores = ", ".join(f"{score:.2f}" for score in result.scores)
-        judge = "" if clip is None else " by CLIP"
+        judge = " by CLIP" if by_clip else ""
         parts.append(f"best{judge} {max(result.scores):.2f} of {scores}")
     if result.mask is not None:
         parts.append(f"{100 * result.mask.mean():.0f} % let through")
     if verbosity() == Verbosity.VERBOSE:
         parts.append(f"{result.nfe + made} network evaluations")
-    say("; ".join(parts))
+    return "; ".join(parts)
 
 
 def _by_word(flag: str, given: tuple[tuple[str, float], ...]) -> dict[str, float]:

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from dehaze import ranges
-from dehaze.commands.command import GENERAL, MACHINE, RESEARCH, Effect, Values, option
+from dehaze.commands.command import GENERAL, MACHINE, RESEARCH, Effect, Values, option, several
 from dehaze.commands.param_types import Exposure, Kinds, Number, RegistryChoice
 from dehaze.models.choice import DATA_TYPES, ModelChoice
 
@@ -305,7 +305,7 @@ def model(*, effect: Effect | tuple[Effect, ...] = (), device: Effect | None = N
         effect: where they have one.
         device: where ``--device`` has one, if that is elsewhere as well.
     """
-    declared = [
+    declared = several(
         option(
             "--model",
             metavar="MODEL",
@@ -337,7 +337,7 @@ def model(*, effect: Effect | tuple[Effect, ...] = (), device: Effect | None = N
             effect=effect,
             help="Precision of the network; auto leaves it to the model.",
         ),
-    ]
+    )
 
     def declare(command: _Command) -> Callable[..., Any]:
         @wraps(command)
@@ -354,9 +354,6 @@ def model(*, effect: Effect | tuple[Effect, ...] = (), device: Effect | None = N
             choice = ModelChoice(model, revision, device, dtype, variant, local_files_only)
             return command(*arguments, model=choice, **others)
 
-        decorated: Callable[..., Any] = with_choice
-        for each in reversed(declared):
-            decorated = each(decorated)
-        return decorated
+        return declared(with_choice)
 
     return declare

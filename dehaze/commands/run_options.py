@@ -18,6 +18,7 @@ from dehaze.commands.command import (
     Effect,
     Values,
     option,
+    several,
     with_value,
     without,
 )
@@ -73,7 +74,7 @@ def _has_quality(given: Values) -> bool:
     return chosen is None or FORMATS.get(chosen).has_quality
 
 
-_OPTIONS = (
+run_options = several(
     option(
         "-o",
         "--output",
@@ -243,13 +244,6 @@ _OPTIONS = (
     options.recovery(default=PHYSICS, effect=(BY_MODEL, FOR_CLIPS)),
     options.as_json(effect=TO_FOLDER),
 )
-
-
-def run_options(command: Any) -> Any:
-    """Give a command all of these options, in this order."""
-    for declare in reversed(_OPTIONS):
-        command = declare(command)
-    return command
 
 
 @dataclass(frozen=True)

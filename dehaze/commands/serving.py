@@ -9,7 +9,7 @@ import click
 
 from dehaze import ranges
 from dehaze.commands import options
-from dehaze.commands.command import MACHINE, option
+from dehaze.commands.command import MACHINE, option, several
 from dehaze.commands.param_types import Number
 from dehaze.commands.reporting import CommandError, quiet_libraries, result
 
@@ -21,7 +21,7 @@ INSTALL = 'pip install "dehaze-diffusion[ui]"'
 
 def serving_options(port: int) -> options.Decorator:
     """The options of a server, with the port that it has by itself."""
-    declared = (
+    return several(
         option(
             "--host",
             metavar="ADDRESS",
@@ -74,13 +74,6 @@ def serving_options(port: int) -> options.Decorator:
         ),
         options.model(),
     )
-
-    def declare(command: Callable[..., Any]) -> Callable[..., Any]:
-        for each in reversed(declared):
-            command = each(command)
-        return command
-
-    return declare
 
 
 def run_server(
