@@ -55,7 +55,7 @@ class StepStudy:
         photos: M.
         settled: share of the steps that were solved to ``SETTLED``; only these are compared.
         certified: share of the steps where Banach's bound was at least the true error, by name
-            in ``CERTIFIED``.
+            in ``CERTIFIED``; NaN where no step was settled.
         tightness: median of bound / error, likewise, infinite bounds included.
         contractive: share of the steps whose constant was below 1 after three Picard iterations.
         picard, anderson: int64 (M, N), evaluations until the residual is below 1e-4, 30 at most.
@@ -98,7 +98,10 @@ class StepStudy:
     def markdown(self) -> str:
         """One row of the table."""
         certified = " | ".join(
-            f"{100 * self.certified[name]:.1f} % ({self.tightness[name]:.1f})" for name in CERTIFIED
+            f"{100 * self.certified[name]:.1f} % ({self.tightness[name]:.1f})"
+            if self.settled > 0.0
+            else "none settled"
+            for name in CERTIFIED
         )
         before, together, after = (f"{100 * share:.0f} %" for share in self.order)
         return (
@@ -122,7 +125,8 @@ def study_table(studies: Sequence[StepStudy], command: str) -> str:
     return (
         f"{studies[0].photos} photos. Settled: solved to {SETTLED:g}. {', '.join(CERTIFIED)}: "
         "share of the settled steps where the bound held after so many iterations (median of "
-        f"bound / error). Evaluations: of the network, until {RACE_TOLERANCE:g}. First: below "
+        f"bound / error). Evaluations: of the network, until {RACE_TOLERANCE:g}, at most "
+        f"{_RACE_LIMIT}. First: below "
         f"{VANISHED:g}, of {_TWO_PATHS} iterations.\n\n{HEADER}\n{rows}\n\n`{command}`\n"
     )
 
@@ -148,8 +152,14 @@ def study_steps(pipeline: InversionPipeline, photos: Sequence[Array], *, steps: 
         steps,
         len(photos),
         settled=float(known.mean()),
-        certified={name: float((ratio >= 1.0).mean()) for name, ratio in ratios.items()},
-        tightness={name: float(np.median(ratio)) for name, ratio in ratios.items()},
+        certified={
+            name: float((ratio >= 1.0).mean()) if ratio.size else np.nan
+            for name, ratio in ratios.items()
+        },
+        tightness={
+            name: float(np.median(ratio)) if ratio.size else np.nan
+            for name, ratio in ratios.items()
+        },
         contractive=float((np.stack([one.contraction for one in seen]) < 1.0).mean()),
         picard=np.stack([one.picard for one in seen]),
         anderson=np.stack([one.anderson for one in seen]),

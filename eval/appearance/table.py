@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from dehaze.errors import DehazeError
 from dehaze.eval.appearance.methods import REMOVE, EditMethod
 from dehaze.eval.appearance.scores import UNTOUCHED, AppearanceScore, score_photo
 from dehaze.eval.files import write_table
+from dehaze.eval.metrics import GaussianWindow
 from dehaze.pipelines.edit import EditPipeline
 
 Array = NDArray[np.float32]
@@ -23,6 +24,25 @@ _MEASURES = ("psnr", "ssim", "background", "nfe")
 
 class AppearanceError(DehazeError, ValueError):
     """The benchmark cannot be run as asked."""
+
+
+def check_sizes(photos: Mapping[str, Array]) -> None:
+    """Refuses photos that cannot be scored.
+
+    Args:
+        photos: float32 (H, W, 3), by name.
+
+    Raises:
+        AppearanceError: a photo is smaller than SSIM's window.
+    """
+    least = GaussianWindow().size
+    for name, photo in photos.items():
+        height, width = photo.shape[:2]
+        if min(height, width) < least:
+            raise AppearanceError(
+                f"{name}: is {width}x{height} pixels, and SSIM's window takes {least}x{least}; "
+                "leave it out"
+            )
 
 
 @dataclass(frozen=True)

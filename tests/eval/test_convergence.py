@@ -48,6 +48,13 @@ def small() -> StepStudy:
     return StepStudy(2, 1, 1.0, shares, shares, 1.0, counts, counts, residuals, residuals)
 
 
+def test_a_table_without_a_settled_step_says_so(small: StepStudy) -> None:
+    nothing = dict.fromkeys(CERTIFIED, np.nan)
+    none = replace(small, settled=0.0, certified=nothing, tightness=nothing)
+    assert "| 2 | 0 % | none settled | none settled | none settled | 100 %" in none.markdown()
+    assert "90.0 % (0.9)" in small.markdown()
+
+
 @pytest.mark.slow
 def test_the_bound_holds_for_nineteen_default_steps_in_twenty(study: StepStudy) -> None:
     # One of the four may not come to rest in forty iterations: nothing can be said of it then.

@@ -58,16 +58,19 @@ def appearance(
     from dehaze.datasets import PhotoFiles
     from dehaze.datasets.appearance import APPEARANCES
     from dehaze.eval.appearance.methods import get_methods
-    from dehaze.eval.appearance.table import evaluate_appearance
+    from dehaze.eval.appearance.table import check_sizes, evaluate_appearance
+    from dehaze.photos import printable
     from dehaze.pipelines.edit import EditPipeline
 
     try:
         chosen = get_methods(methods)
         dataset = open_photos(pictures, output)
         samples = dataset.spread(limit)
+        photos = list(PhotoFiles(sample.hazy for sample in samples))
+        check_sizes({printable(s.hazy): photo for s, photo in zip(samples, photos, strict=True)})
         table = evaluate_appearance(
             model.load(EditPipeline),
-            list(PhotoFiles(sample.hazy for sample in samples)),
+            photos,
             words=words or tuple(APPEARANCES.names()),
             methods=chosen,
             seed=seed,
