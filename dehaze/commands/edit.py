@@ -12,7 +12,13 @@ from dehaze import ranges
 from dehaze.commands import options
 from dehaze.commands.command import MACHINE, RESEARCH, Command, Effect, option, with_any, without
 from dehaze.commands.param_types import Number, RegistryChoice
-from dehaze.commands.reporting import CommandError, Verbosity, quiet_libraries, verbosity
+from dehaze.commands.reporting import (
+    CommandError,
+    Verbosity,
+    note_empty,
+    quiet_libraries,
+    verbosity,
+)
 from dehaze.commands.reporting import result as say
 
 if TYPE_CHECKING:
@@ -279,6 +285,8 @@ def edit(
             _limit_attention(pipe, attention_memory)
         if not weighs:
             _refuse_equal_prompts(pipe, source, target)
+        note_empty("--source", source)
+        note_empty("--target", target)
         recording = pipe.recording(source, target, chosen)
         if generate is not None:
             path = pipe.generate(

@@ -11,7 +11,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Command, option, with_value
 from dehaze.commands.param_types import RegistryChoice
-from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
+from dehaze.commands.reporting import CommandError, note, note_empty, quiet_libraries, result
 
 if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
@@ -132,6 +132,7 @@ def generate(
         judge = load_clip(clip, find_device(model.device))
         pipe = model.load(SeedSelectPipeline)
         pipe.prompts.tokens(prompt)
+        note_empty("--prompt", prompt)
         made = pipe(
             photos,
             prompt,

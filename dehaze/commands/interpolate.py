@@ -11,7 +11,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option, without
 from dehaze.commands.param_types import RegistryChoice
-from dehaze.commands.reporting import CommandError, quiet_libraries, result
+from dehaze.commands.reporting import CommandError, note_empty, quiet_libraries, result
 
 if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
@@ -89,6 +89,7 @@ def interpolate(
         pipe = model.load(InterpolatePipeline)
         text = pipe.default_prompt if prompt is None else prompt
         pipe.prompts.tokens(text)
+        note_empty("--prompt", prompt)
         inversions = [
             pipe.invert(
                 cut_like(photo, photos[0].shape[:2]),

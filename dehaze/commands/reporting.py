@@ -64,6 +64,12 @@ def note(text: str) -> None:
         _warn(text)
 
 
+def note_empty(flag: str, prompt: str | None) -> None:
+    """Say that a prompt is empty: models take it, and a script's unset variable makes it, too."""
+    if prompt is not None and not prompt.strip():
+        note(f"{flag} is empty: the model is told nothing of what the picture shows")
+
+
 def detail(text: str) -> None:
     """Say on stderr what only a closer look needs; with -v alone."""
     said.debug("%s", text)

@@ -167,6 +167,8 @@ def test_the_empty_target_is_another_prompt(picture: Path, random_model: Path) -
     settings = ("--model", random_model, "--steps", 1, "-o", picture.parent / "out.png")
     done = call(picture, *SOURCE, "--target", "", *settings)
     assert done.exit_code == 0, done.output
+    assert "--target is empty: the model is told nothing" in done.stderr
+    assert "--source" not in done.stderr
 
 
 def test_words_are_weighed_without_a_target(picture: Path, any_model: Path) -> None:

@@ -49,6 +49,17 @@ def test_pictures_and_a_sheet_of_them_are_written(
     assert f"{out / 'picture-02.png'} and 1 more: of an earlier run" in done.stderr
     assert np.asarray(Image.open(out / "picture-01.png")).shape == (16, 24, 3)
     assert "2 pictures, loss " in done.stdout
+    assert "is empty" not in done.stderr
+
+
+def test_an_empty_prompt_is_said(photos: Path, random_model: Path, clip_model: Path) -> None:
+    """As a script's unset variable makes it: the model takes it, and makes anything."""
+    done = call(
+        photos, "--prompt", " ", "--clip", clip_model, "--model", random_model, "-n", 1,
+        "-o", photos.parent / "made", "--iterations", 1, "--steps", 1, "--start", "noise",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.output
+    assert "--prompt is empty: the model is told nothing" in done.stderr
 
 
 def test_from_noise_one_photo_is_enough_and_a_seed_counts(

@@ -53,6 +53,8 @@ def test_quiet_says_nothing(pictures: list[Path], any_model: Path) -> None:
     out = pictures[0].parent / "made"
     done = call(*pictures[:2], "-n", 2, "--model", any_model, "-o", out, "-q")
     assert (done.exit_code, done.output) == (0, "")
+    empty = call(*pictures[:2], "-n", 2, "--model", any_model, "-o", out, "--prompt", "")
+    assert "--prompt is empty: the model is told nothing" in empty.stderr
     replacing = call(out / "nao-01.png", pictures[0], "-o", out)
     assert replacing.exit_code == 2
     assert f"{out / 'nao-01.png'} is an input and would be replaced" in replacing.stderr
