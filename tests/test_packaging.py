@@ -156,3 +156,17 @@ def test_compose_waits_until_the_server_has_stopped() -> None:
         r"^  stop_grace_period: (\d+)s$", (ROOT / "compose.yaml").read_text(), re.MULTILINE
     )
     assert int(wait) > int(grace)
+
+
+def test_actions_are_pinned_to_a_commit_and_say_its_version() -> None:
+    """A tag can be moved to other code by whoever holds its repository."""
+    workflow = (ROOT / ".github/workflows/tests.yml").read_text()
+    used = [line.strip() for line in workflow.splitlines() if "uses:" in line]
+    assert used
+    for line in used:
+        assert re.fullmatch(r"- uses: [\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line), line
+
+
+def test_the_container_takes_the_torch_of_the_package() -> None:
+    (wanted,) = re.findall(r'"torch>=[^"]*"', (ROOT / "pyproject.toml").read_text())
+    assert wanted in (ROOT / "Dockerfile").read_text()
