@@ -108,7 +108,7 @@ def replace_mapper(source: TokenizedPrompt, target: TokenizedPrompt) -> TokenMap
 
     Where a word and its counterpart have different numbers of tokens, each token of the target's
     word takes the sum of the source word's maps, divided by the target word's number of tokens:
-    together they attend as much as the source's word did.
+    so the sum of their attention is that of the source's word.
 
     Raises:
         WordError: the prompts have different numbers of words.

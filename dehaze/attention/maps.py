@@ -111,8 +111,8 @@ def word_map(
         record: queries and keys as an ``AttentionSession`` recorded them.
         span: the word's token positions.
         latent_size: (H, W) of the latent.
-        layers: weight of each layer, by name; equal weights when None. A negative weight is for a
-            layer that attends to the word where the thing is not.
+        layers: weight of each layer, by name; equal weights when None. A layer that attends to the
+            word outside of the thing gets a negative weight.
         steps: steps to average; all recorded ones when None.
         device: to compute on; the recording's own when None.
 

@@ -2,9 +2,9 @@
 
 Prompt-to-Prompt applies the source's map to the target's values. Where each token follows the map
 at its own position, that is attention with the source's queries and keys,
-softmax(Q_src K_src^T / sqrt(d)) V_tgt: no map of (heads, HW, HW) is formed, the memory grows with
-HW rather than with its square, and fused kernels can be used. A cross-attention map is formed only
-where tokens follow other tokens, where words are weighed, and where an observer looks at it.
+softmax(Q_src K_src^T / sqrt(d)) V_tgt. Then no map of (heads, HW, HW) is computed, the memory grows
+with HW rather than with its square, and fused kernels can be used. A cross-attention map is
+computed only where tokens follow other tokens, where words are weighed, or for an observer.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ class RecordingPlan:
 
     Attributes:
         control: the control of the way back; None where it is not known yet.
-        steps: n, the number of denoising steps; it counts only with a control.
+        steps: n, the number of denoising steps; it is used only with a control.
         map_layers: the cross-attention layers whose maps will be looked at, by name; None for all.
     """
 
@@ -81,7 +81,7 @@ Observer = Callable[[str, Tensor], None]
 
 @dataclass
 class AttentionSession:
-    """What the processors of a network shall do during one call, and what they recorded.
+    """What the processors of a network do during one call, and what they recorded.
 
     Attributes:
         record: by name (see ``record_name``), the source's queries and keys,

@@ -158,8 +158,8 @@ class Executor(Protocol):
     def run(self, items: Iterator[Item], report: Callable[[Item], None]) -> None:
         """Do every item, and report each as it ends, in any order, from the calling thread.
 
-        ``KeyboardInterrupt`` ends the run: what is being written is finished and reported, what
-        has not come so far is dropped.
+        ``KeyboardInterrupt`` ends the run: what is being written is finished and reported, and all
+        else is dropped.
         """
 
 

@@ -110,8 +110,7 @@ class Job:
 
         Returns:
             Every photo reached. ``KeyboardInterrupt`` ends the job, and so does a journal that can
-            no longer be written: what is being written is finished, what has not come so far is
-            dropped.
+            no longer be written: what is being written is finished, and all else is dropped.
         """
         started = time.perf_counter()
         account = _Account(self._journal, self._settings, progress)

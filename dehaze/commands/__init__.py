@@ -29,8 +29,8 @@ __all__ = [
 
 # Stated here, so that listing the commands imports none of them.
 COMMANDS = {
-    "run": "Remove the haze from photos and folders of photos.",
-    "ui": "Open a page that photos are dropped on.",
+    "run": "Remove the haze from photos, folders of photos, and clips.",
+    "ui": "Open a page in the browser to drop photos on.",
     "serve": "Answer other programs over HTTP.",
     "edit": "Edit a photo, or a generated picture, by two prompts.",
     "attention": "Show where in photos the model attends to a word.",
@@ -38,7 +38,7 @@ COMMANDS = {
     "generate": "Make new pictures of what a few photos show.",
     "invert": "Invert a photo and show how the inversion converged.",
     "evaluate": "Measure a model on published data sets.",
-    "models": "Say which models there are, and whether their files are whole.",
+    "models": "List models, describe one, and check its files.",
     "doctor": "Say what is installed, what is missing, and what to do.",
 }
 

@@ -33,7 +33,7 @@ class Effect:
     Attributes:
         holds: whether the option has an effect with these values.
         where: the same in words, after "only": "with --executor ray".
-        of_input: ``holds`` reads what the input holds as well, see ``refuse_idle_options``.
+        of_input: ``holds`` also reads what the inputs contain, see ``refuse_idle_options``.
     """
 
     holds: Callable[[Values], bool]
@@ -114,8 +114,8 @@ def refuse_idle_options(context: click.Context, found: Values | None = None) -> 
 
     Args:
         context: of the command.
-        found: what its input holds, by names of the command's own; None before it is opened.
-            Effects with ``of_input`` are checked only after that, all others only before.
+        found: what the inputs contain, under names that the command chooses; None before they are
+            opened. Effects with ``of_input`` are checked only with it, all others only without.
 
     Raises:
         click.UsageError: names the option and where it has an effect.
@@ -167,10 +167,10 @@ def _verbosity_options() -> list[click.Parameter]:
 
 @contextmanager
 def uncollected() -> Iterator[None]:
-    """Pauses Python's garbage collector: imports make many objects, and drop next to none.
+    """Pause Python's garbage collector during imports, which make many objects and drop few.
 
-    The collector would take a seventh of the time of importing PyTorch, and as much again with each
-    later look at all objects: what was there when something was imported is left out of those.
+    Collecting takes a seventh of the time of importing PyTorch, and as long again with each later
+    look at all objects. So objects that exist after an import are left out of later looks.
     """
     collecting, imported = gc.isenabled(), len(sys.modules)
     gc.disable()

@@ -70,14 +70,14 @@ _INVERTING = without("generate", "inversion")
     "--inversion",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="What dehaze invert wrote for IMAGE and --source: nothing is inverted again, and with "
-    "its --attention nothing of the source evaluated.",
+    help="What dehaze invert wrote for IMAGE and --source; nothing is inverted again. If it was "
+    "written with --attention, the source is not evaluated either.",
 )
 @option(
     "--generate",
     type=click.IntRange(min=0),
     metavar="SEED",
-    help="In place of IMAGE: edit the picture that --source makes from this seed at --guidance.",
+    help="Edit a picture that --source makes from this seed at --guidance, in place of IMAGE.",
 )
 @options.strength(help="How much of the edit is made: 0 none, 1 all, up to 2.")
 @option(
@@ -93,7 +93,7 @@ _INVERTING = without("generate", "inversion")
     multiple=True,
     metavar="WORD",
     effect=with_any("blend"),
-    help="And not where this word is.",
+    help="Change nothing where this word is.",
 )
 @option(
     "--blend-threshold",
@@ -148,7 +148,7 @@ _INVERTING = without("generate", "inversion")
     type=Number(ranges.GUIDANCE_SCALE),
     metavar="NUMBER",
     heading=RESEARCH,
-    help="Guidance where the edited word is not: blended guidance.",
+    help="Guidance outside of the edited word: blended guidance.",
 )
 @option(
     "--focus",
@@ -323,10 +323,10 @@ def edit(
 def _refuse_recorded_attention(
     file: Path | None, inversion: InversionResult | None, mode: str
 ) -> None:
-    """Refuse --attention-memory where no attention is left to be computed.
+    """Refuse --attention-memory where all attention is saved.
 
     Raises:
-        click.UsageError: the saved inversion holds it all.
+        click.UsageError: the inversion's file holds it.
     """
     from dehaze.inversion.reconstruction import records_attention
 

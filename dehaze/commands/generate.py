@@ -52,7 +52,7 @@ def _starts() -> Iterable[str]:
     default="nao",
     show_default=True,
     metavar="NAME",
-    help="nao starts between the inverted photos, noise anywhere.",
+    help="nao starts between the inverted photos, noise from random noise.",
 )
 @option(
     "--iterations",
@@ -80,10 +80,10 @@ def generate(
 ) -> None:
     """Make new pictures of what a few photos show, at the size that the model works at.
 
-    Each INPUT is a photo or a folder. For what a model has rarely seen: nothing is trained, only
-    the noise that each picture starts from is fitted (SeedSelect), until CLIP and the model's own
-    codec see what they see in the photos. Photos of other proportions than the first one are cut to
-    its, around the middle.
+    Each INPUT is a photo or a folder. The command is for things that the model has rarely seen.
+    Nothing is trained: only the noise that each picture starts from is fitted (SeedSelect), until
+    CLIP and the model's codec find the picture similar to the photos. Photos of other proportions
+    than the first one are cut to its, around the middle.
 
     \b
       dehaze generate oxcarts/ --prompt "a photo of an oxcart" \\

@@ -44,7 +44,7 @@ def _paths() -> Iterable[str]:
     default="nao",
     show_default=True,
     metavar="NAME",
-    help="nao keeps to norms that are likely, slerp to those between A's and B's.",
+    help="nao: latents of likely norms; slerp: of norms between those of A and B.",
 )
 @option("--centroid", is_flag=True, help="One picture in the middle of all the photos.")
 @options.prompt(help=f"What all the photos show.  {options.OF_MODEL}")

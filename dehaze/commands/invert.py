@@ -64,8 +64,8 @@ def _adjustments() -> Iterable[str]:
     "--attention",
     is_flag=True,
     help=(
-        "Write the attention on the way as well, the largest part by far: an edit of the file then "
-        "need not evaluate the network for it again, once a step."
+        "Also write the attention, by far the largest part. An edit of the file then saves one "
+        "network evaluation a step."
     ),
 )
 @options.model()
@@ -73,8 +73,8 @@ def _adjustments() -> Iterable[str]:
 @options.word()
 @options.solver(
     help=(
-        "How each step is solved; a wrong name lists the solvers. One that is named runs as it was "
-        "published.  [default: what the model does best with]"
+        "How each step is solved; a wrong name lists the solvers. A named solver runs as it was "
+        "published.  [default: the best settings for the model]"
     ),
 )
 @options.predictor(effect=options.used_by_solver("predictor"))
@@ -106,8 +106,8 @@ def _adjustments() -> Iterable[str]:
 @options.mode(
     effect=with_any("plots"),
     help=(
-        "Invert at guidance 1 and guide the way back alone, held by NAME; a wrong name lists "
-        "them. Shown by --plots."
+        "Invert at guidance 1, and guide only the way back, held by NAME; a wrong name lists "
+        "them. --plots shows the result."
     ),
 )
 @option(
@@ -145,7 +145,7 @@ def invert(
 ) -> None:
     """Invert the photo IMAGE, or each photo of a folder, and write its inversion to a file.
 
-    The file holds every latent, the noise of every step, and how the solver fared;
+    The file holds every latent, the noise of every step, and how each step converged;
     dehaze.inversion.InversionResult.load reads it.
 
     Exit code: 0, all is written; 1, some photos of a folder failed, each named; 2, wrong usage, or

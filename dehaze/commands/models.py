@@ -70,7 +70,7 @@ def list_models(as_json: bool) -> None:
 def info(
     model: str, revision: str | None, variant: str | None, local_files_only: bool, as_json: bool
 ) -> None:
-    """Say what a model is made of and what it does when nothing else is asked for."""
+    """Say what a model is made of, and what its defaults are."""
     quiet_libraries()
     from dehaze.inversion.ddim import ignored_settings
     from dehaze.inversion.flow import ignored_flow_settings
@@ -130,11 +130,11 @@ def verify(
 ) -> None:
     """Compare a model's files with their published hashes, and its output with a known one.
 
-    Hashes of the bundled model come with it; those of a hub model are what the hub calls its files.
-    A known answer comes with the bundled model: what its networks gave when it was made.
+    The bundled model comes with its hashes; the hub's names of a hub model's files are its hashes.
+    The bundled model also has a known answer: the output of its networks when it was made.
 
-    Exit code: 0, all files are whole and a known answer is given; 1, some are changed, missing or
-    without a hash, or another answer came.
+    Exit code: 0, all files are whole, and the output is the known one; 1, a file is changed,
+    missing or without a hash, or the output differs.
     """
     quiet_libraries()
     from dehaze.models import ModelError

@@ -157,8 +157,8 @@ exposure = _shared(
     metavar="NAME",
     default="scene",
     show_default=True,
-    help="scene: as dark as it is without the light of the haze; keep: as light as the photo; or "
-    "a number from 0 (scene) to 1 (keep).",
+    help="Lightness of the result. scene: as dark as the scene without the light of the haze; "
+    "keep: as light as the photo; or a number from 0 (scene) to 1 (keep).",
 )
 steps = _shared(
     "--steps",
@@ -208,7 +208,7 @@ iterations = _shared(
     type=click.IntRange(min=1),
     metavar="N",
     heading=RESEARCH,
-    help=f"The solver's limit a step.  {OF_MODEL}",
+    help=f"Most iterations of the solver in a step.  {OF_MODEL}",
 )
 recovery = _shared(
     "--recovery",
@@ -216,7 +216,7 @@ recovery = _shared(
     metavar="NAME",
     show_default=True,
     heading=RESEARCH,
-    help="How the photo's own size is reached; a wrong name lists the ways.",
+    help="How the result gets the photo's own size; a wrong name lists the ways.",
 )
 guidance = _shared(
     "--guidance",
@@ -282,7 +282,7 @@ revision = _shared(
     "--revision",
     metavar="NAME",
     heading=MACHINE,
-    help="Branch, tag or commit of a hub id: a commit is the same model for ever.",
+    help="Branch, tag or commit of a hub id; a commit never changes.",
 )
 variant = _shared(
     "--variant",

@@ -65,7 +65,7 @@ class PhotosJob:
     def of(
         cls, inputs: Sequence[Path], asked: RunOptions, plan: Plan, say: Text | JsonLines
     ) -> PhotosJob:
-        """The job, its model loaded; what the folders hold besides photos is said."""
+        """Load the model, and name what the folders hold besides photos."""
         from dehaze.photos import printable
 
         for folder in plan.results:

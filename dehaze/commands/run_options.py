@@ -146,7 +146,7 @@ run_options = several(
         flag_value=5.0,
         metavar="SECONDS",
         effect=(TO_FOLDER, ON_PHOTOS, without("dry_run")),
-        help="When all is done, look for new photos every so often, until interrupted.  [5]",
+        help="When all is done, look for new photos every SECONDS, until interrupted.  [5]",
     ),
     options.resume(
         effect=TO_FOLDER,
@@ -172,7 +172,7 @@ run_options = several(
         metavar="NAME",
         heading=FIRST,
         effect=PHOTOS_ALONE,
-        help="The model's diffusion; or, for comparison, dcp (dark channel prior) or cap (colour "
+        help="diffusion: the model; for comparison dcp (dark channel prior) or cap (colour "
         "attenuation prior), which need no model.",
     ),
     options.model(effect=BY_MODEL),
@@ -195,7 +195,8 @@ run_options = several(
         show_default=True,
         heading=MACHINE,
         effect=(TO_FOLDER, ON_PHOTOS),
-        help="In this process, or on a Ray cluster (this machine's, or the one at --ray-address).",
+        help="Work in this process, or on a Ray cluster (this machine's, or the one at "
+        "--ray-address).",
     ),
     option(
         "--ray-address",

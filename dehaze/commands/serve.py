@@ -20,7 +20,7 @@ def serve(**chosen: Any) -> None:
       POST /v1/dehaze       a photo in, a photo out; ?strength=0.8&word=fog
       POST /v1/dehaze/json  with maps, airlight and density
       GET  /health          whether it is ready, and how many wait
-      GET  /docs            all of it, for a person; /openapi.json for programs
+      GET  /docs            the documentation; /openapi.json is for programs
 
     Exit code: 0, stopped by Ctrl-C or SIGTERM; 2, it could not start.
     """

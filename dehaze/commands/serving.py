@@ -27,8 +27,8 @@ def serving_options(port: int) -> options.Decorator:
             metavar="ADDRESS",
             default="127.0.0.1",
             show_default=True,
-            help="Whom it listens to: 127.0.0.1 is this machine alone, 0.0.0.0 everybody who can "
-            "reach it; there is no password.",
+            help="Address to listen on: 127.0.0.1 is for this machine alone, 0.0.0.0 for everybody "
+            "who can reach it; there is no password.",
         ),
         option(
             "--port",
@@ -36,14 +36,14 @@ def serving_options(port: int) -> options.Decorator:
             metavar="N",
             default=port,
             show_default=True,
-            help="0 takes one that is free.",
+            help="Port to listen on; 0 takes a free one.",
         ),
         option(
             "--allow-host",
             "allowed_hosts",
             metavar="NAME",
             multiple=True,
-            help="A name that it may be called by, besides localhost; may be repeated.",
+            help="Another host name that requests may use, besides localhost; may be repeated.",
         ),
         option(
             "--max-upload",
@@ -70,7 +70,7 @@ def serving_options(port: int) -> options.Decorator:
             default=64,
             show_default=True,
             heading=MACHINE,
-            help="Photos that may wait for their turn; more are told to come again (503).",
+            help="Photos that may wait for their turn; further requests get status 503.",
         ),
         options.model(),
     )

@@ -14,12 +14,12 @@ from dehaze.commands.serving import run_server, serving_options
 @option("--open", "open_browser", is_flag=True, help="Open the page in the browser.")
 @serving_options(port=7860)
 def ui(open_browser: bool, **chosen: Any) -> None:
-    """Open a page that photos are dropped on.
+    """Open a page in the browser to drop photos on.
 
-    Before and after with a slider, strength and exposure under the hand, the haze attention map and
-    the transmission as layers; one photo or all of them to download. The page is served to this
-    machine alone unless --host says otherwise, and fetches nothing from elsewhere. The HTTP API of
-    dehaze serve is there as well.
+    The page compares each photo before and after with a slider, sets strength and exposure, shows
+    the haze attention map and the transmission, and downloads one photo or all of them. Only this
+    machine can open it, unless --host says otherwise. It loads nothing from elsewhere. The HTTP API
+    of dehaze serve is there as well.
 
     Exit code: 0, stopped by Ctrl-C or SIGTERM; 2, it could not start.
     """

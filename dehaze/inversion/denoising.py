@@ -26,7 +26,7 @@ def unheld(i: int, latents: Tensor) -> Tensor:
 
 
 def unreported(i: int, latents: Tensor) -> None:
-    """Says nothing."""
+    """Do nothing."""
 
 
 @dataclass(frozen=True)

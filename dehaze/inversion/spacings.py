@@ -29,7 +29,7 @@ def diffusers_spacing(name: str, train_timesteps: int, offset: int, steps: int) 
 def noisy_end(train_timesteps: int, offset: int, steps: int) -> list[int]:
     """tau_i proportional to 1 - (1 - i / N)^1.7: dense where the noise is strong.
 
-    The offset plays no part.
+    The offset has no effect.
 
     Raises:
         ScheduleError: there are more steps than timesteps below the topmost.

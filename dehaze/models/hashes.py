@@ -33,9 +33,11 @@ class ManifestError(DehazeError, ValueError):
 
 @dataclass(frozen=True)
 class CheckedFile:
-    """A file of a model, by its path below the model's folder; "weights" where it is the model.
+    """A file of a model, and whether it is the published one.
 
-    ``state`` is "whole", "changed", "missing", or "unknown" where no hash is recorded for it.
+    Attributes:
+        name: its path below the model's folder; "weights" for a model of one file.
+        state: "unknown" where no hash is recorded for it.
     """
 
     name: str

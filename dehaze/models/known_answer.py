@@ -64,7 +64,7 @@ def check_known_answer(folder: Path, parts: ModelParts) -> bool:
         parts: loaded from it in float32, on the CPU.
 
     Returns:
-        False where none is recorded; True where it is given.
+        True if the parts give the recorded answer; False if none is recorded.
 
     Raises:
         ModelError: another answer came; the message names the first part that is wrong.

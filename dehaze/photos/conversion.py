@@ -22,8 +22,8 @@ class ResultFile:
     Attributes:
         suffix: what its name ends in, such as ".png", which names its format as well; None for the
             photo's own.
-        quality: of a JPEG or a lossy WebP, 1 to 100; None for 90 of a WebP and a JPEG's own, or 95
-            where the photo is no JPEG.
+        quality: of a JPEG or a lossy WebP, 1 to 100. None for 90 in a WebP; in a JPEG for the
+            photo's own, or for 95 where the photo is no JPEG.
         addition: put at the end of its name, before the suffix.
     """
 
@@ -44,7 +44,7 @@ class ResultFile:
         return path.with_name(f"{stem}{self.addition}{own if keeps else self.suffix}")
 
     def growth(self, path: Path) -> float:
-        """About how many times as large as its photo a result is, by their formats."""
+        """The size of a result's file as a multiple of its photo's, roughly, by their formats."""
         if self.format is None or path.suffix.lower() not in PHOTO_SUFFIXES:
             return 1.0
         source, target = FORMATS.get(format_of(path)), FORMATS.get(self.format)

@@ -51,7 +51,7 @@ class JpegContainer:
         quantisation: tables by index, 64 values each, or None.
         subsampling: of the chroma: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
         progressive: in several scans.
-        quality: 1 to 100, in place of the tables; None for the tables, or 95 without any.
+        quality: 1 to 100, which replaces the tables; None for the tables, or for 95 without any.
     """
 
     segments: tuple[Segment, ...] = ()

@@ -78,12 +78,12 @@ class Clip:
         size: (height, width) in pixels as they are stored.
         turn: how a stored frame becomes upright, see ``upright``.
         samples: the format of the first frame.
-        colour: how its samples are colours.
+        colour: how its samples encode colours.
         primaries, transfer: H.273's numbers, kept as they are.
         aspect: width of a pixel over its height, as it is stored; None where it is not stated.
         rate: frames a second, on average.
         time_base: the unit of its time stamps, in seconds.
-        frames: their number by the file's packets, a few of which may not be decodable.
+        frames: the number of the picture's packets, a few of which may not be decodable.
         notes: what a user should know of it.
     """
 
@@ -128,7 +128,8 @@ class Frame:
         pts: its time stamp, in units of the clip's ``time_base``.
         duration: likewise, 0 where it is not stated.
         resized: whether it was stored at another size than the first frame.
-        moved: whether its own time stamp was missing, or not after that of the frame before.
+        moved: whether it got a new time stamp, since its own was missing or not after that of the
+            last frame.
     """
 
     pixels: Array
@@ -139,7 +140,7 @@ class Frame:
 
 
 def open_clip(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Clip:
-    """Reads a clip's properties, and refuses clips that would come out wrong.
+    """Reads a clip's properties, and refuses clips whose results would be wrong.
 
     Args:
         path: the file.

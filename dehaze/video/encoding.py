@@ -28,7 +28,7 @@ class Encoder:
     """How pictures are encoded in the codec of a clip.
 
     Attributes:
-        codec: FFmpeg's name of the codec that comes out.
+        codec: FFmpeg's name of the result's codec.
         name: of FFmpeg's encoder.
         options: of the encoder: a quality at which the eye sees no loss.
         odd_sizes: whether it takes chroma of half the size with odd numbers of pixels.
@@ -45,7 +45,7 @@ class Encoder:
 
 
 ENCODERS: Registry[Encoder] = Registry("codec")
-"""The encoder that a clip's codec comes back in, by FFmpeg's name of the codec."""
+"""The encoder of a result, by FFmpeg's name of the clip's codec."""
 
 # Without B-frames, so that a run's time stamps stand in order.
 for _encoder in (
@@ -93,7 +93,7 @@ class Encoding:
     Attributes:
         encoder: of the pictures.
         samples: the format of its samples.
-        colour: how they are colours.
+        colour: how they encode colours.
         container: FFmpeg's name.
         copied: the indices of the original's streams that are copied as they are.
         notes: what differs from the original besides the haze.

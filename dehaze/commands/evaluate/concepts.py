@@ -149,10 +149,11 @@ def concepts(
 ) -> None:
     """Make pictures of the classes in FOLDER in several ways, and have a classifier judge them.
 
-    FOLDER has a subfolder of photos for each class, named as the classifier names it. A row is
-    where a picture's noise comes from: plain noise, slerp and NAO's path from photo to photo, NAO's
-    centroid, SeedSelect from noise and from the centroid. Accuracy is how many the classifier names
-    rightly, the Fréchet distance (FID with an Inception) how far they are from the photos.
+    FOLDER has a subfolder of photos for each class, named as the classifier names it. Each row of
+    the table is a source of the pictures' noise: plain noise, slerp and NAO's path from photo to
+    photo, NAO's centroid, SeedSelect from noise and from the centroid. Accuracy is the share of
+    pictures that the classifier names correctly. The Fréchet distance (FID with an Inception) is
+    their distance from the photos.
 
     \b
       dehaze evaluate concepts birds/ --classifier vit-birds/ --clip clip-vit-large/ \\

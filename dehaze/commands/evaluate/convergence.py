@@ -35,8 +35,9 @@ def convergence(
 ) -> None:
     """Solve every step of the inversions of the pictures in FOLDER exactly, and compare.
 
-    For each number of steps: how often Banach's bound is at least the true error, what Anderson
-    costs beside Picard, and whether the intra-path residual vanishes before the inter-path one.
+    The table says, for each number of steps, how often Banach's bound is at least the true error,
+    the cost of Anderson and of Picard, and whether the intra-path residual vanishes before the
+    inter-path one.
     """
     quiet_libraries()
     from dehaze.datasets import PhotoFiles

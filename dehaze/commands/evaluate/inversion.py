@@ -90,7 +90,7 @@ def inversion(
     and time beside the cost in network evaluations; the plot draws PSNR against both costs, and the
     codec's own PSNR as a line.
 
-    With captions, as on COCO's photos, null-text inversion beside fixed points:
+    This compares null-text inversion with fixed points, on photos with captions such as COCO's:
 
     \b
       dehaze evaluate inversion val2017 --captions captions_val2017.json --limit 100 \\

@@ -62,7 +62,7 @@ EDITING = without("results")
     effect=EDITING,
     help="Blend the set's words.",
 )
-@options.limit(help="The first so many edits only.")
+@options.limit(help="Only the first N edits.")
 @option("--dino", metavar="FOLDER", help="DINO's ViT-B/8.  [default: the hub's cache]")
 @options.clip(help="CLIP's ViT-L/14.  [default: the hub's cache]")
 @option(

@@ -29,8 +29,8 @@ def predictors(
 ) -> None:
     """Solve every step of the inversions of the pictures in FOLDER, and compare the guesses.
 
-    A predictor guesses a step's latent without asking the network. The table has the mean and the
-    variance of what each guess is off by; the plot has their histograms as well.
+    A predictor guesses a step's latent without evaluating the network. The table has the mean and
+    the variance of each guess's error; the plot also has their histograms.
     """
     quiet_libraries()
     from dehaze.datasets import PhotoFiles

@@ -77,10 +77,10 @@ def variants(
 ) -> None:
     """Remove the haze of the photos in FOLDER in three ways, and draw them side by side.
 
-    Null-text inversion on plain DDIM inversion, null-text on a fixed-point inversion, and the
-    fixed point without null-text, each with its haze attention map. Rows are photos, up to six.
-    With ground truth (FOLDER holds hazy/ and gt/, or --gt, or --render) the table has PSNR and
-    SSIM.
+    The ways are null-text inversion on plain DDIM inversion, null-text on a fixed-point inversion,
+    and the fixed-point inversion without null-text, each with its haze attention map. Rows are
+    photos, up to six. With ground truth (FOLDER holds hazy/ and gt/, or --gt, or --render) the
+    table has PSNR and SSIM.
 
     \b
       dehaze evaluate variants photos/ -o runs/variants
