@@ -25,6 +25,9 @@ HEADINGS = (FIRST, MACHINE, RESEARCH, GENERAL)
 Values = Mapping[str, Any]
 """The values of a command's parameters, by their names in Python."""
 
+Decorator = Callable[[Any], Any]
+"""Gives a command an option, or several."""
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -93,12 +96,12 @@ class Option(click.Option):
         return max(self.opts, key=len)
 
 
-def option(*names: str, **attributes: Any) -> Callable[[Any], Any]:
+def option(*names: str, **attributes: Any) -> Decorator:
     """``click.option`` of this class."""
     return click.option(*names, cls=Option, **attributes)
 
 
-def several(*declared: Callable[[Any], Any]) -> Callable[[Any], Any]:
+def several(*declared: Decorator) -> Decorator:
     """All of these options, in this order."""
 
     def declare(command: Any) -> Any:

@@ -175,8 +175,8 @@ def _device() -> Check:
 
     if torch.cuda.is_available():
         properties = torch.cuda.get_device_properties(0)
-        memory = properties.total_memory / 2**30
-        return Check("device", True, f"cuda ({properties.name}, {memory:.0f} GiB)")
+        total = properties.total_memory / 2**30
+        return Check("device", True, f"cuda ({properties.name}, {total:.0f} GiB)")
     if torch.backends.mps.is_available():
         return Check("device", True, "mps")
     allowed = memory()

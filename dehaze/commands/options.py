@@ -15,12 +15,21 @@ from typing import Any, TypeVar
 import click
 
 from dehaze import ranges
-from dehaze.commands.command import GENERAL, MACHINE, RESEARCH, Effect, Values, option, several
+from dehaze.commands.command import (
+    GENERAL,
+    MACHINE,
+    RESEARCH,
+    Decorator,
+    Effect,
+    Values,
+    option,
+    several,
+)
 from dehaze.commands.param_types import Exposure, Kinds, Number, RegistryChoice
 from dehaze.models.choice import DATA_TYPES, ModelChoice
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
-Decorator = Callable[[Any], Any]
+
 
 OF_MODEL = "[default: the model's]"
 OF_SOLVER = "[default: the named solver's, else the model's]"

@@ -9,7 +9,7 @@ import click
 
 from dehaze import ranges
 from dehaze.commands import options
-from dehaze.commands.command import MACHINE, option, several
+from dehaze.commands.command import MACHINE, Decorator, option, several
 from dehaze.commands.param_types import Number
 from dehaze.commands.reporting import CommandError, quiet_libraries, result
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 INSTALL = 'pip install "dehaze-diffusion[ui]"'
 
 
-def serving_options(port: int) -> options.Decorator:
+def serving_options(port: int) -> Decorator:
     """The options of a server, with the port that it has by itself."""
     return several(
         option(

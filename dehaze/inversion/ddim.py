@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from dehaze.inversion.schedule import Process, ScheduleError, StepTable
+from dehaze.inversion.schedule import Process, ScheduleError, StepTable, other_settings
 from dehaze.inversion.spacings import SPACINGS
 
 PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
@@ -227,12 +227,7 @@ def check_scheduler_class(name: str) -> None:
 
 def ignored_settings(scheduler: Any) -> dict[str, Any]:
     """The scheduler's settings that a DDIM table does not use, such as a solver's order."""
-    checked = {*_READ_SETTINGS, *_PROCESS_SETTINGS, *_PLACING_SETTINGS}
-    return {
-        name: value
-        for name, value in scheduler.config.items()
-        if name not in checked and not name.startswith("_")
-    }
+    return other_settings(scheduler, {*_READ_SETTINGS, *_PROCESS_SETTINGS, *_PLACING_SETTINGS})
 
 
 def _refuse(scheduler: Any, harmless: Mapping[str, tuple[Any, ...]], cure: str) -> None:

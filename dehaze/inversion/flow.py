@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from torch import Tensor
 
-from dehaze.inversion.schedule import Process, ScheduleError, StepTable
+from dehaze.inversion.schedule import Process, ScheduleError, StepTable, other_settings
 
 FLOW_SCHEDULER = "FlowMatchEulerDiscreteScheduler"
 
@@ -187,9 +187,4 @@ def check_flow_scheduler_class(name: str) -> None:
 
 def ignored_flow_settings(scheduler: Any) -> dict[str, Any]:
     """The settings of a flow's scheduler that a table has no use for."""
-    checked = {*_READ, *_REFUSED}
-    return {
-        name: value
-        for name, value in scheduler.config.items()
-        if name not in checked and not name.startswith("_")
-    }
+    return other_settings(scheduler, {*_READ, *_REFUSED})

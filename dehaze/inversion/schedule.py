@@ -7,7 +7,8 @@ The table of DDIM is in ``dehaze.inversion.ddim``, that of a rectified flow in
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar, Literal
+from collections.abc import Collection
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -100,3 +101,12 @@ class StepTable(ABC):
     def noised(self, clean: Tensor, noise: Tensor, i: int) -> Tensor:
         """z_0 with the noise of step i, by the weights ``signal`` and ``sigma``."""
         return self.signal(i) * clean + self.sigma(i) * noise
+
+
+def other_settings(scheduler: Any, read: Collection[str]) -> dict[str, Any]:
+    """The settings of a scheduler's configuration besides those that are read."""
+    return {
+        name: value
+        for name, value in scheduler.config.items()
+        if name not in read and not name.startswith("_")
+    }
