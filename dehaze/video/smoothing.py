@@ -64,7 +64,7 @@ _AGREES = 0.5
 _LEAST_AGREEMENT = 0.5
 # The camera's motion is known to about 0.01 pixels. A motion of fewer pixels than this is taken for
 # none, so that nothing is interpolated.
-_LEAST_MOTION = 0.05
+_LEAST_MOTION = 0.02
 # A place moves by itself where its own motion leaves less change than this share of the change that
 # the camera's motion leaves.
 _BY_ITSELF = 0.85

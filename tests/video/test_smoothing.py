@@ -100,6 +100,16 @@ def test_a_slow_pan_is_found_to_a_fraction_of_a_pixel(step: int) -> None:
     assert np.abs(flow - np.float32([step, 0.0]))[8:-8, 8:-8].mean() < 0.03
 
 
+def test_a_camera_that_hardly_moves_is_followed() -> None:
+    """Over a second, .03 pixels a frame would blur the mean by a pixel."""
+    wide = picture(0, 240, 420)
+    matrix = np.float32([[1.0, 0.0, 0.03], [0.0, 1.0, 0.0]])
+    how = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
+    moved = cv2.warpAffine(wide, matrix, (420, 240), flags=how)
+    flow = motion(grey_of(wide[:, 30:390], 0), grey_of(moved[:, 30:390], 1))
+    assert np.abs(np.median(flow, (0, 1)) - np.float32([0.03, 0.0])).max() < 0.01
+
+
 def test_noise_before_a_still_camera_is_no_motion() -> None:
     scene = picture(0, 240, 360)
     assert not motion(grey_of(scene, 0), grey_of(scene, 1)).any()
