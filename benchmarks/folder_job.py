@@ -2,13 +2,14 @@
 
     python benchmarks/folder_job.py length --counts 10,100,1000 --method dcp
     python benchmarks/folder_job.py size --megapixels 0.2,1,6,12,24
-    python benchmarks/folder_job.py workers --counts 100 --workers 1,2 --rounds 5
+    python benchmarks/folder_job.py workers --counts 2,8,200 --workers 1,2 --rounds 3
 
-Every case is a process of its own, over photos made from one of the examples. Processor time is
-what the operating system accounts to the process when it has ended, and says more than wall time
-where other programs run; peak memory is the largest that the process ever was. Numbers of workers
-take turns, round after round; the best round of each counts, and every round must give the same
-bytes.
+Every case is a command of its own, over photos made from one of the examples. Processor time is
+what the operating system accounts to its processes when they have ended, and says more than wall
+time where other programs run. Peak memory is the largest that one process ever was, or, on Linux,
+that all of them were together at one of ten looks a second, what they share counted once. Numbers
+of workers take turns, round after round; the best round of each counts, and every round must give
+the same bytes.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -50,14 +53,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch-size", help="photos that share the network; the command's default")
     parser.add_argument("--workers", help="photos at a time; several numbers for workers")
     parser.add_argument("--rounds", type=int, default=3, help="for workers")
+    parser.add_argument("--executor", default="local")
     given = parser.parse_args(arguments)
-    options = ["--method", given.method]
+    options = ["--method", given.method, "--executor", given.executor]
     if given.batch_size is not None:
         options += ["--batch-size", given.batch_size]
     if given.what == "workers":
-        count, megapixels = int(given.counts.split(",")[0]), float(given.megapixels.split(",")[0])
+        counts = [int(count) for count in given.counts.split(",")]
         numbers = [int(number) for number in (given.workers or "1,2").split(",")]
-        compare_workers(numbers, count, megapixels, given.rounds, options)
+        megapixels = float(given.megapixels.split(",")[0])
+        compare_workers(numbers, counts, megapixels, given.rounds, options)
         return
     if given.workers is not None:
         options += ["--workers", given.workers]
@@ -89,38 +94,55 @@ def main(arguments: Sequence[str] | None = None) -> None:
                 f"from {fewer} to {more} photos of {size:g} megapixels: {each:.3f} processor s for "
                 "each more"
             )
+    alone = [(size, cost.megabytes) for (count, size), cost in costs if count == 1]
+    for (small, before_mb), (large, after_mb) in pairwise(alone):
+        each = (after_mb - before_mb) / (large - small)
+        print(f"one photo, from {small:g} to {large:g} megapixels: {each:.0f} MB a megapixel")
 
 
 def compare_workers(
-    numbers: Sequence[int], count: int, megapixels: float, rounds: int, options: Sequence[str]
+    numbers: Sequence[int],
+    counts: Sequence[int],
+    megapixels: float,
+    rounds: int,
+    options: Sequence[str],
 ) -> None:
-    """Print what a folder costs by the number of workers, with and without the command's start."""
-    costs: dict[int, list[Cost]] = {number: [] for number in numbers}
+    """Print what folders cost by the number of workers, with and without the command's start."""
+    costs: dict[tuple[int, int], list[Cost]] = {}
     starts: list[float] = []
-    contents: set[str] = set()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        make_photos(folder / "in", count, megapixels)
+        for count in counts:
+            make_photos(folder / f"in{count}", count, megapixels)
         for _ in range(rounds):
-            starts.append(run(folder, "in/00000.jpg", options).wall)
-            for number in numbers:
-                costs[number].append(run(folder, "in", [*options, "--workers", str(number)]))
-                contents.add(content_of(folder / "out"))
-    if len(contents) > 1:
-        raise SystemExit("the results depend on the number of workers")
+            starts.append(run(folder, f"in{counts[0]}/00000.jpg", options).wall)
+            for count in counts:
+                contents = set()
+                for number in numbers:
+                    given = [*options, "--workers", str(number)]
+                    cost = run(folder, f"in{count}", given)
+                    costs.setdefault((count, number), []).append(cost)
+                    contents.add(content_of(folder / "out"))
+                    shutil.rmtree(folder / "out")
+                if len(contents) > 1:
+                    raise SystemExit("the results depend on the number of workers")
     start = min(starts)
-    print(f"{count} photos of {megapixels:g} megapixels, best of {rounds} rounds, equal bytes;")
+    print(f"photos of {megapixels:g} megapixels, best of {rounds} rounds, equal bytes;")
     print(f"a command for one photo alone takes {start:.1f} s")
-    print("| workers | wall s | times as fast | without the start | processor s | peak MB |")
-    print("| ---: | ---: | ---: | ---: | ---: | ---: |")
-    best = {number: min(cost.wall for cost in costs[number]) for number in numbers}
-    first = best[numbers[0]]
-    for number, wall in best.items():
-        processor = min(cost.processor for cost in costs[number])
-        megabytes = max(cost.megabytes for cost in costs[number])
+    print(
+        "| photos | workers | wall s | times as fast | without the start | processor s | peak MB |"
+    )
+    print("| ---: | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for (count, number), those in costs.items():
+        wall, first = (
+            min(cost.wall for cost in costs[count, which]) for which in (number, min(numbers))
+        )
+        without = (first - start) / (wall - start)
+        processor = min(cost.processor for cost in those)
+        megabytes = max(cost.megabytes for cost in those)
         print(
-            f"| {number} | {wall:.1f} | {first / wall:.2f} | "
-            f"{(first - start) / (wall - start):.2f} | {processor:.1f} | {megabytes:.0f} |"
+            f"| {count} | {number} | {wall:.1f} | {first / wall:.2f} | {without:.2f} | "
+            f"{processor:.1f} | {megabytes:.0f} |"
         )
 
 
@@ -146,15 +168,56 @@ def run(folder: Path, photos: str, options: Sequence[str]) -> Cost:
     process = subprocess.Popen(
         [*command, "--overwrite"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
     )
+    together = Together(process.pid)
     assert process.stderr is not None
     said = process.stderr.read()
+    largest = together.largest()
     _, status, usage = os.wait4(process.pid, 0)
     wall = time.perf_counter() - started
     if os.waitstatus_to_exitcode(status) != 0:
         raise SystemExit(said.decode())
     # Linux counts ru_maxrss in KiB, macOS in bytes.
     unit = 1e6 if sys.platform == "darwin" else 1e6 / 1024
-    return Cost(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / unit)
+    megabytes = max(usage.ru_maxrss / unit, largest)
+    return Cost(wall, usage.ru_utime + usage.ru_stime, megabytes)
+
+
+class Together:
+    """Looks at the memory of a process and of those that it started; Linux alone says it."""
+
+    def __init__(self, pid: int) -> None:
+        self._pid = pid
+        self._largest = 0.0
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look)
+        self._thread.start()
+
+    def largest(self) -> float:
+        """The most MB at any look so far; it is the last."""
+        self._ended.set()
+        self._thread.join()
+        return self._largest
+
+    def _look(self) -> None:
+        while not self._ended.wait(0.1):
+            self._largest = max(self._largest, memory_of(self._pid))
+
+
+def memory_of(pid: int) -> float:
+    """MB of a process and of those that it started, what they share counted once."""
+    process = Path("/proc") / str(pid)
+    try:
+        lines = (process / "smaps_rollup").read_text().splitlines()
+        started = [
+            int(other)
+            for children in process.glob("task/*/children")
+            for other in children.read_text().split()
+        ]
+    except OSError:
+        # It has ended, or the system has no such files.
+        return 0.0
+    own = sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return own * 1024 / 1e6 + sum(memory_of(other) for other in started)
 
 
 def make_photos(folder: Path, count: int, megapixels: float) -> None:

@@ -26,6 +26,9 @@ from dehaze.photos import MAX_MEGAPIXELS, Photo, PhotoError, ResultFile, open_ph
 
 Status = Literal["planned", "done", "kept", "failed"]
 
+# How often a photo whose process dies is done again; after that its death is not chance.
+RETRIES = 2
+
 logger = logging.getLogger(__name__)
 
 
@@ -118,7 +121,7 @@ class Worker(Protocol):
 
     @property
     def parallel(self) -> bool:
-        """Whether ``process`` may be called in several threads at once, and gains by it."""
+        """Whether a photo takes one core, so that several processes gain by it."""
 
     def kind(self, photo: Photo) -> Any:
         """What photos must share to be processed together, hashable."""
@@ -132,7 +135,7 @@ class Worker(Protocol):
     def save(self, item: Item) -> Sequence[Path]:
         """Write an item's result, and any other files beside it: all files written.
 
-        It may be called in several threads at once.
+        It may be called while ``process`` runs in another thread.
         """
 
     def stop(self) -> None:
@@ -247,6 +250,13 @@ def named(source: Path, error: Exception) -> PhotoError:
         return PhotoError(source, cause, "check permissions and the room on the disk")
     cause = f"cannot be dehazed ({type(error).__name__}: {first_line(error)})"
     return PhotoError(source, cause, "the other photos are not affected; dehaze doctor may help")
+
+
+def worker_died(source: Path, deaths: int, cure: str) -> PhotoError:
+    """Why a photo fails whose process died again and again."""
+    return PhotoError(
+        source, f"its worker died on it {deaths} times", f"look for want of memory, or {cure}"
+    )
 
 
 def is_out_of_memory(error: Exception) -> bool:

@@ -1,28 +1,32 @@
-"""Runs a job in this process: reading and writing go on beside the network.
+"""Runs a job on this machine: reading and writing go on beside the network, and on other cores
+other processes do other photos.
 
 Photos that can share the network's evaluations are brought together.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 
-from dehaze.batch.item import Item, Worker, open_item, process_items, save_item, step_of
-from dehaze.batch.machine import cores, memory
+from dehaze.batch.item import Item, Work, Worker, open_item, process_items, save_item, step_of
+from dehaze.batch.machine import cores
+from dehaze.batch.memory import megapixels_for, workers_that_fit
+from dehaze.batch.process import DeadProcessError, RemoteWorker
 
-# Megapixels that any machine has room for, from decoding to writing. A larger photo waits until it
-# is the only one.
-_MEGAPIXELS = 64.0
+logger = logging.getLogger(__name__)
 
-# Share of this process's memory that several workers may take. A megapixel takes 12 MB as float32
-# RGB, and at most this many bytes while its haze is removed.
-_SHARE_OF_MEMORY = 0.25
-_BYTES_A_MEGAPIXEL = 60e6
+# A process is started for so many photos that are to be done: fewer are done before it is ready.
+PHOTOS_A_PROCESS = 4
+
+# Photos that a process is given at a time: one that it does, and one that it does next.
+_GIVEN = 2
 
 # How many batches' worth of photos wait for others of their kind. Beyond that, the kind that has
 # waited longest is processed as it is.
@@ -30,19 +34,6 @@ _BATCHES_GATHERED = 2
 
 # Seconds after which a wait is interrupted, since Windows lets no Ctrl-C through meanwhile.
 _SECONDS_OF_WAITING = 0.5
-
-# Larger photos are not worked on at the same time: threads of one process wait for each other when
-# each takes and gives back hundreds of megabytes.
-MEGAPIXELS_TOGETHER = 16.0
-
-
-def megapixels_for(workers: int) -> float:
-    """The megapixels that so many workers may have in memory, from decoding to writing."""
-    allowed = memory()
-    if allowed is None:
-        return _MEGAPIXELS
-    affordable = _SHARE_OF_MEMORY * allowed / _BYTES_A_MEGAPIXEL
-    return max(_MEGAPIXELS, min(_MEGAPIXELS * workers, affordable))
 
 
 class _Room:
@@ -138,69 +129,91 @@ class _Gathered:
 
 @dataclass(frozen=True)
 class LocalExecutor:
-    """Takes items through their steps in threads: reading, ``Worker.process`` and writing overlap.
+    """Takes items through their steps here: reading, ``Worker.process`` and writing overlap.
 
-    OpenCV, NumPy and PyTorch compute without Python's lock, so threads share the cores. As many
-    photos as the workers take are read ahead of them, and as many wait to be written. No photo
-    waits for others of its kind that may not come: where memory is needed, or no item is left, a
-    batch may be small.
+    One photo is read ahead, and one waits to be written. No photo waits for others of its kind that
+    may not come: where memory is needed, or no item is left, a batch may be small.
+
+    Where the worker is ``parallel``, processes of their own do other items, one at a time each, as
+    soon as they are ready. This process does items all the while, so that few items take no longer.
 
     Attributes:
-        worker: makes the results.
-        workers: how many batches are made at a time, each in a thread; None for one a core where
-            the worker is ``parallel``, else one.
+        worker: makes the results here.
+        work: by which other processes make them; None for this process alone.
+        workers: how many items are done at a time, at most; None for one a core, as far as the
+            memory goes. Fewer than ``PHOTOS_A_PROCESS`` items a process are done by fewer.
         megapixels: how many may be in memory at a time; None for ``megapixels_for`` the workers.
     """
 
     worker: Worker
+    work: Work | None = None
     workers: int | None = None
     megapixels: float | None = None
 
     def run(self, items: Iterable[Item], report: Callable[[Item], None]) -> None:
         """See ``dehaze.batch.Executor``."""
-        workers = self.workers or (cores() if self.worker.parallel else 1)
+        items = iter(items)
+        most = self._most() - 1
+        first = list(islice(items, most * PHOTOS_A_PROCESS))
+        others = len(first) // PHOTOS_A_PROCESS
+        room = _Room(megapixels_for(1 + others) if self.megapixels is None else self.megapixels)
         with (
-            ThreadPoolExecutor(workers, "read") as readers,
-            ThreadPoolExecutor(workers, "work") as working,
-            ThreadPoolExecutor(workers, "write") as writers,
+            ThreadPoolExecutor(1, "read") as reader,
+            ThreadPoolExecutor(1, "work") as working,
+            ThreadPoolExecutor(1, "write") as writer,
+            ExitStack() as remote,
         ):
-            pools = _Pools(workers, readers, working, writers)
-            room = _Room(megapixels_for(workers) if self.megapixels is None else self.megapixels)
-            _Run(self.worker, iter(items), report, pools, room).run()
+            run = _Run(
+                self.worker, chain(first, items), report, _Threads(reader, working, writer), room
+            )
+            for _ in range(others):
+                assert self.work is not None
+                run.add(remote.enter_context(closing(RemoteWorker(self.work, room))))
+            run.run()
+
+    def _most(self) -> int:
+        if self.work is None or not self.worker.parallel:
+            return 1
+        return self.workers or workers_that_fit(cores())
 
 
 @dataclass(frozen=True)
-class _Pools:
-    """The threads of one run: ``workers`` of each."""
+class _Threads:
+    """The threads of one run."""
 
-    workers: int
     read: ThreadPoolExecutor
     work: ThreadPoolExecutor
     write: ThreadPoolExecutor
 
 
 class _Run:
-    """One run: photos that are being read, wait for a worker, have one, or are being written."""
+    """One run: photos that are being read, wait for the worker, have it, or are being written."""
 
     def __init__(
         self,
         worker: Worker,
         waiting: Iterator[Item],
         report: Callable[[Item], None],
-        pools: _Pools,
+        threads: _Threads,
         room: _Room,
     ) -> None:
         self._worker = worker
         self._waiting = waiting
         self._report = report
-        self._pools = pools
+        self._threads = threads
         self._room = room
-        self._most = pools.workers * worker.batch_size
         self._gathered = _Gathered(worker)
         self._due: deque[list[Item]] = deque()
         self._reading: dict[Future[None], Item] = {}
         self._working: dict[Future[None], list[Item]] = {}
         self._writing: dict[Future[None], Item] = {}
+        self._starting: dict[Future[None], RemoteWorker] = {}
+        self._ready: list[RemoteWorker] = []
+        self._elsewhere: dict[Future[None], tuple[RemoteWorker, Item]] = {}
+
+    def add(self, remote: RemoteWorker) -> None:
+        """Let another process do items as well, once it is ready."""
+        self._starting[self._room.told_of(remote.ready)] = remote
 
     def run(self) -> None:
         """Do every item."""
@@ -221,15 +234,22 @@ class _Run:
             item = self._writing.pop(writing)
             writing.result()
             self._report(item)
+        for starting in _ended(self._starting):
+            self._take_started(self._starting.pop(starting), starting)
+        for elsewhere in _ended(self._elsewhere):
+            self._take_done(*self._elsewhere.pop(elsewhere), elsewhere)
         self._work_on()
         self._read_on()
+        self._hand_out()
         if self._may_be_partial():
             self._due.append(self._gathered.oldest())
             self._work_on()
-        return bool(self._reading or self._working or self._writing)
+        return bool(self._reading or self._working or self._writing or self._elsewhere)
 
     def _can_go_on(self) -> bool:
-        futures = (*self._reading, *self._working, *self._writing)
+        futures = chain(
+            self._reading, self._working, self._writing, self._starting, self._elsewhere
+        )
         return any(future.done() for future in futures) or self._may_be_partial()
 
     def _may_be_partial(self) -> bool:
@@ -240,8 +260,8 @@ class _Run:
 
     def _read_on(self) -> None:
         ahead = len(self._reading) + sum(map(len, self._due))
-        for item in islice(self._waiting, max(self._most - ahead, 0)):
-            future = self._pools.read.submit(open_item, item, self._room.admit)
+        for item in islice(self._waiting, max(self._worker.batch_size - ahead, 0)):
+            future = self._threads.read.submit(open_item, item, self._room.admit)
             self._reading[self._room.told_of(future)] = item
 
     def _take_read(self, item: Item, read: Future[None]) -> None:
@@ -256,17 +276,10 @@ class _Run:
             self._end(item)
 
     def _work_on(self) -> None:
-        while self._due and self._can_take_more():
+        if self._due and not self._working and len(self._writing) <= self._worker.batch_size:
             batch = self._due.popleft()
-            future = self._pools.work.submit(process_items, batch, self._worker)
+            future = self._threads.work.submit(process_items, batch, self._worker)
             self._working[self._room.told_of(future)] = batch
-
-    def _can_take_more(self) -> bool:
-        if len(self._working) >= self._pools.workers or len(self._writing) > self._most:
-            return False
-        together = (*self._working.values(), self._due[0])
-        megapixels = sum(item.megapixels for batch in together for item in batch)
-        return not self._working or megapixels <= MEGAPIXELS_TOGETHER
 
     def _take_result(self, batch: list[Item], worked: Future[None]) -> None:
         worked.result()
@@ -274,7 +287,7 @@ class _Run:
             if item.error is not None:
                 self._end(item)
             else:
-                future = self._pools.write.submit(self._write, item)
+                future = self._threads.write.submit(self._write, item)
                 self._writing[self._room.told_of(future)] = item
 
     def _write(self, item: Item) -> None:
@@ -287,15 +300,44 @@ class _Run:
         self._room.leave(item)
         self._report(item)
 
+    def _take_started(self, remote: RemoteWorker, started: Future[None]) -> None:
+        try:
+            started.result()
+        except DeadProcessError as death:
+            logger.warning("a worker process %s; the job goes on with fewer", death)
+        else:
+            self._ready.append(remote)
+
+    def _hand_out(self) -> None:
+        """Keep each process that is ready busy."""
+        for remote in self._ready:
+            given = sum(other is remote for other, _ in self._elsewhere.values())
+            for item in islice(self._waiting, _GIVEN - given):
+                self._elsewhere[self._room.told_of(remote.do(item))] = remote, item
+
+    def _take_done(self, remote: RemoteWorker, item: Item, done: Future[None]) -> None:
+        try:
+            done.result()
+        except DeadProcessError as death:
+            logger.warning("a worker process %s; the job goes on with fewer", death)
+            self._ready = [other for other in self._ready if other is not remote]
+            self._waiting = chain([item], self._waiting)
+        else:
+            self._report(item)
+
     def _break_off(self) -> None:
         """Drop photos that are not yet being written, and let the others end."""
         for future in self._reading:
             future.cancel()
         self._room.close()
         self._worker.stop()
+        for remote in (*self._ready, *self._starting.values()):
+            remote.stop()
         wait(self._working)
         wait(self._writing)
-        for item in self._writing.values():
+        wait(self._elsewhere)
+        written = (item for _, item in self._elsewhere.values() if item.status == "done")
+        for item in (*self._writing.values(), *written):
             self._report(item)
 
 

@@ -15,16 +15,11 @@ import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from dehaze.batch.item import Item, Work
+from dehaze.batch.item import RETRIES, Item, Work, worker_died
 from dehaze.batch.local import LocalExecutor
 from dehaze.errors import DehazeError, first_line
-from dehaze.photos import PhotoError
-
-# How often a photo whose worker dies is tried again; after that its death is not chance.
-RETRIES = 2
 
 # Where photos share a batch, an actor gets this many batches' worth of them at a time, so that
 # photos of several sizes still form batches.
@@ -39,7 +34,7 @@ class _Actor:
     """One worker of the pool; a turn's items come in and go out, pickled."""
 
     def __init__(self, work: Work) -> None:
-        self._executor = LocalExecutor(work.start(), workers=1)
+        self._executor = LocalExecutor(work.start())
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         done: list[Item] = []
@@ -124,7 +119,7 @@ class RayExecutor:
             items = self._do(ray, items, turn, size, each, report)
         # One photo an actor, so that a photo that kills its actor takes no other with it.
         for item in self._do(ray, items, 1, size, each, report):
-            item.fail(_worker_died(item.source))
+            item.fail(worker_died(item.source, RETRIES + 1, "do it with --executor local"))
             report(item)
 
     def _do(
@@ -183,14 +178,6 @@ def pool(
     if gpus:
         return min(workers or gpus, gpus, items), {"num_gpus": 1}
     return min(workers or max(int(resources.get("CPU", 1)), 1), items), {"num_cpus": 1}
-
-
-def _worker_died(source: Path) -> PhotoError:
-    return PhotoError(
-        source,
-        f"its worker died on it {RETRIES + 1} times",
-        "look for want of memory on that machine, or do it with --executor local",
-    )
 
 
 def _quiet_ray() -> Any:

@@ -95,15 +95,12 @@ class DiffusionWorker:
 
     @property
     def parallel(self) -> bool:
-        """Whether each photo takes one thread and does not move the networks.
+        """Whether a photo takes one core: the bundled model's on the CPU, without batches.
 
-        True of the bundled model in float32 on the CPU. Another model takes all cores for one
-        photo. On a device, or in half precision, networks are moved where memory or precision do
-        not suffice.
+        Another model takes all cores for one photo. Photos that share the network's evaluations
+        are brought together in one process.
         """
-        if not self._work.model.plain() or self.pipe.device.type != "cpu":
-            return False
-        return str(self.pipe.denoiser.dtype) == "torch.float32"
+        return self._work.model.plain() and self.pipe.device.type == "cpu" and self.batch_size == 1
 
     def kind(self, photo: Photo) -> tuple[int, int]:
         """Photos that the model sees at one size can share its evaluations."""

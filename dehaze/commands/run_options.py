@@ -195,7 +195,7 @@ run_options = several(
         show_default=True,
         heading=MACHINE,
         effect=(TO_FOLDER, ON_PHOTOS),
-        help="Work in this process, or on a Ray cluster (this machine's, or the one at "
+        help="Work on this machine, or on a Ray cluster (one of this machine alone, or the one at "
         "--ray-address).",
     ),
     option(
@@ -212,8 +212,8 @@ run_options = several(
         metavar="N",
         heading=MACHINE,
         effect=(TO_FOLDER, ON_PHOTOS),
-        help="Photos at a time; the results are the same.  [default: the cores, or 1 for a model "
-        "that takes all of them or the GPU; with --executor ray the GPUs, or else the cores]",
+        help="Photos at a time, at most; the results are the same.  [default: the cores, or 1 for a "
+        "model that takes all of them or the GPU; with --executor ray the GPUs, or else the cores]",
     ),
     option(
         "--null-text",

@@ -110,8 +110,8 @@ def executor_of(task: Task, name: str, address: str | None, workers: int | None)
         task: what it is to do.
         name: "local" or "ray".
         address: of a running Ray cluster; None for one of this machine alone.
-        workers: how many photos are done at a time; None for as many as the machine, or a Ray
-            cluster, has cores or GPUs for.
+        workers: how many photos are done at a time, at most; None for as many as the machine, or a
+            Ray cluster, has cores or GPUs for.
 
     Raises:
         UsageError: ``workers`` has no effect on this task.
@@ -122,10 +122,10 @@ def executor_of(task: Task, name: str, address: str | None, workers: int | None)
         worker = task.work.start()
         if workers not in (None, 1) and not worker.parallel:
             raise click.UsageError(
-                "--workers has an effect only with the bundled model in float32 on the CPU, with "
-                "--method dcp or cap, or with --executor ray; leave it out."
+                "--workers has an effect only with the bundled model on the CPU, no --batch-size, "
+                "with --method dcp or cap, or with --executor ray; leave it out."
             )
-        return LocalExecutor(worker, workers)
+        return LocalExecutor(worker, task.work, workers)
     from dehaze.batch.ray import RayExecutor
 
     # Started here only to find errors before the cluster is asked.

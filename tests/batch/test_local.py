@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from jobs import FakeWorker, invert
 
-from dehaze.batch import Item, local
+from dehaze.batch import Item
 from dehaze.batch.local import LocalExecutor
 from dehaze.photos import FloatArray, Photo, PhotoFile, read_photo, write_photo
 
@@ -75,10 +76,9 @@ def test_reading_and_writing_run_beside_the_network(
     assert [report.error for report in reports] == [None] * 3
 
 
-@pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize(("limit", "most"), [(0.0, 1), (35e-6, 2), (1.0, 6)])
 def test_photos_wait_for_room_before_they_are_decoded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, most: int, workers: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, most: int
 ) -> None:
     """With no room at all, a photo is decoded only when the one before it has been written."""
     made = items_in(tmp_path, 6)
@@ -103,83 +103,9 @@ def test_photos_wait_for_room_before_they_are_decoded(
 
     monkeypatch.setattr(PhotoFile, "decode", counted)
     reports: list[Item] = []
-    LocalExecutor(Worker(), workers, megapixels=limit).run(made, reports.append)
+    LocalExecutor(Worker(), megapixels=limit).run(made, reports.append)
     assert [report.error for report in reports] == [None] * 6
     assert 1 <= largest <= most
-
-
-@dataclass
-class Meeting(FakeWorker):
-    """Each photo waits in ``process`` until so many are there: a timeout breaks the barrier."""
-
-    parallel: bool = True
-    together: int = 3
-
-    def __post_init__(self) -> None:
-        barrier = threading.Barrier(self.together, timeout=PATIENCE)
-
-        def process(photo: Photo) -> FloatArray:
-            barrier.wait()
-            return invert(photo)
-
-        self.one = process
-
-
-def test_as_many_photos_are_worked_on_as_there_are_workers(tmp_path: Path) -> None:
-    reports: list[Item] = []
-    made = items_in(tmp_path, 6)
-    LocalExecutor(Meeting(), workers=3).run(made, reports.append)
-    assert [report.error for report in reports] == [None] * 6
-    assert sorted(report.source for report in reports) == [item.source for item in made]
-
-
-@pytest.mark.parametrize(("parallel", "together"), [(True, 2), (False, 1)])
-def test_one_worker_a_core_where_they_are_parallel(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, parallel: bool, together: int
-) -> None:
-    monkeypatch.setattr(local, "cores", lambda: 2)
-    inside, most = 0, 0
-    lock = threading.Lock()
-
-    class Worker(Meeting):
-        def process(self, items: Sequence[Item]) -> None:
-            nonlocal inside, most
-            with lock:
-                inside += 1
-                most = max(most, inside)
-            super().process(items)
-            with lock:
-                inside -= 1
-
-    reports: list[Item] = []
-    LocalExecutor(Worker(parallel=parallel, together=together)).run(
-        items_in(tmp_path, 4), reports.append
-    )
-    assert [report.error for report in reports] == [None] * 4
-    assert most == together
-
-
-def test_large_photos_are_worked_on_one_after_the_other(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(local, "MEGAPIXELS_TOGETHER", 20e-6)
-    inside, most = 0, 0
-    lock = threading.Lock()
-
-    def process(photo: Photo) -> FloatArray:
-        nonlocal inside, most
-        with lock:
-            inside += 1
-            most = max(most, inside)
-        time.sleep(0.02)
-        with lock:
-            inside -= 1
-        return invert(photo)
-
-    reports: list[Item] = []
-    LocalExecutor(FakeWorker(process), workers=3).run(items_in(tmp_path, 4), reports.append)
-    assert [report.error for report in reports] == [None] * 4
-    assert most == 1
 
 
 def test_a_failure_at_any_step_gives_its_room_back(tmp_path: Path) -> None:
@@ -234,8 +160,8 @@ def test_an_interrupt_lets_the_write_in_hand_end_and_reports_it(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["0.png"]
 
 
-def test_an_interrupt_stops_all_workers_and_lets_nothing_in(tmp_path: Path) -> None:
-    """One is interrupted, one works on, and the readers wait for room that never comes."""
+def test_an_interrupt_stops_the_worker_and_lets_nothing_in(tmp_path: Path) -> None:
+    """The worker goes on until it is stopped, and the reader waits for room that never comes."""
     made = items_in(tmp_path, 5)
     stopped = threading.Event()
 
@@ -243,20 +169,17 @@ def test_an_interrupt_stops_all_workers_and_lets_nothing_in(tmp_path: Path) -> N
         def stop(self) -> None:
             stopped.set()
 
-    both = threading.Barrier(2, timeout=PATIENCE)
-
     def process(photo: Photo) -> FloatArray:
-        if both.wait() == 0:
-            raise KeyboardInterrupt
+        os.kill(os.getpid(), signal.SIGINT)
         assert stopped.wait(PATIENCE)
         return invert(photo)
 
     reports: list[Item] = []
     with pytest.raises(KeyboardInterrupt):
-        LocalExecutor(Worker(process), workers=2, megapixels=35e-6).run(made, reports.append)
+        LocalExecutor(Worker(process), megapixels=20e-6).run(made, reports.append)
     assert reports == []
     assert list((tmp_path / "out").iterdir()) == []
-    assert sum(item.photo is not None for item in made) == 2
+    assert sum(item.photo is not None for item in made) == 1
 
 
 @dataclass

@@ -15,7 +15,8 @@ import pytest
 from jobs import FakeWorker, do, photo_at
 
 from dehaze.batch import Job, plan
-from dehaze.batch.ray import RETRIES, ClusterError, RayExecutor, pool
+from dehaze.batch.item import RETRIES
+from dehaze.batch.ray import ClusterError, RayExecutor, pool
 from dehaze.batch.worker import ClassicalWork
 from dehaze.models import ModelError
 from dehaze.photos import FloatArray, Photo, write_photo

@@ -9,7 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ from click.testing import CliRunner, Result
 from PIL import Image
 
 import dehaze
-from dehaze.batch import JOURNAL_NAME, LOCK_NAME, worker
+from dehaze.batch import JOURNAL_NAME, LOCK_NAME, Item, local, worker
 from dehaze.batch.journal import Journal
+from dehaze.batch.worker import DiffusionWorker
 from dehaze.commands import main
 from dehaze.commands import run as module
 from dehaze.commands.run_options import SIDE_FILES
@@ -646,7 +648,7 @@ def test_a_model_that_takes_all_cores_has_one_worker(invoke: Invoke) -> None:
     photo_at("a.png")
     result = invoke("a.png", "--workers=2")
     assert result.exit_code == 2
-    assert "--workers has an effect only with the bundled model in float32" in result.stderr
+    assert "--workers has an effect only with the bundled model on the CPU" in result.stderr
     assert invoke("a.png", "--workers=1").exit_code == 0
 
 
@@ -655,19 +657,29 @@ def test_results_do_not_depend_on_the_number_of_workers(
 ) -> None:
     """With the bundled model, and everything that is written beside a photo."""
     random = np.random.default_rng(0)
-    for index in range(3):
+    for index in range(4):
         pixels = random.uniform(0.4, 0.9, (30 + 8 * index, 60, 3)).astype(np.float32)
         write_photo(tmp_path / f"{index}.png", pixels)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(local, "PHOTOS_A_PROCESS", 4)
+    process = DiffusionWorker.process
+
+    def waiting(worker: DiffusionWorker, items: Sequence[Item]) -> None:
+        # This process has the first photo, and read the second ahead: the other does the last.
+        while items[0].folder.name == "out2" and not Path("out2/3.png").exists():
+            time.sleep(0.01)
+        process(worker, items)
+
+    monkeypatch.setattr(DiffusionWorker, "process", waiting)
     contents = []
     for workers in (1, 2):
         options = ["--save", ",".join(SIDE_FILES), "--workers", str(workers)]
-        photos = [f"{index}.png" for index in range(3)]
+        photos = [f"{index}.png" for index in range(4)]
         done = CliRunner().invoke(main, ["run", *photos, "-o", f"out{workers}", *options])
         assert done.exit_code == 0, done.output
         files = sorted(Path(f"out{workers}").glob("[!.]*"))
         contents.append({path.name: path.read_bytes() for path in files})
-    assert len(contents[0]) == 3 * (1 + len(SIDE_FILES))
+    assert len(contents[0]) == 4 * (1 + len(SIDE_FILES))
     assert contents[0] == contents[1]
 
 
@@ -710,6 +722,7 @@ def test_signal_ends_the_job_and_the_next_run_continues(
     for index in range(80):
         photo_at(tmp_path / f"in/{index:03d}.png", index / 80, shape=(40, 60))
     command = [sys.executable, str(ROOT / "cli.py"), "run", "in", "-o", "out", "--method", "dcp"]
+    command += ["--workers", "2"]
     job = subprocess.Popen(
         [*command, "--json"],
         cwd=tmp_path,
