@@ -1,7 +1,7 @@
-"""Runs a job on this machine: reading and writing go on beside the network, and on other cores
-other processes do other photos.
+"""Runs a job on this machine: one process for each core, the first of them this one.
 
-Photos that can share the network's evaluations are brought together.
+In this process, reading and writing go on beside the network, and photos that can share the
+network's evaluations are brought together.
 """
 
 from __future__ import annotations

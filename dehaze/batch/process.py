@@ -156,7 +156,7 @@ class RemoteWorker:
 
 
 class _Process:
-    """This process's end of the pipe to another one."""
+    """One end of the pipe to another process: the end in this process."""
 
     def __init__(self, work: Work) -> None:
         try:
@@ -248,7 +248,7 @@ def serve() -> None:
 
 
 class _Server:
-    """The other end of the pipe: loads a worker, and does items."""
+    """The other end of the pipe: loads a worker, and takes items through their steps."""
 
     def __init__(self, requests: BinaryIO, answers: BinaryIO) -> None:
         self._requests = requests

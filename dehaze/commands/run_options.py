@@ -212,8 +212,8 @@ run_options = several(
         metavar="N",
         heading=MACHINE,
         effect=(TO_FOLDER, ON_PHOTOS),
-        help="Photos at a time, at most; the results are the same.  [default: the cores, or 1 for a "
-        "model that takes all of them or the GPU; with --executor ray the GPUs, or else the cores]",
+        help="Photos at a time, at most; the results are the same.  [default: the cores, or 1 for "
+        "a model that takes all of them or the GPU; with --executor ray the GPUs or cores]",
     ),
     option(
         "--null-text",
