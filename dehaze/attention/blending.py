@@ -76,6 +76,9 @@ class LocalBlend:
 
     def __post_init__(self) -> None:
         self._layers = layers_near_a_quarter(self.record, self.latent_size)
+        # BDIA's first step back takes no evaluation, and leaves the source as it is.
+        steps = recorded_layers(self.record)
+        self._recorded = set[int]().union(*(steps[layer] for layer in self._layers))
         self._sums: dict[str, Tensor] = {}
 
     def observe(self, layer: str, used: Tensor) -> None:
@@ -89,6 +92,8 @@ class LocalBlend:
 
     def __call__(self, i: int, latents: Tensor, source: Tensor) -> Tensor:
         """The latents after step i, put back to the source's (B, C, H, W) outside of the mask."""
+        if i not in self._recorded:
+            return latents
         for layer in self._layers:
             spans = (self.source_span, self.source_excluded)
             on_words, excluded = attended(self.record, layer, i, spans, latents.device)

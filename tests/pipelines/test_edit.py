@@ -290,6 +290,20 @@ def test_a_blend_holds_both_latents_of_edict(
         assert torch.equal(sample, both[i % 2][i])
 
 
+def test_a_blend_holds_a_picture_by_bdia(pipe: EditPipeline, photo: Array) -> None:
+    """Its first step back takes no evaluation, so there is no attention to blend by."""
+    settings = pipe.description.inversion.changed(steps=4, solver="bdia")
+    inversion = pipe.invert(photo, SOURCE, settings=settings)
+    edited = pipe.edit(
+        inversion, SOURCE, TARGET, EditSettings(blend=("street",), blend_threshold=0.97)
+    )
+    assert edited.mask is not None
+    assert 0.0 < edited.mask.mean() < 1.0
+    outside = (1.0 - edited.mask) * (edited.latents - inversion.trajectory[0])
+    assert outside.abs().max() == 0.0
+    assert (edited.latents - inversion.trajectory[0]).abs().max() > 1e-3
+
+
 def test_a_blend_of_no_change_is_none(pipe: EditPipeline, inversion: InversionResult) -> None:
     settings = EditSettings(blend=("street",), strength=0.0)
     edited = pipe.edit(inversion, SOURCE, TARGET, settings)
