@@ -31,6 +31,7 @@ def split_clips(
         click.UsageError: several inputs for one file, two clips for one output, or a clip that
             would go through standard output.
     """
+    from dehaze.photos import PHOTO_SUFFIXES
     from dehaze.video.clip import is_clip
     from dehaze.video.encoding import CONTAINERS
 
@@ -47,6 +48,12 @@ def split_clips(
                 context,
             )
         return ((clips[0], output),), ()
+    if not output.is_dir() and (is_clip(output) or output.suffix.lower() in PHOTO_SUFFIXES):
+        raise click.UsageError(
+            f"{output} names a file that no clip is written to; name one that ends in "
+            f"{', '.join(CONTAINERS)}, or a folder, with -o.",
+            context,
+        )
     places: dict[Path, Path] = {}
     for clip in clips:
         # A container that cannot be written is replaced by Matroska, which takes everything.

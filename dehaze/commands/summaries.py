@@ -83,7 +83,11 @@ class Text:
             return
         for text in clip.notes:
             note(f"{printable(source)}: note: {text}")
-        parts = [f"{printable(source)}: {clip.frames} frames, {clip.shots} shots"]
+        counts = (
+            f"{n} {what}{'s' * (n != 1)}"
+            for n, what in ((clip.frames, "frame"), (clip.shots, "shot"))
+        )
+        parts = [f"{printable(source)}: {', '.join(counts)}"]
         parts.append(f"{clip.seconds / max(clip.frames, 1):.2f} s a frame")
         if cost:
             parts.append(

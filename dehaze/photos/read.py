@@ -109,7 +109,7 @@ def open_bytes(data: bytes, path: Path, *, max_megapixels: float = MAX_MEGAPIXEL
     if file.megapixels > max_megapixels:
         raise PhotoError(
             path,
-            f"has {file.megapixels:.3g} megapixels where at most {max_megapixels:g} are read",
+            f"has {file.megapixels:.4g} megapixels where at most {max_megapixels:g} are read",
             "raise --max-megapixels if you trust the file",
         )
     return file

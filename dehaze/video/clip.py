@@ -321,6 +321,9 @@ def _described(
 ) -> Clip:
     context = stream.codec_context
     _refuse_frame(path, frame)
+    # VP8 and VP9 keep alpha beside the frames, where their decoders pass it over.
+    if stream.metadata.get("alpha_mode", "0") != "0":
+        raise _transparent(path)
     transfer = int(context.color_trc)
     side = {str(each.type).rpartition(".")[2] for each in frame.side_data}
     if transfer in _HDR or side & {"DOVI_METADATA", "DOVI_RPU_BUFFER"}:
@@ -380,11 +383,15 @@ def _refuse_frame(path: Path, frame: Any) -> None:
             "deinterlace it first: ffmpeg -i ... -vf bwdif does",
         )
     if any(component.is_alpha for component in frame.format.components):
-        raise VideoError(
-            path,
-            "is transparent in places, which is not supported",
-            "flatten it first: ffmpeg -i ... -pix_fmt yuv420p does",
-        )
+        raise _transparent(path)
+
+
+def _transparent(path: Path) -> VideoError:
+    return VideoError(
+        path,
+        "is transparent in places, which is not supported",
+        "flatten it first: ffmpeg -i ... -pix_fmt yuv420p does",
+    )
 
 
 def _unsupported(path: Path, name: str) -> VideoError:

@@ -46,7 +46,7 @@ def clip(tmp_path: Path, photo: Array) -> Path:
 def test_a_clip_comes_out_as_a_file_and_is_kept(invoke: Invoke) -> None:
     result = invoke("a.mp4", "-o", "b.mp4", *QUICK, "-v")
     assert result.exit_code == 0, result.output
-    assert result.stdout.startswith("a.mp4: 2 frames, 1 shots; ")
+    assert result.stdout.startswith("a.mp4: 2 frames, 1 shot; ")
     assert "network evaluations a frame; in b.mp4" in result.stdout
     assert open_clip(Path("b.mp4")).frames == 2
     again = invoke("a.mp4", "-o", "b.mp4", *QUICK)
@@ -116,6 +116,8 @@ def test_what_would_not_reach_a_clip_is_refused(
         (("a.mp4", "b.mp4", "-o", "c.mp4"), "c.mp4 is one file and there are 2 inputs"),
         (("a.mp4", "p.png", "-o", "c.mp4"), "c.mp4 is one file and there are 2 inputs"),
         (("a.mp4", "-o", "-"), "-o - takes one photo"),
+        (("a.mp4", "-o", "c.avi"), "c.avi names a file that no clip is written to"),
+        (("a.mp4", "-o", "c.jpg"), "name one that ends in .mp4, .m4v, .mov, .mkv, .webm"),
         (("a.mp4", "sub/a.mp4", "-o", "out"), "do them in two runs"),
         (("a.mp4", "p.png", "--watch"), "--watch is for photos"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -115,6 +116,18 @@ def test_what_would_come_out_wrong_is_refused(
 ) -> None:
     with pytest.raises(VideoError, match=f"a.mp4: .*{cause}"):
         opened(tmp_path / "a.mp4", [photo], **how)
+
+
+def test_alpha_that_vp9_keeps_beside_its_frames_is_seen(tmp_path: Path, photo: Array) -> None:
+    how: dict[str, Any] = {
+        "codec": "libvpx-vp9",
+        "pix_fmt": "yuva420p",
+        "time_base": Fraction(1, 1000),
+    }
+    with pytest.raises(VideoError, match=r"a.webm: is transparent in places"):
+        opened(tmp_path / "a.webm", [photo], **how, options={"auto-alt-ref": "0"})
+    how["pix_fmt"] = "yuv420p"
+    assert opened(tmp_path / "b.webm", [photo], **how).codec == "vp9"
 
 
 def test_a_transparent_clip_is_refused(tmp_path: Path, photo: Array) -> None:
