@@ -116,12 +116,13 @@ class Job:
         account = _Account(self._journal, self._settings, progress)
         interrupted, stopped_by = False, None
         try:
-            for folder in {item.output.parent for item in plan.photos}:
-                discard_unfinished(folder)
+            _discard_unfinished(plan)
             for unreadable in plan.unreadable:
                 account.end(Item(unreadable.path, self._output, Path(), error=unreadable))
             try:
                 executor.run(self._left(plan.photos, account), account.close)
+                # A worker that was killed may have left one.
+                _discard_unfinished(plan)
             except KeyboardInterrupt:
                 interrupted = True
                 account.drop_open()
@@ -250,6 +251,11 @@ class _Account:
             "status": status,
             **more,
         }
+
+
+def _discard_unfinished(plan: Plan) -> None:
+    for folder in {item.output.parent for item in plan.photos}:
+        discard_unfinished(folder)
 
 
 def relative(path: Path, folder: Path) -> str:

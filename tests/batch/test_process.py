@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from jobs import FakeWorker, do, photo_at
+from jobs import FakeWorker, do, photo_at, statuses
 
-from dehaze.batch import Item, local, plan, process
+from dehaze.batch import Item, Job, local, plan, process
 from dehaze.batch.local import LocalExecutor
 from dehaze.photos import FloatArray, Photo
 
@@ -52,8 +52,8 @@ class MarkedWork:
         marks: a folder for the files.
         kind: of the files that are waited for: "process", "save" or "start".
         count: how many are waited for.
-        does: what another process does with a photo, beside: "die" of each, "die once", "log",
-            "write long", or "not start".
+        does: what another process does with a photo, beside: "die" of each, "die once" in the
+            middle of a file, "log", "write long", or "not start".
         home: the process that it is made in.
     """
 
@@ -80,6 +80,7 @@ class MarkedWork:
     def act(self) -> None:
         died = self.does == "die once" and len(self.marked("process")) > 1
         if self.does in ("die", "die once") and not died:
+            (self.marks.parent / "out/.dehaze-0123456789abcdef.part").write_bytes(b"torn")
             os.kill(os.getpid(), signal.SIGKILL)
         if self.does == "log":
             logging.getLogger("dehaze.test").info("a word from %d", os.getpid())
@@ -133,10 +134,14 @@ def run(work: MarkedWork, items: list[Item], **options: Any) -> list[Item]:
     return reports
 
 
-def test_another_process_does_photos_with_the_same_bytes(tmp_path: Path, marks: Path) -> None:
+def test_another_process_does_photos_with_the_same_bytes(
+    tmp_path: Path, marks: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And what it logs and notes comes here."""
+    caplog.set_level(logging.INFO, "dehaze")
     made = items_in(tmp_path, 6)
     made[4].source.write_bytes(b"torn")
-    work = MarkedWork(marks, count=3)
+    work = MarkedWork(marks, count=3, does="log")
     reports = run(work, made)
     assert sorted(item.source for item in reports) == [item.source for item in made]
     assert [item.error is None for item in made] == [True] * 4 + [False, True]
@@ -147,6 +152,9 @@ def test_another_process_does_photos_with_the_same_bytes(tmp_path: Path, marks: 
     do(plan([tmp_path / "in"], tmp_path / "here"))
     for item in made[:4]:
         assert item.output.read_bytes() == (tmp_path / "here" / item.name).read_bytes()
+    (pid,) = work.pids()
+    said = [(one.getMessage(), one.process) for one in caplog.records if one.name == "dehaze.test"]
+    assert said == [(f"a word from {pid}", pid)] * 3
     assert not any(map(is_alive, work.pids()))
 
 
@@ -161,10 +169,13 @@ def test_few_photos_start_no_process(
 def test_a_photo_whose_process_is_killed_is_done_again(
     tmp_path: Path, marks: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    made = items_in(tmp_path, 3)
+    items_in(tmp_path, 3)
     work = MarkedWork(marks, count=2, does="die once")
-    run(work, made)
-    assert [item.status for item in made] == ["done"] * 3
+    with Job(tmp_path / "out", settings={}) as job:
+        executor = LocalExecutor(work.start(), work, workers=2)
+        summary = job.run(plan([tmp_path / "in"], tmp_path / "out"), executor, lambda item: None)
+    assert statuses(summary) == ["done"] * 3
+    assert list((tmp_path / "out").glob("*.part")) == []
     (said,) = caplog.messages
     assert said.endswith("2.png: its worker process was killed by SIGKILL; it is done again")
     assert len(work.pids()) == 2
@@ -240,17 +251,6 @@ def test_processes_share_the_room_of_the_job(
     run(work, made, megapixels=0.0)
     assert [item.error for item in made] == [None] * 6
     assert work.marked("process")
-
-
-def test_what_another_process_logs_is_said_here(
-    tmp_path: Path, marks: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, "dehaze")
-    work = MarkedWork(marks, does="log")
-    run(work, items_in(tmp_path, 3))
-    (pid,) = work.pids()
-    (record,) = (one for one in caplog.records if one.name == "dehaze.test")
-    assert (record.getMessage(), record.process) == (f"a word from {pid}", pid)
 
 
 JOB = """
