@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, overload
 
@@ -17,7 +17,12 @@ from dehaze import ranges
 from dehaze.attention.control import AttentionControl, TokenMapper, mapped, refine_mapper
 from dehaze.attention.maps import normalised
 from dehaze.attention.session import AttentionSession, RecordingPlan
-from dehaze.inversion import InversionOptions, InversionResult, InversionTrace
+from dehaze.inversion import (
+    InversionOptions,
+    InversionResult,
+    InversionSettings,
+    InversionTrace,
+)
 from dehaze.inversion.reconstruction import (
     Anchors,
     check_mode,
@@ -233,29 +238,19 @@ class Dehazing(Inverting, Denoising):
         output = OUTPUT_TYPES.get(output_type)
         NULL_TEXTS.get(null_text)
         control = self._control(cross_replace_steps, self_replace_steps)
-        there = guidance_scale
-        if mode is not None:
-            guidance_scale = 1.0 if guidance_scale is None else guidance_scale
-            there = 1.0
-            check_mode(mode, ranges.GUIDANCE_SCALE.check(guidance_scale))
-            if holds(mode):
-                self.check_classifier_free(f"mode {mode}")
+        inverting, returning = self._guidances(mode, guidance_scale)
         photos, several = as_photos(image)
         strengths = strength if isinstance(strength, list) else [strength] * len(photos)
         for one in strengths:
             check_strength(one)
+        # 1. The inversion, given or made here.
         evaluations = [0] * len(photos)
         given = inversion is not None
         if inversion is None:
-            source, _ = self.prompt_and_span(prompt, word)
             settings = self.description.inversion.changed(
-                steps=num_inference_steps, guidance_scale=there, **options
+                steps=num_inference_steps, guidance_scale=inverting, **options
             )
-            if holds(mode):
-                check_solver(settings.solver)
-            # A mode that records attention does so on the way back.
-            plan = None if records_attention(mode) else self._plan(control, settings.inverted_steps)
-            inversion = self._inverted(photos, source, settings, plan)
+            inversion = self._own_inversion(photos, prompt, word, settings, mode, control)
             evaluations = inversion.trace.nfe.sum(0).tolist()
         samples = inversion.latents.shape[0]
         if not len(photos) == len(strengths) == samples:
@@ -269,15 +264,16 @@ class Dehazing(Inverting, Denoising):
                 photos,
                 prompt,
                 num_inference_steps=num_inference_steps,
-                guidance_scale=there,
+                guidance_scale=inverting,
                 **options,
             )
             prompt = inversion.own_prompt(prompt)
-        if guidance_scale is None or mode is None:
-            guidance_scale = inversion.settings.guidance_scale
+        if returning is None:
+            returning = inversion.settings.guidance_scale
+        # 2. What the way back needs: the mode's anchors, and the source's attention.
         unconditional = None
         if holds(mode):
-            anchors = self._anchors(inversion, mode, prompt, guidance_scale, control)
+            anchors = self._anchors(inversion, mode, prompt, returning, control)
             evaluations = [n + each.nfe for n, each in zip(evaluations, anchors, strict=True)]
             held = Anchors.of_batch(anchors)
             unconditional = held.unconditional
@@ -286,36 +282,31 @@ class Dehazing(Inverting, Denoising):
         inversion, recorded = self.with_attention(
             self.placed(inversion), prompt, self._plan(control, inversion.steps)
         )
-        evaluations = [n + recorded for n in evaluations]
+        # 3. The way back, with the word swapped for null text.
         latents, swapping = self.swap_word(
             inversion,
             prompt,
             word,
             null_text=null_text,
             strength=latent_strengths(strengths, photos, inversion),
-            guidance_scale=guidance_scale,
+            guidance_scale=returning,
             unconditional=unconditional,
             control=control,
             callback_on_step_end=callback_on_step_end,
         )
+        # 4. The results, at the photos' own sizes.
         results = []
         for b, photo in enumerate(photos):
             own = inversion.sample(b)
-            size = self.codec.working_size(photo)
-            hazy, clear = (
-                self.codec.decode_all(latent, size)
-                for latent in (own.trajectory[0], latents[b : b + 1])
-            )
-            recovered = recover(photo, hazy, clear)
-            scene = keep_exposure(recovered.image, photo, exposure)
+            recovered = recover(photo, *self._decoded(photo, own, latents[b : b + 1]))
             results.append(
                 DehazeResult(
-                    image=output(scene),
+                    image=output(keep_exposure(recovered.image, photo, exposure)),
                     attention=self.word_attention(photo, own, prompt, word),
                     transmission=recovered.transmission,
                     airlight=recovered.airlight,
                     trace=own.trace,
-                    nfe=evaluations[b] + swapping,
+                    nfe=evaluations[b] + recorded + swapping,
                 )
             )
         self.maybe_free_model_hooks()
@@ -323,6 +314,49 @@ class Dehazing(Inverting, Denoising):
             images = [result.image for result in results]
             return (images if several else images[0],)
         return results if several else results[0]
+
+    def _guidances(
+        self, mode: str | None, guidance_scale: float | None
+    ) -> tuple[float | None, float | None]:
+        """The g of the inversion, None for the model's; and of the way back, None for the same.
+
+        Raises:
+            ValueError: the mode is unknown, has no effect, or needs another kind of model.
+        """
+        if mode is None:
+            return guidance_scale, None
+        guidance_scale = 1.0 if guidance_scale is None else guidance_scale
+        check_mode(mode, ranges.GUIDANCE_SCALE.check(guidance_scale))
+        if holds(mode):
+            self.check_classifier_free(f"mode {mode}")
+        return 1.0, guidance_scale
+
+    def _own_inversion(
+        self,
+        photos: Sequence[Array],
+        prompt: str | None,
+        word: str | None,
+        settings: InversionSettings,
+        mode: str | None,
+        control: AttentionControl,
+    ) -> InversionResult:
+        """The inversion of photos, with the attention that their way back asks for."""
+        source, _ = self.prompt_and_span(prompt, word)
+        if holds(mode):
+            check_solver(settings.solver)
+        # A mode that records attention does so on the way back.
+        plan = None if records_attention(mode) else self._plan(control, settings.inverted_steps)
+        return self._inverted(photos, source, settings, plan)
+
+    def _decoded(
+        self, photo: Array, inversion: InversionResult, latents: Tensor
+    ) -> tuple[Array, Array]:
+        """The photo as the model saw it, and the model's result, float32 (h, w, 3 or 9)."""
+        size = self.codec.working_size(photo)
+        return (
+            self.codec.decode_all(inversion.trajectory[0], size),
+            self.codec.decode_all(latents, size),
+        )
 
     def _control(self, cross: float | None = None, self_: float | None = None) -> AttentionControl:
         """Prompt-to-Prompt with these shares of the steps, or the model's own for None."""
