@@ -106,70 +106,94 @@ def _add_file(app: FastAPI, address: str, content: str, media_type: str) -> None
 def add_page(app: FastAPI, service: Service, *, model_word: str) -> None:
     """Add the page and what it needs to an application."""
     add_files(app, ["", "page.css", "page.js", "compare.css", "compare.js", "icon.svg"])
-    router = APIRouter(prefix="/page", include_in_schema=False)
-    exports = Exports()
+    app.include_router(_Page(service, model_word).router())
 
-    def preview_of(held: Held) -> Preview:
-        limit = service.limits.max_megapixels
-        return service.previews.get(held.key, lambda: open_preview(held.path, max_megapixels=limit))
 
-    @router.post("/tabs")
-    async def open_tab() -> Tab:
+class _Page:
+    """What the page asks of the server.
+
+    Args:
+        service: dehazes photos.
+        model_word: the word that the model removes by default.
+    """
+
+    def __init__(self, service: Service, model_word: str) -> None:
+        self._service = service
+        self._model_word = model_word
+        self._exports = Exports()
+
+    def router(self) -> APIRouter:
+        """The page's addresses."""
+        router = APIRouter(prefix="/page", include_in_schema=False)
+        router.post("/tabs")(self.open_tab)
+        router.post("/tabs/{tab}/close")(self.close_tab)
+        router.post("/tabs/{tab}/photos")(self.add_photo)
+        router.post("/tabs/{tab}/folder")(self.add_folder)
+        router.post("/tabs/{tab}/photos/{key}/remove")(self.remove)
+        router.get("/tabs/{tab}/photos/{key}/photo")(self.photo)
+        router.get("/tabs/{tab}/photos/{key}/seen/{layer}")(self.see)
+        router.get("/tabs/{tab}/photos/{key}/file")(self.download)
+        router.post("/tabs/{tab}/exports")(self.plan_export)
+        router.get("/tabs/{tab}/exports/{key}")(self.progress)
+        router.get("/tabs/{tab}/exports/{key}/dehazed.zip")(self.archive)
+        return router
+
+    async def open_tab(self) -> Tab:
+        """Open a tab without photos."""
         return Tab(
-            tab=service.workspace.open_tab(),
+            tab=self._service.workspace.open_tab(),
             version=__version__,
-            model=service.model,
-            word=model_word,
+            model=self._service.model,
+            word=self._model_word,
             suffixes=sorted(PHOTO_SUFFIXES),
-            max_bytes=service.limits.max_bytes,
-            may_name_folders=service.may_name_folders,
+            max_bytes=self._service.limits.max_bytes,
+            may_name_folders=self._service.may_name_folders,
         )
 
-    @router.post("/tabs/{tab}/close")
-    async def close_tab(tab: str) -> Response:
-        for key in service.workspace.close_tab(tab):
-            service.previews.drop(key)
+    async def close_tab(self, tab: str) -> Response:
+        """Forget a tab and its photos."""
+        for key in self._service.workspace.close_tab(tab):
+            self._service.previews.drop(key)
         return Response(status_code=204)
 
-    @router.post("/tabs/{tab}/photos")
     async def add_photo(
-        tab: str, request: Request, photo_name: Annotated[str, Header(max_length=2000)] = "photo"
+        self,
+        tab: str,
+        request: Request,
+        photo_name: Annotated[str, Header(max_length=2000)] = "photo",
     ) -> Opened:
+        """Add a photo that is sent as the request's body."""
         name = unquote(photo_name)
-        path = await service.receive(request, name)
+        path = await self._service.receive(request, name)
         try:
-            held = service.workspace.add(tab, name, path, is_copy=True)
+            held = self._service.workspace.add(tab, name, path, is_copy=True)
         except BaseException:
             path.unlink(missing_ok=True)
             raise
         return Opened(key=held.key, name=held.name)
 
-    @router.post("/tabs/{tab}/folder")
-    async def add_folder(tab: str, wish: FolderWish) -> list[Opened]:
-        if not service.may_name_folders:
+    async def add_folder(self, tab: str, wish: FolderWish) -> list[Opened]:
+        """Add the photos of a folder of this machine."""
+        if not self._service.may_name_folders:
             raise UnknownError("folders can be named only on the machine that the server runs on")
         paths = await asyncio.to_thread(_photos_in, wish.path)
-        return [
-            Opened(key=held.key, name=held.name)
-            for held in (
-                service.workspace.add(tab, path.name, path, is_copy=False) for path in paths
-            )
-        ]
+        added = (self._service.workspace.add(tab, path.name, path, is_copy=False) for path in paths)
+        return [Opened(key=held.key, name=held.name) for held in added]
 
-    @router.post("/tabs/{tab}/photos/{key}/remove")
-    async def remove(tab: str, key: str) -> Response:
-        service.workspace.remove(tab, key)
-        service.previews.drop(key)
+    async def remove(self, tab: str, key: str) -> Response:
+        """Forget a photo."""
+        self._service.workspace.remove(tab, key)
+        self._service.previews.drop(key)
         return Response(status_code=204)
 
-    @router.get("/tabs/{tab}/photos/{key}/photo")
-    async def photo(tab: str, key: str) -> Response:
-        held = service.workspace.get(tab, key)
-        picture = await asyncio.to_thread(lambda: preview_of(held).photo())
+    async def photo(self, tab: str, key: str) -> Response:
+        """The photo as it is, small, as JPEG."""
+        held = self._service.workspace.get(tab, key)
+        picture = await asyncio.to_thread(lambda: self._preview_of(held).photo())
         return Response(picture, media_type="image/jpeg", headers=_PRIVATE)
 
-    @router.get("/tabs/{tab}/photos/{key}/seen/{layer}")
     async def see(
+        self,
         tab: str,
         key: str,
         layer: str,
@@ -178,29 +202,28 @@ def add_page(app: FastAPI, service: Service, *, model_word: str) -> None:
         word: Word = None,
         urgent: bool = False,
     ) -> Response:
-        held = service.workspace.get(tab, key)
+        """One layer of a photo's result, small, as JPEG."""
+        held = self._service.workspace.get(tab, key)
         settings = Settings(strength, exposure, word or None)
-        seen = await service.run(
-            lambda pipeline: preview_of(held).see(pipeline, settings, layer),
+        seen = await self._service.run(
+            lambda pipeline: self._preview_of(held).see(pipeline, settings, layer),
             Urgency.UNDER_THE_HAND if urgent else Urgency.IN_A_ROW,
         )
         numbers = {"Dehaze-Density": seen.density, "Dehaze-Lightness": seen.lightness}
         headers = {name: f"{value:.4f}" for name, value in numbers.items() if value is not None}
         return Response(seen.picture, media_type="image/jpeg", headers=_PRIVATE | headers)
 
-    async def dehaze(held: Held, settings: Settings) -> Dehazed:
-        return await service.dehaze(held.path, settings, held.name)
-
-    @router.get("/tabs/{tab}/photos/{key}/file")
     async def download(
+        self,
         tab: str,
         key: str,
         strength: Strength = 1.0,
         exposure: Exposure = 0.0,
         word: Word = None,
     ) -> Response:
-        held = service.workspace.get(tab, key)
-        done = await dehaze(held, Settings(strength, exposure, word or None))
+        """A photo's result at its own size, as a file."""
+        held = self._service.workspace.get(tab, key)
+        done = await self._dehaze(held, Settings(strength, exposure, word or None))
         return FileResponse(
             done.path,
             media_type=done.media_type,
@@ -208,27 +231,34 @@ def add_page(app: FastAPI, service: Service, *, model_word: str) -> None:
             background=BackgroundTask(done.path.unlink, missing_ok=True),
         )
 
-    @router.post("/tabs/{tab}/exports")
-    async def plan_export(tab: str, wish: ExportWish) -> dict[str, str]:
+    async def plan_export(self, tab: str, wish: ExportWish) -> dict[str, str]:
+        """Say which photos an archive will hold."""
         photos = [
-            (service.workspace.get(tab, photo.key), photo.settings()) for photo in wish.photos
+            (self._service.workspace.get(tab, photo.key), photo.settings()) for photo in wish.photos
         ]
-        return {"key": exports.add(tab, Export(photos))}
+        return {"key": self._exports.add(tab, Export(photos))}
 
-    @router.get("/tabs/{tab}/exports/{key}")
-    async def progress(tab: str, key: str) -> dict[str, Any]:
-        return exports.get(tab, key).progress()
+    async def progress(self, tab: str, key: str) -> dict[str, Any]:
+        """How far an archive is."""
+        return self._exports.get(tab, key).progress()
 
-    @router.get("/tabs/{tab}/exports/{key}/dehazed.zip")
-    async def archive(tab: str, key: str) -> Response:
-        blocks: AsyncIterator[bytes] = exports.get(tab, key).stream(dehaze)
+    async def archive(self, tab: str, key: str) -> Response:
+        """The archive, made while it is sent."""
+        blocks: AsyncIterator[bytes] = self._exports.get(tab, key).stream(self._dehaze)
         return StreamingResponse(
             blocks,
             media_type="application/zip",
             headers=_PRIVATE | {"Content-Disposition": _attachment("dehazed.zip")},
         )
 
-    app.include_router(router)
+    def _preview_of(self, held: Held) -> Preview:
+        limit = self._service.limits.max_megapixels
+        return self._service.previews.get(
+            held.key, lambda: open_preview(held.path, max_megapixels=limit)
+        )
+
+    async def _dehaze(self, held: Held, settings: Settings) -> Dehazed:
+        return await self._service.dehaze(held.path, settings, held.name)
 
 
 _PRIVATE = {"Cache-Control": "no-store"}
