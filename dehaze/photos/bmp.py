@@ -14,7 +14,8 @@ _FILE_HEADER = 14
 # Lengths of the headers, which tell their kinds apart.
 _V3, _V4, _V5 = 40, 108, 124
 _NO_DENSITY = bytes(8)
-_EMBEDDED, _SRGB = b"DEBM", b"BGRs"
+# Of a profile in the file, of one in a file of its own, and of sRGB without any.
+_EMBEDDED, _LINKED, _SRGB = b"DEBM", b"KNIL", b"BGRs"
 _MASKS = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 _BIT_FIELDS = 3
 # The kind of an embedded profile, and its intent, pictures (LCS_GM_IMAGES).
@@ -128,8 +129,9 @@ def open_bmp(data: bytes) -> BmpSource:
     if length == _V5 and colours[:4] == _EMBEDDED:
         place, size = struct.unpack("<II", header[112:120])
         profile = data[14 + place : 14 + place + size]
-    elif length == _V5 and colours[:4] == _EMBEDDED[::-1]:
-        notes.append("its colour profile is left out")
+    elif length == _V5 and colours[:4] == _LINKED:
+        colours = b""
+        notes.append("its colour profile, a file of its own, is left out")
     container = BmpContainer(density.ljust(8, b"\0"), colours, profile)
     return BmpSource(width, height, data, container, tuple(notes))
 

@@ -296,7 +296,9 @@ def _packets(av: Any, container: Any, *streams: Any) -> Iterator[Any]:
 
 
 def _decoded(av: Any, container: Any, stream: Any) -> Iterator[Any]:
-    stream.thread_type = "AUTO"
+    # Not by frames: a frame that cannot be decoded would take those with it that are in the decoder
+    # when the clip ends. Decoding takes little of a frame's time.
+    stream.thread_type = "SLICE"
     for packet in _packets(av, container, stream):
         try:
             frames = packet.decode()

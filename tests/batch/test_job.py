@@ -60,6 +60,17 @@ def test_touched_and_moved_inputs_of_the_same_content_are_kept(tmp_path: Path) -
     assert statuses(do(plan([tmp_path / "moved"], tmp_path / "out"))) == ["kept"]
 
 
+def test_another_photo_of_the_same_length_is_done_again(tmp_path: Path) -> None:
+    source = photo_at(tmp_path / "in/a.bmp", 0.25)
+    length = source.stat().st_size
+    do(plan([tmp_path / "in"], tmp_path / "out"))
+    photo_at(source, 0.75)
+    os.utime(source, (1, 1))
+    assert source.stat().st_size == length
+    assert statuses(do(plan([tmp_path / "in"], tmp_path / "out"))) == ["done"]
+    assert read_photo(tmp_path / "out/a.bmp").pixels.mean() == pytest.approx(0.25, abs=0.003)
+
+
 @pytest.mark.parametrize("damage", ["input", "output", "torn output", "no output", "no record"])
 def test_what_changed_is_done_again(tmp_path: Path, damage: str) -> None:
     source = photo_at(tmp_path / "in/a.png", 0.25)

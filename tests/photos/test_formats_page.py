@@ -368,6 +368,7 @@ CASES = {
         (pillow("BMP", dpi=(300, 72)),), shares(pillow("BMP", dpi=(300, 72))[38:46])
     ),
     "BMP: embedded colour profile": Case((profiled_bmp(),), shares(PROFILE)),
+    "BMP: colour profile in a file of its own": Case((profiled_bmp().replace(b"DEBM", b"KNIL"),)),
 }
 
 

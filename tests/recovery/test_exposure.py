@@ -61,6 +61,16 @@ def test_a_share_of_none_is_the_scene_itself() -> None:
     assert keep_exposure(given_scene, scene(1, 0.5, 1.0), 0.0) is given_scene
 
 
+def test_half_of_it_twice_is_all_of_it() -> None:
+    """Odds are multiplied, so that shares are powers of the slope."""
+    dark, photo = scene(0, 0.0, 0.3), scene(1, 0.2, 0.5)
+    slope = slope_to_photo(dark, photo)
+    assert slope > 2.0
+    half = keep_exposure(dark, photo, 0.5)
+    expected = keep_exposure(dark, photo, 1.0)
+    np.testing.assert_allclose(lighten(half, slope**0.5), expected, atol=1e-5)
+
+
 def test_a_greater_share_is_lighter() -> None:
     photo = scene(1, 0.4, 0.9)
     means = [float(keep_exposure(scene(), photo, share).mean()) for share in (0, 0.3, 0.7, 1)]

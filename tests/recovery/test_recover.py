@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from dehaze.recovery.guided_filter import guided_coefficients, guided_filter, resize
 from dehaze.recovery.recover import (
     RECOVERIES,
+    ProxyEstimate,
     estimate_by_physics,
     gain,
     recover_by_physics,
@@ -331,3 +332,16 @@ def test_a_photo_is_recovered_through_its_estimate(size: tuple[int, int]) -> Non
     np.testing.assert_array_equal(through.image, RECOVERIES.get("physics")(hazy, *small).image)
     thinner = replace(estimate, transmission=np.sqrt(estimate.transmission))
     assert np.abs(recover_through(hazy, thinner).image - through.image).mean() > 0.02
+
+
+def test_edges_that_overshoot_do_not_pass_the_least_transmission() -> None:
+    """A photo whose edges are stronger than its reduction's."""
+    photo = scene(96, 144)
+    small = resize(photo, (24, 36))
+    estimate = ProxyEstimate(
+        small, np.clip(small.mean(2) - 0.3, RECOVERY.least_transmission, 1.0), AIRLIGHT
+    )
+    found = recover_through(photo, estimate)
+    assert found.transmission is not None
+    assert found.transmission.min() == np.float32(RECOVERY.least_transmission)
+    assert found.transmission.max() <= 1.0

@@ -11,7 +11,9 @@ from jobs import FakeWorker, photo_at
 
 from dehaze import batch
 from dehaze.batch.local import LocalExecutor
+from dehaze.photos import Photo
 from dehaze.report import CARDS_FOLDER, Card, CardingWork, Report, read_card, report_of_job
+from dehaze.report.cards import make_card
 
 
 class FakeWork:
@@ -102,3 +104,32 @@ def test_a_card_survives_its_file() -> None:
     card = Card((30, 20), {"before": b"\x00\xff"}, {"density": 0.25}, (12, 34))
     assert Card.from_json(card.to_json()) == card
     assert np.isfinite(card.values["density"])
+
+
+def test_a_card_has_the_numbers_of_its_pictures() -> None:
+    photo = Photo(np.full((8, 12, 3), 0.5, np.float32))
+    result = np.full((8, 12, 3), 0.4, np.float32)
+    assert make_card(photo, result).values == {
+        "change": pytest.approx(25.5, abs=0.01),
+        "lightness": pytest.approx(0.8, abs=0.001),
+    }
+
+    class Maps:
+        transmission = np.full((8, 12), 0.7, np.float32)
+
+        def attention_normalised(self) -> Any:
+            return np.zeros((8, 12), np.float32)
+
+    card = make_card(photo, result, Maps())
+    assert card.values["density"] == pytest.approx(0.3, abs=0.001)
+    assert card.pictures.keys() == {"before", "after", "attention", "transmission"}
+
+
+def test_remarks_and_photos_not_reached_are_said(tmp_path: Path) -> None:
+    photo_at(tmp_path / "in/a b#.png", 0.75)
+    summary = do(tmp_path / "in", tmp_path / "out", CardingWork(FakeWork(), tmp_path / "out"))
+    report = report_of_job(tmp_path / "out", summary.items, {}, unreached=3)
+    assert report.summary == "1 done, 3 not reached"
+    (entry,) = report.entries
+    assert entry.notes == ("a third darker: 34% of its brightness is left",)
+    assert entry.files == {"photo": "../in/a%20b%23.png", "result": "a%20b%23.png"}

@@ -88,6 +88,18 @@ def test_exposure_lightens_and_its_slope_is_kept(pipeline: DehazePipeline, photo
     assert light.memory.slope != first
 
 
+def test_the_slope_of_exposure_is_smoothed(
+    pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slopes = iter([2.0, 3.0])
+    monkeypatch.setattr("dehaze.video.frames.slope_to_photo", lambda scene, mean: next(slopes))
+    dehazer = FrameDehazer(pipeline, FrameSettings(**QUICK, exposure=1.0))
+    for time in (0.0, 0.04):
+        dehazer(moving_scene(photo, 1)[0], time)
+    assert dehazer.memory is not None
+    assert dehazer.memory.slope == pytest.approx(6.0**0.5)
+
+
 def test_settings_out_of_range_are_refused(pipeline: DehazePipeline) -> None:
     with pytest.raises(ranges.RangeError, match="strength"):
         FrameSettings(strength=3.0)

@@ -198,6 +198,37 @@ def test_a_finished_result_is_kept_until_something_changes(
 
 
 @pytest.mark.usefixtures("darkened")
+def test_time_stamps_that_are_mended_are_said(
+    tmp_path: Path, photo: Array, pipeline: DehazePipeline
+) -> None:
+    source = write_clip(
+        tmp_path / "a.mkv",
+        moving_scene(photo, 4),
+        codec="ffv1",
+        times=[0, 40, 40, 120],
+        time_base=Fraction(1, 1000),
+    )
+    result = run(source, tmp_path / "b.mkv", pipeline)
+    assert result.notes == ("1 of its time stamps were missing or out of order",)
+    assert [frame.pts for frame in frames_of(open_clip(tmp_path / "b.mkv"))] == [0, 40, 80, 120]
+
+
+@pytest.mark.usefixtures("darkened")
+def test_a_damaged_frame_is_left_out_alone(
+    tmp_path: Path, photo: Array, pipeline: DehazePipeline
+) -> None:
+    source = write_clip(tmp_path / "a.mov", moving_scene(photo, 3), codec="png", pix_fmt="rgb24")
+    data = bytearray(source.read_bytes())
+    second = data.index(b"\x89PNG", data.index(b"\x89PNG") + 1)
+    data[second : second + 200] = bytes(200)
+    source.write_bytes(data)
+    result = run(source, tmp_path / "b.mov", pipeline)
+    assert result.frames == 2
+    assert "1 of its frames could not be decoded and are left out" in result.notes
+    assert [frame.pts for frame in frames_of(open_clip(tmp_path / "b.mov"))] == [0, 7200]
+
+
+@pytest.mark.usefixtures("darkened")
 def test_frames_of_other_code_are_not_gone_on_with(
     tmp_path: Path, photo: Array, pipeline: DehazePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:

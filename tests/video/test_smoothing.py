@@ -245,6 +245,15 @@ def test_what_enters_a_pan_leaves_no_stripes() -> None:
     assert np.abs(np.diff(across)).max() < 0.03
 
 
+def test_what_enters_a_pan_is_counted_anew() -> None:
+    """Even where it looks like its neighbours, whose mean is not its own."""
+    wide = picture(3)
+    wide[:, 60:] = wide[:, 60:61]
+    pasts = after([wide[:, 2 * n : 2 * n + 96] for n in range(8)], noise=0.01)
+    assert (pasts[-1].counted[8:-8, -1] == 1.0).mean() > 0.9
+    assert pasts[-1].counted[8:-8, 8:40].mean() > 4.0
+
+
 def test_a_fade_is_no_noise_and_is_followed() -> None:
     frames = [picture(0) * np.float32(0.4 + 0.01 * n) for n in range(30)]
     past = after(frames, noise=0.01)[-1]

@@ -74,6 +74,22 @@ def test_idle_tabs_are_forgotten(tmp_path: Path) -> None:
         workspace.get(tab, held.key)
 
 
+def test_a_tab_that_is_used_is_not_forgotten(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hours = [10_000.0]
+    monkeypatch.setattr(module.time, "monotonic", lambda: 3600.0 * hours[0])
+    tab = workspace.open_tab()
+    held = workspace.add(tab, "a.jpg", upload(workspace), is_copy=True)
+    for hours[0] in (10_005.0, 10_010.0):
+        workspace.open_tab()
+        assert workspace.get(tab, held.key) == held
+    hours[0] = 10_017.0
+    workspace.open_tab()
+    with pytest.raises(UnknownError):
+        workspace.get(tab, held.key)
+
+
 def test_a_tab_holds_so_many(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_PHOTOS", 1)
     tab = workspace.open_tab()
