@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 
 from dehaze.errors import DehazeError
 
@@ -41,10 +42,13 @@ class Range:
         Raises:
             RangeError: it is outside of the range, or no finite number.
         """
-        if not math.isfinite(value) or not self.low <= value <= self.high:
-            raise RangeError(f"{self.name} is {value}: it must be {self}")
-        if self.open and value == self.low:
-            raise RangeError(f"{self.name} is {value}: it must be {self}")
+        try:
+            inside = math.isfinite(value) and self.low <= value <= self.high
+        except TypeError:
+            inside = False
+        if not inside or (self.open and value == self.low):
+            shown = f"{value}" if isinstance(value, float) else f"{value!r}"
+            raise RangeError(f"{self.name} is {shown}: it must be {self}")
         return value
 
     def __str__(self) -> str:
@@ -53,6 +57,21 @@ class Range:
             return f"above {self.low:g}" if self.open else f"at least {self.low:g}"
         start = f"above {self.low:g} and at most" if self.open else f"{self.low:g} to"
         return f"{start} {self.high:g}"
+
+
+def check_count(name: str, value: int) -> int:
+    """The value itself, a whole number of at least 1.
+
+    Raises:
+        RangeError: it is none.
+
+    Example:
+        >>> check_count("steps", 4)
+        4
+    """
+    if not isinstance(value, Integral) or value < 1:
+        raise RangeError(f"{name} is {value!r}: it must be a whole number, at least 1")
+    return value
 
 
 # At strength 2 colours already leave the picture's range.

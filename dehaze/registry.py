@@ -56,9 +56,9 @@ class Registry(Generic[Entry]):
         Raises:
             UnknownNameError: there is none.
         """
-        if name in self._entries:
+        if isinstance(name, str) and name in self._entries:
             return self._entries[name]
-        near = get_close_matches(name, self._entries, n=1)
+        near = get_close_matches(str(name), self._entries, n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise UnknownNameError(
             f"unknown {self.kind} {name!r}: there are {', '.join(self._entries)}{hint}"

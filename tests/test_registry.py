@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from dehaze.errors import DehazeError
@@ -41,3 +43,11 @@ def test_a_name_is_registered_once() -> None:
     numbers = of_numbers()
     with pytest.raises(ValueError, match="there is a number 'one' already"):
         numbers.register("one", 11)
+
+
+@pytest.mark.parametrize("name", [1, None, ["kind"]])
+def test_what_is_no_name_is_unknown(name: Any) -> None:
+    registry = Registry[int]("greeting")
+    registry.register("polite", 1)
+    with pytest.raises(UnknownNameError, match=r"unknown greeting .*: there are polite"):
+        registry.get(name)

@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dehaze.errors import DehazeError
 from dehaze.inversion.noise_network import NoiseNetwork
-from dehaze.ranges import LEARNING_RATE, SEMANTIC_WEIGHT
+from dehaze.ranges import LEARNING_RATE, SEMANTIC_WEIGHT, check_count
 
 # The first iterations take the whole learning rate, the others a tenth of it.
 _AT_FULL_RATE = 3
@@ -52,8 +52,7 @@ class SeedSelectSettings:
     semantic_weight: float = 10.0
 
     def __post_init__(self) -> None:
-        if self.iterations < 1:
-            raise ValueError(f"iterations is {self.iterations}: it must be at least 1")
+        check_count("iterations", self.iterations)
         LEARNING_RATE.check(self.learning_rate)
         SEMANTIC_WEIGHT.check(self.semantic_weight)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from typing_extensions import TypedDict, Unpack
@@ -75,8 +75,7 @@ class InversionSettings:
         ranges.TOLERANCE.check(self.tolerance)
         ranges.GUIDANCE_SCALE.check(self.guidance_scale)
         for name in ("steps", "max_iterations", "adjustment_repeats"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}: it must be at least 1")
+            ranges.check_count(name, getattr(self, name))
         if self.depth is not None and not 1 <= self.depth <= self.steps:
             raise ValueError(f"depth is {self.depth}: it must be 1 to {self.steps}, the steps")
         if self.adjustment is None and self.adjustment_repeats != 1:
@@ -102,9 +101,13 @@ class InversionSettings:
         Raises:
             ValueError: there is no such solver, a value is out of range, or the solver does not use
                 a setting that is given.
+            TypeError: there is no such setting.
         """
         given: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, **options}
         given = {name: value for name, value in given.items() if value is not None}
+        unknown = given.keys() - {field.name for field in fields(self)}
+        if unknown:
+            raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
         published = PUBLISHED if "solver" in given else {}
         changed = replace(self, **(published | given))
         for name in idle_settings(changed.solver):

@@ -120,8 +120,7 @@ class SeedSelectPipeline(InversionPipeline):
         output = OUTPUT_TYPES.get(output_type)
         ranges.GUIDANCE_SCALE.check(guidance_scale)
         photos, _ = as_photos(image)
-        if pictures < 1:
-            raise ValueError(f"pictures is {pictures}: it must be at least 1")
+        ranges.check_count("pictures", pictures)
         if start == "nao" and len(photos) < 2:
             raise ValueError("a centroid needs two photos or more; one photo takes start='noise'")
         if start == "nao" and generator is not None:
