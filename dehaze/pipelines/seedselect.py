@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from diffusers.utils.torch_utils import randn_tensor
+from numpy.typing import NDArray
 from torch import Tensor
 from typing_extensions import Unpack
 
@@ -121,15 +122,7 @@ class SeedSelectPipeline(InversionPipeline):
         ranges.GUIDANCE_SCALE.check(guidance_scale)
         photos, _ = as_photos(image)
         ranges.check_count("pictures", pictures)
-        if start == "nao" and len(photos) < 2:
-            raise ValueError("a centroid needs two photos or more; one photo takes start='noise'")
-        if start == "nao" and generator is not None:
-            raise ValueError("generator draws noise, and start='nao' takes none: leave it out")
-        if start == "noise" and inversions is not None:
-            raise ValueError("start='noise' takes no inversions: leave them out")
-        idle = sorted(set(options) - {"spacing"})
-        if start == "noise" and idle:
-            raise ValueError(f"start='noise' inverts no photo: leave {', '.join(idle)} out")
+        _check_start(start, len(photos), generator, inversions, options)
         z_0 = self.codec.encode_batch(photos)
         size = self.codec.working_size(photos[0])
         embed = _Embedding(self.codec, size, image_encoder)
@@ -144,22 +137,8 @@ class SeedSelectPipeline(InversionPipeline):
             starts = list(noise[:, None])
         else:
             if inversions is None:
-                inversions = [
-                    self.invert(
-                        photo,
-                        prompt,
-                        record_attention=False,
-                        num_inference_steps=num_inference_steps,
-                        **options,
-                    )
-                    for photo in photos
-                ]
+                inversions = self._inversions(photos, prompt, num_inference_steps, options)
                 evaluations = sum(int(inversion.trace.nfe.sum()) for inversion in inversions)
-            elif len(inversions) != len(photos):
-                raise ValueError(
-                    f"there are {len(inversions)} inversions of {len(photos)} photos: give one of "
-                    "each"
-                )
             for photo, inversion in zip(photos, inversions, strict=True):
                 self.provenance.check(
                     inversion, [photo], num_inference_steps=num_inference_steps, **options
@@ -184,6 +163,48 @@ class SeedSelectPipeline(InversionPipeline):
         norms = tuple(float(seed.latents.norm()) / expected for seed in seeds)
         self.maybe_free_model_hooks()
         return SeedSelectResult(made, tuple(seeds), norms, evaluations + network.evaluations)
+
+    def _inversions(
+        self,
+        photos: Sequence[NDArray[Any]],
+        prompt: str | None,
+        steps: int | None,
+        options: InversionOptions,
+    ) -> list[InversionResult]:
+        """The inversion of each photo, without its attention."""
+        return [
+            self.invert(photo, prompt, record_attention=False, num_inference_steps=steps, **options)
+            for photo in photos
+        ]
+
+
+def _check_start(
+    start: str,
+    photos: int,
+    generator: torch.Generator | None,
+    inversions: Sequence[InversionResult] | None,
+    options: InversionOptions,
+) -> None:
+    """Checks what is given for a start; arguments as of the pipeline's call, photos by number.
+
+    Raises:
+        ValueError: a number does not fit, or an argument has no effect.
+    """
+    if start == "noise":
+        if inversions is not None:
+            raise ValueError("start='noise' takes no inversions: leave them out")
+        idle = sorted(set(options) - {"spacing"})
+        if idle:
+            raise ValueError(f"start='noise' inverts no photo: leave {', '.join(idle)} out")
+        return
+    if photos < 2:
+        raise ValueError("a centroid needs two photos or more; one photo takes start='noise'")
+    if generator is not None:
+        raise ValueError("generator draws noise, and start='nao' takes none: leave it out")
+    if inversions is not None and len(inversions) != photos:
+        raise ValueError(
+            f"there are {len(inversions)} inversions of {photos} photos: give one of each"
+        )
 
 
 def points_around(inversions: Sequence[InversionResult], count: int) -> list[Tensor]:
