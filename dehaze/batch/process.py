@@ -34,7 +34,7 @@ from dehaze.batch.item import (
     save_item,
     worker_died,
 )
-from dehaze.errors import first_line
+from dehaze.errors import DehazeError, first_line
 from dehaze.photos import printable
 
 logger = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ _PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from dehaze.batch.process im
 _ADMITTED, _STOP = "admitted", "stop"
 
 
-class DeadProcessError(Exception):
+class DeadProcessError(DehazeError, RuntimeError):
     """A process has ended; the message says how."""
 
 
