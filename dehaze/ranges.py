@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
+import operator
 from dataclasses import dataclass
-from numbers import Integral
 
 from dehaze.errors import DehazeError
 
@@ -69,7 +69,11 @@ def check_count(name: str, value: int) -> int:
         >>> check_count("steps", 4)
         4
     """
-    if not isinstance(value, Integral) or value < 1:
+    try:
+        enough = operator.index(value) >= 1
+    except TypeError:
+        enough = False
+    if not enough:
         raise RangeError(f"{name} is {value!r}: it must be a whole number, at least 1")
     return value
 
