@@ -31,7 +31,7 @@ class Record:
         image: the picture's name within it.
         method: the row's label.
         key: hash of protocol, method, seed and versions, on which the record depends.
-        inputs: SHA-256 of the files of the sample.
+        inputs: SHA-256 of the files of the sample, and of those that the method takes.
         error: why it failed; None when it was scored.
         values: metric by name; None stands for a value that is infinite or undefined.
         identical: output and ground truth are equal: PSNR is infinite.

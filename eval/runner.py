@@ -12,7 +12,7 @@ import io
 import json
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -207,10 +207,12 @@ class Runner:
 
     def _score_sample(self, part: EvaluationSet, sample: Sample) -> Iterator[tuple[Record, bool]]:
         """The record of each method, and whether it is an earlier run's."""
-        inputs = _digest_files(sample)
+        own = _digest_files([sample.hazy, sample.clear, sample.transmission])
         loaded: LoadedSample | None = None
         error: str | None = None
         for method in self.methods:
+            others = method.files(part.name, sample.name, sample.scene)
+            inputs = digest_of_json([own, _digest_files(others)]) if others else own
             record = None if self.overwrite else self._valid_record(part, sample, method, inputs)
             kept = record is not None
             if record is None:
@@ -307,13 +309,13 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _digest_files(sample: Sample) -> str:
+def _digest_files(paths: Iterable[Path | None]) -> str:
     digest = hashlib.sha256()
-    for path in (sample.hazy, sample.clear, sample.transmission):
+    for path in paths:
         try:
             content = b"" if path is None else path.read_bytes()
         except OSError:
-            # Loading the sample reports the failure itself.
+            # Whoever loads the file reports the failure itself.
             content = b"unreadable"
         digest.update(hashlib.sha256(content).digest())
     return digest.hexdigest()

@@ -6,6 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -89,8 +90,18 @@ class Method(ABC):
         return re.sub(r"[^A-Za-z0-9._=+-]", "_", self.name)
 
     def settings(self) -> dict[str, Any]:
-        """All that its result depends on, except the picture and the seed."""
+        """All that its result depends on, except the picture, the seed and ``files``."""
         return {}
+
+    def files(self, subset: str, name: str, scene: str) -> tuple[Path, ...]:
+        """The files, besides the picture's own, that its result for a picture depends on.
+
+        Args:
+            subset: the data set's name.
+            name: of the picture.
+            scene: the id that the picture shares with its ground truth.
+        """
+        return ()
 
     @abstractmethod
     def run(self, source: MethodInput) -> MethodOutput:

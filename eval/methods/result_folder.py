@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ class ResultFolder(Method):
             raise MethodError(f"{folder} is no folder; expected folder:NAME=PATH with its results")
         self._folder = folder
         self.has_candidates = True
+        self._indices: dict[Path, dict[str, tuple[Path, ...]]] = {}
 
     def settings(self) -> dict[str, Any]:
         return {"folder": str(self._folder)}
@@ -45,12 +45,18 @@ class ResultFolder(Method):
         Raises:
             ValueError: several files carry the name.
         """
-        return _find_result(self._folder_of(subset), name, scene)
+        return self._find(self._folder_of(subset), name, scene)
+
+    def files(self, subset: str, name: str, scene: str) -> tuple[Path, ...]:
+        folder = self._folder_of(subset)
+        places = (folder, *_iterations(folder))
+        return tuple(path for each in places for path in self._named(each, name, scene)[1])
 
     def candidates(self, source: MethodInput) -> Iterator[tuple[str, MethodOutput]]:
-        folder = self._folder_of(source.subset)
-        iterations = sorted(path for path in folder.iterdir() if path.is_dir())
-        found = [(path.name, _find_result(path, source.name, source.scene)) for path in iterations]
+        found = [
+            (path.name, self._find(path, source.name, source.scene))
+            for path in _iterations(self._folder_of(source.subset))
+        ]
         if not any(picture for _, picture in found):
             yield "", self.run(source)
             return
@@ -62,25 +68,26 @@ class ResultFolder(Method):
         below = self._folder / subset
         return below if below.is_dir() else self._folder
 
-
-def _find_result(folder: Path, name: str, scene: str) -> Path | None:
-    """The picture named like the hazy one, or like its scene.
-
-    Raises:
-        ValueError: several files carry the name.
-    """
-    files = _index_of(folder)
-    for key in (name, name.rsplit("/", 1)[-1], scene):
-        matches = files.get(key, ())
+    def _find(self, folder: Path, name: str, scene: str) -> Path | None:
+        key, matches = self._named(folder, name, scene)
         if len(matches) > 1:
             names = ", ".join(path.name for path in matches)
             raise ValueError(f"{folder}: {key} is claimed by {names}; keep one")
-        if matches:
-            return matches[0]
-    return None
+        return matches[0] if matches else None
+
+    def _named(self, folder: Path, name: str, scene: str) -> tuple[str, tuple[Path, ...]]:
+        """The pictures named like the hazy one, or else like its scene, and that name."""
+        if folder not in self._indices:
+            self._indices[folder] = _index_of(folder)
+        files = self._indices[folder]
+        keys = (name, name.rsplit("/", 1)[-1], scene)
+        return next(((key, files[key]) for key in keys if key in files), ("", ()))
 
 
-@lru_cache(maxsize=64)
+def _iterations(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.is_dir())
+
+
 def _index_of(folder: Path) -> dict[str, tuple[Path, ...]]:
     index: dict[str, tuple[Path, ...]] = {}
     for path in list_images(folder, recursive=True)[0]:

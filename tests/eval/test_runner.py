@@ -7,6 +7,7 @@ import io
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -402,6 +403,30 @@ def test_only_valid_records_are_kept(sots: Path, tmp_path: Path, damage: str) ->
     rows = finish(runner).rows
     assert made.calls == ["0001_0.8_0.2"]
     assert (rows == expected) == (damage != "input changed")
+
+
+@pytest.mark.parametrize("oracle", [False, True])
+def test_results_that_another_program_made_anew_are_scored_anew(
+    sots: Path, tmp_path: Path, oracle: bool
+) -> None:
+    results = tmp_path / "results"
+    folder = results / "iteration-1" if oracle else results
+    folder.mkdir(parents=True)
+    hazy = sots / "SOTS/outdoor/hazy"
+    for path in hazy.iterdir():
+        shutil.copy(sots / f"SOTS/outdoor/gt/{path.stem[:4]}.png", folder / f"{path.stem}.png")
+
+    def identical() -> int:
+        theirs = parse_method(f"folder:theirs={results}")
+        protocol = BenchProtocol(oracle=oracle)
+        found = finish(runner_over(sots, tmp_path / "out", theirs, protocol=protocol))
+        return found.rows[0].identical
+
+    count = len(list(hazy.iterdir()))
+    assert identical() == count
+    (first, *_) = sorted(hazy.iterdir())
+    Image.open(first).save(folder / f"{first.stem}.png")
+    assert identical() == count - 1
 
 
 def test_other_settings_are_refused_unless_they_replace(
