@@ -8,6 +8,7 @@ from pathlib import Path
 
 from dehaze.datasets.pairing import list_images, natural_key
 from dehaze.datasets.registry import DatasetNotFoundError
+from dehaze.wording import counted
 
 
 @dataclass(frozen=True)
@@ -53,7 +54,7 @@ def open_class_folder(
             photos, _ = list_images(folder, recursive=True, results=results)
             if len(photos) < least:
                 raise DatasetNotFoundError(
-                    f"{folder}: holds {len(photos)} photos, and a class needs {least}"
+                    f"{folder}: holds {counted(len(photos), 'photo')}, and a class needs {least}"
                 )
             name = folder.name.replace("_", " ")
             if name in classes:

@@ -19,6 +19,7 @@ from dehaze.eval.plots import as_png, import_figure
 from dehaze.eval.probes import solve_steps
 from dehaze.inversion import InversionResult
 from dehaze.inversion.criteria import root_mean_square
+from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -123,11 +124,11 @@ def study_table(studies: Sequence[StepStudy], command: str) -> str:
     """The studies as Markdown, a row for each number of steps."""
     rows = "\n".join(study.markdown() for study in studies)
     return (
-        f"{studies[0].photos} photos. Settled: solved to {SETTLED:g}. {', '.join(CERTIFIED)}: "
-        "share of the settled steps where the bound held after so many iterations (median of "
-        f"bound / error). Evaluations: of the network, until {RACE_TOLERANCE:g}, at most "
-        f"{_RACE_LIMIT}. First: below "
-        f"{VANISHED:g}, of {_TWO_PATHS} iterations.\n\n{HEADER}\n{rows}\n\n`{command}`\n"
+        f"{counted(studies[0].photos, 'photo')}. Settled: solved to {SETTLED:g}. "
+        f"{', '.join(CERTIFIED)}: share of the settled steps where the bound held after so many "
+        "iterations (median of bound / error). Evaluations: of the network, until "
+        f"{RACE_TOLERANCE:g}, at most {_RACE_LIMIT}. First: below {VANISHED:g}, of {_TWO_PATHS} "
+        f"iterations.\n\n{HEADER}\n{rows}\n\n`{command}`\n"
     )
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dehaze.eval.files import finite, write_table
 from dehaze.eval.plots import as_png, evenly_spread, import_figure
 from dehaze.inversion import PREDICTORS
+from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -101,9 +102,9 @@ class PredictorStudy:
         names = list(dict.fromkeys(one.predictor for one in self.errors))
         header = " | ".join(f"{name}: mean | variance | relative" for name in names)
         lines = [
-            f"{self.photos} photos. The error of a guess of z_i, in the units of the latents, "
-            f"against the solution of the step (relative residual below {SOLVED:g}); relative: "
-            "rms of the error over rms of z_i.",
+            f"{counted(self.photos, 'photo')}. The error of a guess of z_i, in the units of the "
+            f"latents, against the solution of the step (relative residual below {SOLVED:g}); "
+            "relative: rms of the error over rms of z_i.",
             "",
             f"| step | timestep | solved | {header} |",
             f"| ---: | ---: | ---: |{' ---: | ---: | ---: |' * len(names)}",

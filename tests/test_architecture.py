@@ -18,7 +18,7 @@ PACKAGES = {
 }
 
 # Single files that every room may import.
-BASE = ("registry", "ranges", "luma", "levels", "digests")
+BASE = ("registry", "ranges", "luma", "levels", "digests", "wording")
 
 # What each room may import of the project, beside itself, dehaze.errors and ``BASE``.
 ALLOWED: dict[str, set[str]] = {
@@ -29,6 +29,7 @@ ALLOWED: dict[str, set[str]] = {
     "luma": set(),
     "levels": set(),
     "digests": set(),
+    "wording": set(),
     "prompts": set(),
     "photos": set(),
     "recovery": set(),

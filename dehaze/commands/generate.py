@@ -12,6 +12,7 @@ from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Command, option, with_value
 from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError, note, note_empty, quiet_libraries, result
+from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
@@ -156,7 +157,7 @@ def generate(
         if min(found.losses) == found.losses[0]:
             note(f"{file.name}: no iteration came nearer to the photos than its start")
     note_earlier(output, "picture-[0-9][0-9]*.png", files)
-    result(f"{len(made.pictures)} pictures, loss {', '.join(_losses(made))}; {output}")
+    result(f"{counted(len(made.pictures), 'picture')}, loss {', '.join(_losses(made))}; {output}")
 
 
 def _losses(made: SeedSelectResult) -> list[str]:

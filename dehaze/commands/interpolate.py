@@ -12,6 +12,7 @@ from dehaze.commands import options
 from dehaze.commands.command import Command, option, without
 from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError, note_empty, quiet_libraries, result
+from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
@@ -116,4 +117,7 @@ def interpolate(
         note_earlier(output, f"{path}-[0-9][0-9]*.png", numbered)
     norms = ", ".join(f"{norm:.2f}" for norm in made.norms)
     density = "" if centroid else f"; log density along the path {made.log_density:.0f}"
-    result(f"{len(made.pictures)} pictures, norms {norms} of the likely one{density}; {output}")
+    result(
+        f"{counted(len(made.pictures), 'picture')}, norms {norms} of the likely one{density}; "
+        f"{output}"
+    )

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dehaze.commands.reporting import Verbosity, result, verbosity
+from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -98,7 +99,7 @@ class InversionJob:
 def _in_words(inversion: InversionResult) -> str:
     """How an inversion went, in words; with -v in numbers."""
     trace = inversion.trace
-    parts = [f"{inversion.steps} steps, {_how_exactly(inversion)}"]
+    parts = [f"{counted(inversion.steps, 'step')}, {_how_exactly(inversion)}"]
     if inversion.adjustment is not None:
         parts.append(f"the photo was changed by {float(inversion.adjustment[0]):.2%} first")
     if verbosity() == Verbosity.VERBOSE:

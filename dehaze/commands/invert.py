@@ -14,6 +14,7 @@ from dehaze.commands.inversions import InversionJob
 from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError, problem, quiet_libraries
 from dehaze.errors import DehazeError
+from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from dehaze.datasets import Dataset
@@ -187,7 +188,7 @@ def _invert_folder(job: InversionJob, folder: Dataset, output: Path, plots: Path
             failed += 1
             problem(f"failed: {sample.hazy}: {error}")
     if failed:
-        problem(f"{failed} of {len(folder) + len(folder.failures)} photos failed")
+        problem(f"{failed} of {counted(len(folder) + len(folder.failures), 'photo')} failed")
         raise click.exceptions.Exit(1)
 
 

@@ -12,6 +12,7 @@ from dehaze.commands.reporting import CommandError, note
 from dehaze.commands.run_options import RunOptions
 from dehaze.commands.summaries import JsonLines, Text, left
 from dehaze.commands.task import Task, executor_of, with_cards
+from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from dehaze.batch import Executor, Job, Plan, Summary
@@ -141,5 +142,5 @@ def _refuse_empty(plan: Plan) -> None:
     if plan.photos or plan.unreadable:
         return
     note_clips_left(plan.passed_over)
-    others = f" among {len(plan.passed_over)} files" if plan.passed_over else ""
+    others = f" among {counted(len(plan.passed_over), 'file')}" if plan.passed_over else ""
     raise CommandError(f"no photo found{others}; photos end in {', '.join(sorted(PHOTO_SUFFIXES))}")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from dehaze.commands.progress import Ended, progress
 from dehaze.commands.reporting import Verbosity, note, problem, result, verbosity
+from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from dehaze.batch import Item, Plan, Summary
@@ -51,15 +52,17 @@ class Text:
         for photo in plan.photos:
             result(f"{printable(photo.source)} -> {printable(photo.output)}")
         counts = plan.counts()
-        parts = [f"{counts.photos} photos of {counts.megabytes:.1f} MB"]
+        parts = [f"{counted(counts.photos, 'photo')} of {counts.megabytes:.1f} MB"]
         if counts.existing:
             parts.append(f"{counts.existing} with a result there already")
         if counts.unsupported:
             parts.append(f"{counts.unsupported} of a kind that cannot be read")
         if plan.unreadable:
-            parts.append(f"{len(plan.unreadable)} folders that cannot be listed")
+            parts.append(f"{counted(len(plan.unreadable), 'folder')} that cannot be listed")
         if plan.passed_over:
-            parts.append(f"{len(plan.passed_over)} files passed over as no photo or hidden")
+            parts.append(
+                f"{counted(len(plan.passed_over), 'file')} passed over as no photo or hidden"
+            )
         if counts.inside_input:
             parts.append("the output lies inside an input and is not searched")
         result("; ".join((*parts, "nothing was done")))

@@ -16,6 +16,7 @@ from dehaze.eval.appearance.scores import UNTOUCHED, AppearanceScore, score_phot
 from dehaze.eval.files import write_table
 from dehaze.eval.metrics import GaussianWindow
 from dehaze.pipelines.edit import EditPipeline
+from dehaze.wording import counted
 
 Array = NDArray[np.float32]
 
@@ -86,9 +87,9 @@ class AppearanceTable:
     def markdown(self) -> str:
         """The tables, ready for the terminal and the documentation."""
         lines = [
-            f"{self.photos} photos, each under each word; results at the photos' own size "
-            f"({self.recovery}), 8 bits. Each field: PSNR in dB / SSIM against the answer, then "
-            "PSNR of the least touched quarter of the pixels against the photo as given.",
+            f"{counted(self.photos, 'photo')}, each under each word; results at the photos' own "
+            f"size ({self.recovery}), 8 bits. Each field: PSNR in dB / SSIM against the answer, "
+            "then PSNR of the least touched quarter of the pixels against the photo as given.",
         ]
         for task in dict.fromkeys(score.task for score in self.scores):
             lines += ["", f"**{task}**", "", *self._task_lines(task)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from dehaze.datasets.captions import CaptionedPhoto, open_captioned_photos
 from dehaze.datasets.registry import spread
 from dehaze.errors import DehazeError
+from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -49,12 +50,13 @@ class CaptionChoice:
         lines = []
         if self.unreadable:
             lines.append(
-                f"{len(self.unreadable)} photos whose caption the model cannot read: "
+                f"{counted(len(self.unreadable), 'photo')} whose caption the model cannot read: "
                 f"{_named(_reasons(self.unreadable))}"
             )
         if self.uncaptioned:
             lines.append(
-                f"{len(self.uncaptioned)} photos without a caption: {_named(self.uncaptioned)}"
+                f"{counted(len(self.uncaptioned), 'photo')} without a caption: "
+                f"{_named(self.uncaptioned)}"
             )
         return lines
 
@@ -76,7 +78,8 @@ class CaptionChoice:
 
     def summary(self) -> list[str]:
         """What the table's rows do not say, as a list in Markdown."""
-        chosen = f"{len(self.photos)} of {self.readable} photos with a caption that can be read"
+        readable = counted(self.readable, "photo")
+        chosen = f"{len(self.photos)} of {readable} with a caption that can be read"
         left_out = [f"left out: {line}" for line in self.failures]
         return [f"- {line}." for line in (chosen, *left_out, *self.notes)]
 

@@ -27,6 +27,7 @@ from dehaze.eval.plots import as_png, import_figure
 from dehaze.inversion.inverter import check_served
 from dehaze.inversion.reconstruction import holds
 from dehaze.inversion.solvers import idle_settings
+from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -81,8 +82,8 @@ class InversionTable:
         )
         under = "" if self.captions is None else ", each under its caption,"
         lines = [
-            f"{self.photos} photos{under} at the working size, reconstruction unrounded; "
-            f"the codec alone: {ceiling}.",
+            f"{counted(self.photos, 'photo')}{under} at the working size, reconstruction "
+            f"unrounded; the codec alone: {ceiling}.",
             "",
             "| steps | g | method | iterations | tolerance | evaluations a step | PSNR (dB) "
             f"| worst (dB) |{judged} latent error | converged | contractive | s a photo |",

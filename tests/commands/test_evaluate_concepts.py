@@ -233,7 +233,7 @@ def test_all_methods_and_solvers_run_by_default(
     ("changes", "cause"),
     [
         ({"FOLDER": "empty"}, "holds no subfolder"),
-        ({"FOLDER": "one"}, "holds 1 photos, and a class needs 2"),
+        ({"FOLDER": "one"}, "holds 1 photo, and a class needs 2"),
         ({"FOLDER": "haze"}, "belongs to no class"),
         ({"FOLDER": "twice"}, "a class is called 'night sky' already"),
         ({"FOLDER": "wrong"}, "no label of the classifier is called 'oxcart'"),

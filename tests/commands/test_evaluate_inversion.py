@@ -62,8 +62,8 @@ def test_captions_are_prompts_and_what_is_left_out_is_named(
     settings = ("--model", random_model, "--steps", 2, "--captions", captions, "--method", "ddim")
     done = call(photos, *settings, "--clip", clip_model)
     assert done.exit_code == 1, done.output
-    assert done.stdout.startswith("1 photos, each under its caption,")
-    assert "left out: 1 photos without a caption: b.png" in done.stderr
+    assert done.stdout.startswith("1 photo, each under its caption,")
+    assert "left out: 1 photo without a caption: b.png" in done.stderr
     assert "1 captions name no photo: c.png" in done.stderr
     content = json.loads((photos.parent / "out" / "inversion.json").read_text())
     assert content["captions"]["photos"] == {"a.png": "a street with haze"}

@@ -36,7 +36,7 @@ def test_it_prints_the_table_and_writes_four_files(
         Image.fromarray((255 * photo).astype(np.uint8)).save(photos / f"{name}.png")
     done = call(photos, "--model", random_model, "--steps", 1, "--limit", 1)
     assert done.exit_code == 0, done.output
-    assert done.stdout.startswith("1 photos.")
+    assert done.stdout.startswith("1 photo.")
     assert "| 0 |" in done.stdout
     assert "nan" not in done.stdout
     out = tmp_path / "out"

@@ -194,7 +194,7 @@ def test_notes_are_printed(invoke: Invoke) -> None:
         ),
         (["in", "--steps", "0"], "0 is not in the range x>=1"),
         (["in", "-o", "in"], "is the output folder as well"),
-        (["empty"], "dehaze: no photo found among 1 files; photos end in .bmp"),
+        (["empty"], "dehaze: no photo found among 1 file; photos end in .bmp"),
         (["in", "--prompt", "a photo"], "'haze' is not in 'a photo'"),
     ],
 )
@@ -519,7 +519,7 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(invoke: Invoke, pipeline: Fak
         "in/a.jpg -> in/dehazed/a.jpg",
         "in/c.heic -> in/dehazed/c.heic",
         "'in/sub/b\\n.png' -> 'in/dehazed/sub/b\\n.png'",
-        f"3 photos of {megabytes / 1e6:.1f} MB; 1 of a kind that cannot be read; 1 files passed "
+        f"3 photos of {megabytes / 1e6:.1f} MB; 1 of a kind that cannot be read; 1 file passed "
         "over as no photo or hidden; the output lies inside an input and is not searched; nothing "
         "was done",
     ]

@@ -83,8 +83,8 @@ def test_captions_are_the_prompts_and_clip_judges_by_them(
     assert "| CLIPScore | latent error |" in text
     for line in (
         "- 2 of 3 photos with a caption that can be read.",
-        "- left out: 1 photos whose caption the model cannot read: b.png (too long).",
-        "- left out: 1 photos without a caption: c.png.",
+        "- left out: 1 photo whose caption the model cannot read: b.png (too long).",
+        "- left out: 1 photo without a caption: c.png.",
         "- 1 captions name no photo: d.png.",
         "- 4 further captions are not used: a photo's first is its prompt.",
     ):
