@@ -8,8 +8,8 @@ Every case is a command of its own, over photos made from one of the examples. P
 what the operating system accounts to its processes when they have ended, and says more than wall
 time where other programs run. Peak memory is the largest that one process ever was, or, on Linux,
 that all of them were together at one of ten looks a second, what they share counted once. Numbers
-of workers take turns, round after round; the best round of each counts, and every round must give
-the same bytes.
+of workers take turns, round after round, each on as many cores where the system lets it choose; the
+best round of each counts, and every round must give the same bytes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -120,7 +121,7 @@ def compare_workers(
                 contents = set()
                 for number in numbers:
                     given = [*options, "--workers", str(number)]
-                    cost = run(folder, f"in{count}", given)
+                    cost = run(folder, f"in{count}", given, number)
                     costs.setdefault((count, number), []).append(cost)
                     contents.add(content_of(folder / "out"))
                     shutil.rmtree(folder / "out")
@@ -161,13 +162,24 @@ def measure(count: int, megapixels: float, options: Sequence[str]) -> Cost:
         return run(Path(folder), "in", options)
 
 
-def run(folder: Path, photos: str, options: Sequence[str]) -> Cost:
-    """Run the command on photos of a folder, anew, as a process of its own."""
+def run(folder: Path, photos: str, options: Sequence[str], cores: int | None = None) -> Cost:
+    """Run the command on photos of a folder, anew, as a process of its own.
+
+    Args:
+        folder: the working folder.
+        photos: what is done there; results go to its folder ``out``.
+        options: of the command.
+        cores: how many it may use; None for all.
+    """
     command = [sys.executable, str(ROOT / "cli.py"), "run", photos, "-o", "out", *options]
     started = time.perf_counter()
-    process = subprocess.Popen(
-        [*command, "--overwrite"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
-    )
+    with only_on(cores):
+        process = subprocess.Popen(
+            [*command, "--overwrite"],
+            cwd=folder,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+        )
     together = Together(process.pid)
     assert process.stderr is not None
     said = process.stderr.read()
@@ -180,6 +192,20 @@ def run(folder: Path, photos: str, options: Sequence[str]) -> Cost:
     unit = 1e6 if sys.platform == "darwin" else 1e6 / 1024
     megabytes = max(usage.ru_maxrss / unit, largest)
     return Cost(wall, usage.ru_utime + usage.ru_stime, megabytes)
+
+
+@contextmanager
+def only_on(cores: int | None) -> Iterator[None]:
+    """Let processes that are started here run on so many cores; Linux alone can."""
+    if cores is None or not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    allowed = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, sorted(allowed)[:cores])
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, allowed)
 
 
 class Together:
