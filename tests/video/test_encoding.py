@@ -41,6 +41,6 @@ def test_a_turned_clip_keeps_the_chroma_of_both_sides(
 
 def test_bits_are_never_fewer_than_there_were(tmp_path: Path, photo: NDArray[np.float32]) -> None:
     clip = open_clip(lossless(tmp_path / "a.mkv", photo, "yuv420p14le"))
-    with pytest.raises(VideoError, match="takes neither ffv1 nor a codec .* with 14 bits"):
+    with pytest.raises(VideoError, match=r"takes neither ffv1 nor a codec .* with 14 bits"):
         choose_encoding(clip, tmp_path / "b.mov")
     assert choose_encoding(clip, tmp_path / "b.mkv").samples.bits == 14
