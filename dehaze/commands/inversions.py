@@ -119,14 +119,14 @@ def _how_exactly(inversion: InversionResult) -> str:
     if isinstance(solver, ExactSampler):
         return "which are undone exactly whatever the network does"
     if isinstance(solver, Sampler):
-        return "explicit, and near rather than exact: --plots shows how near"
+        return "explicit, which are undone nearly, not exactly: --plots shows the error"
     remaining = trace.remaining[:, 0]
     unknown = int(remaining.isnan().sum())
     if unknown == inversion.steps:
         stopped = int(trace.stopped[:, 0].sum())
         return (
-            f"of which {stopped} were left by the rule {settings.criterion!r}, none measured: "
-            "--check measures them"
+            f"of which {stopped} ended by the criterion {settings.criterion!r}; their errors were "
+            "not measured: --check measures them"
         )
     converged = int(trace.converged[:, 0].sum())
     if converged == inversion.steps:

@@ -42,7 +42,7 @@ def test_the_file_holds_the_inversion_that_was_asked_for(picture: Path, any_mode
     assert loaded.trace.residuals.shape[1] == 4
     assert loaded.attention == {}
     assert done.stdout.startswith("3 steps, of which ")
-    assert "'certificate', none measured: --check measures them" in done.stdout
+    assert "'certificate'; their errors were not measured: --check" in done.stdout
     assert "evaluations" not in done.stdout
     assert int(loaded.trace.nfe.sum()) == 2 * int(loaded.trace.iterations.sum())
 
@@ -75,7 +75,7 @@ def test_the_bundled_model_takes_what_was_fitted_on_it(picture: Path) -> None:
         main, ["invert", str(picture), "-o", str(picture.parent / "a.safetensors"), "--steps", "5"]
     )
     assert done.exit_code == 0, done.output
-    assert "left by the rule 'reconstruction', none measured" in done.stdout
+    assert "ended by the criterion 'reconstruction'; their errors were not" in done.stdout
     made = InversionResult.load(picture.parent / "a.safetensors")
     assert made.settings.relaxation == "spectral"
     assert not made.trace.converged.any()
