@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 from dehaze.batch.item import Item, Work, Worker, open_item, process_items, save_item, step_of
-from dehaze.batch.machine import cores
+from dehaze.batch.machine import cores, opencv_on_one_core
 from dehaze.batch.memory import megapixels_for, workers_that_fit
 from dehaze.batch.process import DeadProcessError, RemoteWorker
 
@@ -166,6 +166,8 @@ class LocalExecutor:
             run = _Run(
                 self.worker, chain(first, items), report, _Threads(reader, working, writer), room
             )
+            if others:
+                remote.enter_context(opencv_on_one_core())
             for _ in range(others):
                 assert self.work is not None
                 run.add(remote.enter_context(closing(RemoteWorker(self.work, room))))

@@ -34,6 +34,7 @@ from dehaze.batch.item import (
     save_item,
     worker_died,
 )
+from dehaze.batch.machine import opencv_on_one_core
 from dehaze.errors import DehazeError, first_line
 from dehaze.photos import printable
 
@@ -244,7 +245,8 @@ def serve() -> None:
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     # What a library prints does not get among the answers.
     os.dup2(2, 1)
-    _Server(requests, answers).run()
+    with opencv_on_one_core():
+        _Server(requests, answers).run()
 
 
 class _Server:

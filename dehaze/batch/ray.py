@@ -14,11 +14,13 @@ import signal
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from dehaze.batch.item import RETRIES, Item, Work, worker_died
 from dehaze.batch.local import LocalExecutor
+from dehaze.batch.machine import opencv_on_one_core
 from dehaze.errors import DehazeError, first_line
 
 # Where photos share a batch, an actor gets this many batches' worth of them at a time, so that
@@ -33,13 +35,15 @@ class ClusterError(DehazeError, ValueError):
 class _Actor:
     """One worker of the pool; a turn's items come in and go out, pickled."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: Work, on_one_core: bool) -> None:
         self._executor = LocalExecutor(work.start())
+        self._cores = opencv_on_one_core if on_one_core else nullcontext
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
         done: list[Item] = []
-        for items in batch["items"]:
-            self._executor.run(pickle.loads(items), done.append)
+        with self._cores():
+            for items in batch["items"]:
+                self._executor.run(pickle.loads(items), done.append)
         return {"item": [pickle.dumps(item) for item in done]}
 
 
@@ -143,7 +147,7 @@ class RayExecutor:
             warnings.simplefilter("ignore")
             done = ray.data.from_items(pickled, override_num_blocks=len(turns)).map_batches(
                 _Actor,
-                fn_constructor_args=(self.work,),
+                fn_constructor_args=(self.work, "num_cpus" in each),
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
                     size=min(size, len(turns)), max_tasks_in_flight_per_actor=1

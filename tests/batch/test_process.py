@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
 import pytest
 from jobs import FakeWorker, do, photo_at, statuses
 
@@ -75,6 +76,7 @@ class MarkedWork:
             self.act()
         else:
             wait_for(lambda: len(self.marked(self.kind)) >= self.count)
+            (self.marks / f"threads-{cv2.getNumThreads()}").touch()
         return 1 - photo.pixels
 
     def act(self) -> None:
@@ -84,6 +86,7 @@ class MarkedWork:
             os.kill(os.getpid(), signal.SIGKILL)
         if self.does == "log":
             logging.getLogger("dehaze.test").info("a word from %d", os.getpid())
+        (self.marks / f"threads-{cv2.getNumThreads()}").touch()
 
     def is_away(self) -> bool:
         return os.getpid() != self.home
@@ -156,6 +159,18 @@ def test_another_process_does_photos_with_the_same_bytes(
     said = [(one.getMessage(), one.process) for one in caplog.records if one.name == "dehaze.test"]
     assert said == [(f"a word from {pid}", pid)] * 3
     assert not any(map(is_alive, work.pids()))
+
+
+def test_workers_keep_opencv_to_one_core_each(tmp_path: Path, marks: Path) -> None:
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(2)
+    try:
+        work = MarkedWork(marks)
+        run(work, items_in(tmp_path, 3))
+        assert [path.name for path in work.marked("threads")] == ["threads-1"]
+        assert cv2.getNumThreads() == 2
+    finally:
+        cv2.setNumThreads(before)
 
 
 def test_few_photos_start_no_process(
