@@ -19,6 +19,7 @@ def call(photos: Path, *arguments: object) -> Result:
     return CliRunner().invoke(main, list(map(str, settings)))
 
 
+@pytest.mark.slow
 def test_it_prints_the_table_and_writes_it_with_its_plot(
     tmp_path: Path, random_model: Path, photo: NDArray[np.float32]
 ) -> None:

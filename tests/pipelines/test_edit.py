@@ -237,6 +237,7 @@ def test_the_focus_is_where_the_latents_are(pipe: EditPipeline, inversion: Inver
 
 
 @pytest.mark.parametrize("mode", ["null-text", "negative-prompt"])
+@pytest.mark.slow
 def test_modes_of_embeddings_bring_guidance_nearer_to_the_source(
     pipe: EditPipeline, inversion: InversionResult, mode: str
 ) -> None:

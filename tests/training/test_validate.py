@@ -35,6 +35,7 @@ def test_validation_scores_what_it_says(pipeline: DehazePipeline, photo_cache: P
     }
 
 
+@pytest.mark.slow
 def test_a_yardstick_without_effect_scores_as_the_hazy_photo(
     photo_cache: PhotoCache, tmp_path: Path
 ) -> None:

@@ -65,6 +65,7 @@ def test_every_method_is_scored_against_the_right_answer(
     assert rows["replace", "other"].psnr == psnr_rgb(clear, truth)
 
 
+@pytest.mark.slow
 def test_every_method_edits(pipe: EditPipeline, photo: Array) -> None:
     methods = list(METHODS)
     scores = score_photo(pipe, photo, "snow", "rain", methods, photo=0, seed=0, recovery="affine")
