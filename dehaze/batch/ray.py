@@ -20,7 +20,7 @@ from typing import Any
 
 from dehaze.batch.item import RETRIES, Item, Work, worker_died
 from dehaze.batch.local import LocalExecutor
-from dehaze.batch.machine import opencv_on_one_core
+from dehaze.batch.machine import cores, opencv_on_one_core
 from dehaze.errors import DehazeError, first_line
 
 # Where photos share a batch, an actor gets this many batches' worth of them at a time, so that
@@ -96,8 +96,7 @@ class RayExecutor:
         address = self.address or os.environ.get("RAY_ADDRESS") or "local"
         options: dict[str, Any] = {"logging_level": logging.CRITICAL, "log_to_driver": False}
         if address == "local":
-            cores = os.cpu_count() or 1
-            options |= {"num_cpus": max(cores, self.workers or 1), "include_dashboard": False}
+            options |= {"num_cpus": max(cores(), self.workers or 1), "include_dashboard": False}
         on_termination = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(address=address, **options)
