@@ -19,6 +19,38 @@ class WordError(DehazeError, ValueError):
     """The word to be swapped is not in the prompt, or the prompt does not fit the tokenizer."""
 
 
+def check_text(name: str, value: str) -> str:
+    """The value itself, a text.
+
+    Args:
+        name: of the value, as in Python.
+        value: that a user gives.
+
+    Raises:
+        WordError: it is none.
+
+    Example:
+        >>> check_text("word", "haze")
+        'haze'
+    """
+    if not isinstance(value, str):
+        raise WordError(f"{name} is {value!r:.80}: it must be one text, such as 'haze'")
+    return value
+
+
+def check_texts(name: str, values: Collection[str]) -> None:
+    """Raises ``WordError`` where the values are no texts, or one text instead of several.
+
+    Args:
+        name: of the values, as in Python.
+        values: words that a user gives.
+    """
+    if isinstance(values, str) or not isinstance(values, Collection):
+        raise WordError(f"{name} is {values!r:.80}: it must be several texts, such as ('haze',)")
+    for value in values:
+        check_text(f"a word of {name}", value)
+
+
 @dataclass(frozen=True)
 class TokenizedPrompt:
     """A prompt as token ids.
@@ -94,10 +126,10 @@ def word_span(prompt: TokenizedPrompt, word: str) -> tuple[int, ...]:
     sub-token of it belongs to its span, and a repeated word has all its occurrences in it.
 
     Raises:
-        WordError: the word is empty, or the prompt does not contain it; the message lists the words
-            that the prompt does contain.
+        WordError: the word is empty or no text, or the prompt does not contain it; the message
+            lists the words that the prompt does contain.
     """
-    wanted = " ".join(word.split())
+    wanted = " ".join(check_text("word", word).split())
     if not wanted:
         raise WordError("the word is empty: name a word of the prompt")
     found = [match.span() for match in _whole_words(wanted).finditer(prompt.text)]

@@ -43,7 +43,9 @@ class Range:
             RangeError: it is outside of the range, or no finite number.
         """
         try:
-            inside = math.isfinite(value) and self.low <= value <= self.high
+            # Truth values are whole numbers to Python, and no numbers to whoever gives one.
+            inside = not isinstance(value, bool) and math.isfinite(value)
+            inside = inside and self.low <= value <= self.high
         except TypeError:
             inside = False
         if not inside or (self.open and value == self.low):
@@ -53,6 +55,8 @@ class Range:
 
     def __str__(self) -> str:
         """The range in words."""
+        if math.isinf(self.low):
+            return "a finite number"
         if math.isinf(self.high):
             return f"above {self.low:g}" if self.open else f"at least {self.low:g}"
         start = f"above {self.low:g} and at most" if self.open else f"{self.low:g} to"
@@ -70,11 +74,26 @@ def check_count(name: str, value: int) -> int:
         4
     """
     try:
-        enough = operator.index(value) >= 1
+        enough = not isinstance(value, bool) and operator.index(value) >= 1
     except TypeError:
         enough = False
     if not enough:
         raise RangeError(f"{name} is {value!r}: it must be a whole number, at least 1")
+    return value
+
+
+def check_switch(name: str, value: bool) -> bool:
+    """The value itself, True or False.
+
+    Raises:
+        RangeError: it is neither, such as the text "no", which counts as true in Python.
+
+    Example:
+        >>> check_switch("checked", False)
+        False
+    """
+    if not isinstance(value, bool):
+        raise RangeError(f"{name} is {value!r:.80}: it must be True or False")
     return value
 
 
@@ -86,6 +105,7 @@ GUIDANCE_SCALE = Range("guidance_scale", 0, 50)
 TOLERANCE = Range("tolerance", 0, 1, open=True)
 ETA = Range("eta", 0, 1)
 LEARNING_RATE = Range("learning_rate", 0, open=True)
+WORD_WEIGHT = Range("word_weight", -math.inf)
 SEMANTIC_WEIGHT = Range("semantic_weight", 0)
 SHARE = Range("share", 0, 1)
 MEGABYTES = Range("max_upload", 0, open=True)

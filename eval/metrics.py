@@ -200,7 +200,7 @@ def structural_similarity(
     if min(first.shape[:2]) < size:
         raise ValueError(
             f"SSIM's window of {size}x{size} does not fit into a picture of "
-            f"{first.shape[1]}x{first.shape[0]}"
+            f"{first.shape[1]}x{first.shape[0]}: leave the picture out, or take a smaller window"
         )
     count = size**2
     norm = count / (count - 1) if sample_covariance else 1.0

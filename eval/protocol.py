@@ -185,7 +185,7 @@ class BenchProtocol:
             if min(output.shape[:2]) <= 2 * self.crop_border:
                 raise ValueError(
                     f"a border of {self.crop_border} px leaves nothing of a picture of "
-                    f"{output.shape[1]}x{output.shape[0]}"
+                    f"{output.shape[1]}x{output.shape[0]}: crop less, or leave the picture out"
                 )
             inner = slice(self.crop_border, -self.crop_border)
             output, clear = output[inner, inner], clear[inner, inner]

@@ -17,7 +17,7 @@ def test_a_number_in_its_range_comes_back(value: float) -> None:
     assert Range("strength", 0, 2).check(value) == value
 
 
-@pytest.mark.parametrize("value", [-1e-9, 2.1, math.nan, math.inf, "keep", None, [1]])
+@pytest.mark.parametrize("value", [-1e-9, 2.1, math.nan, math.inf, "keep", None, [1], True])
 def test_what_is_out_of_its_range_is_named(value: Any) -> None:
     with pytest.raises(RangeError, match=r"strength is .*: it must be 0 to 2"):
         Range("strength", 0, 2).check(value)
@@ -25,7 +25,7 @@ def test_what_is_out_of_its_range_is_named(value: Any) -> None:
         Range("tolerance", 0, open=True).check(0)
 
 
-@pytest.mark.parametrize("value", [0, -3, 1.5, 4.0, "4", None])
+@pytest.mark.parametrize("value", [0, -3, 1.5, 4.0, "4", None, True])
 def test_counts_are_whole_numbers(value: Any) -> None:
     with pytest.raises(RangeError, match=r"steps is .*: it must be a whole number, at least 1"):
         check_count("steps", value)

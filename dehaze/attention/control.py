@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dehaze.errors import DehazeError
 from dehaze.prompts import TokenizedPrompt, WordError, align_tokens, prompt_words, word_span
+from dehaze.ranges import SHARE, RangeError
 from dehaze.registry import Registry
 
 
@@ -55,10 +56,7 @@ class AttentionControl:
 
     def __post_init__(self) -> None:
         for name in ("cross_replace_steps", "self_replace_steps"):
-            shares = torch.as_tensor(getattr(self, name))
-            if not ((shares >= 0.0) & (shares <= 1.0)).all():
-                worst = float(shares.flatten()[(shares.flatten() - 0.5).abs().argmax()])
-                raise ControlError(f"{name} is {worst:g}: it is a share of the steps, 0 to 1")
+            _check_shares(name, getattr(self, name))
 
     def cross_weight(self, i: int, steps: int) -> float | Tensor:
         """alpha at step i of ``steps`` (N first, 1 last): 1 where source maps are followed, else 0.
@@ -101,6 +99,20 @@ class AttentionControl:
         if isinstance(alpha, Tensor):
             alpha = alpha.to(own)
         return alpha * followed + (1.0 - alpha) * own
+
+
+def _check_shares(name: str, shares: float | Tensor) -> None:
+    """Raises ``ControlError`` where shares of the steps are out of range, or no numbers."""
+    if not isinstance(shares, Tensor):
+        try:
+            SHARE.check(shares)
+        except RangeError as error:
+            raise ControlError(
+                f"{name} is {shares!r:.80}: it is a share of the steps, 0 to 1"
+            ) from error
+    elif not ((shares >= 0.0) & (shares <= 1.0)).all():
+        worst = float(shares.flatten()[(shares.flatten() - 0.5).abs().argmax()])
+        raise ControlError(f"{name} is {worst:g}: it is a share of the steps, 0 to 1")
 
 
 def replace_mapper(source: TokenizedPrompt, target: TokenizedPrompt) -> TokenMapper:
@@ -223,6 +235,8 @@ def prompt_to_prompt(
     if isinstance(cross_replace_steps, Mapping):
         by_word = dict(cross_replace_steps)
         shares = torch.full((len(target.ids),), by_word.pop("default", 0.8), dtype=torch.float64)
+        for word, share in cross_replace_steps.items():
+            _check_shares(f"cross_replace_steps of {word!r}", share)
         for word, share in by_word.items():
             shares[list(word_span(target, word))] = share
     else:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from dehaze.attention.control import AttentionControl, ControlError
+from dehaze.ranges import check_switch
 
 
 @dataclass(frozen=True)
@@ -29,10 +30,14 @@ class RecordingPlan:
 
     @classmethod
     def asked(cls, record_attention: bool | RecordingPlan, steps: int) -> RecordingPlan | None:
-        """The plan that ``record_attention`` asks for, of so many steps; None for nothing."""
+        """The plan that ``record_attention`` asks for, of so many steps; None for nothing.
+
+        Raises:
+            RangeError: it is neither a plan nor True or False.
+        """
         if isinstance(record_attention, RecordingPlan):
             return replace(record_attention, steps=steps)
-        return cls() if record_attention else None
+        return cls() if check_switch("record_attention", record_attention) else None
 
     def keeps(
         self, layer: str, kind: str, step: int, positions: int, latent_size: tuple[int, int]

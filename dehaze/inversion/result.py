@@ -112,6 +112,20 @@ class InversionResult:
             adjustment=None if self.adjustment is None else self.adjustment[only],
         )
 
+    @classmethod
+    def checked(cls, value: InversionResult) -> InversionResult:
+        """The value itself, an inversion.
+
+        Raises:
+            InversionMismatchError: it is none.
+        """
+        if not isinstance(value, cls):
+            raise InversionMismatchError(
+                f"inversion is {value!r:.80}: it must be what invert or InversionResult.load "
+                "returned"
+            )
+        return value
+
     def require(
         self,
         *,

@@ -76,7 +76,8 @@ class InversionSettings:
         ranges.GUIDANCE_SCALE.check(self.guidance_scale)
         for name in ("steps", "max_iterations", "adjustment_repeats"):
             ranges.check_count(name, getattr(self, name))
-        if self.depth is not None and not 1 <= self.depth <= self.steps:
+        ranges.check_switch("checked", self.checked)
+        if self.depth is not None and ranges.check_count("depth", self.depth) > self.steps:
             raise ValueError(f"depth is {self.depth}: it must be 1 to {self.steps}, the steps")
         if self.adjustment is None and self.adjustment_repeats != 1:
             raise ValueError("adjustment_repeats has no effect without an adjustment: name one")

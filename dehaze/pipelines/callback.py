@@ -9,13 +9,27 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dehaze.errors import DehazeError
 from dehaze.inversion import InversionResult
+
+
+class CallbackError(DehazeError, ValueError):
+    """A callback cannot be called, or changes what it must not; the message says what helps."""
+
 
 StepCallback = Callable[[Any, int, float, dict[str, Tensor]], Any]
 """diffusers' callback: ``callback(pipeline, step, timestep, {"latents": latents})``.
 
 It returns a dict, whose ``latents``, of the same shape, are denoised further; or None.
 """
+
+
+def check_callback(callback: StepCallback | None) -> None:
+    """Raises ``CallbackError`` where a callback is given that cannot be called."""
+    if callback is not None and not callable(callback):
+        raise CallbackError(
+            f"callback_on_step_end is {callback!r:.80}: it must be a function, or None"
+        )
 
 
 @dataclass(frozen=True)
@@ -46,7 +60,7 @@ class StepEnd:
         outputs = self.callback(self.pipeline, step, timestep, {"latents": latents})
         changed = _returned(outputs, latents)
         if self.inversion.companion and not torch.equal(changed, latents):
-            raise ValueError(
+            raise CallbackError(
                 "callback_on_step_end returned other latents, and "
                 f"{self.inversion.settings.solver} has a second latent that it does not see: "
                 "return None, or invert by another solver"
@@ -58,18 +72,18 @@ def _returned(outputs: Any, latents: Tensor) -> Tensor:
     """The latents that a callback returned, or those that it got.
 
     Raises:
-        ValueError: it returned something else.
+        CallbackError: it returned something else.
     """
     if outputs is None:
         return latents
     if not isinstance(outputs, Mapping) or set(outputs) - {"latents"}:
-        raise ValueError(
+        raise CallbackError(
             f"callback_on_step_end returned {outputs!r:.80}: it returns None or "
             '{"latents": latents}'
         )
     changed = outputs.get("latents", latents)
     if not isinstance(changed, Tensor) or changed.shape != latents.shape:
-        raise ValueError(
+        raise CallbackError(
             f"callback_on_step_end returned latents of {getattr(changed, 'shape', changed)}: "
             f"they must be {tuple(latents.shape)}"
         )

@@ -30,7 +30,7 @@ from dehaze.inversion.reconstruction import (
     holds,
     records_attention,
 )
-from dehaze.pipelines.callback import StepCallback
+from dehaze.pipelines.callback import StepCallback, check_callback
 from dehaze.pipelines.denoising import Denoising
 from dehaze.pipelines.inverting import Inverting
 from dehaze.pipelines.pictures import OUTPUT_TYPES, AlikePhotos, Photo, as_photos
@@ -237,6 +237,7 @@ class Dehazing(Inverting, Denoising):
         ranges.EXPOSURE.check(exposure)
         output = OUTPUT_TYPES.get(output_type)
         NULL_TEXTS.get(null_text)
+        check_callback(callback_on_step_end)
         control = self._control(cross_replace_steps, self_replace_steps)
         inverting, returning = self._guidances(mode, guidance_scale)
         photos, several = as_photos(image)
@@ -252,7 +253,7 @@ class Dehazing(Inverting, Denoising):
             )
             inversion = self._own_inversion(photos, prompt, word, settings, mode, control)
             evaluations = inversion.trace.nfe.sum(0).tolist()
-        samples = inversion.latents.shape[0]
+        samples = InversionResult.checked(inversion).latents.shape[0]
         if not len(photos) == len(strengths) == samples:
             raise ValueError(
                 f"{len(photos)} photos and {len(strengths)} strengths do not fit an inversion of "

@@ -27,7 +27,7 @@ from dehaze.inversion.stochastic import check_eta, localisation, step_deviation
 from dehaze.levels import to_levels
 from dehaze.network import NonFiniteError
 from dehaze.pipelines.base import InversionPipeline
-from dehaze.pipelines.callback import StepCallback
+from dehaze.pipelines.callback import StepCallback, check_callback
 from dehaze.pipelines.edit_plan import EditPlan, EditStep
 from dehaze.pipelines.edit_settings import EditSettings, PictureScore
 from dehaze.pipelines.pictures import OUTPUT_TYPES, Photo, as_pixels
@@ -181,6 +181,7 @@ class EditPipeline(InversionPipeline):
         recover = RECOVERIES.get(recovery)
         output = OUTPUT_TYPES.get(output_type)
         photo = None if image is None else as_pixels(image)
+        check_callback(callback_on_step_end)
         plan = self._plan(source, target, settings)
         check_eta(self.kind.process, plan.settings.eta, options.get("solver"))
         evaluations = 0
@@ -279,7 +280,8 @@ class EditPipeline(InversionPipeline):
         """
         plan = self._plan(source, target, settings)
         settings = plan.settings
-        inversion.require(prompt=source)
+        check_callback(callback_on_step_end)
+        InversionResult.checked(inversion).require(prompt=source)
         check_eta(self.kind.process, settings.eta, inversion.settings.solver)
         inversion = self.placed(inversion)
         last = step_deviation(inversion.table, 1, settings.eta)

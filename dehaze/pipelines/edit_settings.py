@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
@@ -12,6 +11,7 @@ from numpy.typing import NDArray
 from dehaze import ranges
 from dehaze.inversion.reconstruction import PLAIN, check_mode, holds
 from dehaze.pipelines.strength import check_strength
+from dehaze.prompts import check_texts
 
 Array = NDArray[np.float32]
 PictureScore = Callable[[NDArray[np.uint8], str], float]
@@ -72,18 +72,22 @@ class EditSettings:
         replace(ranges.SHARE, name="blend_threshold").check(self.blend_threshold)
         ranges.ETA.check(self.eta)
         check_strength(self.strength)
+        check_texts("blend", self.blend)
+        check_texts("exclude", self.exclude)
+        ranges.check_switch("fresh_source", self.fresh_source)
+        if not isinstance(self.word_weights, Mapping):
+            raise ValueError(
+                f"word_weights is {self.word_weights!r:.80}: it must be a dict of numbers by word"
+            )
         for word, weight in self.word_weights.items():
-            if not math.isfinite(weight):
-                raise ValueError(f"the weight of {word!r} is {weight}: it must be a finite number")
+            replace(ranges.WORD_WEIGHT, name=f"the weight of {word!r}").check(weight)
         check_mode(self.mode, self.guidance_scale)
         if holds(self.mode) and self.guidance_outside is not None:
             raise ValueError(f"guidance_outside needs mode {PLAIN}, not {self.mode}")
         if self.exclude and not self.blend:
             raise ValueError("exclude takes words out of a blend: name the words to blend too")
-        if self.samples < 1 or (self.samples > 1 and self.eta == 0.0):
-            raise ValueError(
-                f"{self.samples} samples need at least 1, and an eta above 0 to differ"
-            )
+        if ranges.check_count("samples", self.samples) > 1 and self.eta == 0.0:
+            raise ValueError(f"{self.samples} samples are one without noise: give an eta above 0")
         if self.score is not None and self.samples == 1:
             raise ValueError("score chooses among several samples, and there is 1: leave it out")
         if self.focus is not None and not self.needs_focus:

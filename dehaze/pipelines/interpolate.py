@@ -144,7 +144,7 @@ def common_prompt(
 def _check_match(inversions: Sequence[InversionResult]) -> None:
     """Raises ``ValueError`` where inversions cannot be mixed."""
     first = inversions[0]
-    for other in inversions:
+    for other in map(InversionResult.checked, inversions):
         if isinstance(SOLVERS.get(other.settings.solver), Sampler):
             raise ValueError(
                 f"{other.settings.solver} goes back by steps of its own, from its own noise alone: "

@@ -85,6 +85,8 @@ class Inverting(PromptedModel):
         """
         photos, _ = as_photos(image)
         source, _ = self.prompt_and_span(prompt, word)
+        if start is not None:
+            InversionResult.checked(start)
         chosen = (settings or self.description.inversion).changed(
             steps=num_inference_steps, guidance_scale=guidance_scale, **options
         )

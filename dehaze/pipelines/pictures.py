@@ -62,6 +62,11 @@ def as_pixels(image: Any) -> Array:
             )
         image = image.detach().permute(1, 2, 0).float().cpu().numpy()
     pixels = np.asarray(image)
+    if pixels.dtype.kind not in "fiub":
+        raise ValueError(
+            f"a photo is a PIL image, an array or a tensor, not {type(image).__name__}: read a "
+            "file with dehaze.read_photo"
+        )
     if pixels.ndim != 3 or pixels.shape[2] != 3 or 0 in pixels.shape:
         raise ValueError(f"a photo is (H, W, 3), not {pixels.shape}")
     if pixels.dtype in (np.uint8, np.uint16):

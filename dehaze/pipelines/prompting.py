@@ -15,6 +15,7 @@ from dehaze.models.needs import ModelDescription
 from dehaze.prompts import (
     TokenizedPrompt,
     WordError,
+    check_text,
     check_vocabulary,
     joined,
     swap_for_null_text,
@@ -47,9 +48,10 @@ class PromptEncoder:
         """A prompt as tokens; the model's own when None.
 
         Raises:
-            WordError: the prompt is too long, or the model never learned one of its words.
+            WordError: the prompt is no text or too long, or the model never learned one of its
+                words.
         """
-        text = self.description.prompt if prompt is None else prompt
+        text = self.description.prompt if prompt is None else check_text("prompt", prompt)
         check_vocabulary(text, self.description.vocabulary)
         return self._tokens(text)
 

@@ -71,6 +71,7 @@ class Provenance:
         Raises:
             InversionMismatchError: something differs; the message names it.
         """
+        inversion = InversionResult.checked(inversion)
         channels, found = inversion.trajectory.shape[2], inversion.latent_size
         if channels != self.channels:
             raise InversionMismatchError(

@@ -18,7 +18,11 @@ Array = NDArray[np.float32]
 
 def check_strength(strength: float | Array) -> None:
     """Raises ``RangeError`` where a strength, or a value of a map, is out of range."""
-    weights = np.asarray(strength, dtype=np.float64)
+    weights = np.asarray(strength)
+    if weights.dtype.kind not in "iuf":
+        raise ranges.RangeError(
+            f"strength is {strength!r:.80}: it must be a number, or a map of numbers"
+        )
     for extreme in (weights.min(initial=0.0), weights.max(initial=0.0)):
         ranges.STRENGTH.check(float(extreme))
 

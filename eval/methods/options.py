@@ -133,10 +133,8 @@ def _within(allowed: Range) -> Callable[[str], float]:
     return lambda value: allowed.check(float(value))
 
 
-def _count(value: str) -> int:
-    if int(value) < 1:
-        raise MethodError(f"{value} is not a number of 1 or more")
-    return int(value)
+def _count(name: str) -> Callable[[str], int]:
+    return lambda value: ranges.check_count(name, int(value))
 
 
 # Options that a row may override. A prompt holds spaces and commas, and is common to a run.
@@ -148,15 +146,15 @@ _OVERRIDES: dict[str, Callable[[str], Any]] = {
     "solver": _solver,
     "predictor": _predictor,
     "criterion": _criterion,
-    "steps": _count,
+    "steps": _count("steps"),
     "spacing": _spacing,
-    "max_iterations": _count,
+    "max_iterations": _count("max_iterations"),
     "tolerance": _within(ranges.TOLERANCE),
     "null_text": _null_text,
     "cross_replace_steps": _within(ranges.SHARE),
     "self_replace_steps": _within(ranges.SHARE),
     "recovery": _recovery,
-    "short_side": _count,
+    "short_side": _count("short_side"),
 }
 
 

@@ -35,7 +35,7 @@ def read_settings(text: str, readers: Mapping[str, Callable[[str], Any]]) -> dic
             raise MethodError(f"{text!r} has {key} twice: leave one out")
         try:
             values[key] = readers[key](value)
-        except RangeError as error:
+        except (RangeError, MethodError) as error:
             raise MethodError(f"{part!r}: {error}") from error
         except ValueError as error:
             raise MethodError(f"{part!r} is no number") from error

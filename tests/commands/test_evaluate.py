@@ -120,6 +120,21 @@ def test_failures_are_code_1_and_named_on_stderr(root: Path) -> None:
     assert "| sots-indoor | dcp | 1 | 1 |" in done.stdout
 
 
+@pytest.mark.parametrize(
+    ("arguments", "cure"),
+    [
+        (("--ssim", "d4"), "window of 51x51 does not fit .* 64x48: leave the picture out, or take"),
+        (("--crop-border", 24), "a border of 24 px leaves nothing .* 64x48: crop less, or leave"),
+    ],
+)
+def test_a_picture_too_small_to_score_has_a_cure(
+    root: Path, arguments: tuple[object, ...], cure: str
+) -> None:
+    done = call("folder", root / "SOTS/indoor", "--method", "dcp", "-o", root / "out", *arguments)
+    assert done.exit_code == 1
+    assert re.search(f"failed: .*, dcp: .*{cure}", done.stderr)
+
+
 def test_other_settings_need_another_folder_or_overwrite(root: Path) -> None:
     assert reside(root, "--method", "dcp").exit_code == 0
     refused = reside(root, "--method", "dcp", "--ssim", "y")

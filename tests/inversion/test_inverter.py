@@ -125,7 +125,7 @@ def test_guided_evaluations_count_twice() -> None:
         ({"tolerance": math.nan}, "tolerance"),
         ({"max_iterations": 0}, "max_iterations"),
         ({"steps": 9}, "9 steps"),
-        ({"depth": 0}, "1 to 10"),
+        ({"depth": 0}, "depth is 0: it must be a whole number"),
         ({"depth": 11}, "1 to 10"),
         ({"adjustment_repeats": 2}, "adjustment"),
     ],

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from dehaze.errors import DehazeError
 from dehaze.eval.probes import codec_roundtrip, reconstruct
 from dehaze.inversion import InversionResult
 from dehaze.models import ModelError
@@ -245,13 +246,46 @@ def test_the_word_must_be_in_the_prompt(any_pipeline: DehazePipeline, photo: Arr
         ({"tolerance": 0.0}, "tolerance"),
         ({"max_iterations": 0}, "max_iterations"),
         ({"depth": 9}, "depth"),
+        ({"depth": "2"}, "depth is '2': it must be a whole number"),
+        ({"checked": "no"}, "checked is 'no': it must be True or False"),
+        ({"strength": "1"}, "strength is '1': it must be a number, or a map of numbers"),
+        ({"cross_replace_steps": "all"}, "cross_replace_steps is 'all': it is a share"),
+        ({"self_replace_steps": [0.4]}, r"self_replace_steps is \[0.4\]: it is a share"),
+        ({"callback_on_step_end": "print"}, "callback_on_step_end is 'print': it must be a func"),
+        ({"inversion": "a.inversion"}, "inversion is 'a.inversion': it must be what invert"),
+        ({"prompt": ["haze", "fog"]}, r"prompt is \['haze', 'fog'\]: it must be one text"),
+        ({"prompt": b"haze"}, "prompt is b'haze': it must be one text"),
+        ({"word": ["haze"]}, r"word is \['haze'\]: it must be one text"),
+        ({"word": 1}, "word is 1: it must be one text"),
     ],
 )
 def test_bad_settings_are_named(
     pipeline: DehazePipeline, photo: Array, settings: dict[str, Any], cause: str
 ) -> None:
-    with pytest.raises(ValueError, match=cause):
+    with pytest.raises(ValueError, match=cause) as caught:
         pipeline(photo, **settings)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cause"),
+    [
+        ({"record_attention": "no"}, "record_attention is 'no': it must be True or False"),
+        ({"start": "a.inversion"}, "inversion is 'a.inversion': it must be what invert"),
+        ({"prompt": ["haze"]}, r"prompt is \['haze'\]: it must be one text"),
+    ],
+)
+def test_what_an_inversion_cannot_take_is_named(
+    pipeline: DehazePipeline, photo: Array, settings: dict[str, Any], cause: str
+) -> None:
+    with pytest.raises(DehazeError, match=cause):
+        pipeline.invert(photo, **settings)
+
+
+@pytest.mark.parametrize("photo", ["a.jpg", None, Path("a.jpg"), [b"haze"]])
+def test_what_is_no_photo_is_named(pipeline: DehazePipeline, photo: Any) -> None:
+    with pytest.raises(ValueError, match=r"not (str|NoneType|.*Path|bytes): read a file with"):
+        pipeline(photo)
 
 
 def test_pil_out_and_callbacks_as_in_diffusers(pipeline: DehazePipeline, photo: Array) -> None:
