@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,19 @@ def digest_of_file(path: Path) -> str:
         while block := file.read(_BLOCK):
             content.update(block)
     return content.hexdigest()
+
+
+def is_whole(folder: Path, files: Mapping[str, str]) -> bool:
+    """Whether every file still holds what was written.
+
+    Args:
+        folder: that their paths are relative to.
+        files: the SHA-256 of each, by its path.
+    """
+    return all(
+        (folder / name).is_file() and digest_of_file(folder / name) == expected
+        for name, expected in files.items()
+    )
 
 
 def digest_of_json(values: Any) -> str:

@@ -32,6 +32,7 @@ class Record:
         method: the row's label.
         key: hash of protocol, method, seed and versions, on which the record depends.
         inputs: SHA-256 of the files of the sample, and of those that the method takes.
+        files: SHA-256 of each file that was kept, by its path below the run's folder.
         error: why it failed; None when it was scored.
         values: metric by name; None stands for a value that is infinite or undefined.
         identical: output and ground truth are equal: PSNR is infinite.
@@ -48,6 +49,7 @@ class Record:
     method: str
     key: str
     inputs: str
+    files: dict[str, str] = field(default_factory=dict)
     error: str | None = None
     values: dict[str, float | None] = field(default_factory=dict)
     identical: bool = False

@@ -22,8 +22,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.datasets import Dataset, LoadedSample, Sample, read_rgb
-from dehaze.digests import digest_of_json
+from dehaze.datasets import Dataset, LoadedSample, Sample
+from dehaze.digests import digest_of_file, digest_of_json, is_whole
 from dehaze.errors import DehazeError, one_line
 from dehaze.eval.methods import Method, MethodInput
 from dehaze.eval.metrics import import_colour
@@ -227,25 +227,39 @@ class Runner:
     def _valid_record(
         self, part: EvaluationSet, sample: Sample, method: Method, inputs: str
     ) -> Record | None:
-        """The record of an earlier run, if it succeeded and all its files are there."""
+        """The record of an earlier run, if it succeeded and its files are as they were written."""
         content = _read_json(self._record_path(part.name, method, sample.name))
         if content is None or content.get("error") is not None:
             return None
-        if content.get("key") != self._keys[method.name] or content.get("inputs") != inputs:
+        identity = self._identity(part, sample, method, inputs)
+        if any(content.get(name) != value for name, value in identity.items()):
             return None
-        saved = self.image_path(part.name, method, sample.name)
-        if saved is not None:
-            try:
-                shape = read_rgb(saved).pixels.shape
-            except (ValueError, OSError):
-                return None
-            if shape[:2] != (content["height"], content["width"]):
-                return None
-            # Only methods that save a picture have an attention map.
-            attention = self.attention_path(part.name, method, sample.name)
-            if self.keeps_attention and not attention.is_file():
-                return None
+        files = content.get("files", {})
+        if set(self._kept(part, sample, method)) - set(files) or not is_whole(self.out, files):
+            return None
         return Record(**{**content, "notes": tuple(content["notes"])})
+
+    def _identity(
+        self, part: EvaluationSet, sample: Sample, method: Method, inputs: str
+    ) -> dict[str, str]:
+        """The fields of a record that say what it is of."""
+        return {
+            "subset": part.name,
+            "image": sample.name,
+            "method": method.name,
+            "key": self._keys[method.name],
+            "inputs": inputs,
+        }
+
+    def _kept(self, part: EvaluationSet, sample: Sample, method: Method) -> list[str]:
+        """The files of a result, below ``out``; none for a method that saves no picture."""
+        saved = self.image_path(part.name, method, sample.name)
+        if saved is None:
+            return []
+        paths = [saved]
+        if self.keeps_attention:
+            paths.append(self.attention_path(part.name, method, sample.name))
+        return [path.relative_to(self.out).as_posix() for path in paths]
 
     def _new_record(
         self,
@@ -256,13 +270,7 @@ class Runner:
         loaded: LoadedSample | None,
         error: str | None,
     ) -> Record:
-        identity: dict[str, Any] = {
-            "subset": part.name,
-            "image": sample.name,
-            "method": method.name,
-            "key": self._keys[method.name],
-            "inputs": inputs,
-        }
+        identity: dict[str, Any] = self._identity(part, sample, method, inputs)
         if loaded is None:
             record = Record(**identity, error=error)
         else:
@@ -275,9 +283,15 @@ class Runner:
                 seconds = time.perf_counter() - started
                 if self.keeps_attention and output.attention is not None:
                     _save_map(self.attention_path(part.name, method, sample.name), output.attention)
+                scored = self.scorer.score(sample, loaded, output, saved)
                 record = Record(
                     **identity,
-                    **vars(self.scorer.score(sample, loaded, output, saved)),
+                    **vars(scored),
+                    files={
+                        name: digest_of_file(self.out / name)
+                        for name in self._kept(part, sample, method)
+                        if (self.out / name).is_file()
+                    },
                     candidate=candidate,
                     nfe=output.nfe,
                     seconds=round(seconds, 3),

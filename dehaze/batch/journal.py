@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dehaze.digests import digest_of_file
+from dehaze.digests import is_whole
 from dehaze.errors import DehazeError
 from dehaze.photos import printable
 
@@ -137,10 +137,7 @@ class Journal:
 
     def is_whole(self, record: Record) -> bool:
         """Whether every file of a result still holds what was written."""
-        return all(
-            (self._folder / name).is_file() and digest_of_file(self._folder / name) == expected
-            for name, expected in record["files"].items()
-        )
+        return is_whole(self._folder, record["files"])
 
     def _append(self, records: Iterable[Record]) -> None:
         lines = "".join(json.dumps(record) + "\n" for record in records)

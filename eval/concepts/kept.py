@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dehaze.digests import digest_of_file, is_whole
 from dehaze.eval.concepts.methods import Array
 from dehaze.photos import PhotoError, read_photo, write_bytes, write_photo
 
@@ -45,11 +46,12 @@ def keep(folder: Path, settings: Mapping[str, Any], made: Made) -> None:
     (folder / _RECORD).unlink(missing_ok=True)
     for stale in folder.glob("[0-9][0-9]*.png"):
         stale.unlink()
-    for number, picture in enumerate(made.pictures):
-        write_photo(folder / _name(number), picture)
+    names = [f"{number:02d}.png" for number in range(len(made.pictures))]
+    for name, picture in zip(names, made.pictures, strict=True):
+        write_photo(folder / name, picture)
     record = {
         "settings": settings,
-        "pictures": len(made.pictures),
+        "files": {name: digest_of_file(folder / name) for name in names},
         "seconds": made.seconds,
         "inverting": made.inverting,
     }
@@ -57,18 +59,14 @@ def keep(folder: Path, settings: Mapping[str, Any], made: Made) -> None:
 
 
 def find_kept(folder: Path, settings: Mapping[str, Any]) -> Made | None:
-    """What ``keep`` wrote under the same settings, or None where it is missing or not whole."""
+    """What ``keep`` wrote under the same settings, or None where it is missing or changed."""
     try:
         record = json.loads((folder / _RECORD).read_text("utf-8"))
         if record["settings"] != json.loads(json.dumps(settings)):
             return None
-        pictures = [
-            read_photo(folder / _name(number)).pixels for number in range(record["pictures"])
-        ]
+        if not is_whole(folder, record["files"]):
+            return None
+        pictures = [read_photo(folder / name).pixels for name in record["files"]]
         return Made(pictures, record["seconds"], record["inverting"])
     except (OSError, ValueError, KeyError, TypeError, PhotoError):
         return None
-
-
-def _name(number: int) -> str:
-    return f"{number:02d}.png"

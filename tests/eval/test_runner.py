@@ -383,7 +383,10 @@ def test_what_failed_is_tried_again(sots: Path, tmp_path: Path) -> None:
     assert finish(runner).failures == []
 
 
-@pytest.mark.parametrize("damage", ["picture gone", "picture cut", "record cut", "input changed"])
+DAMAGES = ("picture gone", "picture cut", "other picture", "record cut", "other record", "input")
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_only_valid_records_are_kept(sots: Path, tmp_path: Path, damage: str) -> None:
     made = Made(unchanged)
     runner = runner_over(sots, tmp_path / "out", made)
@@ -394,15 +397,24 @@ def test_only_valid_records_are_kept(sots: Path, tmp_path: Path, damage: str) ->
         picture.unlink()
     elif damage == "picture cut":
         picture.write_bytes(picture.read_bytes()[:400])
+    elif damage == "other picture":
+        # Of the same size, as another method's picture is.
+        Image.open(picture).point(lambda level: level // 2).save(picture)
     elif damage == "record cut":
         record.write_bytes(record.read_bytes()[:100])
+    elif damage == "other record":
+        record.write_bytes(record.read_bytes().replace(b'"made"', b'"other"'))
     else:
         source = sots / "SOTS/outdoor/hazy/0001_0.8_0.2.png"
         Image.open(sots / "SOTS/outdoor/gt/0001.png").save(source)
     made.calls.clear()
     rows = finish(runner).rows
     assert made.calls == ["0001_0.8_0.2"]
-    assert (rows == expected) == (damage != "input changed")
+    assert (rows == expected) == (damage != "input")
+    Image.open(picture).verify()
+    made.calls.clear()
+    assert finish(runner).rows == rows
+    assert made.calls == []
 
 
 @pytest.mark.parametrize("oracle", [False, True])
