@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from dehaze.pipelines.dehaze import DehazePipeline
     from training.noise import GaussianNoise
     from training.pool import PoolReader
-    from training.train import Run
+    from training.train import Run, TrainingSettings
 
 BUNDLED = Path(__file__).resolve().parents[1] / "dehaze" / "models" / "bundled"
 
@@ -38,6 +38,7 @@ def of_a_stage(steps: int) -> Callable[[Command], Command]:
         click.option("--pool", type=click.Path(path_type=Path, exists=True), required=True),
         click.option("--steps", default=steps, show_default=True),
         click.option("--batch-size", default=32, show_default=True),
+        click.option("--learning-rate", type=float, help="Instead of the stage's, for 32 a step."),
         click.option("--device", default="cpu", show_default=True),
         click.option("--seed", default=0, show_default=True),
     )
@@ -48,6 +49,14 @@ def of_a_stage(steps: int) -> Callable[[Command], Command]:
         return command
 
     return add
+
+
+def _settings(
+    stage: TrainingSettings, steps: int, batch_size: int, learning_rate: float | None, seed: int
+) -> TrainingSettings:
+    """A stage's settings with what the command line says."""
+    rate = stage.learning_rate if learning_rate is None else learning_rate
+    return replace(stage, steps=steps, batch_size=batch_size, learning_rate=rate, seed=seed)
 
 
 def of_a_run(folder: Path) -> Callable[[Command], Command]:
@@ -73,13 +82,16 @@ def main() -> None:
 @click.option("--pool", type=click.Path(path_type=Path), default=Path("runs/pool"))
 @click.option("--shards", default=150, show_default=True, help="To render, of 512 pairs each.")
 @click.option("--keep", default=150, show_default=True, help="The oldest beyond these go.")
+@click.option("--workers", default=1, show_default=True, help="Processes.")
 @click.option("--seed", default=0, show_default=True)
-def render(data: Path, cache: Path, pool: Path, shards: int, keep: int, seed: int) -> None:
+def render(
+    data: Path, cache: Path, pool: Path, shards: int, keep: int, workers: int, seed: int
+) -> None:
     """Renders training pairs over the photos under --data; beside training, it renews the pool."""
     from training.photos import build_cache
     from training.pool import fill_pool
 
-    fill_pool(build_cache(data, cache, "train"), pool, shards, keep, seed)
+    fill_pool(build_cache(data, cache, "train"), pool, shards, keep, seed, workers=workers)
 
 
 @main.command()
@@ -96,6 +108,7 @@ def train(
     folder: Path,
     steps: int,
     batch_size: int,
+    learning_rate: float | None,
     device: str,
     seed: int,
     output: Path | None,
@@ -108,17 +121,17 @@ def train(
     from training.train import Run, TrainingSettings
 
     folder.mkdir(parents=True, exist_ok=True)
-    settings = TrainingSettings(steps=steps, batch_size=batch_size, seed=seed)
+    settings = _settings(TrainingSettings(), steps, batch_size, learning_rate, seed)
     run = Run(folder, settings, device, None if initial is None else load_networks(initial))
-    reader = PoolReader(pool)
-    noise_of = _closed_form(folder, run, reader)
+    reader = PoolReader(pool, device)
+    noise_of = _closed_form(folder, run, reader, device)
     run.resume()
     run.train(first_batches(reader, run.networks, noise_of), noise_of.unwhitened)
     if output is not None:
         export(run, output)
 
 
-def _closed_form(folder: Path, run: Run, reader: PoolReader) -> GaussianNoise:
+def _closed_form(folder: Path, run: Run, reader: PoolReader, device: str) -> GaussianNoise:
     """The closed-form noise of a run, computed once."""
     from training.batches import gaussian_noise
     from training.noise import GaussianNoise
@@ -126,12 +139,12 @@ def _closed_form(folder: Path, run: Run, reader: PoolReader) -> GaussianNoise:
     found = folder / "noise.npz"
     if not found.exists():
         gaussian_noise(run.networks, reader).save(found)
-    return GaussianNoise.load(found)
+    return GaussianNoise.load(found, device)
 
 
 @main.command()
 @of_a_model
-@click.option("--chunks", default=64, show_default=True, help="Of 64 inverted pairs.")
+@click.option("--chunks", default=64, show_default=True, help="Of two batches of inverted pairs.")
 @click.option("--renew-every", default=12, show_default=True, help="Steps from chunk to chunk.")
 @click.option(
     "--keep-map",
@@ -149,6 +162,7 @@ def couple(
     keep_map: bool,
     steps: int,
     batch_size: int,
+    learning_rate: float | None,
     device: str,
     seed: int,
     output: Path | None,
@@ -162,12 +176,12 @@ def couple(
 
     folder.mkdir(parents=True, exist_ok=True)
     stage = SETTLED if keep_map else COUPLED
-    settings = replace(stage, steps=steps, batch_size=batch_size, seed=seed)
+    settings = _settings(stage, steps, batch_size, learning_rate, seed)
     run = Run(folder, settings, device, load_networks(initial))
     if keep_map:
         freeze_map(run.networks)
-    reader = PoolReader(pool)
-    noise_of = _closed_form(folder, run, reader)
+    reader = PoolReader(pool, device)
+    noise_of = _closed_form(folder, run, reader, device)
     run.resume()
     run.train(CoupledBatches(run, reader, noise_of, chunks, renew_every), noise_of.unwhitened)
     if output is not None:
@@ -185,7 +199,14 @@ def couple(
     help="Export the weights there after the last step; a stage of minutes keeps nothing else.",
 )
 def localise(
-    initial: Path, pool: Path, steps: int, batch_size: int, device: str, seed: int, output: Path
+    initial: Path,
+    pool: Path,
+    steps: int,
+    batch_size: int,
+    learning_rate: float | None,
+    device: str,
+    seed: int,
+    output: Path,
 ) -> None:
     """The third stage, which takes minutes: the word's attention learns where the haze is."""
     from training.export import export
@@ -195,9 +216,9 @@ def localise(
     from training.pool import PoolReader
     from training.train import Run
 
-    settings = replace(LOCALISING, steps=steps, batch_size=batch_size, seed=seed)
+    settings = _settings(LOCALISING, steps, batch_size, learning_rate, seed)
     run = Run(output, settings, device, load_networks(initial))
-    train_attention(run, PoolReader(pool), settings)
+    train_attention(run, PoolReader(pool, device), settings)
     export(run, output)
 
 

@@ -117,9 +117,9 @@ class Parts:
         """The number of examples so far."""
         return len(self.captions)
 
-    def _latents(self, cells: NDArray[np.float16], rows: NDArray[np.int64]) -> Tensor:
+    def _latents(self, cells: Tensor, rows: NDArray[np.int64]) -> Tensor:
         # One more than is asked for: torch unshuffles no pictures at all to another shape.
-        padded = np.append(rows, 0)
+        padded = torch.from_numpy(np.append(rows, 0)).to(cells.device)
         return latents_of(self.networks, cells[padded])[: len(rows)]
 
     def _rows(self, count: int) -> NDArray[np.int64]:
@@ -132,7 +132,7 @@ class Parts:
         """
         rows = self._rows(count)
         degraded = self._latents(self.shard.degraded, rows)
-        degraded += INVERSION_ERROR * torch.randn(degraded.shape, generator=generator)
+        degraded += INVERSION_ERROR * normal_like(degraded, generator)
         self.targets.append(self._latents(self.shard.clear, rows))
         self.noises.append(self.noise_of(degraded))
         self.captions += [taken_away(self.shard.captions[row], self.rng) for row in rows]
@@ -175,7 +175,7 @@ class Parts:
             else:
                 self.captions.append((clear_caption(self.rng), False))
         self.targets.append(latents)
-        self.noises.append(torch.randn(latents.shape, generator=generator))
+        self.noises.append(normal_like(latents, generator))
 
     def batch(self, timesteps: Tensor, clear: int) -> Batch:
         targets = torch.cat(self.targets)
@@ -198,9 +198,14 @@ def taken_away(caption: Caption, rng: np.random.Generator) -> tuple[Caption, boo
     return Caption(without_word(caption.text, caption.word)), False
 
 
+def normal_like(latents: Tensor, generator: torch.Generator) -> Tensor:
+    """Standard normal noise in the shape of latents, on the generator's device."""
+    return torch.randn(latents.shape, generator=generator, device=generator.device)
+
+
 def draw_sampler_timesteps(count: int, train_timesteps: int, generator: torch.Generator) -> Tensor:
     """Timesteps (count,) as densely as the noisy-end spacing places its steps."""
-    u = torch.rand(count, generator=generator)
+    u = torch.rand(count, generator=generator, device=generator.device)
     return ((1.0 - (1.0 - u) ** 1.7) * train_timesteps).long().clamp(max=train_timesteps - 1)
 
 
@@ -214,12 +219,16 @@ def draw_seen_timesteps(timesteps: Tensor, generator: torch.Generator) -> Tensor
     share = 1.0 - (1.0 - timesteps / 1000.0).clamp(min=0.0) ** (1.0 / 1.7)
     before = (share - 1.0 / 4.0).clamp(min=0.0)
     earliest = 1000.0 * (1.0 - (1.0 - before) ** 1.7)
-    back = torch.rand(timesteps.shape, generator=generator)
-    back = back * (torch.rand(timesteps.shape, generator=generator) < 0.5)
+    back, chance = torch.rand(
+        (2, len(timesteps)), generator=generator, device=generator.device
+    ).unbind()
+    back = back * (chance < 0.5)
     return (timesteps - back * (timesteps - earliest)).round().long().clamp(min=0)
 
 
 def draw_top_timesteps(count: int, generator: torch.Generator) -> Tensor:
     """Timesteps (count,) of the way back's first step, mostly the sampler's, some near it."""
-    around = torch.randint(930, 1000, (count,), generator=generator)
-    return torch.where(torch.rand(count, generator=generator) < 0.7, 990, around)
+    device = generator.device
+    around = torch.randint(930, 1000, (count,), generator=generator, device=device)
+    chance = torch.rand(count, generator=generator, device=device)
+    return torch.where(chance < 0.7, 990, around)

@@ -49,7 +49,8 @@ logger = logging.getLogger(__name__)
 # The pipeline's own inversion: see DEFAULTS in training/export.py.
 INVERSION_STEPS = 4
 INVERSION_ITERATIONS = 2
-CHUNK_PAIRS = 64
+# Pairs of a chunk, in batches.
+CHUNK_BATCHES = 2
 
 COUPLED = TrainingSettings(
     steps=3000, learning_rate=1e-3, warmup=50, decay=0.9, checkpoint_every=100
@@ -97,7 +98,7 @@ class _CaptionedNetwork:
 
 @torch.no_grad()
 def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tensor:
-    """The noise (B, C, h, w) that pictures are inverted to under their captions, on the CPU."""
+    """The noise (B, C, h, w) that pictures are inverted to under their captions."""
     latents = latents.to(networks.unet.device)
     table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
     with torch.autocast(networks.unet.device.type, dtype=torch.bfloat16):
@@ -109,7 +110,7 @@ def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tens
         last = invert_latents(network, latents, settings).latents
     # z_N = sqrt(a_N) x + s_N z, solved for z.
     alpha = table.alphas[-1]
-    return ((last - alpha**0.5 * latents) / (1.0 - alpha) ** 0.5).cpu()
+    return torch.as_tensor((last - alpha**0.5 * latents) / (1.0 - alpha) ** 0.5)
 
 
 @contextmanager
@@ -138,10 +139,11 @@ def freeze_map(networks: Networks) -> None:
 def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:
     """Inverts pairs of the pool with the run's running average."""
     shard = reader.draw(rng)
-    pairs = min(CHUNK_PAIRS, len(shard.captions))
-    rows = np.sort(rng.choice(len(shard.captions), pairs, replace=False))
-    captions = [shard.captions[row] for row in rows]
+    pairs = min(CHUNK_BATCHES * run.settings.batch_size, len(shard.captions))
+    drawn = np.sort(rng.choice(len(shard.captions), pairs, replace=False))
+    captions = [shard.captions[row] for row in drawn]
     targets = [taken_away(caption, rng) for caption in captions]
+    rows = torch.from_numpy(drawn).to(shard.clear.device)
     with averaged(run) as networks:
         degraded = latents_of(networks, shard.degraded[rows])
         noise = invert(networks, degraded, captions)

@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 from collections import Counter
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
-from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from tokenizers import pre_tokenizers
 from torch import Tensor
@@ -21,7 +20,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from dehaze.models.codec import CellsCodec
 from dehaze.models.load import load_parts
 from dehaze.models.source import ModelSource
-from dehaze.prompts import swap_for_null_text, tokenize, word_span
+from dehaze.prompts import TokenizedPrompt, tokenize, word_span
 from training.captions import Caption
 from training.data import CELL_SIZE
 
@@ -187,23 +186,31 @@ class HasCodec(Protocol):
 
 def embed_captions(networks: Networks, captions: list[tuple[Caption, bool]]) -> Tensor:
     """Text embeddings (B, L, D), the haze word's rows swapped for null text where asked for."""
-    texts = list(dict.fromkeys([*(caption.text for caption, _ in captions), ""]))
-    prompts = {text: tokenize(networks.tokenizer, text) for text in texts}
-    ids = torch.stack([prompt.ids for prompt in prompts.values()])
-    rows = networks.text_encoder(ids.to(networks.text_encoder.device)).last_hidden_state
-    embedded = dict(zip(texts, rows, strict=True))
-    embeddings = []
-    for caption, swapped in captions:
-        embedding = embedded[caption.text]
+    texts = {"": 0}
+    rows = [texts.setdefault(caption.text, len(texts)) for caption, _ in captions]
+    ids = torch.stack([_tokenized(networks.tokenizer, text).ids for text in texts])
+    null = torch.zeros((len(captions), ids.shape[1], 1), dtype=torch.bool)
+    for mask, (caption, swapped) in zip(null, captions, strict=True):
         if swapped and caption.word is not None:
-            span = word_span(prompts[caption.text], caption.word)
-            embedding = swap_for_null_text(embedding, embedded[""], span)
-        embeddings.append(embedding)
-    return torch.stack(embeddings)
+            mask[list(_span(networks.tokenizer, caption.text, caption.word))] = True
+    device = networks.text_encoder.device
+    embedded = networks.text_encoder(ids.to(device)).last_hidden_state
+    # ``dehaze.prompts.swap_for_null_text``, for all captions at once.
+    return torch.where(null.to(device), embedded[0], embedded[torch.tensor(rows, device=device)])
 
 
-def latents_of(networks: HasCodec, cells: NDArray[Any]) -> Tensor:
+@cache
+def _tokenized(tokenizer: Any, text: str) -> TokenizedPrompt:
+    return tokenize(tokenizer, text)
+
+
+@cache
+def _span(tokenizer: Any, text: str, word: str) -> tuple[int, ...]:
+    return word_span(_tokenized(tokenizer, text), word)
+
+
+def latents_of(networks: HasCodec, cells: Tensor) -> Tensor:
     """z_0, float32 (B, C, h', w'), of cells (B, h, w, 9) in [0, 1]."""
-    images = torch.from_numpy(cells.astype(np.float32)).permute(0, 3, 1, 2)
+    images = cells.float().permute(0, 3, 1, 2)
     latents = networks.vae.unshuffle(images * 2.0 - 1.0)
     return torch.as_tensor(latents * networks.vae.config.scaling_factor)

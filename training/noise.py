@@ -12,6 +12,7 @@ arXiv 2011.13456, section 4.3, for a Gaussian's score -S^-1 (x - mu).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -51,15 +52,20 @@ class GaussianNoise:
         centred = latents - self.mean[:, None, None]
         return torch.einsum("dc,bchw->bdhw", self.whitening, centred)
 
+    @cached_property
+    def colouring(self) -> Tensor:
+        """(S + floor)^(1/2), float32 (C, C)."""
+        return torch.linalg.inv(self.whitening)
+
     def unwhitened(self, noise: Tensor) -> Tensor:
         """Errors of the noise (B, C, h, w) in units of the latents: times (S + floor)^(1/2)."""
-        colouring = torch.linalg.inv(self.whitening).to(noise.device)
-        return torch.einsum("dc,bchw->bdhw", colouring, noise)
+        return torch.einsum("dc,bchw->bdhw", self.colouring, noise)
 
     def save(self, path: Path) -> None:
-        np.savez(path, mean=self.mean.numpy(), whitening=self.whitening.numpy())
+        np.savez(path, mean=self.mean.cpu().numpy(), whitening=self.whitening.cpu().numpy())
 
     @classmethod
-    def load(cls, path: Path) -> GaussianNoise:
+    def load(cls, path: Path, device: str = "cpu") -> GaussianNoise:
         with np.load(path) as stored:
-            return cls(torch.from_numpy(stored["mean"]), torch.from_numpy(stored["whitening"]))
+            mean, whitening = (torch.from_numpy(stored[name]) for name in ("mean", "whitening"))
+            return cls(mean.to(device), whitening.to(device))

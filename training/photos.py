@@ -68,6 +68,7 @@ class PhotoCache:
     """
 
     def __init__(self, folder: Path) -> None:
+        self.folder = folder
         rows = json.loads((folder / "index.json").read_text())
         self.entries = [Entry(**row) for row in rows]
         self._pixels = np.memmap(folder / "pixels.bin", dtype=np.uint8, mode="r")

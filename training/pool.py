@@ -10,11 +10,16 @@ import json
 import logging
 import os
 import shutil
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 
+import cv2
 import numpy as np
-from numpy.typing import NDArray
+import torch
+from torch import Tensor
 
 from training.captions import Caption
 from training.data import draw_pair_of_cells, draw_working_size
@@ -27,7 +32,7 @@ SHARD_PAIRS = 512
 
 @dataclass(frozen=True)
 class Shard:
-    """Pairs of one working size, mapped to memory.
+    """Pairs of one working size, mapped to memory or on an accelerator.
 
     Attributes:
         degraded: float16 (n, h, w, 9) in [0, 1], the cells of what the captions say.
@@ -35,18 +40,19 @@ class Shard:
         captions: of ``degraded``.
     """
 
-    degraded: NDArray[np.float16]
-    clear: NDArray[np.float16]
+    degraded: Tensor
+    clear: Tensor
     captions: list[Caption]
 
     @classmethod
-    def load(cls, folder: Path) -> Shard:
+    def load(cls, folder: Path, device: str = "cpu") -> Shard:
         captions = [Caption(**row) for row in json.loads((folder / "captions.json").read_text())]
-        return cls(
-            np.load(folder / "degraded.npy", mmap_mode="r"),
-            np.load(folder / "clear.npy", mmap_mode="r"),
-            [_with_bounds(caption) for caption in captions],
+        # Mapped "c", since torch warns of memory that cannot be written.
+        degraded, clear = (
+            torch.from_numpy(np.load(folder / name, mmap_mode="c")).to(device)
+            for name in ("degraded.npy", "clear.npy")
         )
+        return cls(degraded, clear, [_with_bounds(caption) for caption in captions])
 
 
 def _with_bounds(caption: Caption) -> Caption:
@@ -61,10 +67,15 @@ def shard_paths(pool: Path) -> list[Path]:
 
 
 class PoolReader:
-    """Draws from the shards of a pool, which may be renewed meanwhile."""
+    """Draws from the shards of a pool, which may be renewed meanwhile.
 
-    def __init__(self, pool: Path) -> None:
-        self.pool = pool
+    Args:
+        pool: the folder.
+        device: where its shards are kept. A GPU reads them there without waiting for the CPU.
+    """
+
+    def __init__(self, pool: Path, device: str = "cpu") -> None:
+        self.pool, self.device = pool, device
         self._shards: dict[str, Shard] = {}
 
     def draw_of(self, rng: np.random.Generator, latents: tuple[int, ...]) -> Shard:
@@ -88,7 +99,7 @@ class PoolReader:
         if path.name not in self._shards:
             present = {each.name for each in paths}
             self._shards = {name: s for name, s in self._shards.items() if name in present}
-            self._shards[path.name] = Shard.load(path)
+            self._shards[path.name] = Shard.load(path, self.device)
         return self._shards[path.name]
 
 
@@ -99,15 +110,15 @@ def write_shard(
     rng = np.random.default_rng((seed, number))
     size = draw_working_size(rng)
     drawn = [draw_pair_of_cells(cache, size, rng) for _ in range(pairs)]
-    partial = pool / f"{number:06d}.part"
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    np.save(partial / "degraded.npy", np.stack([pair[0] for pair in drawn]).astype(np.float16))
-    np.save(partial / "clear.npy", np.stack([pair[1] for pair in drawn]).astype(np.float16))
+    unfinished = pool / f"{number:06d}.part"
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir(parents=True)
+    np.save(unfinished / "degraded.npy", np.stack([pair[0] for pair in drawn]).astype(np.float16))
+    np.save(unfinished / "clear.npy", np.stack([pair[1] for pair in drawn]).astype(np.float16))
     captions = json.dumps([asdict(pair[2]) for pair in drawn])
-    (partial / "captions.json").write_text(captions)
+    (unfinished / "captions.json").write_text(captions)
     final = pool / f"{number:06d}"
-    os.replace(partial, final)
+    os.replace(unfinished, final)
     return final
 
 
@@ -118,13 +129,31 @@ def fill_pool(
     most: int,
     seed: int = 0,
     pairs: int = SHARD_PAIRS,
+    workers: int = 1,
 ) -> None:
-    """Renders ``shards`` more shards, from the number after the last; keeps ``most`` of them."""
+    """Renders ``shards`` more shards, from the number after the last; keeps ``most`` of them.
+
+    Several worker processes render the same shards as one.
+    """
     pool.mkdir(parents=True, exist_ok=True)
     present = shard_paths(pool)
     first = int(present[-1].name) + 1 if present else 0
-    for number in range(first, first + shards):
-        write_shard(cache, pool, number, seed, pairs)
-        logger.info("shard %d", number)
-        for oldest in shard_paths(pool)[:-most]:
-            shutil.rmtree(oldest)
+    write = partial(_write_shard_in, cache.folder, pool, seed=seed, pairs=pairs)
+    numbers = range(first, first + shards)
+    with ProcessPoolExecutor(workers, get_context("spawn")) as executor:
+        rendered = map(write, numbers) if workers == 1 else executor.map(write, numbers)
+        for path in rendered:
+            logger.info("shard %s", path.name)
+            for oldest in shard_paths(pool)[:-most]:
+                shutil.rmtree(oldest)
+
+
+def _write_shard_in(cache: Path, pool: Path, number: int, seed: int, pairs: int) -> Path:
+    """Renders a shard in a worker process, whose cores the others use as well."""
+    cv2.setNumThreads(1)
+    return write_shard(_opened(cache), pool, number, seed, pairs)
+
+
+@lru_cache(maxsize=1)
+def _opened(cache: Path) -> PhotoCache:
+    return PhotoCache(cache)

@@ -121,7 +121,7 @@ class Run:
             *self.networks.text_encoder.parameters(),
         ]
         self.optimizer = torch.optim.AdamW(self.parameters, betas=(0.9, 0.99), weight_decay=0.01)
-        self.average = EMAModel(self.parameters, decay=settings.ema_decay)
+        self.average = EMAModel(self.parameters, decay=settings.ema_decay, foreach=True)
         self.step = 0
         self.seconds = 0.0
 
@@ -171,12 +171,13 @@ class Run:
         """
         settings = self.settings
         log = (self.folder / "log.jsonl").open("a")
-        losses: list[tuple[float, float]] = []
+        losses: list[Tensor] = []
         started = time.perf_counter() - self.seconds
         while self.step < settings.steps:
             # Each step has a generator of its own, so that a resumed run sees the same examples.
             rng = np.random.default_rng((settings.seed, self.step))
-            generator = torch.Generator().manual_seed(int(rng.integers(2**62)))
+            seed = int(rng.integers(2**62))
+            generator = torch.Generator(self.networks.unet.device).manual_seed(seed)
             batch = source(settings.batch_size, rng, generator)
             for group in self.optimizer.param_groups:
                 group["lr"] = settings.learning_rate_at(self.step)
@@ -188,14 +189,16 @@ class Run:
             self.optimizer.step()
             self.average.step(self.parameters)
             self.step += 1
-            losses.append((float(loss.detach()), float(errors[: batch.clear].detach().mean())))
+            losses.append(torch.stack([loss, errors[: batch.clear].mean()]).detach())
             if self.step % 50 == 0:
                 self.seconds = time.perf_counter() - started
-                mean, clear = np.mean(losses[-50:], axis=0)
+                # Read here alone: reading a number waits for the GPU.
+                mean, clear = torch.stack(losses).mean(0).tolist()
+                losses.clear()
                 # Latents are 4 p - 2 of values p in [0, 1].
                 row = {
                     "step": self.step,
-                    "loss": float(mean),
+                    "loss": mean,
                     "clear_db": float(10.0 * np.log10(16.0 / clear)),
                     "seconds": round(self.seconds, 1),
                 }

@@ -113,7 +113,7 @@ class Yardstick:
     def _draw(self, reader: PoolReader, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         shard = reader.draw(rng)
         hazes = [k for k, caption in enumerate(shard.captions) if caption.word in HAZE_WORDS]
-        rows = np.sort(rng.choice(hazes, self.settings.batch_size))
+        rows = torch.from_numpy(np.sort(rng.choice(hazes, self.settings.batch_size)))
         return latents_of(self, shard.degraded[rows]), latents_of(self, shard.clear[rows])
 
     def _save(self) -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from schedules import FunctionNetwork
 
-import training.coupling
 from dehaze.inversion import DDIMTable, InversionSettings
 from dehaze.inversion import invert as invert_latents
 from training.captions import Caption, vocabulary
@@ -38,12 +37,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> Networks:
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    return Run(tmp_path / "run", TrainingSettings(), "cpu")
-
-
-@pytest.fixture(autouse=True)
-def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(training.coupling, "CHUNK_PAIRS", 4)
+    return Run(tmp_path / "run", TrainingSettings(batch_size=2), "cpu")
 
 
 def test_the_noise_is_what_the_inversion_ends_in(networks: Networks) -> None:
