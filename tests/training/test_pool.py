@@ -27,6 +27,16 @@ def test_the_oldest_shards_make_room(photo_cache: PhotoCache, tmp_path: Path) ->
     assert [path.name for path in shard_paths(tmp_path)] == ["000002", "000003"]
 
 
+@pytest.mark.slow
+def test_several_workers_render_the_same_shards(photo_cache: PhotoCache, tmp_path: Path) -> None:
+    fill_pool(photo_cache, tmp_path / "one", 2, 2, pairs=2)
+    fill_pool(photo_cache, tmp_path / "two", 2, 2, pairs=2, workers=2)
+    for one, two in zip(shard_paths(tmp_path / "one"), shard_paths(tmp_path / "two"), strict=True):
+        assert one.name == two.name
+        for file in ("degraded.npy", "clear.npy", "captions.json"):
+            assert (one / file).read_bytes() == (two / file).read_bytes()
+
+
 def test_a_reader_follows_a_pool_that_is_renewed(photo_cache: PhotoCache, tmp_path: Path) -> None:
     fill_pool(photo_cache, tmp_path, 1, 1, pairs=2)
     reader, rng = PoolReader(tmp_path), np.random.default_rng(0)

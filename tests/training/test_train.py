@@ -11,13 +11,13 @@ from dehaze.eval.probes import codec_roundtrip
 from dehaze.inversion import DDIMTable
 from dehaze.models.plain.load import is_plain
 from dehaze.pipelines.dehaze import DehazePipeline
-from dehaze.prompts import tokenize, word_span
+from dehaze.prompts import swap_for_null_text, tokenize, word_span
 from training.__main__ import main
 from training.batches import (
     Batch,
     first_batches,
 )
-from training.captions import hazy_caption
+from training.captions import clear_caption, hazy_caption
 from training.export import export
 from training.networks import (
     Networks,
@@ -73,12 +73,15 @@ def test_errors_of_the_noise_count_as_errors_of_the_picture(
 
 def test_the_swap_in_training_is_the_swap_of_the_pipeline(networks: Networks) -> None:
     caption = hazy_caption(np.random.default_rng(0))
-    kept, swapped = embed_captions(networks, [(caption, False), (caption, True)])
-    prompt = tokenize(networks.tokenizer, caption.text)
-    span = list(word_span(prompt, caption.word or ""))
-    rest = [row for row in range(32) if row not in span]
-    torch.testing.assert_close(kept[rest], swapped[rest])
-    assert (kept[span] - swapped[span]).abs().max() > 1e-3
+    other = clear_caption(np.random.default_rng(0))
+    found = embed_captions(networks, [(other, False), (caption, False), (caption, True)])
+    prompts = [tokenize(networks.tokenizer, text) for text in (other.text, caption.text, "")]
+    with torch.no_grad():
+        rows = networks.text_encoder(torch.stack([prompt.ids for prompt in prompts]))
+    clear, kept, null = rows.last_hidden_state
+    swapped = swap_for_null_text(kept, null, word_span(prompts[1], caption.word or ""))
+    torch.testing.assert_close(found, torch.stack([clear, kept, swapped]))
+    assert (kept - swapped).abs().max() > 1e-3
 
 
 def test_a_run_learns_resumes_where_it_was_and_is_exported(
