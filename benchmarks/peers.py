@@ -23,6 +23,7 @@ goes back in one step; the last way does so, and gives another edit than all oth
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -73,20 +74,25 @@ class Outcome:
     """What a way did with a photo.
 
     Attributes:
-        psnr: of the picture that came back, in dB, to the one that was inverted.
+        psnr: of the picture that came back, in dB, to the one that was inverted; NaN where it was
+            not brought back.
         cost: of inversion and edit together.
         edited: the edited latents.
         attention: bytes of the source's attention that were held at a time.
+        on_cpu: bytes of it that were held in the CPU's memory.
     """
 
     psnr: float
     cost: Cost
     edited: Tensor
     attention: int
+    on_cpu: int
 
 
-def _bytes(record: Mapping[str, Tensor]) -> int:
-    return sum(value.nbytes for value in record.values())
+def held(record: Mapping[str, Tensor]) -> tuple[int, int]:
+    """The bytes of recorded attention, and those of it in the CPU's memory."""
+    on_cpu = sum(value.nbytes for value in record.values() if value.device.type == "cpu")
+    return sum(value.nbytes for value in record.values()), on_cpu
 
 
 class Peers:
@@ -96,12 +102,16 @@ class Peers:
         pipe: the model; it takes all steps back.
         steps: N.
         guidance: classifier-free guidance of the edit.
+        brings_back: whether ``fpi`` and ``ours`` bring the photo back too, after the edit.
     """
 
-    def __init__(self, pipe: EditPipeline, steps: int, guidance: float) -> None:
+    def __init__(
+        self, pipe: EditPipeline, steps: int, guidance: float, *, brings_back: bool = True
+    ) -> None:
         self.pipe, self.steps, self.guidance = pipe, steps, guidance
+        self.brings_back = brings_back
         self.table = DDIMTable.from_scheduler(pipe.scheduler, steps, "leading")
-        self._rows = self._held = 0
+        self._rows, self._held = 0, (0, 0)
         pipe.unet.register_forward_hook(self._count)
 
     def _count(self, module: Any, arguments: Any, output: Any) -> None:
@@ -132,7 +142,7 @@ class Peers:
         with torch.no_grad():
             for i in range(self.steps, 0, -1):
                 z = self.table.denoise_step(z, network(z, i, torch.arange(1)), i)
-        return Outcome(self._psnr(photo, z), found, edited, self._held)
+        return Outcome(self._psnr(photo, z), found, edited, *self._held)
 
     def fpi(self, photo: Array, inverting: dict[str, Any]) -> Outcome:
         """Fixed-point iterations, and two branches on the way back."""
@@ -141,7 +151,7 @@ class Peers:
                 photo, record_attention=False, guidance_scale=self.guidance, **inverting
             )
             edited = self._two_branches(inversion.latents)
-        return Outcome(self._back(photo, inversion), found, edited, self._held)
+        return Outcome(self._back(photo, inversion), found, edited, *self._held)
 
     def nti(self, photo: Array) -> Outcome:
         """DDIM's inversion and optimised null texts; the edit follows the optimised branch."""
@@ -165,8 +175,8 @@ class Peers:
             unconditional=anchors.unconditional[:, :1],
         )
         back = denoise(inversion, network)
-        held = _bytes(anchors.attention)
-        return Outcome(self._psnr(photo, back), found, edited.latents, held)
+        psnr = self._psnr(photo, back)
+        return Outcome(psnr, found, edited.latents, *held(anchors.attention))
 
     def ours(self, photo: Array, **inverting: Any) -> Outcome:
         """What reconstructs best for its cost, or other settings; one branch."""
@@ -183,8 +193,8 @@ class Peers:
             edited = self.pipe.edit(
                 inversion, SOURCE, TARGET, EditSettings(guidance_scale=self.guidance)
             )
-        held = _bytes(inversion.attention)
-        return Outcome(self._back(photo, inversion), found, edited.latents, held)
+        back = self._back(photo, inversion)
+        return Outcome(back, found, edited.latents, *held(inversion.attention))
 
     def _inverted(self, photo: Array, **settings: Any) -> InversionResult:
         return self.pipe.invert(
@@ -214,12 +224,14 @@ class Peers:
                 changed = networks[1](target, i, everyone)
                 source = self.table.denoise_step(source, noise, i)
                 target = self.table.denoise_step(target, changed, i)
-                self._held = _bytes(session.record)
+                self._held = held(session.record)
                 session.record.clear()
         return target
 
     def _back(self, photo: Array, inversion: InversionResult) -> float:
         """By the network under the source prompt, at the inversion's guidance."""
+        if not self.brings_back:
+            return math.nan
         network = self.pipe.prompted_network(
             self.table, SOURCE, guidance_scale=inversion.settings.guidance_scale
         )
@@ -280,10 +292,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             one.cost.seconds / own.cost.seconds
             for one, own in zip(found, outcomes[BEST], strict=True)
         )
-        held = mean(one.attention for one in found) / 1e6
+        attention = mean(one.attention for one in found) / 1e6
         print(
             f"| {name} | {mean(one.psnr for one in found):.1f} | {rows[name]:.2f} | {ratio:.2f} | "
-            f"{held:.1f} | {100 * errors[name]:.2g} % |"
+            f"{attention:.1f} | {100 * errors[name]:.2g} % |"
         )
     if given.plot is not None:
         draw(given.plot, rows, errors)

@@ -78,3 +78,17 @@ def test_one_branch_gives_the_exact_edit_once_converged() -> None:
     assert len(apart) == 6
     assert apart["converged fixed points, one branch"] < 1e-3
     assert apart["FPI, 5 iterations + two-branch P2P"] > 1e-3
+
+
+@pytest.mark.slow
+def test_what_is_measured_on_gpus_runs_on_the_cpu() -> None:
+    said = run("gpu.py", "--small", "--device", "cpu", "--steps", "4", "--batches", "1,2")
+    assert "FAILED" not in said
+    assert "NO" not in said
+    edits = [line.split(" | ") for line in said.splitlines() if line.startswith("| `best`")]
+    assert [row[1] for row in edits] == ["1", "7.5"]
+    # Fewer rows a step than five iterations and two branches take.
+    assert float(edits[0][4]) < 7.0
+    assert float(edits[1][4]) < 14.0
+    assert "| float16 that overflows | " in said
+    assert "`guidance_in_two_calls`" in said
