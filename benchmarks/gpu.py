@@ -497,7 +497,7 @@ def ways_to_save(device: torch.device, compiled: bool) -> list[Way]:
         *(
             Way(
                 f"`attention_memory = {budget:g}`",
-                lambda pipe, budget=budget: setattr(pipe, "attention_memory", int(budget)),
+                partial(limit_attention, budget=int(budget)),
                 lambda pipe: setattr(pipe, "attention_memory", None),
             )
             for budget in (0, 1e8)
@@ -506,6 +506,11 @@ def ways_to_save(device: torch.device, compiled: bool) -> list[Way]:
     if compiled:
         ways.append(Way("`torch.compile(unet)`, eager backend", compile_network, restore_network))
     return ways
+
+
+def limit_attention(pipe: EditPipeline, budget: int) -> None:
+    """Lets recorded attention take so many bytes of the device's memory."""
+    pipe.attention_memory = budget
 
 
 def savers(given: argparse.Namespace, device: torch.device) -> None:
