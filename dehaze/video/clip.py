@@ -27,6 +27,12 @@ CLIP_SUFFIXES = frozenset(
 # H.273's TransferCharacteristics of HDR: perceptual quantiser and hybrid log-gamma.
 _HDR = {16: "PQ", 18: "HLG"}
 _TO_SDR = "make an SDR copy of it first: ffmpeg's zscale and tonemap filters do"
+# FFmpeg's readers of pictures, beside those whose names end in _pipe, and the brands of HEIF and
+# AVIF, which lie in the container of MP4.
+_PICTURES = frozenset({"image2", "gif", "apng", "ico"})
+_PICTURE_BRANDS = frozenset(
+    {"avif", "avis", "mif1", "msf1", "heic", "heix", "heim", "heis", "hevc", "hevx"}
+)
 # A clip that ends earlier than its header says by more than this, in seconds, is cut short.
 _MISSING_SECONDS = 1.0
 
@@ -130,6 +136,8 @@ class Frame:
         resized: whether it was stored at another size than the first frame.
         moved: whether it got a new time stamp, since its own was missing or not after that of the
             last frame.
+        damaged: whether the decoder found its data damaged, and made up a part of it. Decoders of
+            HEVC, VP8 and FFV1 seldom find that.
     """
 
     pixels: Array
@@ -137,6 +145,7 @@ class Frame:
     duration: int = 0
     resized: bool = False
     moved: bool = False
+    damaged: bool = False
 
 
 def open_clip(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Clip:
@@ -148,12 +157,14 @@ def open_clip(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Clip:
 
     Raises:
         VideoLibraryError: PyAV is not installed.
-        VideoError: it cannot be read, has no picture or no frame, or its frames are interlaced, of
-            high dynamic range, transparent, too large, or of a format that is not supported.
+        VideoError: it cannot be read, is a photo, has no picture or no frame, or its frames are
+            interlaced, of high dynamic range, transparent, too large, or of a format that is not
+            supported.
     """
     av = load_av()
     count, last, notes = 0, Fraction(0), []
     with _opened(av, path) as container:
+        _refuse_pictures(path, container)
         stream = _picture_stream(path, container)
         index = stream.index
         time_base = Fraction(stream.time_base)
@@ -176,7 +187,7 @@ def open_clip(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Clip:
     with _opened(av, path) as container:
         stream = container.streams[index]
         # The side data of HDR and of the display lie with the frame, not with the header.
-        first = next(_decoded(av, container, stream), None)
+        first, _ = next(_decoded(av, container, stream), (None, False))
         if first is None:
             raise VideoError(
                 path, "has no frame that can be decoded", "copy it again from where it came"
@@ -204,7 +215,7 @@ def frames_of(clip: Clip) -> Iterator[Frame]:
     av = load_av()
     before: int | None = None
     with _opened(av, clip.path) as container:
-        for frame in _decoded(av, container, container.streams[clip.stream]):
+        for frame, damaged in _decoded(av, container, container.streams[clip.stream]):
             _refuse_frame(clip.path, frame)
             samples = sample_format(frame.format.name)
             if samples is None:
@@ -218,7 +229,7 @@ def frames_of(clip: Clip) -> Iterator[Frame]:
                 pts, moved = (0 if before is None else before + clip.frame_duration), True
             before = pts
             duration = getattr(frame, "duration", None) or 0
-            yield Frame(upright(pixels, clip.turn), pts, duration, resized, moved)
+            yield Frame(upright(pixels, clip.turn), pts, duration, resized, moved, damaged)
 
 
 def upright(pixels: Array, turn: tuple[int, bool]) -> Array:
@@ -275,6 +286,17 @@ def _reason(error: Exception) -> str:
     return getattr(error, "strerror", None) or one_line(error)
 
 
+def _refuse_pictures(path: Path, container: Any) -> None:
+    kind = container.format.name
+    brand = container.metadata.get("major_brand", "")
+    if kind.endswith("_pipe") or kind in _PICTURES or brand in _PICTURE_BRANDS:
+        raise VideoError(
+            path,
+            f"is a picture ({brand or kind.removesuffix('_pipe')}) named as a clip",
+            "name it after its kind; convert an animation first: ffmpeg does",
+        )
+
+
 def _picture_stream(path: Path, container: Any) -> Any:
     found = [stream for stream in container.streams.video if not is_cover(stream)]
     if not found:
@@ -295,7 +317,9 @@ def _packets(av: Any, container: Any, *streams: Any) -> Iterator[Any]:
         return
 
 
-def _decoded(av: Any, container: Any, stream: Any) -> Iterator[Any]:
+def _decoded(av: Any, container: Any, stream: Any) -> Iterator[tuple[Any, bool]]:
+    """The frames that can be decoded, and whether each is damaged."""
+    strict = _strict_decoder(av, stream)
     # Not by frames: a frame that cannot be decoded would take those with it that are in the decoder
     # when the clip ends. Decoding takes little of a frame's time.
     stream.thread_type = "SLICE"
@@ -304,7 +328,26 @@ def _decoded(av: Any, container: Any, stream: Any) -> Iterator[Any]:
             frames = packet.decode()
         except av.FFmpegError:
             continue
-        yield from frames
+        faulty = bool(frames) and strict is not None and not _decodes(av, strict, packet)
+        for frame in frames:
+            yield frame, faulty or bool(frame.is_corrupt)
+
+
+def _strict_decoder(av: Any, stream: Any) -> Any | None:
+    """A decoder that refuses damaged frames of MJPEG, whose usual one does not mark them."""
+    if stream.codec_context.name != "mjpeg":
+        return None
+    decoder = av.CodecContext.create("mjpeg", "r")
+    decoder.options = {"err_detect": "explode"}
+    return decoder
+
+
+def _decodes(av: Any, decoder: Any, packet: Any) -> bool:
+    try:
+        decoder.decode(packet)
+    except av.FFmpegError:
+        return False
+    return True
 
 
 def _lengths(

@@ -38,6 +38,8 @@ if TYPE_CHECKING:
 # run.
 RUN = 24
 
+# What is counted of a run.
+_COUNTED = ("frames", "shots", "evaluations", "resized", "moved", "damaged")
 _JOURNAL = "journal.jsonl"
 _WHOLE = "whole"
 # A flow's schedule depends on the picture's size, which is the clip's own.
@@ -80,6 +82,7 @@ class _Run:
     end: int
     resized: int
     moved: int
+    damaged: int
 
 
 def dehaze_video(
@@ -225,7 +228,7 @@ class _ClipJob:
     ) -> _Run:
         path = self._folder / f"{number:06d}{RUN_SUFFIX}"
         unfinished = path.with_suffix(".part")
-        counts = dict.fromkeys(("frames", "shots", "evaluations", "resized", "moved"), 0)
+        counts = dict.fromkeys(_COUNTED, 0)
         end = 0
         with RunWriter(unfinished, self._clip, self._encoding) as writer:
             for frame in (first, *islice(others, RUN - 1)):
@@ -236,6 +239,7 @@ class _ClipJob:
                 counts["evaluations"] += result.evaluations
                 counts["resized"] += frame.resized
                 counts["moved"] += frame.moved
+                counts["damaged"] += frame.damaged
                 end = frame.pts + (frame.duration or self._clip.frame_duration)
                 on_frame(False)
         _synchronise(unfinished)
@@ -250,6 +254,10 @@ class _ClipJob:
         frames = sum(run.frames for run in runs)
         counted = (
             (self._clip.frames - frames, "frames could not be decoded and are left out"),
+            (
+                sum(run.damaged for run in runs),
+                "frames are damaged: a part of each, and maybe of those after it, is made up",
+            ),
             (sum(run.resized for run in runs), "frames were of another size than the first"),
             (sum(run.moved for run in runs), "time stamps were missing or out of order"),
         )

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from clips import moving_scene, with_matrix, write_clip
 from numpy.typing import NDArray
+from PIL import Image
 
 from dehaze.video import clip as module
 from dehaze.video.clip import (
@@ -157,6 +158,19 @@ def test_files_that_are_no_clips_are_refused(tmp_path: Path, photo: Array) -> No
             open_clip(path)
     with pytest.raises(VideoError, match="cannot be read as a clip"):
         open_clip(tmp_path / "missing.mp4")
+
+
+@pytest.mark.parametrize("kind", ["jpeg", "png", "webp", "tiff", "gif", "apng", "avif"])
+def test_a_picture_named_as_a_clip_is_refused(tmp_path: Path, photo: Array, kind: str) -> None:
+    path = tmp_path / "a.mp4"
+    picture = Image.fromarray(np.uint8(photo * 255))
+    more = {"save_all": True, "append_images": [picture.rotate(180)]} if kind == "apng" else {}
+    try:
+        picture.save(path, format="png" if kind == "apng" else kind, **more)  # type: ignore[arg-type]
+    except KeyError:
+        pytest.skip(f"Pillow was built without {kind}")
+    with pytest.raises(VideoError, match=rf"a.mp4: is a picture \({kind}\) named as a clip; name"):
+        open_clip(path)
 
 
 def test_a_file_of_sound_alone_has_no_picture(tmp_path: Path) -> None:

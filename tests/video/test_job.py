@@ -229,6 +229,30 @@ def test_a_damaged_frame_is_left_out_alone(
 
 
 @pytest.mark.usefixtures("darkened")
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [("a.mp4", {}), ("a.mkv", {"codec": "mjpeg", "pix_fmt": "yuvj420p"})],
+)
+def test_damage_that_a_decoder_conceals_is_said(
+    tmp_path: Path, photo: Array, pipeline: DehazePipeline, name: str, how: dict[str, Any]
+) -> None:
+    rng = np.random.default_rng(0)
+    frames = [rng.random((48, 64, 3), np.float32) for _ in range(4)]
+    source = write_clip(tmp_path / name, frames, **how)
+    assert run(source, tmp_path / f"whole-{name}", pipeline).notes == ()
+    with av.open(str(source)) as container:
+        third = [packet for packet in container.demux(video=0) if packet.size][2]
+        place, size = third.pos, third.size
+    data = bytearray(source.read_bytes())
+    data[place + size // 4 : place + size // 2] = bytes(size // 2 - size // 4)
+    source.write_bytes(data)
+    result = run(source, tmp_path / f"damaged-{name}", pipeline)
+    assert result.frames == 4
+    (note,) = result.notes
+    assert note.startswith("1 of its frames are damaged: a part of each")
+
+
+@pytest.mark.usefixtures("darkened")
 def test_frames_of_other_code_are_not_gone_on_with(
     tmp_path: Path, photo: Array, pipeline: DehazePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
