@@ -184,49 +184,12 @@ def open_png(data: bytes) -> PngSource:
     """
     chunks, wholes, end = _chunks(data)
     chunks, wholes, unheeded = _heeded(chunks, wholes)
-    notes: dict[str, None] = dict.fromkeys(unheeded)
-    first = chunks[0][0] if chunks else b""
-    if first == b"CgBI":
-        raise UnreadableError(
-            "is a PNG for Apple's devices (CgBI), which is not supported",
-            "convert it first: pngcrush -revert-iphone-optimizations does",
-        )
-    if first != b"IHDR" or len(chunks[0][1]) != 13:
-        raise UnreadableError("is cut short")
+    _refuse_kind(chunks)
     width, height, bits, colour_type = struct.unpack(">IIBB", chunks[0][1][:10])
     found = dict(chunks)
-    frames = int.from_bytes(found.get(b"acTL", b"")[:4], "big")
-    if frames > 1:
-        raise UnreadableError(
-            f"is an animation of {frames} frames", "save its frames as photos first"
-        )
-    unknown = [name for name, _ in chunks if name not in _OF_THE_PIXELS and not name[0] & 0x20]
-    if unknown:
-        raise UnreadableError(
-            f"is a PNG with a chunk that is not supported ({unknown[0].decode()})",
-            "save it anew as PNG",
-        )
-
-    before: list[Chunk] = []
-    after: list[Chunk] = []
-    for index, (name, body) in enumerate(chunks):
-        if name in _OF_THE_PIXELS:
-            continue
-        # By the specification, a chunk with a small fourth letter is safe to copy to other pixels.
-        if name not in _KEPT and not name[3] & 0x20:
-            what = f"its chunk {name.decode()}, which belongs to the old pixels, is left out"
-            notes[_LOST.get(name, what)] = None
-            continue
-        if name == b"bKGD" and colour_type == 3:
-            body = _palette_background(body, found.get(b"PLTE", b""))
-            if not body:
-                continue
-        behind = any(other == b"IDAT" for other, _ in chunks[:index])
-        (after if behind else before).append((name, body))
+    before, after, lost = _kept(chunks, colour_type)
     if data[end:].strip(b"\0"):
-        notes[f"{len(data) - end} bytes behind its end are left out"] = None
-    notes.update(dict.fromkeys(_notes_on_colour(found)))
-
+        lost.append(f"{len(data) - end} bytes behind its end are left out")
     # A palette has its own transparency. A colour key is applied here, at full depth.
     needed = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour_type == 3 else set())
     return PngSource(
@@ -238,10 +201,64 @@ def open_png(data: bytes) -> PngSource:
         + b"".join(
             whole for (name, _), whole in zip(chunks, wholes, strict=True) if name in needed
         ),
-        container=PngContainer(tuple(before), tuple(after), _orientation([*before, *after])),
+        container=PngContainer(before, after, _orientation([*before, *after])),
         transparency=found.get(b"tRNS"),
-        notes=tuple(notes),
+        notes=tuple(dict.fromkeys([*unheeded, *lost, *_notes_on_colour(found)])),
     )
+
+
+def _refuse_kind(chunks: Sequence[Chunk]) -> None:
+    """Raises ``UnreadableError`` for a kind of PNG that cannot be read."""
+    first = chunks[0][0] if chunks else b""
+    if first == b"CgBI":
+        raise UnreadableError(
+            "is a PNG for Apple's devices (CgBI), which is not supported",
+            "convert it first: pngcrush -revert-iphone-optimizations does",
+        )
+    if first != b"IHDR" or len(chunks[0][1]) != 13:
+        raise UnreadableError("is cut short")
+    frames = int.from_bytes(dict(chunks).get(b"acTL", b"")[:4], "big")
+    if frames > 1:
+        raise UnreadableError(
+            f"is an animation of {frames} frames", "save its frames as photos first"
+        )
+    unknown = [name for name, _ in chunks if name not in _OF_THE_PIXELS and not name[0] & 0x20]
+    if unknown:
+        raise UnreadableError(
+            f"is a PNG with a chunk that is not supported ({unknown[0].decode()})",
+            "save it anew as PNG",
+        )
+
+
+def _kept(
+    chunks: Sequence[Chunk], colour_type: int
+) -> tuple[tuple[Chunk, ...], tuple[Chunk, ...], list[str]]:
+    """The chunks that stay true beside new pixels, and notes about the others.
+
+    Returns:
+        those before the pixels, those behind them, and the notes.
+    """
+    before: list[Chunk] = []
+    after: list[Chunk] = []
+    notes: list[str] = []
+    palette = dict(chunks).get(b"PLTE", b"")
+    kept = before
+    for name, body in chunks:
+        if name == b"IDAT":
+            kept = after
+        if name in _OF_THE_PIXELS:
+            continue
+        # By the specification, a chunk with a small fourth letter is safe to copy to other pixels.
+        if name not in _KEPT and not name[3] & 0x20:
+            what = f"its chunk {name.decode()}, which belongs to the old pixels, is left out"
+            notes.append(_LOST.get(name, what))
+            continue
+        if name == b"bKGD" and colour_type == 3:
+            body = _palette_background(body, palette)
+            if not body:
+                continue
+        kept.append((name, body))
+    return tuple(before), tuple(after), notes
 
 
 def _chunks(data: bytes) -> tuple[list[Chunk], list[memoryview], int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import imagecodecs
@@ -276,65 +276,18 @@ def open_tiff(data: bytes) -> TiffSource:
     Raises:
         UnreadableError: of a kind that cannot be read, or damaged.
     """
-    damaged = UnreadableError("is a damaged TIFF, or of a kind that is not supported", _CURE)
-    try:
-        structure = Structure(data)
-    except ValueError as error:
-        raise damaged from error
-    directories = list(structure.chain())
-    if not directories:
-        raise damaged
-    directory = directories[0]
-    tags, integer = directory.tags, structure.integer
-    if WIDTH not in tags or HEIGHT not in tags:
-        raise damaged
-    if DNG in tags:
-        raise UnreadableError(
-            "camera raw (DNG) is not supported", "develop it to TIFF or JPEG first"
-        )
-
-    full = [each for each in directories if not integer(each, SUBFILE) & 1]
-    if directory not in full:
-        raise UnreadableError(
-            "is a TIFF whose first picture is a preview", "save it as a TIFF of one page"
-        )
+    structure, full = _pictures(data)
+    directory, integer = full[0], structure.integer
     compression = integer(directory, COMPRESSION, NONE)
     photometric = integer(directory, PHOTOMETRIC, BLACK_IS_ZERO)
     channels = integer(directory, CHANNELS, 1)
-    bits = set(structure.integers(tags.get(BITS)) or (1,))
+    bits = set(structure.integers(directory.tags.get(BITS)) or (1,))
     _refuse_kind(structure, directory, compression, photometric, channels, bits)
-    extras = structure.integers(tags.get(EXTRA_SAMPLES))
-    extras = (*extras, *[0] * channels)[: channels - COLOURS[photometric]]
-
-    notes = []
-    if len(full) > 1:
-        notes.append(f"only the first of its {len(full)} pictures is kept")
-    if LAYERS in tags:
-        notes.append("its Photoshop layers are left out, the flattened picture is kept")
-    unread = sorted({*directory.unread} - {*LAYOUT, LAYERS, *tags})
-    if unread:
-        named = ", ".join(map(str, unread))
-        notes.append(f"its tags that are damaged or of an unknown type are left out ({named})")
-    below = sorted(
-        {
-            tag
-            for entry in directory.entries
-            for each in directories_below(structure, entry, set())
-            for tag in each.unread
-        }
-    )
-    if below:
-        named = ", ".join(map(str, below))
-        notes.append(
-            f"its EXIF tags that are damaged or of an unknown type may lose their values ({named})"
-        )
-    kept_extras = 0 if photometric in (PALETTE, CMYK, YCBCR) else 1
-    if len(extras) > kept_extras:
-        notes.append(f"{len(extras) - kept_extras} of its channels beside the colours are left out")
-
     width, height = integer(directory, WIDTH), integer(directory, HEIGHT)
     planes = channels if integer(directory, PLANAR, 1) == 2 else 1
     _refuse_missing(structure, directory, width, height, planes)
+    extras = structure.integers(directory.tags.get(EXTRA_SAMPLES))
+    extras = (*extras, *[0] * channels)[: channels - COLOURS[photometric]]
     depth = max(bits)
     return TiffSource(
         width,
@@ -347,8 +300,74 @@ def open_tiff(data: bytes) -> TiffSource:
         structure,
         directory,
         container_of(structure, directory, compression, photometric, depth, extras),
-        tuple(notes),
+        (
+            *_notes_on_pictures(full),
+            *_notes_on_tags(structure, directory),
+            *_notes_on_channels(photometric, len(extras)),
+        ),
     )
+
+
+def _pictures(data: bytes) -> tuple[Structure, list[Directory]]:
+    """A file's structure, and the directories of its pictures at full size.
+
+    Raises:
+        UnreadableError: damaged, camera raw, or the first picture is a preview.
+    """
+    damaged = UnreadableError("is a damaged TIFF, or of a kind that is not supported", _CURE)
+    try:
+        structure = Structure(data)
+    except ValueError as error:
+        raise damaged from error
+    directories = list(structure.chain())
+    if not directories or not {WIDTH, HEIGHT} <= directories[0].tags.keys():
+        raise damaged
+    if DNG in directories[0].tags:
+        raise UnreadableError(
+            "camera raw (DNG) is not supported", "develop it to TIFF or JPEG first"
+        )
+    full = [each for each in directories if not structure.integer(each, SUBFILE) & 1]
+    if directories[0] not in full:
+        raise UnreadableError(
+            "is a TIFF whose first picture is a preview", "save it as a TIFF of one page"
+        )
+    return structure, full
+
+
+def _notes_on_pictures(full: Sequence[Directory]) -> Iterator[str]:
+    """What is left out of a file's pictures: all but the first, and its layers."""
+    if len(full) > 1:
+        yield f"only the first of its {len(full)} pictures is kept"
+    if LAYERS in full[0].tags:
+        yield "its Photoshop layers are left out, the flattened picture is kept"
+
+
+def _notes_on_tags(structure: Structure, directory: Directory) -> Iterator[str]:
+    """Which tags cannot be kept, in the directory and in those that it leads to."""
+    unread = sorted({*directory.unread} - {*LAYOUT, LAYERS, *directory.tags})
+    if unread:
+        named = ", ".join(map(str, unread))
+        yield f"its tags that are damaged or of an unknown type are left out ({named})"
+    below = sorted(
+        {
+            tag
+            for entry in directory.entries
+            for each in directories_below(structure, entry, set())
+            for tag in each.unread
+        }
+    )
+    if below:
+        named = ", ".join(map(str, below))
+        yield (
+            f"its EXIF tags that are damaged or of an unknown type may lose their values ({named})"
+        )
+
+
+def _notes_on_channels(photometric: int, extras: int) -> Iterator[str]:
+    """How many channels beside the colours are left out: all but an alpha that can be kept."""
+    left_out = extras - (0 if photometric in (PALETTE, CMYK, YCBCR) else 1)
+    if left_out > 0:
+        yield f"{left_out} of its channels beside the colours are left out"
 
 
 def _refuse_kind(

@@ -98,24 +98,14 @@ class TiffContainer:
 
     def encode(self, samples: Samples) -> bytes:
         """A TIFF of 8 or 16-bit samples: grey or RGB, and alpha."""
+        data, offsets, lengths, rows = self._with_strips(samples)
         height, width, channels = samples.shape
-        compression = self.compression if self.compression in (NONE, LZW) else DEFLATE
-        rows = min(height, max(1, _STRIP_BYTES // samples[0].nbytes))
-        data = bytearray(16 if self.big else 8)
-        gaps: list[tuple[int, int]] = []
-        for start, piece in self.pieces:
-            gaps.append((len(data), start))
-            data += bytes(start - len(data)) + piece
-        offsets, lengths = [], []
-        for strip in _strips(samples, rows, compression, self.order):
-            offsets.append(_placed(data, gaps, strip))
-            lengths.append(len(strip))
         where = LONG8 if self.big else LONG
         own = {
             WIDTH: self._integers(LONG, width),
             HEIGHT: self._integers(LONG, height),
             BITS: self._integers(SHORT, *[samples.dtype.itemsize * 8] * channels),
-            COMPRESSION: self._integers(SHORT, compression),
+            COMPRESSION: self._integers(SHORT, self._written_compression),
             PHOTOMETRIC: self._integers(SHORT, BLACK_IS_ZERO if channels < 3 else RGB),
             STRIP_OFFSETS: self._integers(where, *offsets),
             CHANNELS: self._integers(SHORT, channels),
@@ -123,7 +113,7 @@ class TiffContainer:
             STRIP_LENGTHS: self._integers(where, *lengths),
             PLANAR: self._integers(SHORT, 1),
         }
-        if compression != NONE:
+        if self._written_compression != NONE:
             own[PREDICTOR] = self._integers(SHORT, 2)
         if channels in (2, 4):
             own[EXTRA_SAMPLES] = self._integers(SHORT, self.extra_sample)
@@ -147,6 +137,29 @@ class TiffContainer:
                 orientation=self.orientation,
             )
         return bytes(data)
+
+    @property
+    def _written_compression(self) -> int:
+        """The source's where it can be written, else ZIP."""
+        return self.compression if self.compression in (NONE, LZW) else DEFLATE
+
+    def _with_strips(self, samples: Samples) -> tuple[bytearray, list[int], list[int], int]:
+        """The file without its header and first directory: kept pieces, and strips between them.
+
+        Returns:
+            the bytes; offset and length of each strip; and the rows of a strip.
+        """
+        data = bytearray(16 if self.big else 8)
+        gaps: list[tuple[int, int]] = []
+        for start, piece in self.pieces:
+            gaps.append((len(data), start))
+            data += bytes(start - len(data)) + piece
+        rows = min(len(samples), max(1, _STRIP_BYTES // samples[0].nbytes))
+        offsets, lengths = [], []
+        for strip in _strips(samples, rows, self._written_compression, self.order):
+            offsets.append(_placed(data, gaps, strip))
+            lengths.append(len(strip))
+        return data, offsets, lengths, rows
 
     @property
     def metadata(self) -> Metadata:

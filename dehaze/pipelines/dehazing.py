@@ -233,33 +233,23 @@ class Dehazing(Inverting, Denoising):
                 the photos cannot be one batch, or are not as many as the inversion has samples.
             NonFiniteError: the network returned values that are not finite.
         """
-        recover = RECOVERIES.get(recovery)
+        recover, output = RECOVERIES.get(recovery), OUTPUT_TYPES.get(output_type)
         ranges.EXPOSURE.check(exposure)
-        output = OUTPUT_TYPES.get(output_type)
         NULL_TEXTS.get(null_text)
         check_callback(callback_on_step_end)
         control = self._control(cross_replace_steps, self_replace_steps)
         inverting, returning = self._guidances(mode, guidance_scale)
         photos, several = as_photos(image)
-        strengths = strength if isinstance(strength, list) else [strength] * len(photos)
-        for one in strengths:
-            check_strength(one)
+        strengths = _strength_of_each(strength, photos, inversion)
         # 1. The inversion, given or made here.
         evaluations = [0] * len(photos)
-        given = inversion is not None
         if inversion is None:
             settings = self.description.inversion.changed(
                 steps=num_inference_steps, guidance_scale=inverting, **options
             )
             inversion = self._own_inversion(photos, prompt, word, settings, mode, control)
             evaluations = inversion.trace.nfe.sum(0).tolist()
-        samples = InversionResult.checked(inversion).latents.shape[0]
-        if not len(photos) == len(strengths) == samples:
-            raise ValueError(
-                f"{len(photos)} photos and {len(strengths)} strengths do not fit an inversion of "
-                f"{samples} samples"
-            )
-        if given:
+        else:
             self.provenance.check(
                 inversion,
                 photos,
@@ -272,17 +262,12 @@ class Dehazing(Inverting, Denoising):
         if returning is None:
             returning = inversion.settings.guidance_scale
         # 2. What the way back needs: the mode's anchors, and the source's attention.
-        unconditional = None
-        if holds(mode):
-            anchors = self._anchors(inversion, mode, prompt, returning, control)
-            evaluations = [n + each.nfe for n, each in zip(evaluations, anchors, strict=True)]
-            held = Anchors.of_batch(anchors)
-            unconditional = held.unconditional
-            # Where the mode records the source's attention, it replaces the inversion's.
-            inversion = replace(inversion, attention=held.attention or inversion.attention)
-        inversion, recorded = self.with_attention(
-            self.placed(inversion), prompt, self._plan(control, inversion.steps)
-        )
+        plan = self._plan(control, inversion.steps)
+        anchors = self._anchors(inversion, mode, prompt, returning, plan)
+        held = Anchors.of_batch(anchors) if anchors else None
+        if held is not None and held.attention:
+            inversion = replace(inversion, attention=held.attention)
+        inversion, recorded = self.with_attention(self.placed(inversion), prompt, plan)
         # 3. The way back, with the word swapped for null text.
         latents, swapping = self.swap_word(
             inversion,
@@ -291,10 +276,12 @@ class Dehazing(Inverting, Denoising):
             null_text=null_text,
             strength=latent_strengths(strengths, photos, inversion),
             guidance_scale=returning,
-            unconditional=unconditional,
+            unconditional=None if held is None else held.unconditional,
             control=control,
             callback_on_step_end=callback_on_step_end,
         )
+        for b in range(len(photos)):
+            evaluations[b] += recorded + swapping + (anchors[b].nfe if anchors else 0)
         # 4. The results, at the photos' own sizes.
         results = []
         for b, photo in enumerate(photos):
@@ -307,14 +294,11 @@ class Dehazing(Inverting, Denoising):
                     transmission=recovered.transmission,
                     airlight=recovered.airlight,
                     trace=own.trace,
-                    nfe=evaluations[b] + recorded + swapping,
+                    nfe=evaluations[b],
                 )
             )
         self.maybe_free_model_hooks()
-        if not return_dict:
-            images = [result.image for result in results]
-            return (images if several else images[0],)
-        return results if several else results[0]
+        return _returned(results, several=several, return_dict=return_dict)
 
     def _guidances(
         self, mode: str | None, guidance_scale: float | None
@@ -369,13 +353,17 @@ class Dehazing(Inverting, Denoising):
     def _anchors(
         self,
         inversion: InversionResult,
-        mode: str,
+        mode: str | None,
         prompt: str | None,
         guidance_scale: float,
-        control: AttentionControl,
+        plan: RecordingPlan,
     ) -> list[Anchors]:
-        """What holds the way back of each photo, such as unconditional embeddings of its own."""
-        plan = self._plan(control, inversion.steps)
+        """What holds the way back of each photo, such as unconditional embeddings of its own.
+
+        Empty where the mode holds nothing.
+        """
+        if not holds(mode):
+            return []
         return [
             self.anchor(inversion.sample(b), mode, prompt, guidance_scale=guidance_scale, plan=plan)
             for b in range(inversion.latents.shape[0])
@@ -443,6 +431,41 @@ class Dehazing(Inverting, Denoising):
                 "remove as well"
             )
         return tokens, word_span(tokens, self.default_word if word is None else word)
+
+
+def _strength_of_each(
+    strength: float | Array | list[float | Array],
+    photos: Sequence[Array],
+    inversion: InversionResult | None,
+) -> list[float | Array]:
+    """The strength of each photo.
+
+    Raises:
+        RangeError: one is out of range.
+        ValueError: photos, strengths and the samples of a given inversion differ in number.
+    """
+    strengths = strength if isinstance(strength, list) else [strength] * len(photos)
+    for one in strengths:
+        check_strength(one)
+    samples = len(photos)
+    if inversion is not None:
+        samples = InversionResult.checked(inversion).latents.shape[0]
+    if not len(photos) == len(strengths) == samples:
+        raise ValueError(
+            f"{len(photos)} photos and {len(strengths)} strengths do not fit an inversion of "
+            f"{samples} samples"
+        )
+    return strengths
+
+
+def _returned(
+    results: list[DehazeResult], *, several: bool, return_dict: bool
+) -> DehazeResult | list[DehazeResult] | tuple[Any]:
+    """The results as ``__call__`` returns them."""
+    if not return_dict:
+        images = [result.image for result in results]
+        return (images if several else images[0],)
+    return results if several else results[0]
 
 
 NullText = Callable[
