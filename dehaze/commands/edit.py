@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
     from dehaze.photos import Photo
     from dehaze.pipelines.edit import EditPipeline, EditResult
+    from dehaze.pipelines.edit_settings import EditSettings
 
 
 def _controls() -> Iterable[str]:
@@ -64,7 +65,7 @@ _INVERTING = without("generate", "inversion")
 @click.command(cls=Command)
 @click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
 @option("--source", required=True, help="What the picture shows.")
-@option("--target", help="What it shall show.  [default: the source, its words weighed]")
+@option("--target", help="What it shall show.  [default: the source, its words weighted]")
 @options.output_file(help="The result; made or replaced.  [default: edited/ and the photo's name]")
 @option(
     "--inversion",
@@ -262,7 +263,6 @@ def edit(
     from dehaze.models.clip import load_clip
     from dehaze.network import NonFiniteError
     from dehaze.photos import PhotoError, check_name, read_photo
-    from dehaze.pipelines.edit import EditPipeline
     from dehaze.pipelines.edit_settings import EditSettings
 
     check_inputs_stay([] if image is None else [image], [destination], "file")
@@ -280,22 +280,13 @@ def edit(
         path = None if inversion is None else InversionResult.load(inversion)
         if attention_memory is not None:
             _refuse_recorded_attention(inversion, path, chosen.mode)
-        pipe = model.load(EditPipeline)
-        if attention_memory is not None:
-            _limit_attention(pipe, attention_memory)
+        pipe = _load(model, attention_memory)
         if not weighs:
             _refuse_equal_prompts(pipe, source, target)
         note_empty("--source", source)
         note_empty("--target", target)
-        recording = pipe.recording(source, target, chosen)
         if generate is not None:
-            path = pipe.generate(
-                source,
-                generator=torch.Generator().manual_seed(generate),
-                num_inference_steps=steps,
-                guidance_scale=chosen.guidance_scale,
-                record_attention=recording,
-            )
+            path = _generated(pipe, source, target, chosen, seed=generate, steps=steps)
         inverting: dict[str, Any] = {
             "num_inference_steps": steps,
             "depth": depth,
@@ -312,7 +303,6 @@ def edit(
             generator=torch.Generator().manual_seed(seed),
             **(inverting if path is None else {}),
         )
-        destination.parent.mkdir(parents=True, exist_ok=True)
         _write(destination, result, photo)
     except (NonFiniteError, OSError, PhotoError, ValueError) as error:
         raise CommandError(str(error)) from error
@@ -336,17 +326,47 @@ def _refuse_recorded_attention(
         )
 
 
-def _limit_attention(pipe: EditPipeline, gigabytes: float) -> None:
-    """Let the recorded attention take this much of the accelerator's memory, 10^9 bytes.
+def _load(model: ModelChoice, attention_memory: float | None) -> EditPipeline:
+    """The pipeline, whose recorded attention may take this much of the accelerator's memory.
+
+    Args:
+        model: which one.
+        attention_memory: in 10^9 bytes; the pipeline's own share when None.
 
     Raises:
-        click.UsageError: the model is on the CPU.
+        click.UsageError: a share is named, and the model is on the CPU.
     """
-    if pipe.device.type == "cpu":
-        raise click.UsageError(
-            "--attention-memory has an effect only on an accelerator; leave it out."
-        )
-    pipe.attention_memory = round(gigabytes * 1e9)
+    from dehaze.pipelines.edit import EditPipeline
+
+    pipe = model.load(EditPipeline)
+    if attention_memory is not None:
+        if pipe.device.type == "cpu":
+            raise click.UsageError(
+                "--attention-memory has an effect only on an accelerator; leave it out."
+            )
+        pipe.attention_memory = round(attention_memory * 1e9)
+    return pipe
+
+
+def _generated(
+    pipe: EditPipeline,
+    source: str,
+    target: str | None,
+    chosen: EditSettings,
+    *,
+    seed: int,
+    steps: int | None,
+) -> InversionResult:
+    """The picture that a prompt makes from a seed, with the attention that its edit needs."""
+    import torch
+
+    return pipe.generate(
+        source,
+        generator=torch.Generator().manual_seed(seed),
+        num_inference_steps=steps,
+        guidance_scale=chosen.guidance_scale,
+        record_attention=pipe.recording(source, target, chosen),
+    )
 
 
 def _refuse_equal_prompts(pipe: EditPipeline, source: str, target: str | None) -> None:
@@ -406,6 +426,7 @@ def _name(image: Path | None, inversion: Path | None, generate: int | None) -> s
 def _write(destination: Path, result: EditResult, photo: Photo | None) -> None:
     from dehaze.photos import write_photo
 
+    destination.parent.mkdir(parents=True, exist_ok=True)
     write_photo(destination, result.image, like=photo)
     if photo is None:
         # There is no photo to compare the picture with.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ from dehaze.commands.reporting import CommandError, note, note_empty, quiet_libr
 from dehaze.wording import counted
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dehaze.inversion.seedselect import SeedSelectSettings
     from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.seedselect import SeedSelectResult
 
@@ -43,6 +48,7 @@ def _starts() -> Iterable[str]:
     "-n",
     "--pictures",
     type=click.IntRange(min=1),
+    metavar="N",
     default=4,
     show_default=True,
     help="How many pictures.",
@@ -98,37 +104,26 @@ def generate(
     Exit code: 0, all is written; 2, it could not be.
     """
     quiet_libraries()
-    from dataclasses import replace
-
     import torch
 
-    from dehaze import batch
-    from dehaze.attention.sheets import sheet
     from dehaze.commands.outputs import check_inputs_stay, note_earlier
     from dehaze.inversion.likely_paths import minimiser
     from dehaze.inversion.seedselect import SeedSelectError
     from dehaze.models.choice import find_device
     from dehaze.models.clip import load_clip
     from dehaze.network import NonFiniteError
-    from dehaze.photos import PhotoError, read_photo, write_photo
+    from dehaze.photos import PhotoError, read_photo
     from dehaze.pipelines.pictures import cut_like
-    from dehaze.pipelines.seedselect import STARTS, SeedSelectPipeline
+    from dehaze.pipelines.seedselect import SeedSelectPipeline
 
     if start == "nao":
         # Before the photos are inverted, not after.
         minimiser()
-    plan = batch.plan(inputs, output, results=False)
-    if not plan.photos:
-        raise CommandError("no photo found; name photos, or folders that hold some")
-    if plan.unreadable:
-        raise CommandError(str(plan.unreadable[0]))
+    sources = _photos_in(inputs, output)
     files = [output / f"picture-{number:02d}.png" for number in range(pictures)]
-    check_inputs_stay((item.source for item in plan.photos), [*files, output / _SHEET])
-    settings = STARTS.get(start)
-    if iterations is not None:
-        settings = replace(settings, iterations=iterations)
+    check_inputs_stay(sources, [*files, output / _SHEET])
     try:
-        photos = [read_photo(item.source).pixels for item in plan.photos]
+        photos = [read_photo(source).pixels for source in sources]
         photos = [cut_like(photo, photos[0].shape[:2]) for photo in photos]
         judge = load_clip(clip, find_device(model.device))
         pipe = model.load(SeedSelectPipeline)
@@ -140,17 +135,13 @@ def generate(
             judge.image_encoder,
             pictures=pictures,
             start=start,
-            settings=settings,
+            settings=_settings(start, iterations),
             guidance_scale=guidance_scale,
             generator=torch.Generator().manual_seed(seed) if start == "noise" else None,
             num_inference_steps=steps,
         )
         small = [pipe.codec.reduced(photo) for photo in photos]
-        names = [[item.source.name for item in plan.photos], _losses(made)]
-        output.mkdir(parents=True, exist_ok=True)
-        for file, picture in zip(files, made.pictures, strict=True):
-            write_photo(file, picture)
-        write_photo(output / _SHEET, sheet([small, made.pictures], names))
+        _write(files, made, small, [source.name for source in sources])
     except (NonFiniteError, OSError, PhotoError, SeedSelectError, ValueError) as error:
         raise CommandError(str(error)) from error
     for file, found in zip(files, made.seeds, strict=True):
@@ -158,6 +149,54 @@ def generate(
             note(f"{file.name}: no iteration came nearer to the photos than its start")
     note_earlier(output, "picture-[0-9][0-9]*.png", files)
     result(f"{counted(len(made.pictures), 'picture')}, loss {', '.join(_losses(made))}; {output}")
+
+
+def _photos_in(inputs: Sequence[Path], output: Path) -> list[Path]:
+    """The photos that inputs name or hold, without those in the folder of results.
+
+    Raises:
+        CommandError: there is none, or one cannot be read.
+    """
+    from dehaze import batch
+
+    plan = batch.plan(inputs, output, results=False)
+    if not plan.photos:
+        raise CommandError("no photo found; name photos, or folders that hold some")
+    if plan.unreadable:
+        raise CommandError(str(plan.unreadable[0]))
+    return [item.source for item in plan.photos]
+
+
+def _settings(start: str, iterations: int | None) -> SeedSelectSettings:
+    """The published settings of a start, with so many iterations where they are given."""
+    from dehaze.pipelines.seedselect import STARTS
+
+    published = STARTS.get(start)
+    return published if iterations is None else replace(published, iterations=iterations)
+
+
+def _write(
+    files: Sequence[Path],
+    made: SeedSelectResult,
+    photos: Sequence[NDArray[np.float32]],
+    names: Sequence[str],
+) -> None:
+    """Write the pictures, and the sheet of photos and pictures beside them.
+
+    Args:
+        files: of the pictures.
+        made: with the pictures.
+        photos: float32 (h, w, 3) in [0, 1], at the pictures' size.
+        names: of the photos.
+    """
+    from dehaze.attention.sheets import sheet
+    from dehaze.photos import write_photo
+
+    folder = files[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    for file, picture in zip(files, made.pictures, strict=True):
+        write_photo(file, picture)
+    write_photo(folder / _SHEET, sheet([photos, made.pictures], [names, _losses(made)]))
 
 
 def _losses(made: SeedSelectResult) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from dehaze.wording import counted
 
 if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
+    from dehaze.pipelines.interpolate import InterpolationResult
 
 
 def _paths() -> Iterable[str]:
@@ -71,11 +72,10 @@ def interpolate(
     if len(images) < 2 or (len(images) > 2 and not centroid):
         raise click.UsageError("name two photos, or two and more with --centroid.")
     quiet_libraries()
-    from dehaze.attention.sheets import sheet
     from dehaze.commands.outputs import check_inputs_stay, note_earlier
     from dehaze.inversion.likely_paths import minimiser
     from dehaze.network import NonFiniteError
-    from dehaze.photos import PhotoError, read_photo, write_photo
+    from dehaze.photos import PhotoError, read_photo
     from dehaze.pipelines.interpolate import InterpolatePipeline
     from dehaze.pipelines.pictures import cut_like
 
@@ -102,22 +102,33 @@ def interpolate(
         ]
         if centroid:
             made = pipe.centre(inversions, text)
-            made_pictures = made.pictures
         else:
             first, last = inversions
             made = pipe(first, last, text, pictures=pictures, path=path)
-            names = [f"{norm:.2f}" for norm in made.norms]
-            made_pictures = (*made.pictures, sheet([made.pictures], [names]))
-        output.mkdir(parents=True, exist_ok=True)
-        for file, picture in zip(written, made_pictures, strict=True):
-            write_photo(file, picture)
+        _write(written, made)
     except (NonFiniteError, OSError, PhotoError, ValueError) as error:
         raise CommandError(str(error)) from error
     if not centroid:
         note_earlier(output, f"{path}-[0-9][0-9]*.png", numbered)
-    norms = ", ".join(f"{norm:.2f}" for norm in made.norms)
     density = "" if centroid else f"; log density along the path {made.log_density:.0f}"
     result(
-        f"{counted(len(made.pictures), 'picture')}, norms {norms} of the likely one{density}; "
-        f"{output}"
+        f"{counted(len(made.pictures), 'picture')}, norms {', '.join(_norms(made))} of the likely "
+        f"one{density}; {output}"
     )
+
+
+def _norms(made: InterpolationResult) -> list[str]:
+    return [f"{norm:.2f}" for norm in made.norms]
+
+
+def _write(files: Sequence[Path], made: InterpolationResult) -> None:
+    """Write each picture to its file; a file more gets the sheet of all pictures."""
+    from dehaze.attention.sheets import sheet
+    from dehaze.photos import write_photo
+
+    pictures = list(made.pictures)
+    if len(files) > len(pictures):
+        pictures.append(sheet([made.pictures], [_norms(made)]))
+    files[0].parent.mkdir(parents=True, exist_ok=True)
+    for file, picture in zip(files, pictures, strict=True):
+        write_photo(file, picture)

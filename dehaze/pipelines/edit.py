@@ -177,28 +177,17 @@ class EditPipeline(InversionPipeline):
         """
         if recovery is not None and image is None:
             raise ValueError("recovery is of a photo's own size, and there is no photo")
-        recovery = "affine" if recovery is None else recovery
-        recover = RECOVERIES.get(recovery)
+        recover = RECOVERIES.get("affine" if recovery is None else recovery)
         output = OUTPUT_TYPES.get(output_type)
         photo = None if image is None else as_pixels(image)
         check_callback(callback_on_step_end)
         plan = self._plan(source, target, settings)
         check_eta(self.kind.process, plan.settings.eta, options.get("solver"))
+        # 1. The inversion, given or made here.
         evaluations = 0
         if inversion is None:
-            if photo is None:
-                raise ValueError("there is neither a photo nor an inversion to edit")
-            inversion = self.invert(
-                photo,
-                source,
-                num_inference_steps=num_inference_steps,
-                guidance_scale=1.0
-                if inversion_guidance_scale is None
-                else inversion_guidance_scale,
-                record_attention=False
-                if records_attention(plan.settings.mode)
-                else plan.recording(),
-                **options,
+            inversion = self._own_inversion(
+                photo, plan, inversion_guidance_scale, num_inference_steps, options
             )
             evaluations = int(inversion.trace.nfe.sum())
         elif inversion_guidance_scale is not None:
@@ -211,6 +200,7 @@ class EditPipeline(InversionPipeline):
                 num_inference_steps=num_inference_steps,
                 **options,
             )
+        # 2. The way back under the target prompt.
         edited = self.edit(
             inversion,
             source,
@@ -220,6 +210,7 @@ class EditPipeline(InversionPipeline):
             generator=generator,
             callback_on_step_end=callback_on_step_end,
         )
+        # 3. The result, at the photo's own size.
         before, after = (
             self._decoded(latents, photo) for latents in (inversion.trajectory[0], edited.latents)
         )
@@ -234,6 +225,32 @@ class EditPipeline(InversionPipeline):
             scores=edited.scores,
             trace=inversion.trace,
             nfe=evaluations + edited.nfe,
+        )
+
+    def _own_inversion(
+        self,
+        photo: Array | None,
+        plan: EditPlan,
+        guidance_scale: float | None,
+        steps: int | None,
+        options: InversionOptions,
+    ) -> InversionResult:
+        """The inversion of a photo, with the attention that its edit asks for.
+
+        Raises:
+            ValueError: there is no photo.
+        """
+        if photo is None:
+            raise ValueError("there is neither a photo nor an inversion to edit")
+        # A mode that records attention does so on the way back.
+        recording = False if records_attention(plan.settings.mode) else plan.recording()
+        return self.invert(
+            photo,
+            plan.before.text,
+            num_inference_steps=steps,
+            guidance_scale=1.0 if guidance_scale is None else guidance_scale,
+            record_attention=recording,
+            **options,
         )
 
     def check_prompts(
@@ -282,15 +299,8 @@ class EditPipeline(InversionPipeline):
         settings = plan.settings
         check_callback(callback_on_step_end)
         InversionResult.checked(inversion).require(prompt=source)
-        check_eta(self.kind.process, settings.eta, inversion.settings.solver)
         inversion = self.placed(inversion)
-        last = step_deviation(inversion.table, 1, settings.eta)
-        taken = self.steps_back(inversion, held=holds(settings.mode))
-        if settings.eta > 0.0 and last == 0.0 and taken == 1:
-            raise ValueError(
-                "eta adds noise between the steps of the way back, and this one has a single step: "
-                "leave it out"
-            )
+        self._check_noise(inversion, settings)
         anchors = self._anchors(inversion, plan)
         if anchors is not None and anchors.attention:
             inversion = replace(inversion, attention=anchors.attention)
@@ -299,7 +309,8 @@ class EditPipeline(InversionPipeline):
         focus = plan.focus_map(inversion, self.description.map_layers)
         context = self.prompts.embed(plan.after)
         own = self.prompts.embed(plan.before) if settings.fresh_source else None
-        samples: list[tuple[float, Tensor, Tensor | None]] = []
+        samples: list[tuple[Tensor, Tensor | None]] = []
+        scores: list[float] = []
         evaluations += 0 if anchors is None else anchors.nfe
         for _ in range(settings.samples):
             blend = plan.blend(inversion)
@@ -319,15 +330,16 @@ class EditPipeline(InversionPipeline):
                 callback_on_step_end=callback_on_step_end,
             )
             evaluations += nfe
-            score = 0.0
+            samples.append((latents, None if blend is None else blend.mask))
             if settings.score is not None:
-                score = _score(settings.score, self._decoded(latents, photo), plan.after.text)
+                picture = self._decoded(latents, photo)
+                scores.append(_score(settings.score, picture, plan.after.text))
             elif focus is not None:
-                score = localisation(latents, inversion.trajectory[0], focus)
-            samples.append((score, latents, None if blend is None else blend.mask))
-        _, latents, mask = max(samples, key=lambda sample: sample[0])
-        scores = tuple(score for score, _, _ in samples) if settings.samples > 1 else ()
-        return EditedLatents(latents, mask, scores, evaluations)
+                scores.append(localisation(latents, inversion.trajectory[0], focus))
+        if settings.samples == 1:
+            return EditedLatents(*samples[0], (), evaluations)
+        best = max(range(settings.samples), key=scores.__getitem__)
+        return EditedLatents(*samples[best], tuple(scores), evaluations)
 
     @torch.no_grad()
     def generate(
@@ -409,6 +421,17 @@ class EditPipeline(InversionPipeline):
         if settings.guidance_outside is not None:
             self.check_classifier_free("guidance_outside")
         return EditPlan(before, after, settings)
+
+    def _check_noise(self, inversion: InversionResult, settings: EditSettings) -> None:
+        """Raises ``ValueError`` where there is no place for the noise that the settings add."""
+        check_eta(self.kind.process, settings.eta, inversion.settings.solver)
+        taken = self.steps_back(inversion, held=holds(settings.mode))
+        last = step_deviation(inversion.table, 1, settings.eta)
+        if settings.eta > 0.0 and last == 0.0 and taken == 1:
+            raise ValueError(
+                "eta adds noise between the steps of the way back, and this one has a single step: "
+                "leave it out"
+            )
 
     def _anchors(self, inversion: InversionResult, plan: EditPlan) -> Anchors | None:
         if not holds(plan.settings.mode):

@@ -15,6 +15,7 @@ from dehaze.commands.reporting import CommandError, note, problem, quiet_librari
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
+    from dehaze.datasets import PhotoFiles
     from dehaze.models.choice import ModelChoice
 
 
@@ -100,7 +101,7 @@ def inversion(
     read, and are named; 2, the command is wrong.
     """
     quiet_libraries()
-    from dehaze.datasets import PhotoFiles, render_dataset
+    from dehaze.datasets import PhotoFiles
     from dehaze.eval.inversion.captions import choose_captioned
     from dehaze.eval.inversion.methods import parse_inversion_method
     from dehaze.eval.inversion.scores import Judges
@@ -121,12 +122,7 @@ def inversion(
         )
         choice = None
         if captions is None:
-            dataset = open_photos(pictures, output)
-            if render is not None:
-                dataset = render_dataset(
-                    dataset, output / "rendered", kind=render, seed=seed, limit=limit
-                )
-            photos = PhotoFiles(sample.hazy for sample in dataset.spread(limit))
+            photos = _photos_in(pictures, output, render=render, seed=seed, limit=limit)
             pipeline = model.load(EditPipeline)
         else:
             pipeline = model.load(EditPipeline)
@@ -151,9 +147,21 @@ def inversion(
     except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
     note(f"written: {', '.join(map(str, written))}")
-    left_out = [] if choice is None else choice.failures
-    for line in left_out:
+    failures, notes = ([], []) if choice is None else (choice.failures, choice.notes)
+    for line in failures:
         problem(f"left out: {line}")
-    for line in [] if choice is None else choice.notes:
+    for line in notes:
         note(line)
-    context.exit(1 if left_out else 0)
+    context.exit(1 if failures else 0)
+
+
+def _photos_in(
+    folder: Path, output: Path, *, render: str | None, seed: int, limit: int | None
+) -> PhotoFiles:
+    """The photos of a folder, with haze rendered over them where ``render`` names a kind."""
+    from dehaze.datasets import PhotoFiles, render_dataset
+
+    dataset = open_photos(folder, output)
+    if render is not None:
+        dataset = render_dataset(dataset, output / "rendered", kind=render, seed=seed, limit=limit)
+    return PhotoFiles(sample.hazy for sample in dataset.spread(limit))
