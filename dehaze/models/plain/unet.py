@@ -331,6 +331,91 @@ class TimeEmbedding(nn.Module):
         return embedded
 
 
+@dataclass(frozen=True)
+class _Depths:
+    """The number of transformer blocks of each layer, level by level, in the network's order."""
+
+    down: Sequence[Sequence[int]]
+    middle: int
+    up: Sequence[Sequence[int]]
+
+
+def _depths(config: Mapping[str, Any]) -> _Depths:
+    levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
+    given = config["transformer_layers_per_block"]
+    down = [given] * levels if isinstance(given, int) else given
+    reverse = config["reverse_transformer_layers_per_block"]
+    up = list(reversed(down)) if reverse is None else reverse
+    lowest = down[-1]
+    return _Depths(
+        [_of_layers(depth, layers) for depth in down],
+        lowest if isinstance(lowest, int) else lowest[0],
+        [_of_layers(depth, layers + 1) for depth in up],
+    )
+
+
+def _of_layers(depth: int | Sequence[int], layers: int) -> Sequence[int]:
+    return [depth] * layers if isinstance(depth, int) else depth[:layers]
+
+
+class _Blocks:
+    """Makes the levels of a UNet by its config."""
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        self.widths: list[int] = config["block_out_channels"]
+        self._config = config
+        self._layers: int = config["layers_per_block"]
+        self._depths = _depths(config)
+
+    def down(self, level: int, kind: str) -> Level:
+        """The level on the way down, 0 at the picture's size; ``kind`` as diffusers names it."""
+        width = self.widths[level]
+        sizes = [self.widths[max(level - 1, 0)], *[width] * self._layers]
+        return Level(
+            [self._residual(*pair) for pair in pairwise(sizes)],
+            [self._transformer(level, depth) for depth in self._depths.down[level]]
+            if kind == _CROSS_DOWN
+            else None,
+            downsampled=width if level < len(self.widths) - 1 else None,
+        )
+
+    def up(self, place: int, kind: str) -> Level:
+        """The level on the way up, whose place is 0 at the lowest one."""
+        lowest = len(self.widths) - 1
+        level = lowest - place
+        width = self.widths[level]
+        # Channels of the level below, then of this level, beside those kept on the way down, the
+        # last of which are of the level above.
+        given = [self.widths[min(level + 1, lowest)], *[width] * self._layers]
+        kept = [*[width] * self._layers, self.widths[max(level - 1, 0)]]
+        return Level(
+            [self._residual(a + b, width) for a, b in zip(given, kept, strict=True)],
+            [self._transformer(level, depth) for depth in self._depths.up[place]]
+            if kind == _CROSS_UP
+            else None,
+            upsampled=width if level > 0 else None,
+        )
+
+    def middle(self) -> Middle:
+        """The lowest level, between the two ways."""
+        width = self.widths[-1]
+        return Middle(
+            [self._residual(width, width) for _ in range(2)],
+            self._transformer(len(self.widths) - 1, self._depths.middle),
+        )
+
+    def _residual(self, before: int, after: int) -> Residual:
+        config = self._config
+        return Residual(
+            before, after, 4 * self.widths[0], config["norm_num_groups"], config["norm_eps"]
+        )
+
+    def _transformer(self, level: int, depth: int) -> Transformer:
+        config = self._config
+        heads, context = config["attention_head_dim"][level], config["cross_attention_dim"]
+        return Transformer(self.widths[level], heads, context, depth, config["norm_num_groups"])
+
+
 class PlainUNet(PlainPart):
     """A UNet2DConditionModel whose settings are all implemented, see ``why_not``.
 
@@ -340,59 +425,18 @@ class PlainUNet(PlainPart):
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__(config)
-        widths: list[int] = config["block_out_channels"]
-        heads: list[int] = config["attention_head_dim"]
-        groups, eps = config["norm_num_groups"], config["norm_eps"]
-        context_width, layers = config["cross_attention_dim"], config["layers_per_block"]
-        time_width = 4 * widths[0]
-        depths = _depths(config)
-
-        def residual(before: int, after: int) -> Residual:
-            return Residual(before, after, time_width, groups, eps)
-
-        def transformer(level: int, blocks: int) -> Transformer:
-            return Transformer(widths[level], heads[level], context_width, blocks, groups)
-
+        blocks = _Blocks(config)
+        widths, groups = blocks.widths, config["norm_num_groups"]
         self.conv_in = nn.Conv2d(config["in_channels"], widths[0], 3, padding=1)
         self.time_embedding = TimeEmbedding(widths[0])
-        down = []
-        for level, kind in enumerate(config["down_block_types"]):
-            before = widths[max(level - 1, 0)]
-            sizes = [before, *[widths[level]] * layers]
-            down.append(
-                Level(
-                    [residual(*pair) for pair in pairwise(sizes)],
-                    [transformer(level, depths.down[level][n]) for n in range(layers)]
-                    if kind == _CROSS_DOWN
-                    else None,
-                    downsampled=widths[level] if level < len(widths) - 1 else None,
-                )
-            )
-        self.down_blocks = nn.ModuleList(down)
-        lowest = len(widths) - 1
-        up = []
-        for place, kind in enumerate(config["up_block_types"]):
-            level = lowest - place
-            width = widths[level]
-            # Channels of the level below, then of this level, beside those kept on the way down,
-            # the last of which are of the level above.
-            given = [widths[min(level + 1, lowest)], *[width] * layers]
-            kept = [*[width] * layers, widths[max(level - 1, 0)]]
-            up.append(
-                Level(
-                    [residual(a + b, width) for a, b in zip(given, kept, strict=True)],
-                    [transformer(level, depths.up[place][n]) for n in range(layers + 1)]
-                    if kind == _CROSS_UP
-                    else None,
-                    upsampled=width if level > 0 else None,
-                )
-            )
-        self.up_blocks = nn.ModuleList(up)
-        self.mid_block = Middle(
-            [residual(widths[-1], widths[-1]) for _ in range(2)],
-            transformer(lowest, depths.middle),
+        self.down_blocks = nn.ModuleList(
+            blocks.down(level, kind) for level, kind in enumerate(config["down_block_types"])
         )
-        self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=eps)
+        self.up_blocks = nn.ModuleList(
+            blocks.up(place, kind) for place, kind in enumerate(config["up_block_types"])
+        )
+        self.mid_block = blocks.middle()
+        self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=config["norm_eps"])
         self.conv_out = nn.Conv2d(widths[0], config["out_channels"], 3, padding=1)
 
     @property
@@ -439,30 +483,3 @@ class PlainUNet(PlainPart):
             if level.upsamplers is not None:
                 feature = level.upsamplers[0](feature, kept[-1].shape[2:])
         return NetworkOutput(self.conv_out(F.silu(self.conv_norm_out(feature))))
-
-
-@dataclass(frozen=True)
-class _Depths:
-    """The number of transformer blocks of each layer, level by level, in the network's order."""
-
-    down: Sequence[Sequence[int]]
-    middle: int
-    up: Sequence[Sequence[int]]
-
-
-def _depths(config: Mapping[str, Any]) -> _Depths:
-    levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
-    given = config["transformer_layers_per_block"]
-    down = [given] * levels if isinstance(given, int) else given
-    reverse = config["reverse_transformer_layers_per_block"]
-    up = list(reversed(down)) if reverse is None else reverse
-    lowest = down[-1]
-    return _Depths(
-        [_of_layers(depth, layers) for depth in down],
-        lowest if isinstance(lowest, int) else lowest[0],
-        [_of_layers(depth, layers + 1) for depth in up],
-    )
-
-
-def _of_layers(depth: int | Sequence[int], layers: int) -> Sequence[int]:
-    return [depth] * layers if isinstance(depth, int) else depth
