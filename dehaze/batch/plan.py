@@ -21,6 +21,7 @@ from dehaze.photos import (
     ResultFile,
     place_of,
     printable,
+    target_of,
 )
 
 # Names of hidden files and folders begin so: thumbnails, the trash, attributes of macOS.
@@ -60,7 +61,7 @@ class Plan:
 
     def counts(self) -> PlanCounts:
         """What there is to do, as the disk shows it now."""
-        inside = os.path.realpath(self.output) + os.sep
+        inside = target_of(self.output) + os.sep
         return PlanCounts(
             photos=len(self.photos),
             megabytes=sum(_size(photo.source) for photo in self.photos) / 1e6,
@@ -69,7 +70,7 @@ class Plan:
                 photo.source.suffix.lower() in UNSUPPORTED_SUFFIXES for photo in self.photos
             ),
             inside_input=any(
-                inside.startswith(os.path.realpath(folder) + os.sep) for folder in self.searched
+                inside.startswith(target_of(folder) + os.sep) for folder in self.searched
             ),
             passed_over=len(self.passed_over),
             unreadable=len(self.unreadable),
@@ -129,13 +130,13 @@ class _Search:
             cause = f"cannot be listed ({error.strerror})"
             self.unreadable.append(PhotoError(folder, cause, "check the folder's permissions"))
             return []
-        ancestors = (*ancestors, _real(folder))
+        ancestors = (*ancestors, target_of(folder))
         files: list[Path] = []
         for entry in entries:
             if not os.path.isdir(entry):
                 files.append(entry)
             # A link to a folder above would never end.
-            elif _real(entry) == self._closed or _real(entry) in ancestors:
+            elif target_of(entry) == self._closed or target_of(entry) in ancestors:
                 continue
             elif os.path.isfile(entry / JOURNAL_NAME):
                 self.results.append(entry)
@@ -176,7 +177,7 @@ def plan(
     if not output.is_dir() and (output.exists() or output.suffix.lower() in PHOTO_SUFFIXES):
         raise PlanError(f"{printable(output)}: the output must be a folder; name one with -o")
     roots: list[_Root] = []
-    search = _Search(closed=_real(output))
+    search = _Search(closed=target_of(output))
     passed_over: list[Path] = []
     planned: set[str] = set()
     for path in inputs:
@@ -185,7 +186,7 @@ def plan(
         root = _Root(path, is_folder=path.is_dir(), members={})
         if not root.is_folder:
             found = [path]
-        elif _real(path) == _real(output):
+        elif target_of(path) == target_of(output):
             raise PlanError(
                 f"{printable(path)}: is the output folder as well; name another one with -o"
             )
@@ -299,7 +300,3 @@ def check_claims(photos: Sequence[Item], endings: Sequence[str]) -> None:
                     f"{printable(other)}, {printable(output)}; do them in two runs, "
                     "into two folders"
                 )
-
-
-def _real(path: Path) -> str:
-    return os.path.normcase(os.path.realpath(path))

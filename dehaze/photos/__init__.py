@@ -6,7 +6,7 @@ come back with the result.
 
 from dehaze.photos.atomic import discard_unfinished, write_bytes, writing
 from dehaze.photos.conversion import ResultFile
-from dehaze.photos.inputs import InputFiles, place_of
+from dehaze.photos.inputs import InputFiles, place_of, target_of
 from dehaze.photos.kinds import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 from dehaze.photos.photo import Encoding, FloatArray, Photo, PhotoError, printable
 from dehaze.photos.read import MAX_MEGAPIXELS, PhotoFile, open_bytes, open_photo, read_photo
@@ -31,6 +31,7 @@ __all__ = [
     "place_of",
     "printable",
     "read_photo",
+    "target_of",
     "write_bytes",
     "write_photo",
     "writing",

@@ -26,7 +26,7 @@ class InputFiles:
         self._by_name: dict[str, list[Path]] = defaultdict(list)
         for path in paths:
             self._by_place[place_of(path)] = path
-            self._by_place[os.path.normcase(os.path.realpath(path))] = path
+            self._by_place[target_of(path)] = path
             self._by_name[path.name.casefold()].append(path)
 
     def at(self, output: Path) -> Path | None:
@@ -41,6 +41,11 @@ class InputFiles:
 def place_of(path: Path) -> str:
     """Where a name lies: links to folders followed, the name itself not; folded on Windows."""
     return os.path.normcase(os.path.join(os.path.realpath(path.parent), path.name))
+
+
+def target_of(path: Path) -> str:
+    """Where a name leads, all links followed; folded on Windows."""
+    return os.path.normcase(os.path.realpath(path))
 
 
 def _is_one(path: Path, other: Path) -> bool:
