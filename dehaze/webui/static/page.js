@@ -258,6 +258,9 @@
     if (current) current.root.removeAttribute("aria-current");
     current = photo;
     by("controls").hidden = photo === null;
+    // What was said of the photo before.
+    by("numbers").textContent = "";
+    by("problem").hidden = true;
     if (photo) {
       photo.root.setAttribute("aria-current", "true");
       photo.root.scrollIntoView({ block: "nearest", inline: "nearest" });
@@ -295,6 +298,7 @@
     }
     for (const button of by("layers").children) {
       button.setAttribute("aria-pressed", String(button.dataset.layer === layer));
+      button.disabled = !photo || photo.state === "failed";
     }
     if (!photo) return;
     if (photo.state === "failed") {
