@@ -14,7 +14,7 @@ from dehaze.luma import LUMA_WEIGHTS
 Array = NDArray[np.float32]
 
 UNCHANGED = "nearly unchanged"
-DARKER = "a third darker"
+DARKER = "much darker"
 
 # Share of the range, at strength 1. Clear photos change by less, hazy ones by 6 % and more.
 _UNCHANGED_BELOW = 0.02

@@ -92,7 +92,7 @@ def visible_names(driver: Any) -> list[str]:
 def test_in_a_browser_it_sorts_filters_and_slides(browser: Any, tmp_path: Path) -> None:
     entries = (
         entry("b10.jpg", values={"density": 0.1}),
-        entry("b9.jpg", values={"density": 0.9}, notes=("a third darker than the photo",)),
+        entry("b9.jpg", values={"density": 0.9}, notes=("much darker than the photo",)),
         Entry(HOSTILE, status="failed", error="is cut short; copy it again"),
     )
     write_report(tmp_path / "report.html", report(*entries))
