@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import json
 import time
 from dataclasses import fields
 from typing import Annotated, Any
@@ -16,7 +15,7 @@ from starlette.responses import FileResponse
 
 from dehaze import __version__, ranges
 from dehaze.webui.dehazing import Dehazed, Settings, SettingsError, png
-from dehaze.webui.service import Service
+from dehaze.webui.service import BodyError, Service, unless_left
 
 Strength = Annotated[
     float,
@@ -92,6 +91,7 @@ _PHOTO_BODY: dict[str, Any] = {
 _PROBLEMS: dict[int | str, dict[str, Any]] = {
     400: {"model": Problem, "description": "A setting is wrong."},
     413: {"model": Problem, "description": "The photo's file is too long."},
+    415: {"model": Problem, "description": "The body is a form, JSON or compressed."},
     422: {"model": Problem, "description": "The photo cannot be read."},
     503: {"model": Problem, "description": "Too many photos wait; try again after Retry-After."},
 }
@@ -122,8 +122,7 @@ def add_api(app: FastAPI, service: Service) -> None:
         return FileResponse(
             done.path,
             media_type=done.media_type,
-            # JSON escapes what a header cannot hold.
-            headers={"Dehaze-Notes": json.dumps(done.notes)},
+            headers=done.headers(),
             background=BackgroundTask(done.path.unlink, missing_ok=True),
         )
 
@@ -158,9 +157,10 @@ def add_api(app: FastAPI, service: Service) -> None:
 
 async def _dehaze(service: Service, request: Request, settings: Settings) -> Dehazed:
     _check_parameters(request)
+    _check_body(request)
     source = await service.receive(request)
     try:
-        return await service.dehaze(source, settings)
+        return await unless_left(request, service.dehaze(source, settings))
     finally:
         source.unlink(missing_ok=True)
 
@@ -179,6 +179,24 @@ def _check_parameters(request: Request) -> None:
         if name in seen:
             raise SettingsError(f"{name} is given twice: give it once")
         seen.add(name)
+
+
+def _check_body(request: Request) -> None:
+    """Refuses a body that is no photo's bytes: a form, JSON, or compressed.
+
+    Raises:
+        BodyError: the message says what to send instead.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    # Not application/x-www-form-urlencoded, which curl says of any data.
+    if kind == "application/json" or kind.startswith("multipart/"):
+        raise BodyError(
+            f"the body is {kind}: send the bytes of the photo's file alone (curl --data-binary "
+            "@a.jpg), and settings in the address (?strength=0.8)"
+        )
+    coding = request.headers.get("content-encoding", "identity").strip().lower()
+    if coding != "identity":
+        raise BodyError(f"the body is compressed ({coding}): send the photo's file as it is")
 
 
 def _answer(done: Dehazed, started: float) -> Answer:

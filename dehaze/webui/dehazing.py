@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import threading
 from collections import OrderedDict
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from dehaze.errors import DehazeError
 from dehaze.photos import open_photo
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.dehazing import DehazeResult
-from dehaze.prompts import WordError, check_vocabulary
+from dehaze.prompts import WordError, check_vocabulary, without_word
 from dehaze.recovery.exposure import keep_exposure
 from dehaze.report.thumbnails import eight_bits, false_colours, shrunk
 
@@ -88,10 +89,20 @@ class Settings:
 
 
 def _prompt_and_word(pipeline: DehazePipeline, word: str | None) -> tuple[str, str]:
-    """The model's own prompt, with another word in the place of its own."""
-    own = pipeline.default_word
+    """The model's own prompt, with another word in the place of its own.
+
+    Raises:
+        WordError: the word is one of the others of the prompt, which would be removed as well.
+    """
+    own, prompt = pipeline.default_word, pipeline.default_prompt
     chosen = " ".join((word or own).lower().split())
-    return pipeline.default_prompt.replace(own, chosen), chosen
+    rest = set(without_word(prompt, own).lower().split())
+    if rest & set(chosen.split()):
+        raise WordError(
+            f"{chosen!r} is not the haze in {prompt!r}: name what lies over the photo, such as "
+            f"{own!r}"
+        )
+    return prompt.replace(own, chosen), chosen
 
 
 @dataclass(frozen=True)
@@ -109,6 +120,10 @@ class Dehazed:
     media_type: str
     notes: tuple[str, ...]
     result: DehazeResult
+
+    def headers(self) -> dict[str, str]:
+        """The notes as an answer's header; JSON escapes what a header cannot hold."""
+        return {"Dehaze-Notes": json.dumps(self.notes)}
 
 
 def dehaze_file(
@@ -243,11 +258,15 @@ class Previews:
 
     limit: int
     _kept: OrderedDict[str, Preview] = field(default_factory=OrderedDict)
+    _versions: dict[str, Any] = field(default_factory=dict)
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def get(self, name: str, make: Callable[[], Preview]) -> Preview:
-        """The preview of this name, made anew where it is not kept."""
+    def get(self, name: str, make: Callable[[], Preview], version: Any = None) -> Preview:
+        """The preview of this name, made anew where it is not kept, or of another version."""
         with self._lock:
+            if self._versions.get(name) != version:
+                self._kept.pop(name, None)
+            self._versions[name] = version
             preview = self._kept.get(name)
         if preview is None:
             preview = make()
@@ -262,6 +281,7 @@ class Previews:
         """Forget a preview."""
         with self._lock:
             self._kept.pop(name, None)
+            self._versions.pop(name, None)
 
     def _held(self) -> int:
         return sum(preview.bytes_held() for preview in self._kept.values())

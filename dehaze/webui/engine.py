@@ -59,7 +59,8 @@ class Engine:
         self._waiting = 0
         self._running = 0
         self._closed = False
-        self._state = threading.Lock()
+        # Reentrant, since closing cancels what waits.
+        self._state = threading.RLock()
         self._numbers = itertools.count()
         self._jobs: queue.PriorityQueue[_Job] = queue.PriorityQueue()
         self._threads = [
@@ -84,7 +85,7 @@ class Engine:
         work: Callable[[DehazePipeline], Result],
         urgency: Urgency = Urgency.IN_A_ROW,
     ) -> Future[Result]:
-        """Hand in work; a cancelled future is passed over when its turn comes.
+        """Hand in work; a cancelled future waits no more, and is passed over.
 
         Raises:
             BusyError: as much waits already as may.
@@ -99,6 +100,7 @@ class Engine:
                     f"{self._waiting} photos are waiting, which is as many as may; try again soon"
                 )
             self._waiting += 1
+            future.add_done_callback(self._give_up)
             self._jobs.put(_Job(urgency, next(self._numbers), work, future))
         return future
 
@@ -113,7 +115,6 @@ class Engine:
                     self._jobs.get_nowait().future.cancel()
                 except queue.Empty:
                     break
-            self._waiting = 0
             for _ in self._threads:
                 self._jobs.put(_Job(Urgency.STOP, next(self._numbers), None, Future()))
         for thread in self._threads:
@@ -122,16 +123,22 @@ class Engine:
     def _serve(self) -> None:
         while (job := self._jobs.get()).work is not None:
             with self._state:
-                self._waiting -= 1
-                self._running += 1
-            try:
-                if job.future.set_running_or_notify_cancel():
+                begun = job.future.set_running_or_notify_cancel()
+                self._waiting -= begun
+                self._running += begun
+            if begun:
+                try:
                     _complete(job.future, job.work, self._pipeline)
-            finally:
-                with self._state:
-                    self._running -= 1
+                finally:
+                    with self._state:
+                        self._running -= 1
             # The result must not stay in memory while this thread waits for the next job.
             del job
+
+    def _give_up(self, future: Future[Any]) -> None:
+        if future.cancelled():
+            with self._state:
+                self._waiting -= 1
 
 
 def _complete(

@@ -22,6 +22,8 @@ _EXPORTS_KEPT = 20
 _RETRY_SECONDS = 0.5
 FAILURES_NAME = "NOT DONE.txt"
 """The file of the archive that names the photos that failed."""
+NOTES_NAME = "NOTES.txt"
+"""The file of the archive that says what differs from the photos besides the haze."""
 
 Dehaze = Callable[[Held, Settings], Awaitable[Dehazed]]
 
@@ -53,6 +55,7 @@ class Export:
         photos: each with its settings.
         done: how many are in the archive.
         failures: name, cause and cure of each that failed.
+        notes: the name of a photo, and a sentence on its result, each.
         started: when the first was begun, by ``time.monotonic``; None before.
         finished: the archive is complete.
         stopped: its download was broken off.
@@ -61,6 +64,7 @@ class Export:
     photos: Sequence[tuple[Held, Settings]]
     done: int = 0
     failures: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     started: float | None = None
     finished: bool = False
     stopped: bool = False
@@ -75,6 +79,7 @@ class Export:
             "done": self.done,
             "total": len(self.photos),
             "failures": self.failures,
+            "notes": self.notes,
             "seconds_left": left,
             "finished": self.finished,
             "stopped": self.stopped,
@@ -90,7 +95,7 @@ class Export:
 
     async def _blocks(self, dehaze: Dehaze) -> AsyncIterator[bytes]:
         pipe = _Pipe()
-        self.done, self.failures = 0, []
+        self.done, self.failures, self.notes = 0, [], []
         self.finished = self.stopped = False
         self.started = time.monotonic()
         names = archive_names([held.name for held, _ in self.photos])
@@ -108,9 +113,11 @@ class Export:
                         yield block
                 finally:
                     made.path.unlink(missing_ok=True)
+                self.notes += [f"{name}: {note}" for note in made.notes]
                 self.done += 1
-            if self.failures:
-                archive.writestr(FAILURES_NAME, "\n".join([*self.failures, ""]))
+            for file, lines in ((FAILURES_NAME, self.failures), (NOTES_NAME, self.notes)):
+                if lines:
+                    archive.writestr(file, "\n".join([*lines, ""]))
         self.finished = True
         yield pipe.take()
 
@@ -138,7 +145,7 @@ def archive_names(names: Sequence[str]) -> list[str]:
     >>> archive_names(["a.jpg", "A.jpg", "b.png", "a.jpg"])
     ['a.jpg', 'A (2).jpg', 'b.png', 'a (3).jpg']
     """
-    taken = {FAILURES_NAME.lower()}
+    taken = {FAILURES_NAME.lower(), NOTES_NAME.lower()}
     found = []
     for name in names:
         path, number, own = PurePath(name), 2, name

@@ -227,7 +227,7 @@ class _Page:
         return FileResponse(
             done.path,
             media_type=done.media_type,
-            headers=_PRIVATE | {"Content-Disposition": _attachment(held.name)},
+            headers=_PRIVATE | done.headers() | {"Content-Disposition": _attachment(held.name)},
             background=BackgroundTask(done.path.unlink, missing_ok=True),
         )
 
@@ -253,8 +253,15 @@ class _Page:
 
     def _preview_of(self, held: Held) -> Preview:
         limit = self._service.limits.max_megapixels
+        # A folder's photo may have changed since, and its download would be of the new one.
+        try:
+            status = held.path.stat()
+        except OSError as error:
+            raise PhotoError(held.path, "is gone", "add it again") from error
         return self._service.previews.get(
-            held.key, lambda: open_preview(held.path, max_megapixels=limit)
+            held.key,
+            lambda: open_preview(held.path, max_megapixels=limit),
+            version=(status.st_mtime_ns, status.st_size),
         )
 
     async def _dehaze(self, held: Held, settings: Settings) -> Dehazed:

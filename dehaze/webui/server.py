@@ -94,6 +94,8 @@ def build_app(pipeline: DehazePipeline, folder: Path, settings: ServerSettings) 
         # Not the library's own pages, which fetch scripts from elsewhere.
         docs_url=None,
         redoc_url=None,
+        # A client that follows no redirect would take the empty answer for a photo.
+        redirect_slashes=False,
         lifespan=lifespan,
     )
     answer_errors(app, settings.limits)

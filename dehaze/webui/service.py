@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from dehaze.errors import DehazeError
 from dehaze.photos import MAX_MEGAPIXELS, PhotoError
@@ -26,8 +27,14 @@ from dehaze.webui.workspace import FullError, UnknownError, Workspace
 Result = TypeVar("Result")
 
 RETRY_AFTER_SECONDS = 2
+# How often it is looked whether a client still waits.
+_LOOK_SECONDS = 0.5
 
 logger = logging.getLogger(__name__)
+
+
+class BodyError(DehazeError, ValueError):
+    """The body of a request is not a photo's file; the message says what to send."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +80,9 @@ class Service:
         Raises:
             BusyError, ClosedError: as ``Engine.submit``.
         """
-        future: Future[Result] = self.engine.submit(work, urgency)
+        return await self._wait(self.engine.submit(work, urgency))
+
+    async def _wait(self, future: Future[Result]) -> Result:
         try:
             return await asyncio.wrap_future(future)
         except asyncio.CancelledError:
@@ -95,14 +104,14 @@ class Service:
         """
         target = self.workspace.new_file(name)
         limit = self.limits.max_megapixels
+        future = self.engine.submit(
+            lambda pipeline: dehaze_file(pipeline, source, target, settings, max_megapixels=limit)
+        )
         try:
-            return await self.run(
-                lambda pipeline: dehaze_file(
-                    pipeline, source, target, settings, max_megapixels=limit
-                )
-            )
+            return await self._wait(future)
         except BaseException:
-            target.unlink(missing_ok=True)
+            # Work that was begun goes on, and writes the file at its end.
+            future.add_done_callback(lambda _: target.unlink(missing_ok=True))
             raise
 
     async def receive(self, request: Request, name: str = "") -> Path:
@@ -126,6 +135,28 @@ class Service:
         return path
 
 
+async def unless_left(request: Request, work: Coroutine[Any, Any, Result]) -> Result:
+    """What the work gives; it is cancelled where nobody waits for the answer any more.
+
+    Args:
+        request: its body was received.
+        work: for the answer.
+
+    Raises:
+        ClientDisconnect: the client has gone.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        while not (await asyncio.wait({task}, timeout=_LOOK_SECONDS))[0]:
+            if await request.is_disconnected():
+                raise ClientDisconnect
+    except BaseException:
+        task.cancel()
+        await asyncio.wait({task})
+        raise
+    return task.result()
+
+
 def _is_leaving() -> bool:
     """Whether the waiting task was cancelled, not the work."""
     task = asyncio.current_task()
@@ -135,6 +166,7 @@ def _is_leaving() -> bool:
 _STATUS: tuple[tuple[type[Exception], int], ...] = (
     (SettingsError, 400),
     (UnknownError, 404),
+    (BodyError, 415),
     (FullError, 409),
     (PhotoError, 422),
     (BusyError, 503),
@@ -165,6 +197,10 @@ def answer_errors(app: FastAPI, limits: Limits) -> None:
         cause = str(error.detail) if isinstance(error, HTTPException) else "unknown"
         return JSONResponse({"error": cause, "cure": "see /docs for what there is"}, status)
 
+    async def left(request: Request, error: Exception) -> Response:
+        # Nobody reads this; the status is nginx's, for its log.
+        return Response(status_code=499)
+
     async def unexpected(request: Request, error: Exception) -> JSONResponse:
         logger.error("%s %s failed", request.method, request.url.path, exc_info=error)
         return JSONResponse(in_words(error), 500)
@@ -173,6 +209,7 @@ def answer_errors(app: FastAPI, limits: Limits) -> None:
     app.add_exception_handler(BodyTooLongError, body_too_long)
     app.add_exception_handler(RequestValidationError, wrong_request)
     app.add_exception_handler(HTTPException, http_error)
+    app.add_exception_handler(ClientDisconnect, left)
     app.add_exception_handler(Exception, unexpected)
 
 

@@ -99,7 +99,8 @@ def test_exposure_gives_the_photos_lightness(api: str, photos: Photos, tmp_path:
         ("strength=1&strength=0.5", 400, "strength is given twice"),
         ("word=", 400, "word"),
         ("word=%20", 400, "the word is empty"),
-        ("word=" + "%20".join(["a"] * 40), 400, "prompt"),
+        ("word=" + "%20".join(["x"] * 40), 400, "prompt"),
+        ("word=photo", 400, "is not the haze in"),
     ],
 )
 def test_wrong_settings_are_refused(
@@ -124,6 +125,26 @@ def test_what_is_no_photo_is_refused(api: str, data: bytes, status: int, words: 
     assert found == status
     assert words in said
     assert "/tmp" not in said
+
+
+@pytest.mark.parametrize(
+    ("headers", "words"),
+    [
+        ({"Content-Type": "multipart/form-data; boundary=x"}, "the body is multipart/form-data"),
+        ({"Content-Type": "application/json"}, "settings in the address"),
+        ({"Content-Encoding": "gzip"}, "the body is compressed (gzip)"),
+    ],
+)
+def test_a_body_that_is_not_the_photos_file_is_named(
+    api: str, photos: Photos, headers: dict[str, str], words: str
+) -> None:
+    found, said = problem(f"{api}/v1/dehaze", photos["c.tif"].read_bytes(), **headers)
+    assert found == 415
+    assert words in said
+
+
+def test_an_address_with_a_slash_too_many_is_no_photo(api: str, photos: Photos) -> None:
+    assert problem(f"{api}/v1/dehaze/", photos["c.tif"].read_bytes())[0] == 404
 
 
 def test_a_photo_of_too_many_pixels_is_refused(api: str) -> None:
@@ -196,6 +217,24 @@ def test_a_full_queue_says_come_again(random_model: Path, photos: Photos) -> Non
             thread.join(100)
     assert (200, None) in statuses
     assert {status for status in statuses if status[0] != 200} == {(503, "2")}
+
+
+def test_a_client_that_leaves_gives_up_its_place(random_model: Path, photos: Photos) -> None:
+    data = photos["c.tif"].read_bytes()
+    with running("serve", random_model) as (address, process):
+        host, port = address.removeprefix("http://").split(":")
+        head = f"POST /v1/dehaze HTTP/1.1\r\nHost: {host}:{port}\r\nContent-Length: {len(data)}"
+        for sent in (data, data[:100]):
+            for _ in range(20):
+                with socket.create_connection((host, int(port)), timeout=60) as connection:
+                    connection.sendall(f"{head}\r\n\r\n".encode() + sent)
+        end = time.monotonic() + 60
+        while any(json.loads(ask(f"{address}/health")[2])[name] for name in ("waiting", "running")):
+            assert time.monotonic() < end
+            time.sleep(0.05)
+        process.terminate()
+        _, said = process.communicate(timeout=60)
+    assert "Traceback" not in said
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -19,6 +19,9 @@ from dehaze.webui.dehazing import Preview, Previews, Settings, SettingsError
         ({"strength": float("nan")}, "strength is nan"),
         ({"exposure": -0.5}, "exposure is -0.5"),
         ({"word": "elephant"}, "never learned 'elephant'"),
+        # What would take other words of the prompt with it.
+        ({"word": "photo"}, "'photo' is not the haze in 'a photo with haze': name what lies"),
+        ({"word": "a fog"}, "'a fog' is not the haze"),
     ],
 )
 def test_settings_that_cannot_be_are_refused(
@@ -85,6 +88,10 @@ def test_only_the_latest_previews_are_kept(photo: NDArray[np.float32]) -> None:
     for name in ("a", "b", "a", "c", "a", "b"):
         previews.get(name, lambda name=name: make(name))
     assert made == ["a", "b", "c", "b"]
+    # A file that has changed since.
+    previews.get("b", lambda: make("b, changed"), version=2)
+    previews.get("b", lambda: make("b"), version=2)
+    assert made[-1] == "b, changed"
     previews.drop("a")
     previews.get("a", lambda: make("a"))
     assert made[-1] == "a"

@@ -102,8 +102,12 @@ def test_a_cancelled_wait_is_passed_over() -> None:
     assert gate.begun.wait(20)
     given_up = engine.submit(noted(order, "given up"))
     last = engine.submit(noted(order, "last"))
+    assert engine.waiting == 2
     assert given_up.cancel()
+    # Its place is free at once.
+    assert engine.waiting == 1
     gate.opened.set()
     last.result(20)
     assert order == ["last"]
     engine.close()
+    assert (engine.waiting, engine.running) == (0, 0)

@@ -15,7 +15,7 @@ pytest.importorskip("fastapi", reason="the extra ui is not installed")
 from dehaze.photos import PhotoError
 from dehaze.webui.dehazing import Dehazed, Settings
 from dehaze.webui.engine import BusyError
-from dehaze.webui.export import FAILURES_NAME, Export, archive_names
+from dehaze.webui.export import FAILURES_NAME, NOTES_NAME, Export, archive_names
 from dehaze.webui.workspace import Held
 
 
@@ -38,7 +38,8 @@ class Dehaze:
             raise PhotoError(photo.path, "is cut short", "copy it again")
         path = self.folder / "made"
         path.write_bytes(photo.name.encode() * 500_000)
-        return Dehazed(path, "image/jpeg", (), cast(Any, None))
+        notes = ("its comment is lost",) if photo.name.startswith("noted") else ()
+        return Dehazed(path, "image/jpeg", notes, cast(Any, None))
 
 
 def stream(export: Export, dehaze: Dehaze) -> list[bytes]:
@@ -62,6 +63,16 @@ def test_the_archive_is_whole_and_names_what_failed(tmp_path: Path) -> None:
     assert (progress["done"], progress["total"], progress["finished"]) == (2, 3, True)
     assert progress["seconds_left"] == 0
     assert not list(tmp_path.iterdir())
+
+
+def test_notes_lie_in_the_archive_and_are_told(tmp_path: Path) -> None:
+    export = Export([(held(name), Settings()) for name in ("a.jpg", "noted.jpg", "noted.jpg")])
+    blocks = stream(export, Dehaze(tmp_path))
+    notes = ["noted.jpg: its comment is lost", "noted (2).jpg: its comment is lost"]
+    with zipfile.ZipFile(io.BytesIO(b"".join(blocks))) as archive:
+        assert archive.namelist() == ["a.jpg", "noted.jpg", "noted (2).jpg", NOTES_NAME]
+        assert archive.read(NOTES_NAME).decode().splitlines() == notes
+    assert export.progress()["notes"] == notes
 
 
 def test_a_download_that_is_broken_off_says_so(tmp_path: Path) -> None:

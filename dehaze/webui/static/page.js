@@ -425,10 +425,12 @@
     by("one").disabled = true;
     by("one").textContent = "Making it at full size …";
     try {
-      const blob = await (await ask(`${place(photo)}/file?${query(photo.settings)}`)).blob();
+      const answer = await ask(`${place(photo)}/file?${query(photo.settings)}`);
+      const blob = await answer.blob();
       const address = URL.createObjectURL(blob);
       save(address, photo.name);
       setTimeout(() => URL.revokeObjectURL(address), 60000);
+      for (const note of JSON.parse(answer.headers.get("Dehaze-Notes") || "[]")) say(`${photo.name}: ${note}`);
     } catch (error) {
       say(`${photo.name}: ${error.message}`);
     }
@@ -459,6 +461,8 @@
         if (state.stopped) throw new Failure("the download was broken off", "start it again");
       } while (!state.finished);
       for (const failure of state.failures) say(failure);
+      if (state.notes.length === 1) say(state.notes[0]);
+      if (state.notes.length > 1) say(`${state.notes.length} notes on the photos are in the archive's NOTES.txt`);
     } catch (error) {
       say(error.message);
     }
