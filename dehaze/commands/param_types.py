@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import click
+from click.shell_completion import CompletionItem
 
 from dehaze import ranges
 from dehaze.ranges import Range, RangeError
@@ -26,6 +27,14 @@ class RegistryChoice(click.ParamType):
         if value not in names:
             self.fail(f"{value!r} is not one of {', '.join(names)}.", param, ctx)
         return str(value)
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The names that begin as what is typed, for the Tab key."""
+        choices = self._choices()
+        names = choices.names() if isinstance(choices, Registry) else choices
+        return _beginning(names, incomplete)
 
 
 class Names(click.ParamType):
@@ -51,6 +60,16 @@ class Names(click.ParamType):
     def split(self, text: str) -> tuple[str, ...]:
         """The names in a text, each once and in the order in which they were given."""
         return tuple(dict.fromkeys(filter(None, (name.strip() for name in text.split(",")))))
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The names that may stand behind the last comma, for the Tab key."""
+        typed, comma, last = incomplete.rpartition(",")
+        left = [] if self._choices is None else set(self._choices()) - set(typed.split(","))
+        return [
+            CompletionItem(f"{typed}{comma}{item.value}") for item in _beginning(sorted(left), last)
+        ]
 
 
 class Kinds(Names):
@@ -82,6 +101,12 @@ class Exposure(click.ParamType):
                 param,
                 ctx,
             )
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The names that begin as what is typed, for the Tab key."""
+        return _beginning(self.names, incomplete)
 
 
 class Number(click.ParamType):
@@ -117,6 +142,14 @@ class Suffix(click.ParamType):
             self.fail(f"{value!r} is not one of {names}.", param, ctx)
         return suffix
 
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem]:
+        """The formats that begin as what is typed, for the Tab key."""
+        from dehaze.photos import PHOTO_SUFFIXES
+
+        return _beginning(sorted(known[1:] for known in PHOTO_SUFFIXES), incomplete)
+
 
 class NameEnding(click.ParamType):
     """Text that can stand at the end of a file's name."""
@@ -138,3 +171,7 @@ class BatchSize(click.ParamType):
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> int | None:
         return None if value == "auto" else click.IntRange(min=1).convert(value, param, ctx)
+
+
+def _beginning(names: Iterable[str], typed: str) -> list[CompletionItem]:
+    return [CompletionItem(name) for name in names if name.startswith(typed)]

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import click
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner
 
 import dehaze
@@ -63,6 +64,20 @@ def test_help_names_the_completion_of_the_shell(shell: str, word: str) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "--exposure" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "expected"),
+    [
+        ("--solver", "fixed", ["fixed-point"]),
+        ("--save", "attention,tra", ["attention,trace", "attention,transmission"]),
+        ("--exposure", "", ["scene", "keep"]),
+        ("--format", "ti", ["tif", "tiff"]),
+    ],
+)
+def test_the_tab_key_completes_values(option: str, typed: str, expected: list[str]) -> None:
+    found = ShellComplete(main, {}, "dehaze", "").get_completions(["run", option], typed)
+    assert [item.value for item in found] == expected
 
 
 def test_version_and_unknown_command() -> None:
