@@ -25,6 +25,24 @@ def invert(photo: Photo) -> FloatArray:
     return 1 - photo.pixels
 
 
+class FakeWork:
+    """Work of which a test needs its start alone."""
+
+    may_be_parallel = True
+
+    def start(self) -> FakeWorker:
+        return FakeWorker()
+
+    def on_cpu(self) -> Any:
+        return self
+
+    def photos_at_once(self, *, accelerated: bool) -> int:
+        return 1
+
+    def fingerprint(self) -> str:
+        return ""
+
+
 @dataclass
 class FakeWorker:
     """Does what its function does to each photo, and writes the photo alone."""

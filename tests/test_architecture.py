@@ -18,7 +18,7 @@ PACKAGES = {
 }
 
 # Single files that every room may import.
-BASE = ("registry", "ranges", "luma", "levels", "digests", "wording")
+BASE = ("registry", "ranges", "luma", "levels", "digests", "wording", "imports")
 
 # What each room may import of the project, beside itself, dehaze.errors and ``BASE``.
 ALLOWED: dict[str, set[str]] = {
@@ -30,6 +30,7 @@ ALLOWED: dict[str, set[str]] = {
     "levels": set(),
     "digests": set(),
     "wording": set(),
+    "imports": set(),
     "prompts": set(),
     "photos": set(),
     "recovery": set(),

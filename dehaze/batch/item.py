@@ -154,6 +154,13 @@ class Work(Protocol):
     def photos_at_once(self, *, accelerated: bool) -> int:
         """The ``batch_size`` of a worker that has an accelerator, or has none."""
 
+    @property
+    def may_be_parallel(self) -> bool:
+        """Whether its worker is ``parallel`` unless it finds an accelerator; nothing is loaded."""
+
+    def fingerprint(self) -> str:
+        """One hash of the files beside dehaze's code that decide its results; nothing is loaded."""
+
 
 class Executor(Protocol):
     """Takes items through their steps, here or elsewhere."""
@@ -164,6 +171,9 @@ class Executor(Protocol):
         ``KeyboardInterrupt`` ends the run: what is being written is finished and reported, and all
         else is dropped.
         """
+
+    def close(self) -> None:
+        """End what was started for a run that does not come."""
 
 
 def open_item(item: Item, admit: Callable[[Item], None] | None = None) -> None:

@@ -121,11 +121,12 @@ class Job:
                 account.end(Item(unreadable.path, self._output, Path(), error=unreadable))
             try:
                 executor.run(self._left(plan.photos, account), account.close)
-                # A worker that was killed may have left one.
-                _discard_unfinished(plan)
             except KeyboardInterrupt:
                 interrupted = True
                 account.drop_open()
+            finally:
+                # A worker that was killed may have left one.
+                _discard_unfinished(plan)
         except JournalError as error:
             stopped_by = error
         seconds = time.perf_counter() - started

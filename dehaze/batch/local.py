@@ -9,21 +9,24 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Hashable, Iterable, Iterator
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain, islice
 
 from dehaze.batch.item import Item, Work, Worker, open_item, process_items, save_item, step_of
 from dehaze.batch.machine import cores, opencv_on_one_core
 from dehaze.batch.memory import megapixels_for, workers_that_fit
 from dehaze.batch.process import DeadProcessError, RemoteWorker
+from dehaze.batch.sent import SentWork
 
 logger = logging.getLogger(__name__)
 
-# A process is started for so many photos that are to be done: fewer are done before it is ready.
+# A process is started for so many photos that are to be done, or for one of so many bytes: with
+# less to do, it would take longer to load than to work.
 PHOTOS_A_PROCESS = 4
+BYTES_A_PROCESS = 4e6
 
 # Photos that a process is given at a time: one that it does, and one that it does next.
 _GIVEN = 2
@@ -141,21 +144,51 @@ class LocalExecutor:
         worker: makes the results here.
         work: by which other processes make them; None for this process alone.
         workers: how many items are done at a time, at most; None for one a core, as far as the
-            memory goes. Fewer than ``PHOTOS_A_PROCESS`` items a process are done by fewer.
+            memory goes. Fewer or smaller items than make ``processes_for`` them are done by fewer.
         megapixels: how many may be in memory at a time; None for ``megapixels_for`` the workers.
+        started: processes that load for the next run.
     """
 
     worker: Worker
     work: Work | None = None
     workers: int | None = None
     megapixels: float | None = None
+    started: list[RemoteWorker] = field(default_factory=list)
+
+    @classmethod
+    def load(
+        cls, work: Work, workers: int | None = None, sizes: Sequence[int] = ()
+    ) -> LocalExecutor:
+        """Load the worker of this process, and at the same time those of others.
+
+        Args:
+            work: by which every process starts its worker; errors are those of its ``start`` here.
+            workers: as of the executor.
+            sizes: of the photos' files that are likely to be done, bytes.
+        """
+        others = processes_for(sizes, _most(workers) - 1) if work.may_be_parallel else 0
+        started = _started(work, others)
+        try:
+            executor = cls(work.start(), work, workers, started=started)
+        except BaseException:
+            _close(started)
+            raise
+        if not executor.worker.parallel:
+            executor.close()
+        return executor
+
+    def close(self) -> None:
+        """See ``dehaze.batch.Executor``."""
+        _close(self.started)
 
     def run(self, items: Iterable[Item], report: Callable[[Item], None]) -> None:
         """See ``dehaze.batch.Executor``."""
         items = iter(items)
-        most = self._most() - 1
-        first = list(islice(items, most * PHOTOS_A_PROCESS))
-        others = len(first) // PHOTOS_A_PROCESS
+        parallel = self.work is not None and self.worker.parallel
+        most = _most(self.workers) - 1 if parallel else 0
+        # So many, however small, keep all processes busy, and this one.
+        first = list(islice(items, most * PHOTOS_A_PROCESS + 1)) if most else []
+        others = processes_for([item.size or 0 for item in first], most)
         room = _Room(megapixels_for(1 + others) if self.megapixels is None else self.megapixels)
         with (
             ThreadPoolExecutor(1, "read") as reader,
@@ -168,15 +201,46 @@ class LocalExecutor:
             )
             if others:
                 remote.enter_context(opencv_on_one_core())
-            for _ in range(others):
-                assert self.work is not None
-                run.add(remote.enter_context(closing(RemoteWorker(self.work, room))))
+            for other in self._processes(others):
+                run.add(remote.enter_context(closing(other)))
             run.run()
 
-    def _most(self) -> int:
-        if self.work is None or not self.worker.parallel:
-            return 1
-        return self.workers or workers_that_fit(cores())
+    def _processes(self, count: int) -> list[RemoteWorker]:
+        """So many processes for one run: those that have been started, and new ones."""
+        taken = self.started[:count]
+        del self.started[:count]
+        self.close()
+        if len(taken) < count:
+            assert self.work is not None
+            taken += _started(self.work, count - len(taken))
+        return taken
+
+
+def processes_for(sizes: Sequence[int], most: int) -> int:
+    """How many processes beside this one, at most ``most``, photos of such files keep busy.
+
+    Args:
+        sizes: of the files, bytes.
+        most: a number.
+    """
+    busy = sum(min(max(size / BYTES_A_PROCESS, 1 / PHOTOS_A_PROCESS), 1.0) for size in sizes)
+    return max(min(int(busy), len(sizes) - 1, most), 0)
+
+
+def _most(workers: int | None) -> int:
+    return workers or workers_that_fit(cores())
+
+
+def _started(work: Work, count: int) -> list[RemoteWorker]:
+    if not count:
+        return []
+    sent = SentWork.of(work)
+    return [RemoteWorker(sent) for _ in range(count)]
+
+
+def _close(processes: list[RemoteWorker]) -> None:
+    while processes:
+        processes.pop().close()
 
 
 @dataclass(frozen=True)
@@ -315,7 +379,7 @@ class _Run:
         for remote in self._ready:
             given = sum(other is remote for other, _ in self._elsewhere.values())
             for item in islice(self._waiting, _GIVEN - given):
-                self._elsewhere[self._room.told_of(remote.do(item))] = remote, item
+                self._elsewhere[self._room.told_of(remote.do(item, self._room))] = remote, item
 
     def _take_done(self, remote: RemoteWorker, item: Item, done: Future[None]) -> None:
         try:

@@ -59,6 +59,14 @@ class Plan:
     results: tuple[Path, ...] = ()
     searched: tuple[Path, ...] = ()
 
+    def sizes_left(self, *, overwrite: bool) -> list[int]:
+        """Bytes of the file of each photo that has no output yet, or of every photo."""
+        return [
+            _size(photo.source)
+            for photo in self.photos
+            if overwrite or not os.path.lexists(photo.output)
+        ]
+
     def counts(self) -> PlanCounts:
         """What there is to do, as the disk shows it now."""
         inside = target_of(self.output) + os.sep

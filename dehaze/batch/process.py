@@ -23,11 +23,9 @@ from itertools import count
 from queue import SimpleQueue
 from typing import Any, BinaryIO, Protocol
 
-from dehaze import __version__
 from dehaze.batch.item import (
     RETRIES,
     Item,
-    Work,
     Worker,
     open_item,
     process_items,
@@ -35,6 +33,7 @@ from dehaze.batch.item import (
     worker_died,
 )
 from dehaze.batch.machine import opencv_on_one_core
+from dehaze.batch.sent import SentWork
 from dehaze.errors import DehazeError, first_line
 from dehaze.photos import printable
 
@@ -64,32 +63,32 @@ class Room(Protocol):
 class RemoteWorker:
     """Does items in a process of its own, from a thread of this one.
 
-    A process that dies is started again, and its item is done again, up to ``RETRIES`` times.
+    It begins to load at once. A process that dies is started again, and its item is done again, up
+    to ``RETRIES`` times.
 
     Args:
         work: what is done to each item; pickled.
-        room: which bounds the photos in memory, here and there.
 
     Attributes:
         ready: ends once the process can do items; with ``DeadProcessError`` where it cannot.
     """
 
-    def __init__(self, work: Work, room: Room) -> None:
+    def __init__(self, work: SentWork) -> None:
         self._work = work
-        self._room = room
         self._thread = ThreadPoolExecutor(1, "remote")
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._ending = False
         self.ready: Future[None] = self._thread.submit(self._start)
 
-    def do(self, item: Item) -> Future[None]:
+    def do(self, item: Item, room: Room) -> Future[None]:
         """Take an item through all of its steps, after those that came before it.
 
-        The future ends with ``DeadProcessError`` where no process can be started for it, and with
-        ``CancelledError`` where it was stopped.
+        The room bounds the photos in memory, here and there. The future ends with
+        ``DeadProcessError`` where no process can be started for it, and with ``CancelledError``
+        where it was stopped.
         """
-        return self._thread.submit(self._do, item)
+        return self._thread.submit(self._do, item, room)
 
     def stop(self) -> None:
         """Let the process finish what it writes, and drop what it has not come so far with."""
@@ -120,7 +119,7 @@ class RemoteWorker:
             self._process = None
             raise
 
-    def _do(self, item: Item) -> None:
+    def _do(self, item: Item, room: Room) -> None:
         for deaths in count():
             try:
                 if self._process is None:
@@ -130,7 +129,7 @@ class RemoteWorker:
                     raise
                 item.fail(worker_died(item.source, deaths, "try fewer --workers"))
                 return
-            death = self._death_on(item)
+            death = self._death_on(item, room)
             if death is None:
                 return
             if deaths == RETRIES:
@@ -139,12 +138,12 @@ class RemoteWorker:
             name = printable(item.source)
             logger.warning("%s: its worker process %s; it is done again", name, death)
 
-    def _death_on(self, item: Item) -> DeadProcessError | None:
+    def _death_on(self, item: Item, room: Room) -> DeadProcessError | None:
         """Have the process do an item; returns how it died of it, or None."""
         process = self._process
         assert process is not None
         try:
-            process.do(item, self._room.admit)
+            process.do(item, room.admit)
         except DeadProcessError as death:
             with self._lock:
                 self._process = None
@@ -152,14 +151,14 @@ class RemoteWorker:
                     raise CancelledError from death
             return death
         finally:
-            self._room.leave(item)
+            room.leave(item)
         return None
 
 
 class _Process:
     """One end of the pipe to another process: the end in this process."""
 
-    def __init__(self, work: Work) -> None:
+    def __init__(self, work: SentWork) -> None:
         try:
             self._process = subprocess.Popen(
                 [sys.executable, "-W", "ignore", "-c", _PROGRAM, *sys.path],
@@ -173,7 +172,7 @@ class _Process:
         except OSError as error:
             raise DeadProcessError(f"cannot be started ({error.strerror or error})") from error
         level = logging.getLogger("dehaze").getEffectiveLevel()
-        self.send((__version__, level, work))
+        self.send((level, work))
 
     def wait_until_ready(self) -> None:
         """Wait until the worker is loaded.
@@ -262,11 +261,11 @@ class _Server:
 
     def run(self) -> None:
         threading.Thread(target=self._listen, daemon=True).start()
-        version, level, work = self._messages.get()
+        level, work = self._messages.get()
         log = logging.getLogger("dehaze")
         log.addHandler(_Answering(self.answer))
         log.setLevel(level)
-        self._worker = worker = self._started(version, work)
+        self._worker = worker = self._started(work)
         self.answer(None)
         while True:
             item = self._messages.get()
@@ -281,10 +280,8 @@ class _Server:
             self._answers.write(data)
             self._answers.flush()
 
-    def _started(self, version: str, work: Work) -> Worker:
+    def _started(self, work: SentWork) -> Worker:
         try:
-            if version != __version__:
-                raise RuntimeError(f"dehaze {version} has become {__version__}")
             return work.start()
         except Exception as error:  # noqa: BLE001
             self.answer(first_line(error))

@@ -21,6 +21,7 @@ from typing import Any
 from dehaze.batch.item import RETRIES, Item, Work, worker_died
 from dehaze.batch.local import LocalExecutor
 from dehaze.batch.machine import cores, opencv_on_one_core
+from dehaze.batch.sent import SentWork
 from dehaze.errors import DehazeError, first_line
 
 # Where photos share a batch, an actor gets this many batches' worth of them at a time, so that
@@ -35,8 +36,8 @@ class ClusterError(DehazeError, ValueError):
 class _Actor:
     """One worker of the pool; a turn's items come in and go out, pickled."""
 
-    def __init__(self, work: Work, on_one_core: bool) -> None:
-        self._executor = LocalExecutor(work.start())
+    def __init__(self, sent: SentWork, on_one_core: bool) -> None:
+        self._executor = LocalExecutor(sent.start())
         self._cores = opencv_on_one_core if on_one_core else nullcontext
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[bytes]]:
@@ -86,6 +87,9 @@ class RayExecutor:
         finally:
             if ours:
                 ray.shutdown()
+
+    def close(self) -> None:
+        """Nothing: a run ends what it started."""
 
     def connect(self, ray: Any) -> None:
         """Joins the cluster, or starts one here; the handler of SIGTERM stays the caller's.
@@ -137,6 +141,7 @@ class RayExecutor:
         """Do items on ``size`` actors, ``turn`` of them at a time: those whose actor died."""
         if not items:
             return []
+        sent_work = SentWork.of(self.work)
         sent = [item.sendable() for item in items]
         turns = [sent[first : first + turn] for first in range(0, len(sent), turn)]
         # One block for each turn; the next one goes to the actor that is free first.
@@ -146,7 +151,7 @@ class RayExecutor:
             warnings.simplefilter("ignore")
             done = ray.data.from_items(pickled, override_num_blocks=len(turns)).map_batches(
                 _Actor,
-                fn_constructor_args=(self.work, "num_cpus" in each),
+                fn_constructor_args=(sent_work, "num_cpus" in each),
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
                     size=min(size, len(turns)), max_tasks_in_flight_per_actor=1

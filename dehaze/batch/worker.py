@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.batch.item import Item, is_out_of_memory, write_result
+from dehaze.imports import uncollected
 from dehaze.models.choice import ModelChoice
 from dehaze.photos import Encoding, Photo, write_bytes, write_photo
 
@@ -72,6 +73,16 @@ class DiffusionWork:
     def on_cpu(self) -> DiffusionWork:
         """See ``dehaze.batch.Work``."""
         return replace(self, model=replace(self.model, device="cpu"))
+
+    @property
+    def may_be_parallel(self) -> bool:
+        """See ``dehaze.batch.Work``."""
+        on_cpu = self.model.device in ("auto", "cpu")
+        return self.model.bundled and on_cpu and self.photos_at_once(accelerated=False) == 1
+
+    def fingerprint(self) -> str:
+        """See ``dehaze.batch.Work``; errors as of ``ModelChoice.fingerprint``."""
+        return self.model.fingerprint()
 
 
 class DiffusionWorker:
@@ -220,6 +231,15 @@ class ClassicalWork:
         """One: there is nothing to share."""
         return 1
 
+    @property
+    def may_be_parallel(self) -> bool:
+        """Its workers are."""
+        return True
+
+    def fingerprint(self) -> str:
+        """Nothing: the code decides alone."""
+        return ""
+
 
 class ClassicalWorker:
     """Dehazes by a function of pixels; see ``dehaze.batch.Worker``."""
@@ -258,18 +278,19 @@ def _write_grey(path: Path, values: NDArray[np.float32], *, bits: int = 8) -> No
 
 
 def _load(model: ModelChoice) -> DehazePipeline | PlainDehazer:
-    if model.plain():
-        import torch
+    with uncollected():
+        if model.plain():
+            import torch
 
-        from dehaze.pipelines.plain import load_plain_dehazer
+            from dehaze.pipelines.plain import load_plain_dehazer
 
-        # Several threads round a sum differently, and a result must not depend on the number of
-        # cores. The bundled networks gain little by more threads.
-        torch.set_num_threads(1)
-        return load_plain_dehazer(model)
-    from dehaze.pipelines.dehaze import DehazePipeline
+            # Several threads round a sum differently, and a result must not depend on the number of
+            # cores. The bundled networks gain little by more threads.
+            torch.set_num_threads(1)
+            return load_plain_dehazer(model)
+        from dehaze.pipelines.dehaze import DehazePipeline
 
-    return model.load(DehazePipeline)
+        return model.load(DehazePipeline)
 
 
 @contextmanager

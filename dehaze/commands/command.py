@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import gc
-import sys
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +11,7 @@ import click
 from click.core import ParameterSource
 
 from dehaze.commands.reporting import Verbosity, speaking
+from dehaze.imports import uncollected
 
 # The headings of a command's help, in this order.
 FIRST = "Options"
@@ -166,24 +164,6 @@ def _verbosity_options() -> list[click.Parameter]:
             help="Add all that is said, and what a fault report needs, to this file.",
         ),
     ]
-
-
-@contextmanager
-def uncollected() -> Iterator[None]:
-    """Pause Python's garbage collector during imports, which make many objects and drop few.
-
-    Collecting takes a seventh of the time of importing PyTorch, and as long again with each later
-    look at all objects. So objects that exist after an import are left out of later looks.
-    """
-    collecting, imported = gc.isenabled(), len(sys.modules)
-    gc.disable()
-    try:
-        yield
-    finally:
-        if collecting:
-            if len(sys.modules) > imported:
-                gc.freeze()
-            gc.enable()
 
 
 class Command(click.Command):

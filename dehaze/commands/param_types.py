@@ -14,7 +14,10 @@ from dehaze.registry import Registry
 
 
 class RegistryChoice(click.ParamType):
-    """One of the names in a registry, which is looked up only when a value is given."""
+    """One of the names in a registry.
+
+    The option's own default is not looked up: a registry is imported only for another value.
+    """
 
     name = "choice"
 
@@ -22,6 +25,8 @@ class RegistryChoice(click.ParamType):
         self._choices = choices
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if param is not None and value == param.default:
+            return str(value)
         choices = self._choices()
         names = choices.names() if isinstance(choices, Registry) else list(choices)
         if value not in names:

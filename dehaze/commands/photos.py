@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -75,7 +76,8 @@ class PhotosJob:
         task = asked.task()
         if asked.report:
             task = with_cards(task, asked.output)
-        executor = executor_of(task, asked.executor, asked.ray_address, asked.workers)
+        sizes = plan.sizes_left(overwrite=not asked.resume)
+        executor = executor_of(task, asked.executor, asked.ray_address, asked.workers, sizes)
         return cls(inputs, asked, plan, task, executor, say)
 
     @property
@@ -88,7 +90,8 @@ class PhotosJob:
         from dehaze.batch import Job
 
         output, overwrite = self.asked.output, not self.asked.resume
-        with Job(output, settings=self.task.settings, overwrite=overwrite) as job:
+        job = Job(output, settings=self.task.settings, overwrite=overwrite)
+        with closing(self.executor), job:
             summary = self._do(job, self.plan)
             if self.asked.watch is not None and not summary.interrupted and summary.error is None:
                 summary = self._keep_watch(job, self.asked.watch, summary)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,7 +77,8 @@ def _by_model(
 ) -> Task:
     from dehaze.batch.worker import DiffusionWork
 
-    if model.plain():
+    # Told by its name alone, since the networks' libraries are not to be imported yet.
+    if model.bundled:
         quiet_photo_libraries()
     else:
         quiet_libraries()
@@ -103,7 +105,9 @@ def with_cards(task: Task, output: Path) -> Task:
     return replace(task, work=CardingWork(task.work, output.absolute()))
 
 
-def executor_of(task: Task, name: str, address: str | None, workers: int | None) -> Executor:
+def executor_of(
+    task: Task, name: str, address: str | None, workers: int | None, sizes: Sequence[int]
+) -> Executor:
     """The executor, once the work is known to start.
 
     Args:
@@ -112,6 +116,7 @@ def executor_of(task: Task, name: str, address: str | None, workers: int | None)
         address: of a running Ray cluster; None for one of this machine alone.
         workers: how many photos are done at a time, at most; None for as many as the machine, or a
             Ray cluster, has cores or GPUs for.
+        sizes: of the photos' files that are likely to be done, bytes.
 
     Raises:
         UsageError: ``workers`` has no effect on this task.
@@ -119,13 +124,13 @@ def executor_of(task: Task, name: str, address: str | None, workers: int | None)
     if name == "local":
         from dehaze.batch.local import LocalExecutor
 
-        worker = task.work.start()
-        if workers not in (None, 1) and not worker.parallel:
+        executor = LocalExecutor.load(task.work, workers, sizes)
+        if workers not in (None, 1) and not executor.worker.parallel:
             raise click.UsageError(
                 "--workers has an effect only with the bundled model on the CPU, no --batch-size, "
                 "with --method dcp or cap, or with --executor ray; leave it out."
             )
-        return LocalExecutor(worker, task.work, workers)
+        return executor
     from dehaze.batch.ray import RayExecutor
 
     # Started here only to find errors before the cluster is asked.

@@ -56,16 +56,22 @@ class ModelChoice:
         dtype: torch.dtype | None = None if self.dtype == "auto" else getattr(torch, self.dtype)
         return dtype
 
+    @property
+    def bundled(self) -> bool:
+        """Whether it is the model that comes with dehaze."""
+        from dehaze.models.source import BUNDLED
+
+        return self.model == BUNDLED and self.revision is None and self.variant is None
+
     def plain(self) -> bool:
         """Whether it is the bundled model, which dehazes photos without diffusers.
 
         See ``dehaze.models.plain``. Everything but dehazing takes a pipeline of diffusers.
         """
-        from dehaze.models.source import BUNDLED, BUNDLED_FOLDER
-
-        if self.model != BUNDLED or self.revision is not None or self.variant is not None:
+        if not self.bundled:
             return False
         from dehaze.models.plain.load import is_plain
+        from dehaze.models.source import BUNDLED_FOLDER
 
         return is_plain(BUNDLED_FOLDER)
 

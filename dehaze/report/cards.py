@@ -186,6 +186,15 @@ class CardingWork:
         """See ``dehaze.batch.Work``."""
         return self.work.photos_at_once(accelerated=accelerated)
 
+    @property
+    def may_be_parallel(self) -> bool:
+        """As the work is."""
+        return self.work.may_be_parallel
+
+    def fingerprint(self) -> str:
+        """See ``dehaze.batch.Work``; errors as of ``work``."""
+        return self.work.fingerprint()
+
 
 class CardingWorker:
     """See ``CardingWork`` and ``dehaze.batch.Worker``."""

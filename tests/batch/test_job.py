@@ -239,6 +239,29 @@ class LosesReports:
         LocalExecutor(FakeWorker()).run([first], lambda done: None)
         raise KeyboardInterrupt
 
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+class LeavesTorn:
+    """Is interrupted after a worker was killed in the middle of a file."""
+
+    def run(self, items: Iterable[Item], report: Callable[[Item], None]) -> None:
+        item = next(iter(items))
+        (item.folder / ".dehaze-0123456789abcdef.part").write_bytes(b"torn")
+        raise KeyboardInterrupt
+
+    def close(self) -> None:
+        """Nothing is left."""
+
+
+def test_interrupted_job_leaves_no_torn_file(tmp_path: Path) -> None:
+    photo_at(tmp_path / "in/a.png")
+    job = plan([tmp_path / "in"], tmp_path / "out")
+    with Job(job.output, settings={}) as held:
+        assert held.run(job, LeavesTorn(), lambda item: None).interrupted
+    assert list((tmp_path / "out").glob("*.part")) == []
+
 
 def test_interrupted_job_claims_only_its_own_files(tmp_path: Path) -> None:
     for name in ("a.png", "b.png"):

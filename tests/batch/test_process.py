@@ -15,10 +15,10 @@ from typing import Any
 
 import cv2
 import pytest
-from jobs import FakeWorker, do, photo_at, statuses
+from jobs import FakeWork, FakeWorker, do, photo_at, statuses
 
 from dehaze.batch import Item, Job, local, plan, process
-from dehaze.batch.local import LocalExecutor
+from dehaze.batch.local import LocalExecutor, processes_for
 from dehaze.photos import FloatArray, Photo
 
 PATIENCE = 30.0
@@ -43,7 +43,7 @@ def is_alive(pid: int) -> bool:
 
 
 @dataclass(frozen=True)
-class MarkedWork:
+class MarkedWork(FakeWork):
     """Inverts photos, and leaves a file with its process's number for all that it does.
 
     The process that it is made in waits with its first photo until the others have left so many
@@ -179,6 +179,84 @@ def test_few_photos_start_no_process(
     monkeypatch.setattr(local, "PHOTOS_A_PROCESS", 4)
     monkeypatch.setattr(local, "RemoteWorker", None)
     assert len(run(MarkedWork(marks, count=0), items_in(tmp_path, 3))) == 3
+
+
+@pytest.mark.parametrize(
+    ("sizes", "most", "expected"),
+    [
+        ([], 3, 0),
+        ([100_000] * 3, 3, 0),
+        ([100_000] * 4, 3, 1),
+        ([100_000] * 40, 3, 3),
+        ([9_000_000], 3, 0),
+        ([9_000_000] * 2, 3, 1),
+        ([2_000_000] * 3, 3, 1),
+        ([9_000_000] * 2, 0, 0),
+    ],
+)
+def test_a_process_is_started_for_work_that_pays(
+    sizes: list[int], most: int, expected: int
+) -> None:
+    assert processes_for(sizes, most) == expected
+
+
+@dataclass(frozen=True)
+class WaitingWork(MarkedWork):
+    """Starts here only when it has started in another process, and then is as it is told.
+
+    Attributes:
+        parallel: whether the worker here is; None where it cannot start.
+    """
+
+    parallel: bool | None = True
+
+    def start(self) -> FakeWorker:
+        if not self.is_away():
+            wait_for(lambda: bool(self.marked("start")))
+            if self.parallel is None:
+                raise RuntimeError("no model")
+        worker = super().start()
+        worker.parallel = bool(self.parallel)
+        return worker
+
+
+def test_processes_load_at_the_same_time_as_this_one(tmp_path: Path, marks: Path) -> None:
+    work = WaitingWork(marks)
+    executor = LocalExecutor.load(work, 2, [1] * 6)
+    made = items_in(tmp_path, 6)
+    executor.run(iter(made), lambda item: None)
+    assert [item.error for item in made] == [None] * 6
+    assert ("written elsewhere",) in [item.notes for item in made]
+    assert len(work.pids()) == 1
+    assert not any(map(is_alive, work.pids()))
+
+
+@pytest.mark.parametrize("parallel", [True, False, None])
+def test_a_process_that_has_nothing_to_do_is_ended(marks: Path, parallel: bool | None) -> None:
+    work = WaitingWork(marks, parallel=parallel)
+    if parallel is None:
+        with pytest.raises(RuntimeError, match="no model"):
+            LocalExecutor.load(work, 2, [1] * 6)
+    else:
+        executor = LocalExecutor.load(work, 2, [1] * 6)
+        assert len(executor.started) == int(parallel)
+        executor.run(iter([]), lambda item: None)
+    assert len(work.pids()) == 1
+    assert not any(map(is_alive, work.pids()))
+
+
+def test_a_process_with_other_code_does_no_photo(
+    tmp_path: Path, marks: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dehaze.batch.sent.digest_of_code", lambda: "newer")
+    work = MarkedWork(marks)
+    worker = work.start()
+    worker.one = lambda photo: wait_for(lambda: bool(caplog.messages)) or 1 - photo.pixels
+    made = items_in(tmp_path, 3)
+    LocalExecutor(worker, work, workers=2).run(iter(made), lambda item: None)
+    assert [item.notes for item in made] == [()] * 3
+    assert "cannot start (its code of dehaze is not the job's: install the" in caplog.messages[0]
+    assert work.marked("start") == []
 
 
 def test_a_photo_whose_process_is_killed_is_done_again(

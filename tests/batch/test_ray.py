@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jobs import FakeWorker, do, photo_at
+from jobs import FakeWork, FakeWorker, do, photo_at
 
 from dehaze.batch import Job, plan
 from dehaze.batch.item import RETRIES
@@ -42,7 +42,7 @@ def cluster(ray: Any) -> Iterator[None]:
 
 
 @dataclass(frozen=True)
-class MarkedWork:
+class MarkedWork(FakeWork):
     """Inverts photos, tells which process does it, and dies on photos of one shade.
 
     Attributes:
@@ -135,11 +135,8 @@ def test_a_real_method_gives_the_same_bytes_as_here(tmp_path: Path) -> None:
 
 
 @dataclass(frozen=True)
-class ImpossibleWork:
+class ImpossibleWork(FakeWork):
     """Cannot start anywhere."""
-
-    def photos_at_once(self, *, accelerated: bool) -> int:
-        return 1
 
     def start(self) -> FakeWorker:
         raise ModelError("no such model: get it")
@@ -151,6 +148,17 @@ def test_work_that_cannot_start_on_ray_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(ClusterError, match="no such model: get it") as got:
         run(tmp_path, "out", ImpossibleWork())
     assert "\n" not in str(got.value)
+    assert not (tmp_path / "out/a.png").exists()
+
+
+@pytest.mark.usefixtures("cluster")
+def test_workers_with_other_code_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo_at(tmp_path / "in/a.png")
+    monkeypatch.setattr("dehaze.batch.sent.digest_of_code", lambda: "newer")
+    with pytest.raises(ClusterError, match="its code of dehaze is not the job's"):
+        run(tmp_path, "out", FakeWork())
     assert not (tmp_path / "out/a.png").exists()
 
 

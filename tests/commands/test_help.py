@@ -26,7 +26,13 @@ def python(code: str, *, folder: Path = ROOT) -> subprocess.CompletedProcess[str
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["run", "--help"], ["doctor", "--help"], ["models", "list"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["run", "--help"],
+        ["doctor", "--help"],
+        ["models", "list"],
+    ],
 )
 def test_what_needs_no_model_imports_no_heavy_library(arguments: list[str], tmp_path: Path) -> None:
     done = python(
@@ -35,6 +41,19 @@ def test_what_needs_no_model_imports_no_heavy_library(arguments: list[str], tmp_
         f"assert not main({arguments!r}, standalone_mode=False)\n"
         "heavy = {'torch', 'diffusers', 'transformers', 'cv2', 'numpy', 'PIL', 'skimage'}\n"
         "sys.exit(str(heavy & set(sys.modules)) if heavy & set(sys.modules) else 0)",
+        folder=tmp_path,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout
+
+
+def test_a_dry_run_imports_no_network_library(tmp_path: Path) -> None:
+    """Processes of a job are started before, so that they load at the same time."""
+    done = python(
+        "import sys\n"
+        "from dehaze.commands import main\n"
+        f"main(['run', {str(ROOT / 'examples')!r}, '--dry-run'], standalone_mode=False)\n"
+        "assert not {'torch', 'diffusers', 'transformers'} & set(sys.modules)",
         folder=tmp_path,
     )
     assert (done.returncode, done.stderr) == (0, "")
@@ -101,6 +120,24 @@ def test_threads_sleep_while_they_wait_unless_told_otherwise(
         "print(os.environ['OMP_WAIT_POLICY'])"
     )
     assert done.stdout.splitlines()[-1] == after
+
+
+def choices_below(command: click.Command) -> list[click.Parameter]:
+    """Every option of a command, or of those that it groups, whose value is a registry's."""
+    below = command.commands.values() if isinstance(command, click.Group) else ()
+    own = [one for one in command.params if isinstance(one.type, RegistryChoice)]
+    return own + [one for each in below for one in choices_below(each)]
+
+
+def test_defaults_are_among_the_choices() -> None:
+    """They are not looked up where an option is not given."""
+    context = click.Context(main)
+    commands = [main.get_command(context, name) for name in COMMANDS]
+    found = [one for each in commands if each is not None for one in choices_below(each)]
+    assert len(found) > 10
+    for option in found:
+        if isinstance(option.default, str):
+            assert option.type.convert(option.default, None, None) == option.default
 
 
 def test_registry_is_read_only_for_a_given_value() -> None:

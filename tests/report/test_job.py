@@ -7,26 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from jobs import FakeWorker, photo_at
+from jobs import FakeWork, photo_at
 
 from dehaze import batch
 from dehaze.batch.local import LocalExecutor
 from dehaze.photos import Photo
 from dehaze.report import CARDS_FOLDER, Card, CardingWork, Report, read_card, report_of_job
 from dehaze.report.cards import make_card
-
-
-class FakeWork:
-    """Work that is done by ``FakeWorker``."""
-
-    def start(self) -> FakeWorker:
-        return FakeWorker()
-
-    def on_cpu(self) -> FakeWork:
-        return self
-
-    def photos_at_once(self, *, accelerated: bool) -> int:
-        return 1
 
 
 def do(inputs: Path, output: Path, work: Any) -> batch.Summary:

@@ -1,4 +1,4 @@
-"""What every command has, where no command's own tests look at it."""
+"""Large libraries are imported without collections of garbage."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dehaze.commands.command import uncollected
+from dehaze.imports import uncollected
 
 
 @pytest.fixture
