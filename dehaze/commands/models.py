@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from dehaze.commands.command import Group
 from dehaze.commands.reporting import CommandError, problem, quiet_libraries, result
 
 if TYPE_CHECKING:
+    from dehaze.models.parts import ModelParts
     from dehaze.models.source import ModelSource
 
 MODEL = click.argument("model", default="bundled")
@@ -49,7 +51,7 @@ def models() -> None:
     """
 
 
-@models.command("list")
+@models.command("list", short_help="List the models that need no download.")
 @JSON
 def list_models(as_json: bool) -> None:
     """List the models that can be used without a download: the bundled one, and the hub's cache."""
@@ -72,10 +74,7 @@ def info(
 ) -> None:
     """Say what a model is made of, and what its defaults are."""
     quiet_libraries()
-    from dehaze.inversion.ddim import ignored_settings
-    from dehaze.inversion.flow import ignored_flow_settings
     from dehaze.models import ModelError
-    from dehaze.models.kinds import kind_of
     from dehaze.models.load import load_parts
     from dehaze.models.source import ModelSource, find_model
 
@@ -85,14 +84,26 @@ def info(
         parts = load_parts(source, place=folder)
     except ModelError as error:
         raise CommandError(str(error)) from error
+    facts = {"model": model, "folder": str(folder), **_facts(parts)}
+    if as_json:
+        result(json.dumps(facts, default=dict))
+        return
+    for name, value in facts.items():
+        result(f"{name}: {_in_words(value)}")
+
+
+def _facts(parts: ModelParts) -> dict[str, Any]:
+    """What a model is made of, and its defaults, by name."""
+    from dehaze.inversion.ddim import ignored_settings
+    from dehaze.inversion.flow import ignored_flow_settings
+    from dehaze.models.kinds import kind_of
+
     kind = kind_of(parts.unet if parts.transformer is None else parts.transformer)
     networks = {
         name: getattr(parts, name) for name in kind.classes if getattr(parts, name) is not None
     }
     flow = kind.process == "flow"
-    facts: dict[str, Any] = {
-        "model": model,
-        "folder": str(folder),
+    return {
         **{
             name: f"{type(network).__name__}, {_parameters(network):,} parameters"
             for name, network in networks.items()
@@ -104,15 +115,20 @@ def info(
         "prediction": "velocity" if flow else parts.scheduler.config.prediction_type,
         **parts.description.settings(),
     }
-    if as_json:
-        result(json.dumps(facts, default=dict))
-        return
-    for name, value in facts.items():
-        text = ", ".join(value) if isinstance(value, list) else value
-        result(f"{name}: {text}")
 
 
-@models.command()
+def _in_words(value: Any) -> str:
+    """A fact without Python's brackets: names with commas, yes or no, none."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, Mapping):
+        value = [f"{name} = {number}" for name, number in value.items()]
+    if isinstance(value, (list, tuple)):
+        value = ", ".join(map(str, value))
+    return "none" if value in (None, "") else str(value)
+
+
+@models.command(short_help="Check a model's files, and its output.")
 @MODEL
 @REVISION
 @VARIANT

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
 
 
-@click.command(cls=Command, short_help="Hold residuals and bounds against exact steps.")
+@click.command(cls=Command, short_help="Compare residuals and bounds with exact steps.")
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
 @options.output_folder("convergence.md and .png", "evaluation")
 @option(

@@ -85,7 +85,7 @@ EDITING = without("results")
     default=(),
     metavar="NAMES",
     effect=(EDITING, options.used_by_solver("criterion", "solvers")),
-    help="When a step is done, likewise a row for each.",
+    help="When a step is done, with commas between: a row of the table for each.",
 )
 @options.iterations(effect=(EDITING, options.used_by_solver("max_iterations", "solvers")))
 @options.tolerance(effect=(EDITING, options.used_by_solver("tolerance", "solvers")))

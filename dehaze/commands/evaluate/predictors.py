@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
 
 
-@click.command(cls=Command, short_help="Hold the first guesses of each step against its solution.")
+@click.command(cls=Command, short_help="Compare each step's first guess with its solution.")
 @click.argument("pictures", metavar="FOLDER", type=click.Path(path_type=Path))
 @options.output_folder("predictors.md, .csv, .json and .png", "evaluation")
 @options.steps(default=10, show_default=True, help="Steps of the inversions.")

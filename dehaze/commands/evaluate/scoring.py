@@ -96,7 +96,7 @@ _OPTIONS = (
         default=True,
         show_default=True,
         heading=RESEARCH,
-        help="Rows for what codec and inversion keep, beside each ours.",
+        help="Also a row of what the model's codec keeps, and one of codec and inversion.",
     ),
     options.limit(help="At most N pictures of each data set, evenly spread."),
     option(
@@ -107,7 +107,7 @@ _OPTIONS = (
         show_default=True,
         metavar="VARIANT",
         heading=RESEARCH,
-        help="wang, dehazeformer, ffa, skimage7, y or d4.",
+        help="Kind of SSIM: wang, dehazeformer, ffa, skimage7, y or d4.",
     ),
     option(
         "--psnr",
@@ -117,7 +117,7 @@ _OPTIONS = (
         show_default=True,
         metavar="VARIANT",
         heading=RESEARCH,
-        help="rgb, y601 or yiq.",
+        help="Kind of PSNR: rgb, y601 or yiq.",
     ),
     option(
         "--float",
@@ -131,10 +131,11 @@ _OPTIONS = (
         "--crop-border",
         effect=WITH_REFERENCE,
         type=click.IntRange(min=0),
+        metavar="N",
         default=0,
         show_default=True,
         heading=RESEARCH,
-        help="Pixels cut off each side before scoring.",
+        help="Cut off N pixels at each side before scoring.",
     ),
     option(
         "--resize",
