@@ -186,7 +186,16 @@ def open_item(item: Item, admit: Callable[[Item], None] | None = None) -> None:
     with step_of(item):
         _refuse_escape(item)
         _refuse_full_disk(item)
+        before_read = _stamp(item.source)
         file = open_photo(item.source, max_megapixels=item.max_megapixels)
+        if _stamp(item.source) != before_read:
+            raise PhotoError(
+                item.source,
+                "changed while it was read",
+                "run it again once it is written, or add --watch",
+            )
+        # What the journal says of the file is of what was read.
+        item.size, item.mtime_ns = before_read
         item.megapixels = file.megapixels
         if admit is not None:
             before = time.perf_counter()
@@ -283,6 +292,11 @@ def _refuse_escape(item: Item) -> None:
             "its output would leave the output folder through a link",
             "remove the link from the output folder, or name another folder with -o",
         )
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
 
 
 def _refuse_full_disk(item: Item) -> None:

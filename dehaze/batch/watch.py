@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from dehaze.batch.item import Item
 from dehaze.batch.plan import Plan, PlanError, plan
 from dehaze.photos import MAX_MEGAPIXELS, ResultFile
 
@@ -24,7 +25,7 @@ def watch(
     beside: Sequence[str] = (),
     max_megapixels: float = MAX_MEGAPIXELS,
     result_file: ResultFile | None = None,
-    seen: Plan,
+    seen: Iterable[Item],
 ) -> Iterator[Plan]:
     """Look at the inputs again and again, and plan what is new or has changed.
 
@@ -36,12 +37,18 @@ def watch(
         output: as for ``plan``.
         seconds: between two looks.
         beside, max_megapixels, result_file: as for ``plan``.
-        seen: what has been dealt with before the first look.
+        seen: what has been dealt with before the first look, each with its file's size and time
+            when it was read: it may have changed meanwhile.
 
     Yields:
         a plan of what is due, never empty; the next look is taken after it has been dealt with.
     """
-    dealt_with = {photo.source: _stamp(photo.source) for photo in seen.photos}
+    dealt_with: dict[Path, Stamp | None] = {
+        item.source: None
+        if item.size is None or item.mtime_ns is None
+        else (item.size, item.mtime_ns)
+        for item in seen
+    }
     last_look: dict[Path, Stamp | None] = {}
     said = ""
     while True:

@@ -109,18 +109,19 @@ class PhotosJob:
         """Do new photos until interrupted; the summary is of all that was done."""
         from dehaze import batch
 
-        items = so_far.items
+        # A photo that was changed and done again counts as it was done last.
+        items = {item.source: item for item in so_far.items}
         try:
             for plan in batch.watch(
-                self.inputs, self.asked.output, seconds, seen=self.plan, **self.asked.planning
+                self.inputs, self.asked.output, seconds, seen=so_far.items, **self.asked.planning
             ):
                 summary = self._do(job, plan)
-                items += summary.items
+                items |= {item.source: item for item in summary.items}
                 if summary.interrupted or summary.error is not None:
-                    return replace(summary, items=items)
+                    return replace(summary, items=tuple(items.values()))
         except KeyboardInterrupt:
             pass
-        return replace(so_far, items=items, interrupted=True)
+        return replace(so_far, items=tuple(items.values()), interrupted=True)
 
     def _write_report(self, summary: Summary) -> None:
         """Write ``report.html`` into the output folder."""

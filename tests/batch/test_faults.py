@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from jobs import do, photo_at, statuses
 
 from benchmarks.soundness import check_output, results
 from dehaze.batch import PlanError, Summary, plan
-from dehaze.photos import PhotoError, write_photo
+from dehaze.photos import PhotoError, PhotoFile, open_photo, write_photo
 
 COUNT = 6
 NOBODY = 65534
@@ -137,6 +138,28 @@ def test_an_unreadable_input_fails_alone(tmp_path: Path) -> None:
     )
     assert_sound(inputs, output, before)
     resume(inputs, output)
+
+
+def test_a_photo_that_changes_while_it_is_read_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    photo_at(tmp_path / "in/a.png")
+    changing = photo_at(tmp_path / "in/b.png")
+
+    def read_and_write_again(path: Path, **options: Any) -> PhotoFile:
+        file = open_photo(path, **options)
+        if path == changing:
+            photo_at(changing, 0.75)
+        return file
+
+    with monkeypatch.context() as patched:
+        patched.setattr("dehaze.batch.item.open_photo", read_and_write_again)
+        summary = do(plan([tmp_path / "in"], tmp_path / "out"))
+    assert statuses(summary) == ["done", "failed"]
+    assert "b.png: changed while it was read; run it again" in str(
+        summary.having("failed")[0].error
+    )
+    assert statuses(do(plan([tmp_path / "in"], tmp_path / "out"))) == ["kept", "done"]
 
 
 def test_a_read_only_output_is_refused_at_once(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
-from jobs import outputs, photo_at
+from jobs import do, outputs, photo_at
 
-from dehaze.batch import Plan, plan, watch
+from dehaze.batch import Item, plan, watch
 
 Step = Callable[[], object]
 
@@ -30,7 +30,7 @@ def between_looks(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
     return steps
 
 
-def collect(folder: Path, seen: Plan) -> list[list[str]]:
+def collect(folder: Path, seen: Sequence[Item]) -> list[list[str]]:
     """The outputs of each plan that a watch gives until it is interrupted."""
     found: list[list[str]] = []
     try:
@@ -44,7 +44,7 @@ def collect(folder: Path, seen: Plan) -> list[list[str]]:
 def test_watched_photo_is_due_once_unchanged(tmp_path: Path, between_looks: list[Step]) -> None:
     folder = tmp_path / "in"
     old = photo_at(folder / "old.png")
-    seen = plan([folder], tmp_path / "out")
+    seen = do(plan([folder], tmp_path / "out")).items
 
     def grow() -> None:
         with open(folder / "new.png", "ab") as file:
@@ -55,8 +55,25 @@ def test_watched_photo_is_due_once_unchanged(tmp_path: Path, between_looks: list
 
     between_looks += [lambda: photo_at(folder / "new.png"), grow, nothing, nothing, nothing]
     assert collect(folder, seen) == [["new.png"]]
+    seen = do(plan([folder], tmp_path / "out")).items
     between_looks += [nothing, lambda: os.utime(old, (1, 1)), nothing, nothing]
-    assert collect(folder, plan([folder], tmp_path / "out")) == [["old.png"]]
+    assert collect(folder, seen) == [["old.png"]]
+
+
+def test_a_photo_that_changes_before_the_first_look_is_due(
+    tmp_path: Path, between_looks: list[Step]
+) -> None:
+    """While the photos that were there are done, after it was read."""
+    folder = tmp_path / "in"
+    changing = photo_at(folder / "a.png")
+    photo_at(folder / "b.png")
+
+    def write_again(item: Item) -> None:
+        photo_at(changing, 0.75)
+
+    seen = do(plan([folder], tmp_path / "out"), progress=write_again).items
+    between_looks += [lambda: None] * 3
+    assert collect(folder, seen) == [["a.png"]]
 
 
 def test_watch_survives_lost_photos_and_new_folders(
@@ -64,7 +81,7 @@ def test_watch_survives_lost_photos_and_new_folders(
 ) -> None:
     folder = tmp_path / "in"
     photo_at(folder / "a.png")
-    seen = plan([folder], tmp_path / "out")
+    seen = do(plan([folder], tmp_path / "out")).items
     between_looks += [
         (folder / "a.png").unlink,
         folder.rmdir,

@@ -610,6 +610,27 @@ def test_a_watch_does_what_comes_until_it_is_interrupted(
     assert waits[-1] == 5
 
 
+def test_a_photo_done_again_under_a_watch_counts_once(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it was done last: it had failed before."""
+    Path("in").mkdir()
+    Path("in/a.png").write_bytes(b"not whole yet")
+    steps = [lambda: photo_at("in/a.png"), lambda: None]
+
+    def sleep(seconds: float) -> None:
+        if not steps:
+            raise KeyboardInterrupt
+        steps.pop(0)()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    result = invoke("in", "--watch", "--report")
+    assert result.exit_code == 0, result.output
+    page = Path("dehazed/report.html").read_text()
+    assert page.count("1 done") == 1
+    assert "is not a photo" not in page
+
+
 def test_a_watch_over_an_empty_folder_waits(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
