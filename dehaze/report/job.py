@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from dehaze.batch import Item
+from dehaze.digests import is_whole
 from dehaze.photos import PhotoError, printable
 from dehaze.report.cards import Card, card_from_files, read_card
 from dehaze.report.page import Column, Entry, Layer, Report
@@ -136,6 +137,8 @@ def _card(folder: Path, item: Item) -> tuple[Card | None, tuple[str, ...]]:
     """The photo's card, kept or made anew, and what is to be said of the photo."""
     notes = (*item.notes, *item.effect.sentences())
     card = read_card(folder, item.output)
+    if card is None and not is_whole(folder, item.files):
+        return None, (*notes, "cannot be shown: its result was changed or removed since")
     if card is None:
         try:
             card = card_from_files(folder, item.source, item.output)

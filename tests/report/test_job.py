@@ -62,6 +62,20 @@ def test_kept_photos_have_their_cards_from_the_first_run(tmp_path: Path) -> None
     assert [entry.layers for entry in second.entries] == [entry.layers for entry in first.entries]
 
 
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_result_that_is_gone_is_said(tmp_path: Path, replaced: bool) -> None:
+    """By whoever looks at the folder while a watch goes on."""
+    out = tmp_path / "out"
+    summary = do(photos(tmp_path / "in"), out, CardingWork(FakeWork(), out))
+    (out / "a.png").unlink()
+    if replaced:
+        photo_at(out / "a.png", 0.9)
+    gone, there = report_of_job(out, summary.items, {}).entries
+    assert gone.notes == ("cannot be shown: its result was changed or removed since",)
+    assert gone.layers == ()
+    assert there.layers
+
+
 def test_kept_photos_without_cards_are_shown_from_their_files(tmp_path: Path) -> None:
     do(photos(tmp_path / "in"), tmp_path / "out", FakeWork())
     assert not (tmp_path / "out" / CARDS_FOLDER).exists()
