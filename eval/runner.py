@@ -271,6 +271,9 @@ class Runner:
         error: str | None,
     ) -> Record:
         identity: dict[str, Any] = self._identity(part, sample, method, inputs)
+        # A picture of an earlier run must not stand for one that now fails.
+        for name in self._kept(part, sample, method):
+            (self.out / name).unlink(missing_ok=True)
         if loaded is None:
             record = Record(**identity, error=error)
         else:

@@ -76,7 +76,7 @@ _INVERTING = without("generate", "inversion")
 )
 @option(
     "--generate",
-    type=click.IntRange(min=0),
+    type=options.SEED,
     metavar="SEED",
     help="Edit a picture that --source makes from this seed at --guidance, in place of IMAGE.",
 )

@@ -112,8 +112,8 @@ def generate(
     from dehaze.models.choice import find_device
     from dehaze.models.clip import load_clip
     from dehaze.network import NonFiniteError
-    from dehaze.photos import PhotoError, read_photo
-    from dehaze.pipelines.pictures import cut_like
+    from dehaze.photos import PhotoError, printable, read_photo
+    from dehaze.pipelines.pictures import cut_like, is_cut
     from dehaze.pipelines.seedselect import SeedSelectPipeline
 
     if start == "nao":
@@ -123,8 +123,11 @@ def generate(
     files = [output / f"picture-{number:02d}.png" for number in range(pictures)]
     check_inputs_stay(sources, [*files, output / _SHEET])
     try:
-        photos = [read_photo(source).pixels for source in sources]
-        photos = [cut_like(photo, photos[0].shape[:2]) for photo in photos]
+        whole = [read_photo(source).pixels for source in sources]
+        photos = [cut_like(photo, whole[0].shape[:2]) for photo in whole]
+        for source, photo in zip(sources, whole, strict=True):
+            if is_cut(photo, whole[0].shape[:2]):
+                note(f"{printable(source)}: cut to the proportions of {printable(sources[0])}")
         judge = load_clip(clip, find_device(model.device))
         pipe = model.load(SeedSelectPipeline)
         pipe.prompts.tokens(prompt)

@@ -247,9 +247,12 @@ mode = _shared(
 )
 clip = _shared("--clip", metavar="FOLDER")
 figure = _shared("--figure", "figures", type=Kinds(_figures))
+SEED = click.IntRange(0, 2**63 - 1)
+"""A seed that every generator of random numbers takes."""
+
 seed = _shared(
     "--seed",
-    type=click.IntRange(min=0),
+    type=SEED,
     metavar="N",
     default=0,
     show_default=True,

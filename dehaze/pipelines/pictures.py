@@ -87,10 +87,22 @@ def cut_like(photo: Array, size: tuple[int, int]) -> Array:
         photo: float32 (H, W, 3).
         size: (height, width) in pixels, of another photo for instance.
     """
-    scale = min(photo.shape[0] / size[0], photo.shape[1] / size[1])
-    height, width = (max(1, round(side * scale)) for side in size)
+    height, width = _middle(photo, size)
     top, left = (photo.shape[0] - height) // 2, (photo.shape[1] - width) // 2
     return resize(photo[top : top + height, left : left + width], size)
+
+
+def is_cut(photo: Array, size: tuple[int, int]) -> bool:
+    """Whether ``cut_like`` leaves out more than a hundredth of a photo."""
+    height, width = _middle(photo, size)
+    return height * width < 0.99 * photo.shape[0] * photo.shape[1]
+
+
+def _middle(photo: Array, size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) in pixels of the part of a photo that has the proportions of ``size``."""
+    scale = min(photo.shape[0] / size[0], photo.shape[1] / size[1])
+    height, width = (max(1, round(side * scale)) for side in size)
+    return height, width
 
 
 def photo_hash(photo: Array) -> str:

@@ -197,7 +197,7 @@ def open_clip(path: Path, *, max_megapixels: float = MAX_MEGAPIXELS) -> Clip:
     if megapixels > max_megapixels:
         raise VideoError(
             path,
-            f"its frames have {megapixels:.1f} megapixels, more than {max_megapixels:g}",
+            f"its frames have {megapixels:.4g} megapixels, more than {max_megapixels:g}",
             "raise --max-megapixels",
         )
     return replace(clip, notes=tuple(notes))

@@ -49,6 +49,8 @@ def test_pictures_and_a_sheet_of_them_are_written(
     assert f"{out / 'picture-02.png'} and 1 more: of an earlier run" in done.stderr
     assert np.asarray(Image.open(out / "picture-01.png")).shape == (16, 24, 3)
     assert "2 pictures, loss " in done.stdout
+    cut = f"{photos / 'tall.png'}: cut to the proportions of {photos / 'a.png'}"
+    assert [line for line in done.stderr.splitlines() if "cut to" in line] == [f"dehaze: {cut}"]
     assert "is empty" not in done.stderr
 
 

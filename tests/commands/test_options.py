@@ -268,6 +268,19 @@ def test_an_effect_names_options_that_there_are(name: str) -> None:
                 assert set(re.findall(r"--[\w-]+", effect.where)) <= flags, each.name
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("edit", *EDIT[2:], "--generate", str(2**64)),
+        (*EDIT, "--eta", "0.5", "--seed", str(2**64)),
+    ],
+)
+def test_a_seed_that_no_generator_takes_is_named(arguments: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(main, list(arguments))
+    assert done.exit_code == 2
+    assert f"Invalid value for '{arguments[-2]}'" in done.stderr
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_command_has_the_same_shape(name: str) -> None:
     command = ALL[name]

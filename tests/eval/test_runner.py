@@ -383,6 +383,17 @@ def test_what_failed_is_tried_again(sots: Path, tmp_path: Path) -> None:
     assert finish(runner).failures == []
 
 
+def test_a_result_that_fails_leaves_no_earlier_picture(sots: Path, tmp_path: Path) -> None:
+    def fail(source: MethodInput) -> Any:
+        raise ValueError("no result this time")
+
+    finish(runner_over(sots, tmp_path / "out", Made(unchanged)))
+    assert list((tmp_path / "out/images").rglob("*.png"))
+    again = finish(runner_over(sots, tmp_path / "out", Made(fail), overwrite=True))
+    assert again.rows[0].failed == len(again.records)
+    assert not list((tmp_path / "out/images").rglob("*.png"))
+
+
 DAMAGES = ("picture gone", "picture cut", "other picture", "record cut", "other record", "input")
 
 
