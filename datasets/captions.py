@@ -12,6 +12,7 @@ from pathlib import Path
 
 from dehaze.datasets.pairing import list_images
 from dehaze.datasets.registry import DatasetNotFoundError
+from dehaze.errors import reason
 
 LAYOUT = (
     "expected COCO's captions (captions_val2017.json), or a .tsv with a line a photo: its path "
@@ -101,7 +102,7 @@ def read_captions(file: Path) -> dict[str, list[str]]:
         text = file.read_text(encoding="utf-8-sig")
         pairs = readers[file.suffix.lower()](text)
     except OSError as error:
-        raise DatasetNotFoundError(f"{file}: cannot be read ({error.strerror})") from error
+        raise DatasetNotFoundError(f"{file}: cannot be read ({reason(error)})") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DatasetNotFoundError(
             f"{file}: no captions ({type(error).__name__}: {error}): {LAYOUT}"

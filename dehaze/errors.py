@@ -32,3 +32,12 @@ def one_line(error: BaseException) -> str:
     ('no such file', 'MemoryError')
     """
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def reason(error: BaseException) -> str:
+    """Why the system refused something, without the file's name; of any other error one line.
+
+    >>> reason(FileNotFoundError(2, "No such file", "a.jpg")), reason(OSError("torn"))
+    ('No such file', 'torn')
+    """
+    return getattr(error, "strerror", None) or one_line(error)

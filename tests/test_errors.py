@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import pickle
 from pathlib import Path
 
 import pytest
 
-from dehaze.errors import DehazeError, first_line, one_line
+from dehaze.errors import DehazeError, first_line, one_line, reason
+from dehaze.photos import FileError, PhotoError
+from dehaze.video.clip import VideoError
 
 ROOT = Path(__file__).resolve().parents[1]
 SOURCES = sorted(
@@ -47,3 +50,15 @@ def test_the_first_line_of_an_error_is_never_empty() -> None:
 def test_one_line_of_an_error_is_never_empty() -> None:
     assert one_line(OSError("no such\n  file")) == "no such file"
     assert one_line(MemoryError()) == "MemoryError"
+
+
+def test_the_reason_of_an_error_is_never_none() -> None:
+    assert reason(FileNotFoundError(2, "No such file", "a.jpg")) == "No such file"
+    assert reason(OSError("torn\n in two")) == "torn in two"
+
+
+@pytest.mark.parametrize("kind", [PhotoError, VideoError])
+def test_a_file_error_passes_between_processes(kind: type[FileError]) -> None:
+    sent = pickle.loads(pickle.dumps(kind("a.mp4", "is cut short", "copy it again")))
+    assert type(sent) is kind
+    assert (str(sent), sent.cure) == ("a.mp4: is cut short; copy it again", "copy it again")

@@ -80,10 +80,6 @@ def may_replace_self(positions: int, latent_size: tuple[int, int]) -> bool:
     return positions <= ((height + 1) // 2) * ((width + 1) // 2)
 
 
-Observer = Callable[[str, Tensor], None]
-"""Takes a layer's name and the cross-attention map, (B, heads, P, L), that the layer used."""
-
-
 @dataclass
 class AttentionSession:
     """What the processors of a network do during one call, and what they recorded.
@@ -99,7 +95,8 @@ class AttentionSession:
             memory. None for no limit.
         recording: whether evaluations are recorded now.
         control: what to inject now; None for nothing.
-        observer: sees every cross-attention map that is used under a control; None for nobody.
+        observer: takes a layer's name and each cross-attention map, (B, heads, P, L), that is used
+            under a control; None for nobody.
         latent_size: (H, W) of the latents.
         step: the step i of the current evaluation.
         steps: n, the number of denoising steps.
@@ -114,7 +111,7 @@ class AttentionSession:
     budget: int | None = None
     recording: bool = False
     control: AttentionControl | None = None
-    observer: Observer | None = None
+    observer: Callable[[str, Tensor], None] | None = None
     latent_size: tuple[int, int] = (0, 0)
     step: int = 0
     steps: int = 0

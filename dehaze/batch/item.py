@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from dehaze.batch.effect import Array, Effect, measure
-from dehaze.digests import digest_of_file
-from dehaze.errors import first_line
+from dehaze.digests import digest_of_file, stamp_of_file
+from dehaze.errors import first_line, reason
 from dehaze.photos import MAX_MEGAPIXELS, Photo, PhotoError, ResultFile, open_photo, write_photo
 
 Status = Literal["planned", "done", "kept", "failed"]
@@ -186,9 +186,9 @@ def open_item(item: Item, admit: Callable[[Item], None] | None = None) -> None:
     with step_of(item):
         _refuse_escape(item)
         _refuse_full_disk(item)
-        before_read = _stamp(item.source)
+        before_read = stamp_of_file(item.source)
         file = open_photo(item.source, max_megapixels=item.max_megapixels)
-        if _stamp(item.source) != before_read:
+        if stamp_of_file(item.source) != before_read:
             raise PhotoError(
                 item.source,
                 "changed while it was read",
@@ -265,7 +265,7 @@ def named(source: Path, error: Exception) -> PhotoError:
     if is_out_of_memory(error):
         return PhotoError(source, "does not fit in memory", "try --device cpu, or a smaller photo")
     if isinstance(error, OSError):
-        cause = f"cannot be read or written ({error.strerror or error})"
+        cause = f"cannot be read or written ({reason(error)})"
         return PhotoError(source, cause, "check permissions and the room on the disk")
     cause = f"cannot be dehazed ({type(error).__name__}: {first_line(error)})"
     return PhotoError(source, cause, "the other photos are not affected; dehaze doctor may help")
@@ -292,11 +292,6 @@ def _refuse_escape(item: Item) -> None:
             "its output would leave the output folder through a link",
             "remove the link from the output folder, or name another folder with -o",
         )
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _refuse_full_disk(item: Item) -> None:

@@ -16,6 +16,7 @@ from dehaze.batch.item import Executor, Item, Status, named
 from dehaze.batch.journal import Journal, JournalError, Record
 from dehaze.batch.plan import Plan, PlanError
 from dehaze.digests import digest_of_file, digest_of_json
+from dehaze.errors import reason
 from dehaze.photos import PhotoError, discard_unfinished, printable
 
 
@@ -88,8 +89,7 @@ class Job:
             self._output.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise PlanError(
-                f"{printable(self._output)}: cannot be made ({error.strerror}); name another "
-                "with -o"
+                f"{printable(self._output)}: cannot be made ({reason(error)}); name another with -o"
             ) from error
         try:
             self._journal.__enter__()

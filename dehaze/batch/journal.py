@@ -20,7 +20,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from dehaze.digests import is_whole
-from dehaze.errors import DehazeError
+from dehaze.errors import DehazeError, reason
 from dehaze.photos import printable
 
 Record = dict[str, Any]
@@ -97,7 +97,7 @@ class Journal:
             ) from error
         except (OSError, NotImplementedError) as error:
             raise JournalError(
-                f"{printable(self._folder)}: cannot be locked ({_reason(error)}); check the "
+                f"{printable(self._folder)}: cannot be locked ({reason(error)}); check the "
                 "folder's permissions, or name another with -o"
             ) from error
         try:
@@ -168,10 +168,6 @@ class Journal:
 
     def _unusable(self, error: OSError) -> JournalError:
         return JournalError(
-            f"{printable(self._path)}: cannot be read or written ({_reason(error)}); check the "
+            f"{printable(self._path)}: cannot be read or written ({reason(error)}); check the "
             "folder's permissions and the room on the disk, and run it again to continue"
         )
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or str(error)

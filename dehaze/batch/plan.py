@@ -11,7 +11,7 @@ from pathlib import Path
 
 from dehaze.batch.item import Item
 from dehaze.batch.journal import JOURNAL_NAME
-from dehaze.errors import DehazeError
+from dehaze.errors import DehazeError, reason
 from dehaze.photos import (
     MAX_MEGAPIXELS,
     PHOTO_SUFFIXES,
@@ -135,7 +135,7 @@ class _Search:
         try:
             entries = sorted(folder.iterdir())
         except OSError as error:
-            cause = f"cannot be listed ({error.strerror})"
+            cause = f"cannot be listed ({reason(error)})"
             self.unreadable.append(PhotoError(folder, cause, "check the folder's permissions"))
             return []
         ancestors = (*ancestors, target_of(folder))

@@ -34,7 +34,7 @@ from dehaze.batch.item import (
 )
 from dehaze.batch.machine import opencv_on_one_core
 from dehaze.batch.sent import SentWork
-from dehaze.errors import DehazeError, first_line
+from dehaze.errors import DehazeError, first_line, reason
 from dehaze.photos import printable
 
 logger = logging.getLogger(__name__)
@@ -170,7 +170,7 @@ class _Process:
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
         except OSError as error:
-            raise DeadProcessError(f"cannot be started ({error.strerror or error})") from error
+            raise DeadProcessError(f"cannot be started ({reason(error)})") from error
         level = logging.getLogger("dehaze").getEffectiveLevel()
         self.send((level, work))
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dehaze.batch.item import Item
 from dehaze.batch.plan import Plan, PlanError, plan
+from dehaze.digests import stamp_of_file
 from dehaze.photos import MAX_MEGAPIXELS, ResultFile
 
 Stamp = tuple[int, int]
@@ -83,7 +84,6 @@ def watch(
 
 def _stamp(path: Path) -> Stamp | None:
     try:
-        status = path.stat()
+        return stamp_of_file(path)
     except OSError:
         return None
-    return status.st_size, status.st_mtime_ns

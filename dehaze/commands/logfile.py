@@ -12,6 +12,7 @@ from pathlib import Path
 import click
 
 from dehaze import __version__
+from dehaze.errors import reason
 
 # Everything that commands say goes to the file, whatever -q and -v show on the terminal. A logger
 # of its own keeps it from being said twice.
@@ -38,7 +39,7 @@ def logging_to(path: Path | None) -> Iterator[None]:
         handler = logging.FileHandler(path, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise click.BadParameter(
-            f"{path} cannot be written ({error.strerror}); name another file.",
+            f"{path} cannot be written ({reason(error)}); name another file.",
             param_hint="--log-file",
         ) from error
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))

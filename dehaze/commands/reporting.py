@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from dehaze.commands.logfile import logging_to, said
-from dehaze.errors import DehazeError, first_line
+from dehaze.errors import DehazeError, first_line, reason
 
 INTERRUPTED = 130
 _KEY = "dehaze.verbosity"
@@ -145,7 +145,7 @@ def _errors_in_one_line(context: click.Context, level: Verbosity) -> Iterator[No
         if error.errno == errno.EPIPE:
             raise
         raise CommandError(
-            f"{error.filename or 'a file'}: cannot be read or written ({error.strerror or error}); "
+            f"{error.filename or 'a file'}: cannot be read or written ({reason(error)}); "
             "check the name, its permissions and the room on the disk"
         ) from error
     except Exception as error:

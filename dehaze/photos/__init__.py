@@ -8,7 +8,7 @@ from dehaze.photos.atomic import discard_unfinished, write_bytes, writing
 from dehaze.photos.conversion import ResultFile
 from dehaze.photos.inputs import InputFiles, place_of, target_of
 from dehaze.photos.kinds import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
-from dehaze.photos.photo import Encoding, FloatArray, Photo, PhotoError, printable
+from dehaze.photos.photo import Encoding, FileError, FloatArray, Photo, PhotoError, printable
 from dehaze.photos.read import MAX_MEGAPIXELS, PhotoFile, open_bytes, open_photo, read_photo
 from dehaze.photos.write import check_name, encode_photo, write_photo
 
@@ -17,6 +17,7 @@ __all__ = [
     "PHOTO_SUFFIXES",
     "UNSUPPORTED_SUFFIXES",
     "Encoding",
+    "FileError",
     "FloatArray",
     "InputFiles",
     "Photo",

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+from dehaze.errors import reason
 from dehaze.photos.photo import PhotoError
 
 # Beginning and end of a file's name while it is being written.
@@ -40,7 +41,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 raise PhotoError(path, "its name is too long to write", "shorten it") from error
             raise PhotoError(
                 path,
-                f"cannot be written ({error.strerror or error})",
+                f"cannot be written ({reason(error)})",
                 "check the folder's permissions and the room on the disk",
             ) from error
         raise

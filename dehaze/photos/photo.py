@@ -19,8 +19,8 @@ Samples = npt.NDArray[Any]
 COPY_AGAIN = "copy it again from where it came"
 
 
-class PhotoError(DehazeError, ValueError):
-    """A photo that cannot be read or written: one line of input, cause and cure."""
+class FileError(DehazeError, ValueError):
+    """A file that cannot be read or written: one line of input, cause and cure."""
 
     def __init__(self, path: str | os.PathLike[str], cause: str, cure: str) -> None:
         self.path = Path(path)
@@ -28,8 +28,12 @@ class PhotoError(DehazeError, ValueError):
         self.cure = cure
         super().__init__(f"{printable(path)}: {self.cause}; {self.cure}")
 
-    def __reduce__(self) -> tuple[type[PhotoError], tuple[Path, str, str]]:
+    def __reduce__(self) -> tuple[type[FileError], tuple[Path, str, str]]:
         return type(self), (self.path, self.cause, self.cure)
+
+
+class PhotoError(FileError):
+    """A photo that cannot be read or written."""
 
 
 class UnreadableError(DehazeError, ValueError):

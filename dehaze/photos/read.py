@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 from PIL import UnidentifiedImageError
 
+from dehaze.errors import reason
 from dehaze.photos.formats import FORMATS
 from dehaze.photos.kinds import note_on_name, refuse_unsupported
 from dehaze.photos.photo import (
@@ -147,7 +148,7 @@ def _read_bytes(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise PhotoError(
-            path, f"cannot be read ({error.strerror or error})", "check its permissions"
+            path, f"cannot be read ({reason(error)})", "check its permissions"
         ) from error
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from dehaze.batch import Item, Work, Worker
+from dehaze.digests import stamp_of_file
 from dehaze.luma import luma
 from dehaze.photos import Photo, read_photo, write_bytes
 from dehaze.report.thumbnails import false_colours, shrunk, thumbnail
@@ -129,7 +130,7 @@ def read_card(folder: Path, output: Path) -> Card | None:
     """
     try:
         card = Card.from_json(card_path(folder, output).read_bytes())
-        return card if card.stamp == _stamp(output) else None
+        return card if card.stamp == stamp_of_file(output) else None
     except (OSError, ValueError):
         return None
 
@@ -152,14 +153,9 @@ def card_from_files(folder: Path, source: Path, output: Path) -> Card:
 def _keep(card: Card, folder: Path, output: Path) -> Card:
     path = card_path(folder, output)
     path.parent.mkdir(parents=True, exist_ok=True)
-    card = replace(card, stamp=_stamp(output))
+    card = replace(card, stamp=stamp_of_file(output))
     write_bytes(path, card.to_json())
     return card
-
-
-def _stamp(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 @dataclass(frozen=True)

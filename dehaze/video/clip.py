@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -12,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.errors import DehazeError, one_line
-from dehaze.photos import MAX_MEGAPIXELS, printable
+from dehaze.errors import DehazeError, reason
+from dehaze.photos import MAX_MEGAPIXELS, FileError
 from dehaze.video.colour import ColourCoding, SampleFormat, planes_of, sample_format
 
 Array = NDArray[np.float32]
@@ -37,14 +36,8 @@ _PICTURE_BRANDS = frozenset(
 _MISSING_SECONDS = 1.0
 
 
-class VideoError(DehazeError, ValueError):
-    """A clip that cannot be read or written: one line of input, cause and cure."""
-
-    def __init__(self, path: str | os.PathLike[str], cause: str, cure: str) -> None:
-        self.path = Path(path)
-        self.cause = " ".join(cause.split())
-        self.cure = cure
-        super().__init__(f"{printable(path)}: {self.cause}; {self.cure}")
+class VideoError(FileError):
+    """A clip that cannot be read or written."""
 
 
 class VideoLibraryError(DehazeError, ImportError):
@@ -277,13 +270,9 @@ def _opened(av: Any, path: Path) -> Any:
     except (av.FFmpegError, OSError, ValueError) as error:
         raise VideoError(
             path,
-            f"cannot be read as a clip ({_reason(error)}): it is none, or was cut short",
+            f"cannot be read as a clip ({reason(error)}): it is none, or was cut short",
             "copy it again from where it came",
         ) from error
-
-
-def _reason(error: Exception) -> str:
-    return getattr(error, "strerror", None) or one_line(error)
 
 
 def _refuse_pictures(path: Path, container: Any) -> None:

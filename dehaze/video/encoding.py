@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from dehaze.errors import reason
 from dehaze.registry import Registry
 from dehaze.video.clip import Clip, Frame, VideoError, is_cover, load_av
 from dehaze.video.colour import ColourCoding, SampleFormat, fill_planes, sample_format
@@ -299,7 +300,7 @@ _LIMITED, _FULL = 1, 2
 
 def unwritable(path: Path, error: OSError) -> VideoError:
     """The error for a clip that cannot be written, with the cure."""
-    cause = f"cannot be written ({error.strerror or error})"
+    cause = f"cannot be written ({reason(error)})"
     return VideoError(path, cause, "check the folder's permissions and the room on the disk")
 
 

@@ -16,7 +16,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from dehaze import __version__
-from dehaze.errors import DehazeError
+from dehaze.errors import DehazeError, reason
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.webui.api import add_api
 from dehaze.webui.dehazing import Previews
@@ -123,10 +123,9 @@ def listen(settings: ServerSettings) -> socket.socket:
     try:
         return socket.create_server((settings.host, settings.port), family=family, backlog=256)
     except (OSError, OverflowError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
         raise AddressError(
-            f"cannot listen on {settings.host}, port {settings.port} ({reason}); name another "
-            "with --port, or --port 0 for any"
+            f"cannot listen on {settings.host}, port {settings.port} ({reason(error)}); name "
+            "another with --port, or --port 0 for any"
         ) from error
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import option, with_any
+from dehaze.commands.command import option, several, with_any
 from dehaze.commands.reporting import CommandError
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
     from dehaze.datasets import Dataset
 
-_OPTIONS = (
+# The options that say where the ground truth of a folder is.
+truth_options = several(
     option(
         "--gt",
         type=click.Path(path_type=Path),
@@ -26,13 +26,6 @@ _OPTIONS = (
     options.render(),
     options.seed(effect=with_any("render"), help="Seed of the rendered haze."),
 )
-
-
-def truth_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options that say where the ground truth of a folder is."""
-    for declared in reversed(_OPTIONS):
-        command = declared(command)
-    return command
 
 
 def open_pictures(

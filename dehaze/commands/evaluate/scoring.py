@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from dehaze.commands.command import (
     Values,
     option,
     refuse_idle_options,
+    several,
     without,
 )
 from dehaze.commands.evaluate.parameters import Size, command_line
@@ -75,7 +76,8 @@ WITH_SCORES = Effect(
 )
 WITH_TRUTH = Effect(lambda given: given["paired"], "with ground truth", of_input=True)
 
-_OPTIONS = (
+# The options of a run that scores methods.
+scoring_options = several(
     options.output_folder("table, scores and pictures", "evaluation"),
     option(
         "--method",
@@ -174,13 +176,6 @@ _OPTIONS = (
     options.recovery(default="physics", effect=WITH_OURS),
     options.resume(),
 )
-
-
-def scoring_options(command: Callable[..., None]) -> Callable[..., None]:
-    """Add the options of a run that scores methods."""
-    for declared in reversed(_OPTIONS):
-        command = declared(command)
-    return command
 
 
 def score_methods(
