@@ -53,6 +53,9 @@ def variants(options: PipelineOptions) -> tuple[PipelineMethod, ...]:
 def draw_figure(runner: Runner, word: str, kinds: Sequence[str]) -> dict[str, bytes]:
     """The figure of a finished run, as the content of a file of each kind.
 
+    Photos that no method did, such as one that cannot be read, are left out; there is no figure
+    where that are all.
+
     Args:
         runner: of ``variants`` and what stands beside them, on one set; it kept the attention.
         word: that the maps are of.
@@ -63,9 +66,16 @@ def draw_figure(runner: Runner, word: str, kinds: Sequence[str]) -> dict[str, by
     """
     (part,) = runner.sets
     methods = [method for method in runner.methods if isinstance(method, PipelineMethod)]
+    done = [
+        sample
+        for sample in part.samples
+        if any(_found(runner, part, sample, method) is not None for method in methods)
+    ]
+    if not done:
+        return {}
     photos = [
-        _compared(runner, part, part.samples[place - 1], methods)
-        for place in evenly_spread(len(part.samples), MAX_COMPARED)
+        _compared(runner, part, done[place - 1], methods)
+        for place in evenly_spread(len(done), MAX_COMPARED)
     ]
     columns = headings(methods)
     return {kind: draw_variants(photos, columns, word, kind) for kind in kinds}

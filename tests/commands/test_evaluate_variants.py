@@ -61,6 +61,23 @@ def test_variants_write_a_figure_and_scores_and_resume(
     assert (root / "out/variants.svg").read_bytes() == figure
 
 
+@pytest.mark.parametrize("alone", [False, True])
+def test_a_photo_that_cannot_be_read_is_named_alone(
+    root: Path, stable_diffusion_1: Path, alone: bool
+) -> None:
+    for folder in ("hazy", "gt"):
+        whole = (root / "in" / folder / "1.png").read_bytes()
+        (root / "in" / folder / "2.png").write_bytes(whole[: len(whole) // 2])
+    if alone:
+        for name in ("hazy", "gt"):
+            (root / "in" / name / "1.png").unlink()
+    done = call(root, stable_diffusion_1, "--guidance", "1")
+    assert done.exit_code == 1, done.output
+    assert "failed: in/2, fixed point: " in done.stderr.replace(str(root), "")
+    assert (root / "out/table.md").is_file()
+    assert (root / "out/variants.svg").is_file() == (not alone)
+
+
 @pytest.mark.parametrize(
     ("arguments", "cause"),
     [
