@@ -3,13 +3,16 @@
     python benchmarks/folder_job.py length --counts 10,100,1000 --method dcp
     python benchmarks/folder_job.py size --megapixels 0.2,1,6,12,24
     python benchmarks/folder_job.py workers --counts 2,8,200 --workers 1,2 --rounds 3
+    python benchmarks/folder_job.py ray --counts 40,200 --workers 1,2 --rounds 3
 
 Every case is a command of its own, over photos made from one of the examples. Processor time is
 what the operating system accounts to its processes when they have ended, and says more than wall
 time where other programs run. Peak memory is the largest that one process ever was, or, on Linux,
 that all of them were together at one of ten looks a second, what they share counted once. Numbers
 of workers take turns, round after round, each on as many cores where the system lets it choose; the
-best round of each counts, and every round must give the same bytes.
+best round of each counts, and every round must give the same bytes. On Ray each worker has a node
+of its own, of one core, all of them on this machine; time is without the nodes' start, processor
+time and memory are those of the command without its nodes.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -32,6 +35,7 @@ from pathlib import Path
 import cv2
 
 ROOT = Path(__file__).resolve().parents[1]
+SECONDS_OF_NODES = 5.0
 EXAMPLE = ROOT / "examples" / "kodim19_haze.jpg"
 
 
@@ -46,24 +50,24 @@ class Cost:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=("length", "size", "workers"))
+    parser.add_argument("what", choices=("length", "size", "workers", "ray"))
     parser.add_argument("--counts", default="10,100,1000", help="photos in a folder")
     parser.add_argument("--megapixels", default="0.2,1,6,12,24", help="of a photo")
     parser.add_argument("--photos", type=int, default=3, help="in a folder, for size")
     parser.add_argument("--method", default="diffusion")
     parser.add_argument("--batch-size", help="photos that share the network; the command's default")
-    parser.add_argument("--workers", help="photos at a time; several numbers for workers")
-    parser.add_argument("--rounds", type=int, default=3, help="for workers")
-    parser.add_argument("--executor", default="local")
+    parser.add_argument("--workers", help="photos at a time; several numbers for workers, ray")
+    parser.add_argument("--rounds", type=int, default=3, help="for workers, ray")
     given = parser.parse_args(arguments)
-    options = ["--method", given.method, "--executor", given.executor]
+    options = ["--method", given.method]
     if given.batch_size is not None:
         options += ["--batch-size", given.batch_size]
-    if given.what == "workers":
+    if given.what in ("workers", "ray"):
         counts = [int(count) for count in given.counts.split(",")]
         numbers = [int(number) for number in (given.workers or "1,2").split(",")]
         megapixels = float(given.megapixels.split(",")[0])
-        compare_workers(numbers, counts, megapixels, given.rounds, options)
+        place = ray_nodes if given.what == "ray" else this_machine
+        compare_workers(numbers, counts, megapixels, given.rounds, options, place)
         return
     if given.workers is not None:
         options += ["--workers", given.workers]
@@ -107,8 +111,18 @@ def compare_workers(
     megapixels: float,
     rounds: int,
     options: Sequence[str],
+    place: Place,
 ) -> None:
-    """Print what folders cost by the number of workers, with and without the command's start."""
+    """Print what folders cost by the number of workers, with and without the command's start.
+
+    Args:
+        numbers: of workers.
+        counts: of photos in a folder.
+        megapixels: of each photo.
+        rounds: how often each case is run.
+        options: of the command.
+        place: where it runs.
+    """
     costs: dict[tuple[int, int], list[Cost]] = {}
     starts: list[float] = []
     with tempfile.TemporaryDirectory() as name:
@@ -116,12 +130,13 @@ def compare_workers(
         for count in counts:
             make_photos(folder / f"in{count}", count, megapixels)
         for _ in range(rounds):
-            starts.append(run(folder, f"in{counts[0]}/00000.jpg", options).wall)
+            with place(1) as given:
+                starts.append(run(folder, f"in{counts[0]}/00000.jpg", [*options, *given]).wall)
             for count in counts:
                 contents = set()
                 for number in numbers:
-                    given = [*options, "--workers", str(number)]
-                    cost = run(folder, f"in{count}", given, number)
+                    with place(number) as given:
+                        cost = run(folder, f"in{count}", [*options, *given])
                     costs.setdefault((count, number), []).append(cost)
                     contents.add(content_of(folder / "out"))
                     shutil.rmtree(folder / "out")
@@ -162,24 +177,19 @@ def measure(count: int, megapixels: float, options: Sequence[str]) -> Cost:
         return run(Path(folder), "in", options)
 
 
-def run(folder: Path, photos: str, options: Sequence[str], cores: int | None = None) -> Cost:
+def run(folder: Path, photos: str, options: Sequence[str]) -> Cost:
     """Run the command on photos of a folder, anew, as a process of its own.
 
     Args:
         folder: the working folder.
         photos: what is done there; results go to its folder ``out``.
         options: of the command.
-        cores: how many it may use; None for all.
     """
     command = [sys.executable, str(ROOT / "cli.py"), "run", photos, "-o", "out", *options]
     started = time.perf_counter()
-    with only_on(cores):
-        process = subprocess.Popen(
-            [*command, "--overwrite"],
-            cwd=folder,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-        )
+    process = subprocess.Popen(
+        [*command, "--overwrite"], cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
     together = Together(process.pid)
     assert process.stderr is not None
     said = process.stderr.read()
@@ -195,9 +205,39 @@ def run(folder: Path, photos: str, options: Sequence[str], cores: int | None = N
 
 
 @contextmanager
-def only_on(cores: int | None) -> Iterator[None]:
+def this_machine(workers: int) -> Iterator[list[str]]:
+    """The command's options for so many workers on as many cores."""
+    with only_on(workers):
+        yield ["--workers", str(workers)]
+
+
+@contextmanager
+def ray_nodes(workers: int) -> Iterator[list[str]]:
+    """The command's options for so many Ray nodes of one core and one worker each."""
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    from ray.cluster_utils import Cluster
+
+    with only_on(workers):
+        head = {"num_cpus": 1, "include_dashboard": False}
+        nodes = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            for _ in range(workers - 1):
+                nodes.add_node(num_cpus=1)
+            # Each node has agents that load for some seconds.
+            time.sleep(SECONDS_OF_NODES)
+            address = ["--ray-address", nodes.address]
+            yield ["--executor", "ray", *address, "--workers", str(workers)]
+        finally:
+            nodes.shutdown()
+
+
+Place = Callable[[int], AbstractContextManager[list[str]]]
+
+
+@contextmanager
+def only_on(cores: int) -> Iterator[None]:
     """Let processes that are started here run on so many cores; Linux alone can."""
-    if cores is None or not hasattr(os, "sched_setaffinity"):
+    if not hasattr(os, "sched_setaffinity"):
         yield
         return
     allowed = os.sched_getaffinity(0)

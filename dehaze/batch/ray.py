@@ -121,11 +121,11 @@ class RayExecutor:
             return
         size, each = pool(ray.cluster_resources(), len(items), self.workers, gpu=self.gpu)
         at_once = self.work.photos_at_once(accelerated="num_gpus" in each)
+        turn = 1
         if at_once > 1:
             turn = min(_BATCHES_A_TURN * at_once, math.ceil(len(items) / size))
-            items = self._do(ray, items, turn, size, each, report)
-        # One photo an actor, so that a photo that kills its actor takes no other with it.
-        for item in self._do(ray, items, 1, size, each, report):
+        left = self._do(ray, items, turn, size, each, report)
+        for item in self._do(ray, left, None, size, each, report):
             item.fail(worker_died(item.source, RETRIES + 1, "do it with --executor local"))
             report(item)
 
@@ -133,14 +133,21 @@ class RayExecutor:
         self,
         ray: Any,
         items: list[Item],
-        turn: int,
+        turn: int | None,
         size: int,
         each: dict[str, int],
         report: Callable[[Item], None],
     ) -> list[Item]:
-        """Do items on ``size`` actors, ``turn`` of them at a time: those whose actor died."""
+        """Do items on ``size`` actors: those whose actor died.
+
+        An actor has ``turn`` items at a time, and as many wait for it, so that it does not wait for
+        this process. With None it has one alone, which takes no other with it if it kills its
+        actor, and which is then tried again: of ``RETRIES``, one has been.
+        """
         if not items:
             return []
+        alone = turn is None
+        turn = turn or 1
         sent_work = SentWork.of(self.work)
         sent = [item.sendable() for item in items]
         turns = [sent[first : first + turn] for first in range(0, len(sent), turn)]
@@ -154,9 +161,9 @@ class RayExecutor:
                 fn_constructor_args=(sent_work, "num_cpus" in each),
                 batch_size=1,
                 compute=ray.data.ActorPoolStrategy(
-                    size=min(size, len(turns)), max_tasks_in_flight_per_actor=1
+                    size=min(size, len(turns)), max_tasks_in_flight_per_actor=1 if alone else 2
                 ),
-                max_task_retries=RETRIES,
+                max_task_retries=RETRIES - 1 if alone else 0,
                 **each,
             )
         left = {item.name: item for item in items}
