@@ -12,8 +12,8 @@ from contextlib import contextmanager
 def uncollected() -> Iterator[None]:
     """Pause Python's garbage collector during imports, which make many objects and drop few.
 
-    Collecting takes a seventh of the time of importing PyTorch, and as long again with each later
-    look at all objects. So objects that exist after an import are left out of later looks.
+    Collecting takes a seventh of the time that importing PyTorch takes. Objects that exist after
+    an import are frozen, so that later collections pass over them.
     """
     collecting, imported = gc.isenabled(), len(sys.modules)
     gc.disable()

@@ -97,7 +97,7 @@ def recover(hazy: Array, estimate: HazeEstimate, t_min: float) -> Array:
 class Recovery:
     """Haze removal by an estimate of t and A: solves the scattering model for the scene.
 
-    Takes (H, W, 3) float32 RGB in [0, 1] and returns the like.
+    Takes and returns (H, W, 3) float32 RGB in [0, 1].
 
     Attributes:
         estimate: reads t and A from the picture.

@@ -43,7 +43,7 @@ class Range:
             RangeError: it is outside of the range, or no finite number.
         """
         try:
-            # Truth values are whole numbers to Python, and no numbers to whoever gives one.
+            # Python counts True and False as whole numbers; a user does not.
             inside = not isinstance(value, bool) and math.isfinite(value)
             inside = inside and self.low <= value <= self.high
         except TypeError:

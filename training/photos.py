@@ -42,7 +42,7 @@ class Entry:
 
     Attributes:
         name: path relative to the data folder.
-        source: by which it is weighed.
+        source: by which it is weighted.
         height, width: in pixels.
         pixels: offset of its first value among the pixels.
         depth: offset of its first value among the depths, -1 without depth.

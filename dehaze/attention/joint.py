@@ -6,7 +6,7 @@ of the picture to self-attention. The whole row sums to 1.
 
 Under control a row of the target's picture takes the source's block of the prompt in the steps of
 ``cross_replace_steps``, and the source's block of the picture in those of ``self_replace_steps``.
-Blocks are taken unscaled, so a row may then not sum to 1, as with a weighed word. The rows of the
+Blocks are taken unscaled, so a row may then not sum to 1, as with a weighted word. The rows of the
 prompt are the target's own.
 
 Source: this project, after Prompt-to-Prompt, arXiv 2208.01626; Esser et al., arXiv 2403.03206, for

@@ -4,7 +4,7 @@ Prompt-to-Prompt applies the source's map to the target's values. Where each tok
 at its own position, that is attention with the source's queries and keys,
 softmax(Q_src K_src^T / sqrt(d)) V_tgt. Then no map of (heads, HW, HW) is computed, the memory grows
 with HW rather than with its square, and fused kernels can be used. A cross-attention map is
-computed only where tokens follow other tokens, where words are weighed, or for an observer.
+computed only where tokens follow other tokens, where words are weighted, or for an observer.
 """
 
 from __future__ import annotations

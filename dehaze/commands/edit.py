@@ -57,7 +57,7 @@ class _Weight(click.ParamType):
             self.fail(f"{number!r} in {value!r} is no number.", param, ctx)
 
 
-_NO_EDIT = "nothing would be edited: name another --target, or weigh a word (--word-weight)."
+_NO_EDIT = "nothing would be edited: name another --target, or give a word another weight (--word-weight)."
 _WITH_ETA = Effect(lambda given: given["eta"] > 0.0, "with --eta above 0")
 _INVERTING = without("generate", "inversion")
 
@@ -250,8 +250,8 @@ def edit(
     if (generate is None) == (image is None and inversion is None):
         raise click.UsageError("name a photo, or --inversion FILE, or --generate SEED: one source.")
     weights = _by_word("--word-weight", word_weight)
-    weighs = any(weight != 1.0 for weight in weights.values())
-    if target in (None, source) and not weighs:
+    weighted = any(weight != 1.0 for weight in weights.values())
+    if target in (None, source) and not weighted:
         raise click.UsageError(_NO_EDIT)
     destination = output or Path("edited") / _name(image, inversion, generate)
     quiet_libraries()
@@ -281,7 +281,7 @@ def edit(
         if attention_memory is not None:
             _refuse_recorded_attention(inversion, path, chosen.mode)
         pipe = _load(model, attention_memory)
-        if not weighs:
+        if not weighted:
             _refuse_equal_prompts(pipe, source, target)
         note_empty("--source", source)
         note_empty("--target", target)

@@ -47,7 +47,7 @@ class Measurement:
             NaN after the first evaluation of a single path.
         bound: upper bound of norm(z_{k+1} - z*) / norm(f(z_k)), where z_{k+1} is the solver's next
             iterate; infinite where q is unknown or not below 1.
-        added: norm(z_{k+1} - f(z_k)) / norm(f(z_k)), with the difference weighed by the
+        added: norm(z_{k+1} - f(z_k)) / norm(f(z_k)), with the difference weighted by the
             criterion's ``gain``.
     """
 
@@ -89,7 +89,7 @@ class Criterion:
             return self
         return replace(self, watched=self.later, gain=gain_to_picture(table, i, clean))
 
-    def weighed(self, difference: Tensor, index: Tensor) -> Tensor:
+    def weighted(self, difference: Tensor, index: Tensor) -> Tensor:
         """A difference of latents (b, C, H, W), each spatial frequency times its ``gain``."""
         return difference if self.gain is None else filtered(difference, self.gain[index])
 
@@ -176,7 +176,7 @@ def measure(
         inter=inter,
         contraction=contraction,
         bound=root_mean_square(difference) / scale + banach_bound(intra, cautious(contraction)),
-        added=root_mean_square(criterion.weighed(difference, index)) / scale,
+        added=root_mean_square(criterion.weighted(difference, index)) / scale,
     )
 
 

@@ -152,7 +152,7 @@ class EditPipeline(InversionPipeline):
             image: the photo: PIL, uint8 (H, W, 3) in [0, 255], or float (H, W, 3) in [0, 1], RGB;
                 None for the generated picture that ``inversion`` stands for.
             source: what it shows.
-            target: what it shall show; the source prompt where only words are weighed.
+            target: what it shall show; the source prompt where only words are weighted.
             settings: how; the defaults when None.
             inversion: what ``invert`` returned for this photo and prompt, or ``generate`` for none.
             recovery: ``affine`` carries the change of light and colour to the photo's own size and

@@ -173,11 +173,11 @@ def test_the_empty_target_is_another_prompt(picture: Path, random_model: Path) -
 
 def test_words_are_weighed_without_a_target(picture: Path, any_model: Path) -> None:
     settings = (*SOURCE, "--model", any_model, "--recovery", "none", "--cross-replace", 1)
-    files = [picture.parent / f"{name}.png" for name in ("hardly", "weighed")]
+    files = [picture.parent / f"{name}.png" for name in ("hardly", "weighted")]
     for file, weight in zip(files, ("haze=0.99", "haze=-5"), strict=True):
         assert call(picture, *settings, "-o", file, "--word-weight", weight).exit_code == 0
-    hardly, weighed = map(pixels, files)
-    assert np.abs(hardly.astype(int) - weighed).max() >= 1
+    hardly, weighted = map(pixels, files)
+    assert np.abs(hardly.astype(int) - weighted).max() >= 1
 
 
 def test_a_saved_inversion_is_edited_twice_for_a_step_each(picture: Path, any_model: Path) -> None:

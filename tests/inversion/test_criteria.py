@@ -187,14 +187,14 @@ def test_only_reconstruction_depends_on_the_step(name: str) -> None:
     error = noise(2, 1)
     everyone = torch.arange(2)
     steps = [criterion.of_step(table, i, clean) for i in (1, 2, 3)]
-    seen = [float(step.weighed(error, everyone).norm()) for step in steps]
+    seen = [float(step.weighted(error, everyone).norm()) for step in steps]
     measured = Measurement(*(torch.tensor([value]) for value in (1.0, 2.0, 3.0, 4.0, 5.0, 6.0)))
     watched = [step.watched(measured).item() for step in steps]
     if name == "reconstruction":
         assert seen[0] == float(error.norm())
         assert watched == [2.0, 6.0, 6.0]
-        one = steps[2].weighed(error[1:], torch.tensor([1]))
-        torch.testing.assert_close(one, steps[2].weighed(error, everyone)[1:])
+        one = steps[2].weighted(error[1:], torch.tensor([1]))
+        torch.testing.assert_close(one, steps[2].weighted(error, everyone)[1:])
         assert seen[1] != pytest.approx(seen[2])
     else:
         assert seen == [float(error.norm())] * 3
