@@ -94,7 +94,7 @@ def recover(hazy: Array, estimate: HazeEstimate, t_min: float) -> Array:
 
 
 @dataclass(frozen=True)
-class Recovery:
+class RemovalByEstimate:
     """Haze removal by an estimate of t and A: solves the scattering model for the scene.
 
     Takes and returns (H, W, 3) float32 RGB in [0, 1].
@@ -235,7 +235,7 @@ PRIORS.register(
         "dcp",
         "dark channel prior",
         "He, Sun and Tang 2009, 2013",
-        Recovery(estimate_by_dark_channel, t_min=0.1),
+        RemovalByEstimate(estimate_by_dark_channel, t_min=0.1),
         estimate_by_dark_channel,
     ),
 )
@@ -245,7 +245,7 @@ PRIORS.register(
         "cap",
         "colour attenuation prior",
         "Zhu, Mai and Shao 2015",
-        Recovery(estimate_by_color_attenuation, t_min=0.1),
+        RemovalByEstimate(estimate_by_color_attenuation, t_min=0.1),
         estimate_by_color_attenuation,
     ),
 )

@@ -14,7 +14,7 @@ from dehaze.priors import (
     PRIORS,
     ClassicalMethod,
     HazeEstimate,
-    Recovery,
+    RemovalByEstimate,
     checked,
     dark_channel,
     minimum_filter,
@@ -132,7 +132,7 @@ BASELINES.register(
         "darktable",
         "photo editor's haze removal",
         "darktable and RawTherapee, re-implemented",
-        Recovery(estimate_by_photo_editor, t_min=0.05),
+        RemovalByEstimate(estimate_by_photo_editor, t_min=0.05),
         estimate_by_photo_editor,
     ),
 )

@@ -28,7 +28,7 @@ Decorator = Callable[[Any], Any]
 
 
 @dataclass(frozen=True)
-class Effect:
+class Condition:
     """Where an option has an effect.
 
     Attributes:
@@ -42,22 +42,24 @@ class Effect:
     of_input: bool = False
 
 
-def with_value(parameter: str, *values: str) -> Effect:
+def with_value(parameter: str, *values: str) -> Condition:
     """Where another option has one of these values."""
     words = f"with --{parameter.replace('_', '-')} {' or '.join(values)}"
-    return Effect(lambda given: given[parameter] in values, words)
+    return Condition(lambda given: given[parameter] in values, words)
 
 
-def with_any(*parameters: str) -> Effect:
+def with_any(*parameters: str) -> Condition:
     """Where at least one of these options is given."""
     flags = " or ".join(f"--{parameter.replace('_', '-')}" for parameter in parameters)
-    return Effect(lambda given: any(_is_given(given[one]) for one in parameters), f"with {flags}")
+    return Condition(
+        lambda given: any(_is_given(given[one]) for one in parameters), f"with {flags}"
+    )
 
 
-def without(*parameters: str) -> Effect:
+def without(*parameters: str) -> Condition:
     """Where none of these options is given."""
     flags = " and ".join(f"--{parameter.replace('_', '-')}" for parameter in parameters)
-    return Effect(
+    return Condition(
         lambda given: not any(_is_given(given[one]) for one in parameters), f"without {flags}"
     )
 
@@ -79,14 +81,14 @@ class Option(click.Option):
         self,
         *arguments: Any,
         heading: str = FIRST,
-        effect: Effect | tuple[Effect, ...] = (),
+        effect: Condition | tuple[Condition, ...] = (),
         **attributes: Any,
     ) -> None:
         super().__init__(*arguments, **attributes)
         self.heading = heading
         # The value of an option that is given without one, such as --watch.
         self.value_alone = None if self.is_flag else attributes.get("flag_value")
-        self.effects = (effect,) if isinstance(effect, Effect) else effect
+        self.effects = (effect,) if isinstance(effect, Condition) else effect
 
     @property
     def flag(self) -> str:
@@ -116,7 +118,7 @@ def refuse_idle_options(context: click.Context, found: Values | None = None) -> 
     Args:
         context: of the command.
         found: what the inputs contain, under names that the command chooses; None before they are
-            opened. Effects with ``of_input`` are checked only with it, all others only without.
+            opened. Conditions with ``of_input`` are checked only with it, all others only without.
 
     Raises:
         click.UsageError: names the option and where it has an effect.
@@ -144,7 +146,7 @@ def _verbosity_options() -> list[click.Parameter]:
             ["-q", "--quiet"],
             is_flag=True,
             heading=GENERAL,
-            effect=Effect(
+            effect=Condition(
                 lambda given: not given.get("as_json") and not given["verbose"],
                 "without --json and --verbose",
             ),

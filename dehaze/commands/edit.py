@@ -10,7 +10,7 @@ import click
 
 from dehaze import ranges
 from dehaze.commands import options
-from dehaze.commands.command import MACHINE, RESEARCH, Command, Effect, option, with_any, without
+from dehaze.commands.command import MACHINE, RESEARCH, Command, Condition, option, with_any, without
 from dehaze.commands.param_types import Number, RegistryChoice
 from dehaze.commands.reporting import (
     CommandError,
@@ -57,8 +57,10 @@ class _Weight(click.ParamType):
             self.fail(f"{number!r} in {value!r} is no number.", param, ctx)
 
 
-_NO_EDIT = "nothing would be edited: name another --target, or give a word another weight (--word-weight)."
-_WITH_ETA = Effect(lambda given: given["eta"] > 0.0, "with --eta above 0")
+_NO_EDIT = (
+    "nothing would be edited: name another --target, or give a word another weight (--word-weight)."
+)
+_WITH_ETA = Condition(lambda given: given["eta"] > 0.0, "with --eta above 0")
 _INVERTING = without("generate", "inversion")
 
 
@@ -107,7 +109,7 @@ _INVERTING = without("generate", "inversion")
 )
 @options.recovery(
     default="affine",
-    effect=Effect(lambda given: given["image"] is not None, "with a photo"),
+    effect=Condition(lambda given: given["image"] is not None, "with a photo"),
     help="affine keeps the photo's details; none shows what the model made, new things too.",
 )
 @option(
@@ -155,7 +157,7 @@ _INVERTING = without("generate", "inversion")
     "--focus",
     metavar="WORD",
     heading=RESEARCH,
-    effect=Effect(
+    effect=Condition(
         lambda given: (
             given["guidance_outside"] is not None
             or (given["samples"] > 1 and given["clip"] is None)
@@ -179,7 +181,7 @@ _INVERTING = without("generate", "inversion")
     "--fresh-source",
     is_flag=True,
     heading=RESEARCH,
-    effect=Effect(
+    effect=Condition(
         lambda given: given["strength"] not in (0.0, 1.0), "with a --strength other than 0 and 1"
     ),
     help="Measure the strength from the source prompt at the edited picture.",
@@ -205,7 +207,7 @@ _INVERTING = without("generate", "inversion")
 )
 @options.clip(
     heading=RESEARCH,
-    effect=Effect(lambda given: given["samples"] > 1, "with --samples above 1"),
+    effect=Condition(lambda given: given["samples"] > 1, "with --samples above 1"),
     help="Choose the best sample by CLIP: its folder, or a hub id in the hub's cache.  [default: "
     "by how well the change keeps to the edited word]",
 )

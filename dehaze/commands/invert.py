@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import RESEARCH, Command, Effect, option, with_any
+from dehaze.commands.command import RESEARCH, Command, Condition, option, with_any
 from dehaze.commands.inversions import InversionJob
 from dehaze.commands.param_types import RegistryChoice
 from dehaze.commands.reporting import CommandError, problem, quiet_libraries
@@ -120,7 +120,7 @@ def _adjustments() -> Iterable[str]:
     type=click.IntRange(min=1),
     metavar="N",
     heading=RESEARCH,
-    effect=Effect(lambda given: given["adjustment"] is not None, "with --adjust"),
+    effect=Condition(lambda given: given["adjustment"] is not None, "with --adjust"),
     help="How often it is adjusted.  [default: 1]",
 )
 def invert(

@@ -19,8 +19,8 @@ from dehaze.commands.command import (
     GENERAL,
     MACHINE,
     RESEARCH,
+    Condition,
     Decorator,
-    Effect,
     Values,
     option,
     several,
@@ -88,7 +88,7 @@ def _modes() -> Iterable[str]:
     return mode_names()
 
 
-def used_by_solver(setting: str, solver: str = "solver") -> Effect:
+def used_by_solver(setting: str, solver: str = "solver") -> Condition:
     """Where no solver is named, or the named one uses this field of ``InversionSettings``.
 
     Args:
@@ -103,7 +103,7 @@ def used_by_solver(setting: str, solver: str = "solver") -> Effect:
         names = (named,) if isinstance(named, str) else named
         return not names or any(setting not in idle_settings(name) for name in names)
 
-    return Effect(holds, "with a --solver that uses it")
+    return Condition(holds, "with a --solver that uses it")
 
 
 def _holds_nothing(given: Values) -> bool:
@@ -121,11 +121,11 @@ def _held_by_mode(given: Values) -> bool:
 
 # Where a --mode other than plain has an effect.
 MODE_HOLDS = (
-    Effect(
+    Condition(
         lambda given: _holds_nothing(given) or given["guidance_scale"] != 1.0,
         "with --guidance above 1",
     ),
-    Effect(
+    Condition(
         lambda given: _holds_nothing(given) or _held_by_mode(given),
         "without a --solver that goes back by steps of its own, such as edict",
     ),
@@ -310,7 +310,9 @@ local_files_only = _shared(
 )
 
 
-def model(*, effect: Effect | tuple[Effect, ...] = (), device: Effect | None = None) -> Decorator:
+def model(
+    *, effect: Condition | tuple[Condition, ...] = (), device: Condition | None = None
+) -> Decorator:
     """``--model``, its files, ``--device`` and ``--dtype``: one ``ModelChoice``, ``model``.
 
     Args:

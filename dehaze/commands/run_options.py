@@ -15,7 +15,7 @@ from dehaze.commands.command import (
     FIRST,
     MACHINE,
     RESEARCH,
-    Effect,
+    Condition,
     Values,
     option,
     several,
@@ -42,12 +42,12 @@ SIDE_FILES = {
 EXECUTORS = ("local", "ray")
 BY_MODEL = with_value("method", DIFFUSION)
 BY_RAY = with_value("executor", "ray")
-TO_FOLDER = Effect(lambda given: given["output"] != STREAM, "with a folder as --output")
-ON_PHOTOS = Effect(
+TO_FOLDER = Condition(lambda given: given["output"] != STREAM, "with a folder as --output")
+ON_PHOTOS = Condition(
     lambda given: given["photos"], "with photos, not with clips alone", of_input=True
 )
 # Of a setting that decides results: beside photos, clips would be done without it.
-PHOTOS_ALONE = Effect(lambda given: not given["clips"], "with photos alone", of_input=True)
+PHOTOS_ALONE = Condition(lambda given: not given["clips"], "with photos alone", of_input=True)
 
 
 def _methods() -> Iterable[str]:
@@ -58,7 +58,7 @@ def _methods() -> Iterable[str]:
 
 # The one recovery that estimates transmission and airlight.
 PHYSICS = "physics"
-FOR_CLIPS = Effect(
+FOR_CLIPS = Condition(
     lambda given: not given["clips"] or given["recovery"] == PHYSICS,
     "with photos alone, unless it is physics",
     of_input=True,
@@ -104,8 +104,8 @@ run_options = several(
         metavar="N",
         effect=(
             ON_PHOTOS,
-            Effect(_has_quality, "with --format jpg or webp"),
-            Effect(
+            Condition(_has_quality, "with --format jpg or webp"),
+            Condition(
                 lambda given: given["lossy"] or given["format"] is not None,
                 "with photos that are JPEG or WebP",
                 of_input=True,
@@ -128,11 +128,11 @@ run_options = several(
             TO_FOLDER,
             BY_MODEL,
             ON_PHOTOS,
-            Effect(
+            Condition(
                 lambda given: given["recovery"] == PHYSICS or _ESTIMATED.isdisjoint(given["save"]),
                 f"with --recovery {PHYSICS} for transmission, airlight and depth",
             ),
-            Effect(
+            Condition(
                 lambda given: "depth" not in given["save"] or given["strength"] == 1.0,
                 "with --strength 1 for depth, since less leaves a part of the haze",
             ),

@@ -40,7 +40,8 @@ class EditSettings:
         fresh_source: whether the source's noise is evaluated at the edited latents, one more
             evaluation a step, instead of taken from the inversion.
         focus: words of the source that are being edited, for ``guidance_outside`` and where no
-            ``score`` chooses among ``samples``; None for the words that the target lacks or weights.
+            ``score`` chooses among ``samples``; None for the words that the target lacks, or else
+            those of ``word_weights``.
         eta: noise of the denoising steps, 0 for DDIM, 1 for DDPM.
         samples: how many samples are drawn with ``eta``; the best one is kept.
         score: by which the best is chosen, from the edited picture at the working size and the

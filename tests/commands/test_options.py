@@ -14,7 +14,7 @@ from click.testing import CliRunner
 
 import dehaze.commands
 from dehaze.commands import COMMANDS, main
-from dehaze.commands.command import HEADINGS, Command, Effect, Option, option, with_any, without
+from dehaze.commands.command import HEADINGS, Command, Condition, Option, option, with_any, without
 from dehaze.commands.param_types import Number
 from dehaze.photos import write_photo
 from dehaze.ranges import STRENGTH, Range
@@ -342,7 +342,9 @@ def test_an_effect_is_asked_only_where_its_option_was_given() -> None:
         raise AssertionError("not given")
 
     @click.command(cls=Command)
-    @option("--first", type=Number(Range("first", 0)), default=1.0, effect=Effect(never, "never"))
+    @option(
+        "--first", type=Number(Range("first", 0)), default=1.0, effect=Condition(never, "never")
+    )
     @option("--second", effect=(with_any("third"), without("fourth")))
     @option("--third", is_flag=True)
     @option("--fourth", multiple=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from dehaze.commands import options
-from dehaze.commands.command import RESEARCH, Command, Effect, Values, option
+from dehaze.commands.command import RESEARCH, Command, Condition, Values, option
 from dehaze.commands.evaluate.parameters import command_line
 from dehaze.commands.param_types import Names
 from dehaze.commands.progress import progress
@@ -41,20 +41,20 @@ def _chosen(given: Values) -> Sequence[SeedMethod]:
     return [SEED_METHODS.get(name) for name in given["methods"] or SEED_METHODS.names()]
 
 
-_INVERTING = Effect(
+_INVERTING = Condition(
     lambda given: any(one.inverts for one in _chosen(given)), "with a --method that inverts photos"
 )
-_FITTING = Effect(
+_FITTING = Condition(
     lambda given: any(one.fits for one in _chosen(given)), "with a --method of SeedSelect"
 )
-_DRAWING = Effect(
+_DRAWING = Condition(
     lambda given: not all(one.inverts for one in _chosen(given)), "with a --method that draws noise"
 )
-_SEEING = Effect(
+_SEEING = Condition(
     lambda given: any(one.inverts or one.fits for one in _chosen(given)),
     "with a --method that sees photos",
 )
-_SEVERAL = Effect(
+_SEVERAL = Condition(
     lambda given: set(given["methods"]) != {"centroid"}, "with a --method other than centroid"
 )
 

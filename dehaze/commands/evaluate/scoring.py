@@ -11,7 +11,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import (
     RESEARCH,
-    Effect,
+    Condition,
     Values,
     option,
     refuse_idle_options,
@@ -59,8 +59,8 @@ def _runs_model(given: Values) -> bool:
     return bool(_rows(given) & {"ours", "codec", "inversion"})
 
 
-WITH_MODEL = Effect(_runs_model, "with --method ours, codec or inversion")
-WITH_OURS = Effect(lambda given: "ours" in _rows(given), "with --method ours")
+WITH_MODEL = Condition(_runs_model, "with --method ours, codec or inversion")
+WITH_OURS = Condition(lambda given: "ours" in _rows(given), "with --method ours")
 
 
 def _compares(given: Values) -> bool:
@@ -68,13 +68,13 @@ def _compares(given: Values) -> bool:
     return given["any_paired"] or "inversion" in _rows(given)
 
 
-WITH_REFERENCE = Effect(_compares, "with ground truth or --method inversion", of_input=True)
-WITH_SCORES = Effect(
+WITH_REFERENCE = Condition(_compares, "with ground truth or --method inversion", of_input=True)
+WITH_SCORES = Condition(
     lambda given: _compares(given) or bool(given["perceptual"]),
     "with ground truth, --method inversion or --perceptual",
     of_input=True,
 )
-WITH_TRUTH = Effect(lambda given: given["paired"], "with ground truth", of_input=True)
+WITH_TRUTH = Condition(lambda given: given["paired"], "with ground truth", of_input=True)
 
 # The options of a run that scores methods.
 scoring_options = several(
@@ -161,7 +161,7 @@ scoring_options = several(
     ),
     options.model(
         effect=WITH_MODEL,
-        device=Effect(
+        device=Condition(
             lambda given: _runs_model(given) or bool(given["perceptual"]),
             "with --method ours, codec or inversion, or --perceptual",
         ),
