@@ -20,7 +20,8 @@ class CallbackError(DehazeError, ValueError):
 StepCallback = Callable[[Any, int, float, dict[str, Tensor]], Any]
 """diffusers' callback: ``callback(pipeline, step, timestep, {"latents": latents})``.
 
-It returns a dict, whose ``latents``, of the same shape, are denoised further; or None.
+It returns a dict, whose ``latents``, of the same shape, are denoised further; or None. Latents that
+it changes in place, or puts into the dict that it was given, count as well.
 """
 
 
@@ -57,34 +58,41 @@ class StepEnd:
         if self.callback is None:
             return latents
         step, timestep = self.inversion.steps - i, self.inversion.table.timestep(i)
-        outputs = self.callback(self.pipeline, step, timestep, {"latents": latents})
-        changed = _returned(outputs, latents)
+        # A copy, since it may be changed in place, and BDIA's first latents are the inversion's.
+        given = {"latents": latents.clone()}
+        outputs = self.callback(self.pipeline, step, timestep, given)
+        changed = _latents_of(given if outputs is None else outputs, given, latents)
         if self.inversion.companion and not torch.equal(changed, latents):
             raise CallbackError(
-                "callback_on_step_end returned other latents, and "
+                "callback_on_step_end changed the latents, and "
                 f"{self.inversion.settings.solver} has a second latent that it does not see: "
-                "return None, or invert by another solver"
+                "leave them as they are, or invert by another solver"
             )
         return changed
 
 
-def _returned(outputs: Any, latents: Tensor) -> Tensor:
-    """The latents that a callback returned, or those that it got.
+def _latents_of(outputs: Any, given: Mapping[str, Tensor], latents: Tensor) -> Tensor:
+    """The latents to go on with after a callback.
+
+    Args:
+        outputs: what it returned, or, for None, what it was given and may have put others into.
+        given: what it was given, whose latents it may have changed in place.
+        latents: as they were before.
 
     Raises:
-        CallbackError: it returned something else.
+        CallbackError: it returned something else, or latents of another shape or not finite.
     """
-    if outputs is None:
-        return latents
     if not isinstance(outputs, Mapping) or set(outputs) - {"latents"}:
         raise CallbackError(
             f"callback_on_step_end returned {outputs!r:.80}: it returns None or "
             '{"latents": latents}'
         )
-    changed = outputs.get("latents", latents)
+    changed = outputs.get("latents", given.get("latents", latents))
     if not isinstance(changed, Tensor) or changed.shape != latents.shape:
         raise CallbackError(
             f"callback_on_step_end returned latents of {getattr(changed, 'shape', changed)}: "
             f"they must be {tuple(latents.shape)}"
         )
+    if not bool(torch.isfinite(changed).all()):
+        raise CallbackError("callback_on_step_end returned latents that are not finite numbers")
     return changed.to(latents)

@@ -141,9 +141,36 @@ def test_a_callback_early_on_changes_the_later_steps(
     assert np.abs(changed - plain).max() > 1e-3
 
 
+@pytest.mark.parametrize("how", ["in place", "in place, {}", "in the dict"])
+def test_latents_that_a_callback_changes_count_as_returned(
+    pipeline: DehazePipeline, photo: Array, how: str
+) -> None:
+    def callback(pipe: Any, step: int, timestep: int, tensors: Any) -> Any:
+        if how == "in the dict":
+            tensors["latents"] = 0.9 * tensors["latents"]
+        else:
+            tensors["latents"].mul_(0.9)
+        return {} if how.endswith("{}") else None
+
+    # BDIA's way back begins with latents of the inversion itself.
+    inversion = pipeline.invert(photo, solver="bdia")
+    before = inversion.trajectory.clone()
+    settings: dict[str, Any] = {"inversion": inversion, "recovery": "none"}
+    changed = pipeline(photo, callback_on_step_end=callback, **settings).image
+    assert torch.equal(inversion.trajectory, before)
+    returned = pipeline(
+        photo,
+        callback_on_step_end=lambda *given: {"latents": 0.9 * given[3]["latents"]},
+        **settings,
+    ).image
+    np.testing.assert_array_equal(changed, returned)
+    assert np.abs(changed - pipeline(photo, **settings).image).max() > 1e-3
+
+
 @pytest.mark.parametrize(
     ("returned", "cause"),
     [
+        ({"latents": torch.full((1, 12, 8, 12), torch.nan)}, "not finite"),
         ({"latents": torch.zeros(1, 2)}, r"\[1, 2\]"),
         ({"latents": None}, "None"),
         ({"prompt_embeds": torch.zeros(1)}, "prompt_embeds"),
@@ -204,10 +231,15 @@ def test_a_callback_cannot_change_one_of_two_latents(
 ) -> None:
     """EDICT's second latent would go on as if nothing had changed."""
     settings: dict[str, Any] = {"solver": "edict", "num_inference_steps": 2, "recovery": "none"}
-    with pytest.raises(ValueError, match="edict has a second latent"):
-        pipeline(
-            photo,
-            callback_on_step_end=lambda *given: {"latents": 0.9 * given[3]["latents"]},
-            **settings,
-        )
+
+    def in_place(*given: Any) -> None:
+        given[3]["latents"].mul_(0.9)
+
+    for callback in (
+        in_place,
+        lambda *given: {"latents": 0.9 * given[3]["latents"]},
+        lambda *given: given[3].update(latents=0.9 * given[3]["latents"]),
+    ):
+        with pytest.raises(ValueError, match="edict has a second latent"):
+            pipeline(photo, callback_on_step_end=callback, **settings)
     pipeline(photo, callback_on_step_end=lambda *given: given[3], **settings)
