@@ -83,15 +83,15 @@ def _sunset(clear: Array, rng: np.random.Generator) -> Array:
 def _snow(clear: Array, rng: np.random.Generator) -> Array:
     """Light grey haze, white patches that grow towards the ground, and falling flakes."""
     height, width = clear.shape[:2]
-    veil = np.full((height, width), 1.0 - float(rng.uniform(0.1, 0.3)), dtype=np.float32)
+    transmission = np.full((height, width), 1.0 - float(rng.uniform(0.1, 0.3)), dtype=np.float32)
     grey = np.full(3, float(rng.uniform(0.75, 0.9)), dtype=np.float32)
-    veiled = scatter(clear, veil, grey)
+    hazy = scatter(clear, transmission, grey)
     rows = np.linspace(0.0, 1.0, height, dtype=np.float32)[:, None]
     patches = smooth_noise((height, width), int(rng.integers(6, 12)), rng)
     ground = 1.0 / (1.0 + np.exp(-4.0 * (patches + 3.0 * rows - float(rng.uniform(1.8, 2.6)))))
     cover = 0.8 * ground + _flakes((height, width), rng)
     return scatter(
-        veiled,
+        hazy,
         1.0 - np.clip(cover, 0.0, 0.9).astype(np.float32),
         np.full(3, 0.95, dtype=np.float32),
     )
@@ -102,8 +102,10 @@ def _rain(clear: Array, rng: np.random.Generator) -> Array:
     height, width = clear.shape[:2]
     grey = luma(clear)[..., None]
     dull = float(rng.uniform(0.55, 0.75)) * (grey + 0.5 * (clear - grey))
-    veil = np.full((height, width), 1.0 - float(rng.uniform(0.15, 0.35)), dtype=np.float32)
-    wet = scatter(dull.astype(np.float32), veil, np.full(3, rng.uniform(0.45, 0.6), np.float32))
+    transmission = np.full((height, width), 1.0 - float(rng.uniform(0.15, 0.35)), dtype=np.float32)
+    wet = scatter(
+        dull.astype(np.float32), transmission, np.full(3, rng.uniform(0.45, 0.6), np.float32)
+    )
     seeds = (rng.random((height, width)) > 0.985).astype(np.float32)
     length = max(3, min(height, width) // 12)
     kernel = np.zeros((length, length), dtype=np.float32)

@@ -342,9 +342,9 @@ def _with_lamps(clear: Array, rng: np.random.Generator) -> Array:
 def _scatter(clear: Array, transmission: Array, airlight: Array) -> Array:
     """``dehaze.recovery.scattering.scatter``, three times as fast: I = A + (J - A) t."""
     colour = tuple(float(channel) for channel in airlight)
-    veiled = cv2.subtract(clear, (*colour, 0.0))
-    veiled *= cv2.merge([transmission] * 3)
-    return np.asarray(cv2.add(veiled, (*colour, 0.0)))
+    hazy = cv2.subtract(clear, (*colour, 0.0))
+    hazy *= cv2.merge([transmission] * 3)
+    return np.asarray(cv2.add(hazy, (*colour, 0.0)))
 
 
 def as_stored(picture: Array, rng: np.random.Generator) -> Array:

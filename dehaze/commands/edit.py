@@ -65,7 +65,7 @@ _INVERTING = without("generate", "inversion")
 
 
 @click.command(cls=Command)
-@click.argument("image", metavar="[IMAGE]", required=False, type=click.Path(path_type=Path))
+@click.argument("image", metavar="[PHOTO]", required=False, type=click.Path(path_type=Path))
 @option("--source", required=True, help="What the picture shows.")
 @option("--target", help="What it shall show.  [default: the source, its words weighted]")
 @options.output_file(help="The result; made or replaced.  [default: edited/ and the photo's name]")
@@ -73,14 +73,14 @@ _INVERTING = without("generate", "inversion")
     "--inversion",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="What dehaze invert wrote for IMAGE and --source; nothing is inverted again. If it was "
+    help="What dehaze invert wrote for PHOTO and --source; nothing is inverted again. If it was "
     "written with --attention, the source is not evaluated either.",
 )
 @option(
     "--generate",
     type=options.SEED,
     metavar="SEED",
-    help="Edit a picture that --source makes from this seed at --guidance, in place of IMAGE.",
+    help="Edit a picture that --source makes from this seed at --guidance, in place of PHOTO.",
 )
 @options.strength(help="How much of the edit is made: 0 none, 1 all, up to 2.")
 @option(
@@ -237,7 +237,7 @@ def edit(
     model: ModelChoice,
     **settings: Any,
 ) -> None:
-    """Edit the photo IMAGE by two prompts: what it shows, and what it shall show.
+    """Edit PHOTO by two prompts: what it shows, and what it shall show.
 
     \b
       dehaze edit a.jpg --source "a photo with haze" --target "a photo"
@@ -245,7 +245,7 @@ def edit(
       dehaze edit a.jpg --source "a photo with haze" --word-weight haze=-1
       dehaze edit --generate 7 --source "a city in fog" --target "a city in snow"
 
-    With --inversion and no IMAGE the result has the size that the model works at.
+    With --inversion and no PHOTO the result has the size that the model works at.
 
     Exit code: 0, it is written; 2, it could not be.
     """

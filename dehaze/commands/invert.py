@@ -39,7 +39,7 @@ def _adjustments() -> Iterable[str]:
 
 
 @click.command(cls=Command)
-@click.argument("photos", metavar="IMAGE", type=click.Path(path_type=Path))
+@click.argument("photos", metavar="PHOTO", type=click.Path(path_type=Path))
 @options.output_file(
     required=True,
     help="Where the inversion goes, in safetensors; made or replaced. A folder for a folder.",
@@ -136,7 +136,7 @@ def invert(
     guidance_scale: float,
     **chosen: Any,
 ) -> None:
-    """Invert the photo IMAGE, or each photo of a folder, and write its inversion to a file.
+    """Invert PHOTO, or each photo of a folder, and write its inversion to a file.
 
     The file holds every latent, the noise of every step, and how each step converged;
     dehaze.inversion.InversionResult.load reads it.
