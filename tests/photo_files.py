@@ -21,6 +21,7 @@ PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 TEXT = "Hütte am Großglockner — 北京 霧".encode() + b"\0"
 # Maker notes of 200 bytes that point at places in the whole block, as Canon's do.
 MAKER_NOTE = bytes((7 * index) % 256 for index in range(200))
+OLYMPUS_WITHIN, OLYMPUS_ELSEWHERE = b"SR951, firmware 42\0", b"OLYMPUS DIGITAL CAMERA elsewhere\0"
 IPTC = b"\x1c\x02\x00\x00\x02\x00\x04" + b"\x1c\x02\x78\x00\x14" + b"Fog over the harbour"
 PHOTOSHOP = b"Photoshop 3.0\0" + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(IPTC)) + IPTC + b"\0"
 COMMENT = "Scanned by Jürgen, box 7".encode()
@@ -267,6 +268,41 @@ def tiff_file(
         extratags=[(*tag, True) for tag in tags],
     )
     return buffer.getvalue()
+
+
+def olympus_tiff(samples: np.ndarray, *, order: str = "<", among_pixels: bool = False) -> bytes:
+    """A TIFF with an Olympus maker note, one of whose values lies in it and one elsewhere.
+
+    The offsets of the note count from the file's header.
+
+    Args:
+        samples: (H, W, 3), 8 bits.
+        order: of the bytes.
+        among_pixels: the other value lies among the pixels, as where a program moved the note.
+    """
+    height, width, channels = samples.shape
+    tree = Tree(order)
+    strip = tree.put(samples.tobytes())
+    elsewhere = strip + 7 if among_pixels else tree.put(OLYMPUS_ELSEWHERE)
+    # The note comes next, at an even place: its header, its directory of 2 tags, and a value.
+    start = len(tree.data) + len(tree.data) % 2
+    entries = struct.pack(f"{order}HHII", 0x0207, ASCII, len(OLYMPUS_WITHIN), start + 8 + 30)
+    entries += struct.pack(f"{order}HHII", 0x0209, UNDEFINED, len(OLYMPUS_ELSEWHERE), elsewhere)
+    note = b"OLYMP\0\1\0" + struct.pack(f"{order}H", 2) + entries + bytes(4) + OLYMPUS_WITHIN
+    exif = tree.directory([(0x927C, UNDEFINED, len(note), note)])
+    tags = [
+        tree.tag(256, LONG, width),
+        tree.tag(257, LONG, height),
+        tree.tag(258, SHORT, *[8] * channels),
+        tree.tag(259, SHORT, 1),
+        tree.tag(262, SHORT, 2),
+        tree.tag(273, LONG, strip),
+        tree.tag(277, SHORT, channels),
+        tree.tag(278, LONG, height),
+        tree.tag(279, LONG, samples.size),
+        tree.tag(0x8769, LONG, exif),
+    ]
+    return tree.finished(tree.directory(tags))
 
 
 def labelled_tiff(

@@ -20,7 +20,12 @@ from dehaze.photos.ifd import (
 )
 from dehaze.photos.photo import Decoded, Samples, UnreadableError
 from dehaze.photos.pillow import check_samples, cmyk_to_srgb, opened, samples_in, samples_of
-from dehaze.photos.tiff_container import TiffContainer, container_of, directories_below
+from dehaze.photos.tiff_container import (
+    TiffContainer,
+    container_of,
+    directories_below,
+    maker_values,
+)
 from dehaze.photos.tiff_tags import (
     ASSOCIATED,
     BITS,
@@ -348,14 +353,12 @@ def _notes_on_tags(structure: Structure, directory: Directory) -> Iterator[str]:
     if unread:
         named = ", ".join(map(str, unread))
         yield f"its tags that are damaged or of an unknown type are left out ({named})"
-    below = sorted(
-        {
-            tag
-            for entry in directory.entries
-            for each in directories_below(structure, entry, set())
-            for tag in each.unread
-        }
-    )
+    details = [
+        each for entry in directory.entries for each in directories_below(structure, entry, set())
+    ]
+    if any(maker_values(structure, directory, each)[1] for each in details):
+        yield "its maker notes lose values that lie among its pixels"
+    below = sorted({tag for each in details for tag in each.unread})
     if below:
         named = ", ".join(map(str, below))
         yield (

@@ -27,6 +27,7 @@ from dehaze.photos.ifd import (
     Value,
     directory_bytes,
 )
+from dehaze.photos.maker_notes import Span, values_outside
 from dehaze.photos.photo import Metadata, Samples
 from dehaze.photos.tiff_tags import (
     BITS,
@@ -51,6 +52,8 @@ from dehaze.photos.tiff_tags import (
     ROWS_PER_STRIP,
     STRIP_LENGTHS,
     STRIP_OFFSETS,
+    TILE_LENGTHS,
+    TILE_OFFSETS,
     TRANSFER,
     UNASSOCIATED,
     WIDTH,
@@ -272,6 +275,7 @@ def container_of(
                 continue
             for each in below:
                 spans += _spans(each)
+                spans += maker_values(structure, directory, each)[0]
         values[entry.tag] = Value(entry.kind, entry.count, structure.value(entry))
     orientation = structure.integer(directory, ORIENTATION)
     if ORIENTATION not in values and XMP in values:
@@ -285,6 +289,35 @@ def container_of(
         compression,
         extras[0] if extras else UNASSOCIATED,
     )
+
+
+def maker_values(
+    structure: Structure, picture: Directory, details: Directory
+) -> tuple[list[Span], list[Span]]:
+    """Where the values of a maker note lie that are not in it: those kept, and those lost.
+
+    Args:
+        structure: of the file.
+        picture: the directory of the picture, in place of whose pixels others are written.
+        details: the directory that may hold the note.
+    """
+    note = details.tags.get(MAKER_NOTE)
+    outside = [] if note is None else values_outside(structure, note)
+    pixels = [
+        (start, start + length)
+        for places, lengths in ((STRIP_OFFSETS, STRIP_LENGTHS), (TILE_OFFSETS, TILE_LENGTHS))
+        for start, length in zip(
+            structure.integers(picture.tags.get(places)),
+            structure.integers(picture.tags.get(lengths)),
+            strict=False,
+        )
+    ]
+    lost = [
+        (start, end)
+        for start, end in outside
+        if any(start < last and first < end for first, last in pixels)
+    ]
+    return [span for span in outside if span not in lost], lost
 
 
 def _leads(entry: Entry) -> bool:

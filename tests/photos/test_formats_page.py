@@ -16,6 +16,7 @@ from photo_files import (
     COMMENT,
     IPTC,
     MAKER_NOTE,
+    OLYMPUS_ELSEWHERE,
     PHOTOSHOP,
     PROFILE,
     RATIONAL,
@@ -27,6 +28,7 @@ from photo_files import (
     exif_block,
     jpeg_file,
     labelled_tiff,
+    olympus_tiff,
     png_by_hand,
     png_file,
     segment,
@@ -327,6 +329,15 @@ CASES = {
             np.testing.assert_equal(result.find(MAKER_NOTE), source.find(MAKER_NOTE)),
         ),
     ),
+    "TIFF: values of maker notes elsewhere in the file": Case(
+        (olympus_tiff(samples()),),
+        lambda source, result, photo: np.testing.assert_equal(
+            result.find(OLYMPUS_ELSEWHERE), source.find(OLYMPUS_ELSEWHERE)
+        ),
+    ),
+    "TIFF: values of maker notes among the pixels": Case(
+        (olympus_tiff(samples(), among_pixels=True),)
+    ),
     "TIFF: tags of an unknown type, tags whose values lie outside of the file": Case(
         tuple(
             labelled_tiff(samples(), ALL, orientation=1, **{where: [tag]})
@@ -397,7 +408,8 @@ def test_a_row_holds(tmp_path: Path, name: str, fate: str) -> None:
             CASES[name].check(data, result.read_bytes(), photo)
         back = read_photo(result)
         # These are as true of the result as they were of the source.
-        lasting = "dehazed as if" in str(photo.notes) or "EXIF tags" in str(photo.notes)
+        said = str(photo.notes)
+        lasting = any(each in said for each in ("dehazed as if", "EXIF tags", "maker notes"))
         assert back.notes == (photo.notes if lasting else ())
         assert (back.encoding.bits, back.encoding.grey) == (
             photo.encoding.bits,

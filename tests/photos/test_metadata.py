@@ -19,6 +19,8 @@ from photo_files import (
     COMMENT,
     IPTC,
     MAKER_NOTE,
+    OLYMPUS_ELSEWHERE,
+    OLYMPUS_WITHIN,
     PHOTOSHOP,
     PROFILE,
     RATIONAL,
@@ -30,6 +32,7 @@ from photo_files import (
     jpeg_file,
     jpeg_segments,
     labelled_tiff,
+    olympus_tiff,
     png_by_hand,
     png_chunks,
     png_file,
@@ -569,6 +572,26 @@ def test_lost_values_of_exif_tags_are_noted(
         "its EXIF tags that are damaged or of an unknown type may lose their values (50341)",
     )
     assert result.find(MAKER_NOTE) == data.find(MAKER_NOTE) > 0
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_maker_notes_keep_what_lies_elsewhere_in_a_tiff(tmp_path: Path, order: str) -> None:
+    """The offsets of Olympus's notes count from the header of the file."""
+    data = olympus_tiff(samples_of(), order=order)
+    result, photo = there_and_back(tmp_path, data)
+    assert photo.notes == ()
+    for value in (b"OLYMP\0\1\0", OLYMPUS_WITHIN, OLYMPUS_ELSEWHERE):
+        assert result.find(value) == data.find(value) > 0
+    # What the pointer leads to, read anew.
+    note = result.find(b"OLYMP\0\1\0")
+    length, place = struct.unpack_from(f"{order}II", result, note + 8 + 2 + 12 + 4)
+    assert result[place : place + length] == OLYMPUS_ELSEWHERE
+
+
+def test_maker_notes_that_lie_among_pixels_are_noted(tmp_path: Path) -> None:
+    """As where a program moved the note, and not its offsets."""
+    _, photo = there_and_back(tmp_path, olympus_tiff(samples_of(), among_pixels=True))
+    assert photo.notes == ("its maker notes lose values that lie among its pixels",)
 
 
 def test_tiff_texts_in_utf8_are_kept(tmp_path: Path) -> None:
