@@ -399,7 +399,7 @@ def _in_words(result: EditResult, made: int, by_clip: bool) -> str:
         judge = " by CLIP" if by_clip else ""
         parts.append(f"best{judge} {max(result.scores):.2f} of {scores}")
     if result.mask is not None:
-        parts.append(f"{100 * result.mask.mean():.0f} % let through")
+        parts.append(f"{100 * result.mask.mean():.0f} % of the picture changed by the blend")
     if verbosity() == Verbosity.VERBOSE:
         parts.append(f"{result.nfe + made} network evaluations")
     return "; ".join(parts)

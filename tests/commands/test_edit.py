@@ -113,7 +113,7 @@ def test_every_option_reaches_the_edit(
         "inversion_guidance_scale": 1.2,
     }
     assert "best" in done.stdout
-    assert "% let through" in done.stdout
+    assert "% of the picture changed by the blend" in done.stdout
     guided = call(
         picture, *SOURCE, *TARGET, "--model", any_model, "-o", out, "--mode", "direct",
         "--guidance", 2, "--steps", 2,
