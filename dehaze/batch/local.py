@@ -26,7 +26,7 @@ logger = logging.getLogger(__name__)
 # A process is started for so many photos that are to be done, or for one of so many bytes: with
 # less to do, it would take longer to load than to work.
 PHOTOS_A_PROCESS = 4
-BYTES_A_PROCESS = 4e6
+BYTES_A_PROCESS = 2e6
 
 # Photos that a process is given at a time: one that it does, and one that it does next.
 _GIVEN = 2
