@@ -649,7 +649,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--small", action="store_true", help="networks of few channels instead")
     given = parser.parse_args(arguments)
     device = torch.device(given.device)
-    if device.type == "cuda" and device.index is None:
+    if given.device == "cuda":
         # The limit of a process's memory needs a device's number.
         device = torch.device("cuda", torch.cuda.current_device())
     begun = time.perf_counter()
