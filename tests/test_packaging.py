@@ -149,6 +149,16 @@ def test_the_workflow_knows_the_size_of_its_photo() -> None:
         assert size == f"{photo.width}x{photo.height}"
 
 
+def test_every_service_can_have_a_gpu() -> None:
+    services = [
+        re.findall(r"^  (\w+):$", (ROOT / name).read_text().split("\nservices:\n")[1], re.MULTILINE)
+        for name in ("compose.yaml", "compose.gpu.yaml")
+    ]
+    assert services[0][:2] == services[1] == ["ui", "serve"]
+    (index,) = re.findall(r"TORCH_INDEX: (\S+)", (ROOT / "compose.gpu.yaml").read_text())
+    assert f"--build-arg TORCH_INDEX={index} " in (ROOT / "Dockerfile").read_text()
+
+
 def test_compose_waits_until_the_server_has_stopped() -> None:
     server = (ROOT / "dehaze/webui/server.py").read_text()
     (grace,) = re.findall(r"^GRACE_SECONDS = (\d+)$", server, re.MULTILINE)

@@ -171,7 +171,7 @@ def test_the_empty_target_is_another_prompt(picture: Path, random_model: Path) -
     assert "--source" not in done.stderr
 
 
-def test_words_are_weighed_without_a_target(picture: Path, any_model: Path) -> None:
+def test_words_are_weighted_without_a_target(picture: Path, any_model: Path) -> None:
     settings = (*SOURCE, "--model", any_model, "--recovery", "none", "--cross-replace", 1)
     files = [picture.parent / f"{name}.png" for name in ("hardly", "weighted")]
     for file, weight in zip(files, ("haze=0.99", "haze=-5"), strict=True):
