@@ -1,6 +1,6 @@
 """Flicker, PSNR and evaluations of a film in known haze: frames one by one beside the film.
 
-Usage: python benchmarks/video_flicker.py PHOTO... [--frames 24] [--ablate]
+Usage: python benchmarks/video_flicker.py PHOTO... [--frames 24] [--size 480x320] [--ablate]
 
 Each photo becomes a film of five parts, in haze that belongs to the scene: the camera stands still
 while a block moves through the picture; it pans by 2, 3 and 8 pixels a frame; it is held by hand,
@@ -33,7 +33,7 @@ from dehaze.video.frames import FrameDehazer, FrameSettings
 
 Array = NDArray[np.float32]
 Way = Callable[[DehazePipeline, Sequence[Array]], tuple[list[Array], float]]
-SIZE = (320, 480)
+Size = tuple[int, int]
 NOISE = 2.0 / 255.0
 RATE = 25.0
 BLOCK = 60
@@ -67,18 +67,18 @@ class Part:
     places: list[NDArray[np.float64]]
 
 
-def film(path: Path, frames: int, seed: int) -> list[Part]:
-    """The parts of a photo's film."""
+def film(path: Path, frames: int, seed: int, size: Size) -> list[Part]:
+    """The parts of a photo's film, whose frames are of this (height, width) in pixels."""
     rng = np.random.default_rng(seed)
     scene = render_haze(read_photo(path).pixels, rng, density=0.5, homogeneous=True)
-    room = scene.clear.shape[1] - SIZE[1]
-    parts = [part_of(scene, "still", [shifted(0)] * frames, rng, block=True)]
+    room = scene.clear.shape[1] - size[1]
+    parts = [part_of(scene, "still", [shifted(0)] * frames, rng, size, block=True)]
     for name, step in PANS.items():
         count = min(frames, room // step)
-        parts.append(part_of(scene, name, [shifted(n * step) for n in range(count)], rng))
-    places = held_by_hand(scene, frames, rng)
+        parts.append(part_of(scene, name, [shifted(n * step) for n in range(count)], rng, size))
+    places = held_by_hand(scene, frames, rng, size)
     blurred = replace(scene, clear=cv2.GaussianBlur(scene.clear, (0, 0), LENS))
-    return [*parts, part_of(blurred, "held by hand", places, rng)]
+    return [*parts, part_of(blurred, "held by hand", places, rng, size)]
 
 
 def shifted(columns: float) -> NDArray[np.float64]:
@@ -87,7 +87,7 @@ def shifted(columns: float) -> NDArray[np.float64]:
 
 
 def held_by_hand(
-    scene: RenderedHaze, frames: int, rng: np.random.Generator
+    scene: RenderedHaze, frames: int, rng: np.random.Generator, size: Size
 ) -> list[NDArray[np.float64]]:
     """Windows around the photo's middle, which drift and turn with a speed that changes."""
     height, width = scene.clear.shape[:2]
@@ -101,7 +101,7 @@ def held_by_hand(
         cosine, sine = PER_PIXEL * np.cos(np.deg2rad(turn)), PER_PIXEL * np.sin(np.deg2rad(turn))
         rotation = np.array([[cosine, -sine], [sine, cosine]])
         middle = np.array([width, height]) / 2 + PER_PIXEL * drift
-        begin = middle - rotation @ (np.array(SIZE[::-1]) / 2)
+        begin = middle - rotation @ (np.array(size[::-1]) / 2)
         places.append(np.vstack([np.column_stack([rotation, begin]), [0.0, 0.0, 1.0]]))
     return places
 
@@ -111,15 +111,16 @@ def part_of(
     name: str,
     places: list[NDArray[np.float64]],
     rng: np.random.Generator,
+    size: Size,
     *,
     block: bool = False,
 ) -> Part:
     """The frames at these places, with noise, and with a block that moves through them if asked."""
     part = Part(name, [], [], [], places)
-    height, width = SIZE
+    height, width = size
     for n, place in enumerate(places):
-        clear, t = (seen_at(each, place) for each in (scene.clear, scene.transmission))
-        still = np.ones(SIZE, bool)
+        clear, t = (seen_at(each, place, size) for each in (scene.clear, scene.transmission))
+        still = np.ones(size, bool)
         if block:
             column, row = 30 + 12 * n % (width - 120), height * 3 // 5
             clear[row : row + BLOCK, column : column + BLOCK] = (0.05, 0.05, 0.3)
@@ -137,23 +138,24 @@ def noisy(frame: Array, rng: np.random.Generator) -> Array:
     return np.asarray(np.round(seen * 255) / 255, dtype=np.float32)
 
 
-def seen_at(values: Array, place: NDArray[np.float64]) -> Array:
+def seen_at(values: Array, place: NDArray[np.float64], size: Size) -> Array:
     """What of the photo a frame at this place shows; exact where the place is whole pixels."""
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
-    seen = cv2.warpAffine(values, place[:2], SIZE[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT)
+    seen = cv2.warpAffine(values, place[:2], size[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT)
     return np.asarray(np.clip(seen, 0.0, 1.0), dtype=np.float32)
 
 
 def flicker(part: Part, frames: Sequence[Array]) -> tuple[float, float]:
     """Mean absolute change of luma of the pixels, and of means of 16 x 16 of them."""
     pixels, blocks = [], []
+    height, width = frames[0].shape[:2]
     for n in range(SETTLED, len(frames)):
         # From this frame's pixels to those of the frame before.
         back = np.linalg.inv(part.places[n - 1]) @ part.places[n]
-        change = luma(frames[n]) - seen_at(luma(frames[n - 1]), back)
+        change = luma(frames[n]) - seen_at(luma(frames[n - 1]), back, (height, width))
         still = part.still[n] & within(part.still[n - 1], back)
         pixels.append(np.abs(change[still]).mean())
-        size = (SIZE[1] // 16, SIZE[0] // 16)
+        size = (width // 16, height // 16)
         means = cv2.resize(change * still, size, interpolation=cv2.INTER_AREA)
         whole = cv2.resize(still.astype(np.float32), size, interpolation=cv2.INTER_AREA) > 0.99
         blocks.append(np.abs(means[whole]).mean())
@@ -163,7 +165,7 @@ def flicker(part: Part, frames: Sequence[Array]) -> tuple[float, float]:
 def within(still: NDArray[np.bool_], back: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Where the frame before has the scene as well, and it stood still there."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    moved = cv2.warpAffine(still.astype(np.float32), back[:2], SIZE[::-1], flags=flags)
+    moved = cv2.warpAffine(still.astype(np.float32), back[:2], still.shape[::-1], flags=flags)
     return np.asarray(moved > 0.999)
 
 
@@ -210,8 +212,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("photos", nargs="+", type=Path)
     parser.add_argument("--frames", type=int, default=24)
+    parser.add_argument("--size", default="480x320", help="width and height of a frame, pixels")
     parser.add_argument("--ablate", action="store_true", help="also what its parts are worth")
     arguments = parser.parse_args()
+    width, height = map(int, arguments.size.split("x"))
     pipe = DehazePipeline.from_pretrained()
     pipe.set_progress_bar_config(disable=True)
     ways: dict[str, Way] = {"frames singly": singly, "as a film": as_film}
@@ -225,7 +229,7 @@ def main() -> None:
     print("| photo | part | | flicker | tremble | PSNR | evaluations a frame |")
     print("| --- | --- | --- | ---: | ---: | ---: | ---: |")
     for number, path in enumerate(arguments.photos):
-        for part in film(path, arguments.frames, number):
+        for part in film(path, arguments.frames, number, (height, width)):
             given = flicker(part, part.hazy)
             rng = np.random.default_rng(number)
             without_haze = [noisy(each, rng) for each in part.clear]
