@@ -302,7 +302,7 @@ def edit(
             chosen,
             inversion=path,
             recovery=None if photo is None else recovery,
-            generator=torch.Generator().manual_seed(seed),
+            generator=torch.Generator().manual_seed(seed) if chosen.eta > 0.0 else None,
             **(inverting if path is None else {}),
         )
         _write(destination, result, photo)

@@ -182,6 +182,7 @@ class EditPipeline(InversionPipeline):
         photo = None if image is None else as_pixels(image)
         check_callback(callback_on_step_end)
         plan = self._plan(source, target, settings)
+        _check_generator(generator, plan.settings)
         check_eta(self.kind.process, plan.settings.eta, options.get("solver"))
         # 1. The inversion, given or made here.
         evaluations = 0
@@ -298,6 +299,7 @@ class EditPipeline(InversionPipeline):
         plan = self._plan(source, target, settings)
         settings = plan.settings
         check_callback(callback_on_step_end)
+        _check_generator(generator, settings)
         InversionResult.checked(inversion).require(prompt=source)
         inversion = self.placed(inversion)
         self._check_noise(inversion, settings)
@@ -443,6 +445,12 @@ class EditPipeline(InversionPipeline):
             guidance_scale=plan.settings.guidance_scale,
             plan=replace(plan.recording(), steps=inversion.steps),
         )
+
+
+def _check_generator(generator: torch.Generator | None, settings: EditSettings) -> None:
+    """Raises ``ValueError`` where a generator has nothing to draw."""
+    if generator is not None and settings.eta == 0.0:
+        raise ValueError("generator draws the noise of eta, which is 0: leave it out")
 
 
 def _score(score: PictureScore, picture: Array, prompt: str) -> float:

@@ -18,6 +18,10 @@ PictureScore = Callable[[NDArray[np.uint8], str], float]
 """Takes a picture, uint8 (H, W, 3) RGB, and a prompt; returns how well the picture fits it."""
 
 
+DEFAULT_THRESHOLD = 0.3
+"""Of LocalBlend, relative to a map's maximum."""
+
+
 @dataclass(frozen=True)
 class EditSettings:
     """The settings of an edit; the defaults are Prompt-to-Prompt's, at strength 1, unguided.
@@ -55,7 +59,7 @@ class EditSettings:
     word_weights: Mapping[str, float] = field(default_factory=dict)
     blend: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
-    blend_threshold: float = 0.3
+    blend_threshold: float = DEFAULT_THRESHOLD
     mode: str = PLAIN
     guidance_scale: float = 1.0
     guidance_outside: float | None = None
@@ -85,6 +89,8 @@ class EditSettings:
         check_mode(self.mode, self.guidance_scale)
         if holds(self.mode) and self.guidance_outside is not None:
             raise ValueError(f"guidance_outside needs mode {PLAIN}, not {self.mode}")
+        if self.blend_threshold != DEFAULT_THRESHOLD and not self.blend:
+            raise ValueError("blend_threshold has no effect without a blend: leave it out")
         if self.exclude and not self.blend:
             raise ValueError("exclude takes words out of a blend: name the words to blend too")
         if ranges.check_count("samples", self.samples) > 1 and self.eta == 0.0:

@@ -435,6 +435,7 @@ def test_a_step_of_the_edit_calls_back(pipe: EditPipeline, inversion: InversionR
         ({"self_replace_steps": 1.5}, "self_replace_steps"),
         ({"samples": 3}, "eta"),
         ({"samples": 0}, "at least 1"),
+        ({"blend_threshold": 0.5}, "blend_threshold has no effect without a blend"),
         ({"samples": 2.5, "eta": 0.5}, "samples is 2.5: it must be a whole number"),
         ({"blend": "street"}, "blend is 'street': it must be several texts"),
         ({"blend": ("street",), "exclude": "haze"}, "exclude is 'haze': it must be several"),
@@ -464,6 +465,8 @@ def test_bad_settings_are_named(
 
 
 def test_what_cannot_be_edited_is_named(pipe: EditPipeline, photo: Array) -> None:
+    with pytest.raises(ValueError, match="generator draws the noise of eta, which is 0"):
+        pipe(photo, SOURCE, TARGET, generator=seeded(1))
     with pytest.raises(ValueError, match="neither a photo nor an inversion"):
         pipe(None, SOURCE, TARGET)
     with pytest.raises(ValueError, match="affine"):
