@@ -54,6 +54,14 @@ def test_pictures_are_edited_saved_and_scored(root: Path, random_model: Path) ->
     assert "DINO" in content["missing"]["structure_distance"]
     assert "not computed" in done.stdout
     assert "negative-prompt, guidance 7.5: 1 edits scored" in done.stdout
+    # An edit that fails now leaves nothing of the one before.
+    mapping = json.loads((root / "mapping_file.json").read_text())
+    mapping["a"]["blended_word"] = "haze rain"
+    (root / "mapping_file.json").write_text(json.dumps(mapping))
+    failed = call(root, *options, "--limit", 1)
+    assert failed.exit_code == 1
+    assert "failed: a: " in failed.stderr
+    assert not (out / "results" / "0_random" / "a.png").exists()
 
 
 def test_each_solver_and_criterion_is_a_row(root: Path, stable_diffusion_1: Path) -> None:

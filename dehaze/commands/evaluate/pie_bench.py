@@ -233,6 +233,8 @@ class _Edit:
     def __call__(self, sample: EditSample, source: NDArray[np.uint8], result: Path) -> None:
         from dehaze.photos import write_photo
 
+        # An earlier result must not stand for an edit that now fails.
+        result.unlink(missing_ok=True)
         settings = replace(self.settings, blend=sample.blended) if self.blend else self.settings
         edited = self.pipe(
             source,
