@@ -209,6 +209,13 @@ def test_it_fits_a_phone(width: int, page: str, photos: Photos, tmp_path: Path) 
         choose(driver, photos["a b.jpg"], photos["c.tif"])
         wait_until_ready(driver, 2)
         assert driver.execute_script("return document.documentElement.scrollWidth") <= width
+        # The photo in view is not pushed out of it by the row of all photos.
+        shown = driver.execute_script(
+            "const view = document.getElementById('view').getBoundingClientRect();"
+            "const head = document.querySelector('header').getBoundingClientRect();"
+            "return [view.top - head.bottom, innerHeight - view.bottom]"
+        )
+        assert min(shown) >= 0
         for name in ("add", "strength", "one"):
             box = driver.find_element("id", name).rect
             assert box["x"] >= 0
