@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
-from dehaze.digests import digest_of_code, digest_of_file, digest_of_json
+from dehaze.digests import digest_of_code, digest_of_file, digest_of_json, stamp_of_file
 from dehaze.inversion import InversionFileError, InversionResult
 from dehaze.photos import MAX_MEGAPIXELS, InputFiles, discard_unfinished, write_bytes, writing
 from dehaze.video.clip import Clip, Frame, VideoError, frames_of, open_clip
@@ -111,8 +111,8 @@ def dehaze_video(
 
     Raises:
         VideoLibraryError: PyAV is not installed.
-        VideoError: the clip cannot be read or is refused, or the output cannot be written, or was
-            not made by dehaze, or another job is at work on it.
+        VideoError: the clip cannot be read, changes meanwhile or is refused, or the output cannot
+            be written, or was not made by dehaze, or another job is at work on it.
 
     Example:
         >>> from dehaze import dehaze_video
@@ -124,6 +124,7 @@ def dehaze_video(
     if InputFiles([source]).at(output) is not None:
         raise VideoError(source, "is the output as well", "name another output with -o")
     clip = open_clip(source, max_megapixels=max_megapixels)
+    stamp = stamp_of_file(source)
     encoding = choose_encoding(clip, output)
     if pipe is None:
         from dehaze.pipelines.dehaze import DehazePipeline
@@ -138,7 +139,7 @@ def dehaze_video(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / ".lock", timeout=0):
-            job = _ClipJob(clip, encoding, dehazer, output, folder, identity)
+            job = _ClipJob(clip, encoding, dehazer, output, folder, identity, stamp)
             return job.run(overwrite=overwrite, on_frame=on_frame, began=began)
     except Timeout as error:
         raise VideoError(
@@ -164,6 +165,7 @@ class _ClipJob:
         output: Path,
         folder: Path,
         identity: dict[str, str],
+        stamp: tuple[int, int],
     ) -> None:
         self._clip = clip
         self._encoding = encoding
@@ -171,6 +173,7 @@ class _ClipJob:
         self._output = output
         self._folder = folder
         self._identity = identity
+        self._stamp = stamp
 
     def run(
         self, *, overwrite: bool, on_frame: Callable[[bool], object], began: float
@@ -251,6 +254,10 @@ class _ClipJob:
         whole = self._folder / f"{_WHOLE}{self._output.suffix}"
         files = [self._folder / run.file for run in runs]
         lost = join(self._clip, self._encoding, files, whole, end=runs[-1].end)
+        if stamp_of_file(self._clip.path) != self._stamp:
+            raise VideoError(
+                self._clip.path, "changed while it was read", "run it again once it is written"
+            )
         frames = sum(run.frames for run in runs)
         counted = (
             (self._clip.frames - frames, "frames could not be decoded and are left out"),

@@ -253,6 +253,22 @@ def test_damage_that_a_decoder_conceals_is_said(
 
 
 @pytest.mark.usefixtures("darkened")
+def test_a_clip_that_changes_while_it_is_read_is_refused(
+    tmp_path: Path, photo: Array, pipeline: DehazePipeline
+) -> None:
+    source = write_clip(tmp_path / "a.mp4", moving_scene(photo, 5))
+
+    def write_again(kept: bool) -> None:
+        os.utime(source, (1, 1))
+
+    with pytest.raises(VideoError, match=r"a\.mp4: changed while it was read; run it again"):
+        dehaze_video(source, tmp_path / "b.mp4", pipeline, QUICK, on_frame=write_again)
+    assert not (tmp_path / "b.mp4").exists()
+    # Of the same content, so the frames that were done are kept.
+    assert run(source, tmp_path / "b.mp4", pipeline).frames == 5
+
+
+@pytest.mark.usefixtures("darkened")
 def test_frames_of_other_code_are_not_gone_on_with(
     tmp_path: Path, photo: Array, pipeline: DehazePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
