@@ -61,6 +61,7 @@ def test_variants_write_a_figure_and_scores_and_resume(
     assert (root / "out/variants.svg").read_bytes() == figure
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("alone", [False, True])
 def test_a_photo_that_cannot_be_read_is_named_alone(
     root: Path, stable_diffusion_1: Path, alone: bool
