@@ -40,7 +40,7 @@ class Effect:
         """Each remark with its number."""
         numbers = {
             UNCHANGED: f"its values moved by {255 * self.change:.1f} of 255 on average",
-            DARKER: f"{self.brightness:.0%} of its brightness is left",
+            DARKER: f"{100 * self.brightness:.0f} % of its brightness is left",
         }
         return [f"{remark}: {numbers[remark]}" for remark in self.remarks]
 

@@ -101,7 +101,7 @@ def _in_words(inversion: InversionResult) -> str:
     trace = inversion.trace
     parts = [f"{counted(inversion.steps, 'step')}, {_how_exactly(inversion)}"]
     if inversion.adjustment is not None:
-        parts.append(f"the photo was changed by {float(inversion.adjustment[0]):.2%} first")
+        parts.append(f"the photo was changed by {100 * float(inversion.adjustment[0]):.2f} % first")
     if verbosity() == Verbosity.VERBOSE:
         parts.append(f"{int(trace.nfe.sum())} network evaluations")
         stubborn = [str(i + 1) for i, q in enumerate(trace.contraction[:, 0].tolist()) if q >= 1.0]

@@ -46,6 +46,7 @@ COLUMNS = (
         "change",
         "change",
         digits=0,
+        unit=" of 255",
         explanation="Mean difference between photo and result, in levels of 255.",
     ),
     Column("seconds", "time", digits=1, unit=" s", explanation="Reading and writing included."),

@@ -55,7 +55,8 @@ def test_a_loss_of_a_third_of_the_brightness_is_remarked(
     effect = measure(RANDOM, RANDOM * np.float32(left))
     assert effect.remarks == remarks
     assert (
-        effect.sentences() == [f"much darker: {left:.0%} of its brightness is left"][: len(remarks)]
+        effect.sentences()
+        == [f"much darker: {100 * left:.0f} % of its brightness is left"][: len(remarks)]
     )
 
 

@@ -825,7 +825,7 @@ def test_what_should_be_looked_at_is_said(invoke: Invoke, pipeline: FakePipeline
     pipeline.darkens = 0.5
     done = invoke("in")
     assert done.exit_code == 0
-    assert done.stderr == "dehaze: in/a.png: note: much darker: 50% of its brightness is left\n"
+    assert done.stderr == "dehaze: in/a.png: note: much darker: 50 % of its brightness is left\n"
     assert done.stdout.startswith("1 done; look at 1 much darker; ")
     pipeline.darkens = 1.0
     photo, summary = lines_of(invoke("in", "--overwrite", "--json").stdout)

@@ -132,5 +132,5 @@ def test_remarks_and_photos_not_reached_are_said(tmp_path: Path) -> None:
     report = report_of_job(tmp_path / "out", summary.items, {}, unreached=3)
     assert report.summary == "1 done, 3 not reached"
     (entry,) = report.entries
-    assert entry.notes == ("much darker: 34% of its brightness is left",)
+    assert entry.notes == ("much darker: 34 % of its brightness is left",)
     assert entry.files == {"photo": "../in/a%20b%23.png", "result": "a%20b%23.png"}
