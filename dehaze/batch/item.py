@@ -283,10 +283,14 @@ def is_out_of_memory(error: Exception) -> bool:
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
+def leads_out(folder: Path, below: Path) -> bool:
+    """Whether a folder whose path lies below another's is outside of it, by a link."""
+    real = os.path.realpath(folder)
+    return os.path.commonpath([real, os.path.realpath(below)]) != real
+
+
 def _refuse_escape(item: Item) -> None:
-    folder = os.path.realpath(item.folder)
-    parent = os.path.realpath(item.output.parent)
-    if os.path.commonpath([folder, parent]) != folder:
+    if leads_out(item.folder, item.output.parent):
         raise PhotoError(
             item.source,
             "its output would leave the output folder through a link",

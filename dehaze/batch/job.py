@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dehaze.batch.effect import Effect
-from dehaze.batch.item import Executor, Item, Status, named
+from dehaze.batch.item import Executor, Item, Status, leads_out, named
 from dehaze.batch.journal import Journal, JournalError, Record
 from dehaze.batch.plan import Plan, PlanError
 from dehaze.digests import digest_of_file, digest_of_json
@@ -255,8 +255,10 @@ class _Account:
 
 
 def _discard_unfinished(plan: Plan) -> None:
+    """Remove what killed writes left in the output folder, which this job alone holds."""
     for folder in {item.output.parent for item in plan.photos}:
-        discard_unfinished(folder)
+        if not leads_out(plan.output, folder):
+            discard_unfinished(folder)
 
 
 def relative(path: Path, folder: Path) -> str:

@@ -237,12 +237,15 @@ def test_links_do_not_lead_a_result_out_of_the_output_folder(tmp_path: Path) -> 
     (elsewhere / "5.png").write_text("precious")
     output.mkdir()
     (output / "sub1").symlink_to(elsewhere)
+    half = elsewhere / ".dehaze-0123456789abcdef.part"
+    half.write_bytes(b"another job writes it")
     (output / "sub0").mkdir()
     (output / "sub0/0.png").symlink_to(elsewhere / "new.png")
     summary = do(plan([inputs], output), overwrite=True)
     assert len(summary.having("failed")) == 3
     assert all("leave the output folder" in str(one.error) for one in summary.having("failed"))
     assert contents(elsewhere) == {"5.png": b"precious"}
+    assert half.exists()
     # A link in the place of a photo is replaced, not followed.
     assert not (output / "sub0/0.png").is_symlink()
     (output / "sub1").unlink()
