@@ -118,7 +118,9 @@ def test_an_adjustment_says_how_far_the_photo_moved(
     assert 0.0 < float(loaded.adjustment[0]) < 0.9
     assert (loaded.settings.adjustment, loaded.settings.adjustment_repeats) == (name, 2)
     assert int(loaded.trace.nfe[0]) == 2 * evaluations + 1
-    assert f"the photo was changed by {float(loaded.adjustment[0]):.2%} first" in done.stdout
+    assert (
+        f"the photo was changed by {100 * float(loaded.adjustment[0]):.2f} % first" in done.stdout
+    )
 
 
 def test_plots_are_drawn_beside_it(picture: Path, random_model: Path) -> None:
