@@ -79,7 +79,14 @@ class RemoteWorker:
         self._lock = threading.Lock()
         self._process: _Process | None = None
         self._ending = False
-        self.ready: Future[None] = self._thread.submit(self._start)
+        self.ready: Future[None] = Future()
+        # Not in the thread: it has no turn while the caller imports the network's libraries.
+        try:
+            self._spawn()
+        except DeadProcessError as death:
+            self.ready.set_exception(death)
+        else:
+            self.ready = self._thread.submit(self._wait_until_ready)
 
     def do(self, item: Item, room: Room) -> Future[None]:
         """Take an item through all of its steps, after those that came before it.
@@ -108,13 +115,16 @@ class RemoteWorker:
         if process is not None:
             process.end()
 
-    def _start(self) -> None:
+    def _spawn(self) -> None:
         with self._lock:
             if self._ending:
                 raise CancelledError
-            self._process = process = _Process(self._work)
+            self._process = _Process(self._work)
+
+    def _wait_until_ready(self) -> None:
+        assert self._process is not None
         try:
-            process.wait_until_ready()
+            self._process.wait_until_ready()
         except DeadProcessError:
             self._process = None
             raise
@@ -123,7 +133,8 @@ class RemoteWorker:
         for deaths in count():
             try:
                 if self._process is None:
-                    self._start()
+                    self._spawn()
+                    self._wait_until_ready()
             except DeadProcessError:
                 if deaths == 0:
                     raise

@@ -301,6 +301,19 @@ def test_a_job_goes_on_alone_where_no_process_starts(
     )
 
 
+def test_a_job_goes_on_alone_where_the_system_starts_no_process(
+    tmp_path: Path, marks: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def refused(*arguments: Any, **options: Any) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(process.subprocess, "Popen", refused)
+    made = items_in(tmp_path, 3)
+    run(MarkedWork(marks, count=0), made)
+    assert [item.status for item in made] == ["done"] * 3
+    assert "a worker process cannot be started (Cannot allocate memory)" in caplog.messages[0]
+
+
 def test_an_interrupt_lets_another_process_end_its_write(tmp_path: Path, marks: Path) -> None:
     made = items_in(tmp_path, 6)
     work = MarkedWork(marks, does="write long")
