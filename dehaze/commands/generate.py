@@ -89,8 +89,8 @@ def generate(
 
     Each INPUT is a photo or a folder. The command is for things that the model has rarely seen.
     Nothing is trained: only the noise that each picture starts from is fitted (SeedSelect), until
-    CLIP and the model's codec find the picture similar to the photos. Photos of other proportions
-    than the first one are cut to its, around the middle.
+    CLIP and the model's codec find the picture similar to the photos. A photo of other proportions
+    than the first one is cut to the first one's, around the middle.
 
     \b
       dehaze generate oxcarts/ --prompt "a photo of an oxcart" \\
