@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
+from typing import TypeVar
 
 from dehaze.errors import DehazeError
 
@@ -94,6 +95,22 @@ def check_switch(name: str, value: bool) -> bool:
     """
     if not isinstance(value, bool):
         raise RangeError(f"{name} is {value!r:.80}: it must be True or False")
+    return value
+
+
+Chosen = TypeVar("Chosen")
+
+
+def check_settings(value: Chosen | None, default: Chosen) -> Chosen:
+    """The settings that were given, or the default ones when None.
+
+    Raises:
+        RangeError: they are of another kind than the default ones, such as a dict.
+    """
+    if value is None:
+        return default
+    if not isinstance(value, type(default)):
+        raise RangeError(f"settings is {value!r:.80}: it must be {type(default).__name__}(...)")
     return value
 
 

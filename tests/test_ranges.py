@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from dehaze.inversion import InversionSettings
-from dehaze.ranges import Range, RangeError, check_count
+from dehaze.ranges import Range, RangeError, check_count, check_settings
 
 
 @pytest.mark.parametrize("value", [0, 2, 0.5, np.float32(2), np.int64(1)])
@@ -30,6 +30,14 @@ def test_counts_are_whole_numbers(value: Any) -> None:
     with pytest.raises(RangeError, match=r"steps is .*: it must be a whole number, at least 1"):
         check_count("steps", value)
     assert check_count("steps", np.int64(4)) == 4
+
+
+def test_settings_of_another_kind_are_named() -> None:
+    default = InversionSettings(steps=3)
+    assert check_settings(None, default) is default
+    for value in ({"steps": 3}, {}, 3, "steps"):
+        with pytest.raises(RangeError, match=r"settings is .*: it must be InversionSettings\("):
+            check_settings(value, default)
 
 
 def test_an_unknown_setting_of_an_inversion_is_named() -> None:

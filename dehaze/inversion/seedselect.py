@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 
 from dehaze.errors import DehazeError
 from dehaze.inversion.noise_network import NoiseNetwork
-from dehaze.ranges import LEARNING_RATE, SEMANTIC_WEIGHT, check_count
+from dehaze.ranges import LEARNING_RATE, SEMANTIC_WEIGHT, check_count, check_settings
 
 # The first iterations take the whole learning rate, the others a tenth of it.
 _AT_FULL_RATE = 3
@@ -173,7 +173,7 @@ def select_seed(
         NonFiniteError: the network returned a value that is not finite.
         SeedSelectError: the loss or its gradient is not finite.
     """
-    settings = settings or SeedSelectSettings()
+    settings = check_settings(settings, SeedSelectSettings())
     precise = seed if seed.dtype == torch.float64 else seed.float()
     moving = precise.detach().clone().requires_grad_()
     optimiser = torch.optim.AdamW([moving], lr=settings.learning_rate)

@@ -416,7 +416,7 @@ class EditPipeline(InversionPipeline):
     def _plan(self, source: str, target: str | None, settings: EditSettings | None) -> EditPlan:
         before = self.prompts.tokens(source)
         after = before if target is None else self.prompts.tokens(target)
-        settings = settings or EditSettings()
+        settings = ranges.check_settings(settings, EditSettings())
         check_eta(self.kind.process, settings.eta)
         if holds(settings.mode):
             self.check_classifier_free(f"mode {settings.mode}")

@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from typing_extensions import Unpack
 
+from dehaze import ranges
 from dehaze.attention.control import AttentionControl
 from dehaze.attention.maps import word_map
 from dehaze.attention.processors import controlled_attention
@@ -87,7 +88,7 @@ class Inverting(PromptedModel):
         source, _ = self.prompt_and_span(prompt, word)
         if start is not None:
             InversionResult.checked(start)
-        chosen = (settings or self.description.inversion).changed(
+        chosen = ranges.check_settings(settings, self.description.inversion).changed(
             steps=num_inference_steps, guidance_scale=guidance_scale, **options
         )
         plan = RecordingPlan.asked(record_attention, chosen.inverted_steps)

@@ -117,7 +117,7 @@ class SeedSelectPipeline(InversionPipeline):
             NonFiniteError, SeedSelectError: the network or a gradient is not finite.
         """
         published = STARTS.get(start)
-        chosen = settings or published
+        chosen = ranges.check_settings(settings, published)
         output = OUTPUT_TYPES.get(output_type)
         ranges.GUIDANCE_SCALE.check(guidance_scale)
         photos, _ = as_photos(image)

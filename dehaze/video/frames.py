@@ -109,7 +109,7 @@ class FrameDehazer:
     """
 
     def __init__(self, pipe: Dehazing, settings: FrameSettings | None = None) -> None:
-        self.settings = settings or FrameSettings()
+        self.settings = ranges.check_settings(settings, FrameSettings())
         self.memory: Memory | None = None
         self._pipe = pipe
         pipe.check_prompt(self.settings.prompt, self.settings.word)

@@ -273,6 +273,7 @@ def test_bad_settings_are_named(
         ({"record_attention": "no"}, "record_attention is 'no': it must be True or False"),
         ({"start": "a.inversion"}, "inversion is 'a.inversion': it must be what invert"),
         ({"prompt": ["haze"]}, r"prompt is \['haze'\]: it must be one text"),
+        ({"settings": {"steps": 3}}, r"settings is \{'steps': 3\}: it must be InversionSettings"),
     ],
 )
 def test_what_an_inversion_cannot_take_is_named(
