@@ -107,7 +107,7 @@ def test_in_a_browser_it_sorts_filters_and_slides(browser: Any, tmp_path: Path) 
         names = [name for name in visible_names(browser) if name.startswith("b")]
         assert names[: len(expected)] == expected
 
-    browser.find_element("css selector", "nav input").send_keys("third")
+    browser.find_element("css selector", "nav input").send_keys("darker")
     assert visible_names(browser) == ["b9.jpg"]
     assert browser.find_element("id", "count").text == "1 of 3"
 
