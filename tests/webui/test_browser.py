@@ -232,6 +232,7 @@ def test_nothing_is_fetched_from_elsewhere(browser: Any, page: str, photos: Phot
     browser.get(f"{page}/docs")
     wait_for(lambda: "POST /v1/dehaze/json" in browser.find_element("id", "docs").text)
     save_screenshot(browser, "docs")
+    assert complaints(browser) == []
     time.sleep(0.2)
     asked = [
         message["params"]["request"]["url"]

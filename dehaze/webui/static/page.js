@@ -181,7 +181,7 @@
     if (!left) { progress(null); return; }
     const pace = paces.length ? paces.reduce((sum, pace) => sum + pace, 0) / paces.length : null;
     const ready = photos.length - left;
-    progress(`${ready} of ${photos.length} looked at${timeLeft(pace === null ? null : pace * left)}`,
+    progress(`${ready} of ${photos.length} ready${timeLeft(pace === null ? null : pace * left)}`,
       ready / photos.length);
   }
 
