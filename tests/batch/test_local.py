@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -160,6 +160,15 @@ def test_an_interrupt_lets_the_write_in_hand_end_and_reports_it(tmp_path: Path) 
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["0.png"]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A shell starts its background jobs, these tests too, with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_stops_the_worker_and_lets_nothing_in(tmp_path: Path) -> None:
     """The worker goes on until it is stopped, and the reader waits for room that never comes."""
     made = items_in(tmp_path, 5)
