@@ -36,16 +36,23 @@ from typing import Any
 import cv2
 import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from flow_memory import MODELS as FLOW_MODELS
 from flow_memory import PIXELS as FLOW_PIXELS
 from folder_job import EXAMPLE, make_photos
-from memory_savers import PROMPTS, Way, compile_network, restore_network
+from memory_savers import (
+    PROMPTS,
+    Way,
+    compile_network,
+    made_scheduler,
+    made_tokenizer,
+    restore_network,
+)
 from model_memory import CODEC, MODELS, TOKENS, Model
 from numpy.typing import NDArray
 from peers import BEST, FPI, SOURCE, TARGET, Outcome, Peers, held
 from torch import Tensor
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
 from dehaze import DehazePipeline
 from dehaze.attention.processors import controlled_attention
@@ -54,7 +61,6 @@ from dehaze.errors import DehazeError, first_line
 from dehaze.levels import to_levels
 from dehaze.models.conditioning import network_output
 from dehaze.models.needs import describe
-from dehaze.models.source import BUNDLED_FOLDER
 from dehaze.photos import read_photo
 from dehaze.pipelines.edit import EditPipeline
 from dehaze.pipelines.edit_settings import EditSettings
@@ -195,15 +201,7 @@ def made_pipeline(model: Model, device: torch.device, small: bool) -> EditPipeli
         ]
     with made_in(device, torch.float32):
         vae = AutoencoderKL(**codec, scaling_factor=0.18215).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(BUNDLED_FOLDER / "tokenizer", model_max_length=TOKENS)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
+    tokenizer = made_tokenizer()
     # ``best`` is what was fitted on the bundled model.
     description = replace(describe(network, vae), fitted_inversion=True)
     if small:
@@ -214,7 +212,7 @@ def made_pipeline(model: Model, device: torch.device, small: bool) -> EditPipeli
         encoders[0],
         tokenizer,
         network,
-        scheduler,
+        made_scheduler(),
         description,
         text_encoder_2=second,
         tokenizer_2=None if second is None else tokenizer,

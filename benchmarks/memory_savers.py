@@ -51,6 +51,24 @@ class Way:
     end: Callable[[EditPipeline], Any] = lambda pipe: None
 
 
+def made_tokenizer() -> CLIPTokenizer:
+    """The bundled model's tokenizer, to the length of Stable Diffusion's prompts."""
+    folder = BUNDLED_FOLDER / "tokenizer"
+    return CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
+
+
+def made_scheduler() -> DDIMScheduler:
+    """The schedule of Stable Diffusion 1.5 and XL."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
+
+
 def made_pipeline(small: bool) -> EditPipeline:
     """Stable Diffusion 1.5 with random weights, at a small picture; or one of few channels."""
     torch.manual_seed(0)
@@ -69,17 +87,8 @@ def made_pipeline(small: bool) -> EditPipeline:
     encoder = CLIPTextModel(
         CLIPTextConfig(vocab_size=49408, max_position_embeddings=TOKENS, **text)
     ).eval()
-    tokenizer = CLIPTokenizer.from_pretrained(BUNDLED_FOLDER / "tokenizer", model_max_length=TOKENS)
-    scheduler = DDIMScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        clip_sample=False,
-        set_alpha_to_one=False,
-        steps_offset=1,
-    )
     description = replace(describe(network, vae), short_side=SIDE)
-    pipe = EditPipeline(vae, encoder, tokenizer, network, scheduler, description)
+    pipe = EditPipeline(vae, encoder, made_tokenizer(), network, made_scheduler(), description)
     pipe.set_progress_bar_config(disable=True)
     return pipe
 

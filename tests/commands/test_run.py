@@ -585,20 +585,29 @@ def test_json_says_all_that_text_says(invoke: Invoke) -> None:
     }  # fmt: skip
 
 
+def _between_looks(
+    monkeypatch: pytest.MonkeyPatch, steps: Sequence[Callable[[], object]]
+) -> list[float]:
+    """A watch takes a step at each wait, and is interrupted after the last; returns the waits."""
+    left = list(steps)
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        if not left:
+            raise KeyboardInterrupt
+        left.pop(0)()
+
+    monkeypatch.setattr("time.sleep", sleep)
+    return waits
+
+
 def test_a_watch_does_what_comes_until_it_is_interrupted(
     invoke: Invoke, pipeline: FakePipeline, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     photo_at("in/a.png")
     steps = [lambda: photo_at("in/b.png"), lambda: None, lambda: photo_at("in/c.png", 0.2)]
-    waits: list[float] = []
-
-    def sleep(seconds: float) -> None:
-        waits.append(seconds)
-        if not steps:
-            raise KeyboardInterrupt
-        steps.pop(0)()
-
-    monkeypatch.setattr("time.sleep", sleep)
+    waits = _between_looks(monkeypatch, steps)
     result = invoke("in", "--watch", "2.5")
     # c.png came at the last look: it is not known to be whole.
     assert result.exit_code == 0, result.output
@@ -616,14 +625,7 @@ def test_a_photo_done_again_under_a_watch_counts_once(
     """As it was done last: it had failed before."""
     Path("in").mkdir()
     Path("in/a.png").write_bytes(b"not whole yet")
-    steps = [lambda: photo_at("in/a.png"), lambda: None]
-
-    def sleep(seconds: float) -> None:
-        if not steps:
-            raise KeyboardInterrupt
-        steps.pop(0)()
-
-    monkeypatch.setattr("time.sleep", sleep)
+    _between_looks(monkeypatch, [lambda: photo_at("in/a.png"), lambda: None])
     result = invoke("in", "--watch", "--report")
     assert result.exit_code == 0, result.output
     page = Path("dehazed/report.html").read_text()
