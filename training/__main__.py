@@ -22,7 +22,7 @@ BUNDLED = Path(__file__).resolve().parents[1] / "dehaze" / "models" / "bundled"
 Command = TypeVar("Command", bound=Callable[..., None])
 
 
-OUTPUT = "Export the weights there after the last step; the package ships bundled/."
+OUTPUT = "Folder to export the weights to after the last step; none by default."
 
 of_a_model = click.option(
     "--initial",
@@ -33,12 +33,12 @@ of_a_model = click.option(
 
 
 def of_a_stage(steps: int) -> Callable[[Command], Command]:
-    """The options of every training stage, with the default of one of them."""
+    """The options of every training stage; ``steps`` is the default of ``--steps``."""
     options = (
         click.option("--pool", type=click.Path(path_type=Path, exists=True), required=True),
         click.option("--steps", default=steps, show_default=True),
         click.option("--batch-size", default=32, show_default=True),
-        click.option("--learning-rate", type=float, help="Instead of the stage's, for 32 a step."),
+        click.option("--learning-rate", type=float, help="AdamW's; each stage has a default."),
         click.option("--device", default="cpu", show_default=True),
         click.option("--seed", default=0, show_default=True),
     )
@@ -54,13 +54,13 @@ def of_a_stage(steps: int) -> Callable[[Command], Command]:
 def _settings(
     stage: TrainingSettings, steps: int, batch_size: int, learning_rate: float | None, seed: int
 ) -> TrainingSettings:
-    """A stage's settings with what the command line says."""
+    """A stage's settings, replaced by those of the command line."""
     rate = stage.learning_rate if learning_rate is None else learning_rate
     return replace(stage, steps=steps, batch_size=batch_size, learning_rate=rate, seed=seed)
 
 
 def of_a_run(folder: Path) -> Callable[[Command], Command]:
-    """The options of a stage that can be continued."""
+    """The options of a stage that keeps checkpoints; ``folder`` is the default of ``--run``."""
 
     def add(command: Command) -> Command:
         to = click.option("-o", "--output", type=click.Path(path_type=Path), help=OUTPUT)
@@ -80,14 +80,18 @@ def main() -> None:
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--cache", type=click.Path(path_type=Path), default=Path("runs/cache/train"))
 @click.option("--pool", type=click.Path(path_type=Path), default=Path("runs/pool"))
-@click.option("--shards", default=150, show_default=True, help="To render, of 512 pairs each.")
-@click.option("--keep", default=150, show_default=True, help="The oldest beyond these go.")
-@click.option("--workers", default=1, show_default=True, help="Processes.")
+@click.option(
+    "--shards", default=150, show_default=True, help="Shards to render; each holds 512 pairs."
+)
+@click.option(
+    "--keep", default=150, show_default=True, help="Most shards kept; the oldest are deleted."
+)
+@click.option("--workers", default=1, show_default=True, help="Number of processes.")
 @click.option("--seed", default=0, show_default=True)
 def render(
     data: Path, cache: Path, pool: Path, shards: int, keep: int, workers: int, seed: int
 ) -> None:
-    """Renders training pairs over the photos under --data; beside training, it renews the pool."""
+    """Renders training pairs over the photos under --data; can run during training."""
     from training.photos import build_cache
     from training.pool import fill_pool
 
@@ -98,7 +102,7 @@ def render(
 @click.option(
     "--initial",
     type=click.Path(path_type=Path, exists=True),
-    help="A model of the same networks to start from, instead of nothing.",
+    help="A model to start from, with the same networks; random weights by default.",
 )
 @of_a_run(Path("runs/bundled"))
 @of_a_stage(steps=3000)
@@ -113,7 +117,7 @@ def train(
     seed: int,
     output: Path | None,
 ) -> None:
-    """The first stage, on a pool of pairs, from the run's last checkpoint if it has one."""
+    """Trains the first stage on a pool of pairs, from the run's last checkpoint if there is one."""
     from training.batches import first_batches
     from training.export import export
     from training.networks import load_networks
@@ -132,7 +136,7 @@ def train(
 
 
 def _closed_form(folder: Path, run: Run, reader: PoolReader, device: str) -> GaussianNoise:
-    """The closed-form noise of a run, computed once."""
+    """The closed-form inversion of a run, computed once and saved in its folder."""
     from training.batches import gaussian_noise
     from training.noise import GaussianNoise
 
@@ -144,12 +148,17 @@ def _closed_form(folder: Path, run: Run, reader: PoolReader, device: str) -> Gau
 
 @main.command()
 @of_a_model
-@click.option("--chunks", default=64, show_default=True, help="Of two batches of inverted pairs.")
-@click.option("--renew-every", default=12, show_default=True, help="Steps from chunk to chunk.")
+@click.option(
+    "--chunks",
+    default=64,
+    show_default=True,
+    help="Most chunks kept; each holds two batches of pairs.",
+)
+@click.option("--renew-every", default=12, show_default=True, help="Steps between new chunks.")
 @click.option(
     "--keep-map",
     is_flag=True,
-    help="After `localise`: small steps, with the word's attention frozen.",
+    help="Train the fourth stage, after `localise`: the word's attention is frozen.",
 )
 @of_a_run(Path("runs/coupled"))
 @of_a_stage(steps=3000)
@@ -167,7 +176,7 @@ def couple(
     seed: int,
     output: Path | None,
 ) -> None:
-    """The second stage, with --keep-map the fourth: ties each rendering's noise to its photo."""
+    """Trains the second stage (the fourth with --keep-map), on noise found by inversion."""
     from training.coupling import COUPLED, SETTLED, CoupledBatches, freeze_map
     from training.export import export
     from training.networks import load_networks
@@ -196,7 +205,7 @@ def couple(
     "--output",
     type=click.Path(path_type=Path),
     required=True,
-    help="Export the weights there after the last step; a stage of minutes keeps nothing else.",
+    help="Folder to export the weights to after the last step; there are no checkpoints.",
 )
 def localise(
     initial: Path,
@@ -208,7 +217,7 @@ def localise(
     seed: int,
     output: Path,
 ) -> None:
-    """The third stage, which takes minutes: the word's attention learns where the haze is."""
+    """Trains the third stage: the haze word's attention learns where the haze is."""
     from training.export import export
     from training.localising import LOCALISING
     from training.localising import localise as train_attention
@@ -228,7 +237,7 @@ def localise(
 @click.option("--steps", default=4000, show_default=True)
 @click.option("--batch-size", default=32, show_default=True)
 def yardstick(pool: Path, folder: Path, steps: int, batch_size: int) -> None:
-    """Trains the plain regressor, against which data and features are measured."""
+    """Trains the yardstick: a plain regressor on the same pairs, for comparison."""
     from training.pool import PoolReader
     from training.yardstick import YARDSTICK, Yardstick
 
@@ -240,7 +249,7 @@ def yardstick(pool: Path, folder: Path, steps: int, batch_size: int) -> None:
 @click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/bundled"))
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=BUNDLED, show_default=True)
 def export_command(folder: Path, output: Path) -> None:
-    """Writes the run's averaged weights where the package ships them."""
+    """Exports a run's averaged weights, by default into the package."""
     from training.export import export
     from training.train import Run, TrainingSettings
 
@@ -264,12 +273,12 @@ def _quiet_pipeline(model: str) -> DehazePipeline:
 @click.option("--data", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--cache", type=click.Path(path_type=Path), default=Path("runs/cache/val"))
 @click.option("--model", default="bundled", show_default=True)
-@click.option("--yardstick", type=click.Path(path_type=Path, exists=True), help="Its run's folder.")
-@click.option("--photos", default=20, show_default=True, help="Of each group.")
+@click.option("--yardstick", type=click.Path(path_type=Path, exists=True), help="Its folder.")
+@click.option("--photos", default=20, show_default=True, help="Photos in each group.")
 def validate_command(
     data: Path, cache: Path, model: str, yardstick: Path | None, photos: int
 ) -> None:
-    """Scores a model on haze rendered over validation photos, real depth and made-up depth."""
+    """Scores a model on haze rendered over validation photos, with measured and invented depth."""
     import json
 
     from training.photos import build_cache
@@ -291,7 +300,7 @@ def validate_command(
 @click.option("--kodak", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("examples"))
 def examples_command(kodak: Path, output: Path) -> None:
-    """Renders the example photos over Kodak's."""
+    """Renders haze over Kodak photos, for examples/."""
     from training.examples import write_examples
 
     for path in write_examples(kodak, output):
@@ -303,7 +312,7 @@ def examples_command(kodak: Path, output: Path) -> None:
 @click.option("--model", default="bundled", show_default=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), default=Path("docs/sheet.jpg"))
 def sheet_command(kodak: Path, model: str, output: Path) -> None:
-    """Dehazes haze over Kodak's first twelve photos, for the README."""
+    """Dehazes haze rendered over Kodak's first twelve landscape photos, for docs/quality.md."""
     from training.examples import write_sheet
 
     scores = write_sheet(_quiet_pipeline(model), kodak, output)

@@ -1,4 +1,4 @@
-"""What the first stage's steps learn from: pictures, their noise, timesteps and captions."""
+"""Batches of the first stage: pictures, their noise, timesteps and captions."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from training.pool import PoolReader, Shard
 
 @dataclass(frozen=True)
 class Batch:
-    """What one step learns from: from z_t = sqrt(a_t) target + s_t noise to target.
+    """The examples of one step: from z_t = sqrt(a_t) target + s_t noise, the network finds target.
 
     Attributes:
         target: (B, C, h, w), the latents that the network should find.
         noise: (B, C, h, w).
         timesteps: int64 (B,).
         captions: of each example, and whether its haze word is swapped for null text.
-        clear: the number of examples, the first ones, that start from pure noise; their loss tells
-            how well the model dehazes.
-        inverted: the examples whose noise is to be found from the picture.
-        seen: int64 (B,), the timesteps of z_t; for inverted examples, where an inversion step
-            begins, before ``timesteps``.
+        clear: number of examples, at the front, that start from pure noise; their loss measures
+            dehazing.
+        inverted: slice of the examples whose noise the network has to find from the picture.
+        seen: int64 (B,), the timesteps of z_t. For inverted examples this is where an inversion
+            step begins, at or before ``timesteps``.
     """
 
     target: Tensor
@@ -43,11 +43,11 @@ class Batch:
 
 
 BatchSource = Callable[[int, np.random.Generator, torch.Generator], Batch]
-"""(number of examples, generators of that step) -> batch."""
+"""(number of examples, NumPy's generator of the step, torch's) -> batch."""
 
 
 def gaussian_noise(networks: Networks, reader: PoolReader, seed: int = 0) -> GaussianNoise:
-    """The closed-form noise of what the pool holds."""
+    """The closed-form inversion, fitted to some of the pool's shards."""
     rng = np.random.default_rng(seed)
     latents = []
     for _ in range(12):
@@ -55,14 +55,14 @@ def gaussian_noise(networks: Networks, reader: PoolReader, seed: int = 0) -> Gau
         for cells in (shard.degraded, shard.clear):
             rows = latents_of(networks, cells[:256])
             latents.append(rows.permute(0, 2, 3, 1).reshape(-1, rows.shape[1]))
-    # As one long row of positions, since the sizes differ.
+    # Shards differ in size, so all positions are joined into one row.
     return GaussianNoise.of(torch.cat(latents).T[None, :, None])
 
 
-# Error of an inversion, in the latents' units: .01 of the range of a photo's values.
+# Standard deviation of an inversion's error, in latent units: 0.01 of a photo's range.
 INVERSION_ERROR = 0.04
 
-# Numbers among 64 examples of the first stage.
+# Examples of each kind among 64 of the first stage.
 CLEAR_AT_THE_TOP = 38
 DEGRADED = 14
 CLEAR_CAPTIONS = 4
@@ -73,11 +73,11 @@ def first_batches(
 ) -> BatchSource:
     """The first stage's batches.
 
-    Of 64 examples, 38 are clear photos under their pair's caption with the word swapped for null
-    text (one time in four: without the word). They start from the noise of the degraded picture,
-    where a step of the model is a regression: the way back. 14 are degraded pictures under their
-    captions, 4 clear photos under clear captions, and 8 of all these kinds with normal noise of
-    their own.
+    Of 64 examples, 38 are clear photos under their pair's caption, with the word swapped for null
+    text in three of four and left out in the fourth. They start from the noise of the degraded
+    picture and teach the denoising step. 14 are degraded pictures under their captions, 4 are clear
+    photos under clear captions, and 8 are pictures of all these kinds with independent normal
+    noise.
     """
 
     def draw(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
@@ -97,7 +97,7 @@ def first_batches(
 
 
 class Parts:
-    """A batch that is put together from the pairs of a shard."""
+    """Collects examples from the pairs of a shard, kind by kind, for one batch."""
 
     def __init__(
         self,
@@ -118,7 +118,7 @@ class Parts:
         return len(self.captions)
 
     def _latents(self, cells: Tensor, rows: NDArray[np.int64]) -> Tensor:
-        # One more than is asked for: torch unshuffles no pictures at all to another shape.
+        # torch cannot unshuffle an empty batch, so one picture more is taken and dropped.
         padded = torch.from_numpy(np.append(rows, 0)).to(cells.device)
         return latents_of(self.networks, cells[padded])[: len(rows)]
 
@@ -126,9 +126,9 @@ class Parts:
         return np.sort(self.rng.integers(len(self.shard.captions), size=count))
 
     def add_clear(self, count: int, generator: torch.Generator) -> None:
-        """Clear photos with the noise of what they were degraded to, the word taken away.
+        """Adds clear photos with the noise of their degraded pictures; the captions lose the word.
 
-        The noise is that of a slightly different picture, as an inversion finds it.
+        The degraded picture is perturbed first, since an inversion finds its noise only nearly.
         """
         rows = self._rows(count)
         degraded = self._latents(self.shard.degraded, rows)
@@ -138,14 +138,14 @@ class Parts:
         self.captions += [taken_away(self.shard.captions[row], self.rng) for row in rows]
 
     def add_inverted(self, degraded: int, clear: int) -> None:
-        """Degraded pictures and clear photos under captions that say so, with their own noise."""
+        """Adds degraded pictures and clear photos, whose noise the network has to find."""
         begin = self.count
         self.add_degraded(degraded)
         self.add_clear_captions(clear)
         self.inverted = slice(begin, self.count)
 
     def add_degraded(self, count: int) -> None:
-        """Degraded pictures under their captions, with their noise."""
+        """Adds degraded pictures under their captions, with their closed-form noise."""
         rows = self._rows(count)
         latents = self._latents(self.shard.degraded, rows)
         self.targets.append(latents)
@@ -153,14 +153,14 @@ class Parts:
         self.captions += [(self.shard.captions[row], False) for row in rows]
 
     def add_clear_captions(self, count: int) -> None:
-        """Clear photos under clear captions, with their own noise."""
+        """Adds clear photos under captions of clear photos, with their closed-form noise."""
         latents = self._latents(self.shard.clear, self._rows(count))
         self.targets.append(latents)
         self.noises.append(self.noise_of(latents))
         self.captions += [(clear_caption(self.rng), False) for _ in range(count)]
 
     def add_alone(self, count: int, generator: torch.Generator) -> None:
-        """Pictures of every kind with normal noise, not tied to a pair."""
+        """Adds pictures of every kind with independent normal noise."""
         rows = self._rows(count)
         latents = self._latents(self.shard.clear, rows)
         degraded = self._latents(self.shard.degraded, rows)
@@ -191,7 +191,7 @@ class Parts:
 
 
 def taken_away(caption: Caption, rng: np.random.Generator) -> tuple[Caption, bool]:
-    """The pipeline's two readings: the word swapped for null text, or left out of the caption."""
+    """The word swapped for null text (three times in four), or left out of the caption."""
     if rng.random() < 0.75:
         return caption, True
     assert caption.word is not None
@@ -204,17 +204,17 @@ def normal_like(latents: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def draw_sampler_timesteps(count: int, train_timesteps: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,) as densely as the noisy-end spacing places its steps."""
+    """Timesteps (count,), distributed as the steps of the noisy-end spacing are."""
     u = torch.rand(count, generator=generator, device=generator.device)
     return ((1.0 - (1.0 - u) ** 1.7) * train_timesteps).long().clamp(max=train_timesteps - 1)
 
 
 def draw_seen_timesteps(timesteps: Tensor, generator: torch.Generator) -> Tensor:
-    """Timesteps (B,) of what an inversion step sees on its way to ``timesteps``.
+    """Timesteps (B,) of the latents that an inversion step to ``timesteps`` evaluates.
 
-    A step is implicit, and its iterations begin at z of the step before. Trained on pairs of a
-    picture and its noise alone, the network would not know latents in between. Every second example
-    sees its own timestep, the others an earlier one, by up to a step of four.
+    An inversion step is implicit, and its iterations begin at the latents of the step before, so
+    the network must know latents of an earlier timestep as well. Half of the examples keep their
+    own timestep; the others get an earlier one, at most a quarter of the steps before it.
     """
     share = 1.0 - (1.0 - timesteps / 1000.0).clamp(min=0.0) ** (1.0 / 1.7)
     before = (share - 1.0 / 4.0).clamp(min=0.0)
@@ -227,7 +227,7 @@ def draw_seen_timesteps(timesteps: Tensor, generator: torch.Generator) -> Tensor
 
 
 def draw_top_timesteps(count: int, generator: torch.Generator) -> Tensor:
-    """Timesteps (count,) of the way back's first step, mostly the sampler's, some near it."""
+    """Timesteps (count,) of the first denoising step: mostly the sampler's own, some near it."""
     device = generator.device
     around = torch.randint(930, 1000, (count,), generator=generator, device=device)
     chance = torch.rand(count, generator=generator, device=device)

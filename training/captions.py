@@ -21,7 +21,7 @@ HAZE_WORDS = frozenset(
 )
 
 # The photos have no captions of their own, so a subject is drawn at random. The network learns that
-# such words say nothing about the haze, and a user's caption does not change it.
+# a subject says nothing about the haze.
 SUBJECTS = [
     "animal",
     "bay",
@@ -83,7 +83,7 @@ SUBJECTS = [
     "wood",
 ]
 
-# Words without a rendering yet, in the vocabulary so that a caption may use them as one token.
+# Words that nothing is rendered for; they are in the vocabulary so that each is one token.
 FURTHER_WORDS = [
     "an",
     "and",
@@ -238,7 +238,7 @@ class Caption:
         text: the caption.
         word: the haze word (or phrase) in it, None for a caption without haze.
         kind: the kind of haze that the word names, None without haze.
-        density: bounds of the mean of 1 - t that the caption names, None where it names none.
+        density: bounds of the mean of 1 - t that the caption states, None where it states none.
     """
 
     text: str
@@ -248,7 +248,7 @@ class Caption:
 
 
 def hazy_caption(rng: np.random.Generator) -> Caption:
-    """A caption that names a haze, with or without its density."""
+    """A caption that names a kind of haze, with or without its density."""
     kinds = HAZE_KINDS.names()
     kind = "haze" if rng.random() < 0.6 else kinds[int(rng.integers(len(kinds)))]
     subject = SUBJECTS[int(rng.integers(len(SUBJECTS)))]
@@ -259,7 +259,7 @@ def hazy_caption(rng: np.random.Generator) -> Caption:
     phrase = _PHRASES[int(rng.integers(len(_PHRASES)))]
     if rng.random() < 0.5:
         level = list(DENSITY_WORDS)[int(rng.integers(len(DENSITY_WORDS)))]
-        # A user may want the noun alone, or the whole phrase, swapped for null text.
+        # A user may swap the noun alone, or the whole phrase, for null text.
         word = kind if rng.random() < 0.5 else f"{level} {kind}"
         text = phrase.format(haze=f"{level} {kind}", subject=subject)
         return Caption(text, word, kind, DENSITY_WORDS[level])
@@ -267,7 +267,7 @@ def hazy_caption(rng: np.random.Generator) -> Caption:
 
 
 def appearance_caption(word: str, rng: np.random.Generator) -> Caption:
-    """A caption that names an appearance: the plain prompt, or one with a subject."""
+    """A caption that names an appearance such as snow, with or without a subject."""
     prompt = APPEARANCES.get(word).prompt
     if rng.random() < 0.5:
         subject = SUBJECTS[int(rng.integers(len(SUBJECTS)))]

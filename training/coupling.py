@@ -1,18 +1,18 @@
-"""Second stage: the noise of each pair is found by the model's own inversion.
+"""Second stage: the model learns from noise that its own inversion found.
 
-In the first stage a degraded picture I under its caption, and the clear photo J under the caption
-with the word swapped for null text, have one noise z: the closed form of a Gaussian
-(``training.noise``). The model's own inversion finds nearly that noise, and the difference costs a
-decibel or more. Here the model's running average inverts pairs of the pool, and the model learns J
-from the noise that was found:
+A pair is a degraded picture I under its caption and the clear photo J under the caption with the
+word swapped for null text. In the first stage both have one noise z, the closed form of a Gaussian
+(``training.noise``). The model's own inversion finds that noise only nearly, and the difference
+costs quality. Here the running average of the weights inverts I of each pair, and the model learns
+J from the noise z that was found:
 
     z_t = sqrt(a_t) x + s_t z.
 
-Chunks of inverted pairs are renewed all the time, so the noise is always the present model's. The
-noise to be found from a picture stays the closed form, so that it does not drift.
+Inverted pairs are kept in chunks, which are renewed during training. Where the network has to find
+the noise of a picture, the target stays the closed form, so that the noise does not drift.
 
 Source: Liu, Gong and Liu, "Flow Straight and Fast", arXiv 2209.03003, section 2 (reflow; here the
-pairs of two captions share their noise).
+two pictures of a pair share their noise).
 """
 
 from __future__ import annotations
@@ -46,18 +46,17 @@ from training.train import Run, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
-# The pipeline's own inversion: see DEFAULTS in training/export.py.
+# The inversion that the pipeline uses by default: DEFAULTS in training/export.py.
 INVERSION_STEPS = 4
 INVERSION_ITERATIONS = 2
-# Pairs of a chunk, in batches.
+# Size of a chunk, in batches.
 CHUNK_BATCHES = 2
 
 COUPLED = TrainingSettings(
     steps=3000, learning_rate=1e-3, warmup=50, decay=0.9, checkpoint_every=100
 )
 
-# After the third stage its attention is kept, and the other weights learn from the noise found with
-# it.
+# The fourth stage: the attention of the third is frozen, and the other weights adapt to it.
 SETTLED = TrainingSettings(
     steps=700, learning_rate=4e-4, warmup=20, decay=0.9, ema_decay=0.99, checkpoint_every=100
 )
@@ -65,12 +64,12 @@ SETTLED = TrainingSettings(
 
 @dataclass(frozen=True)
 class Chunk:
-    """Pairs of one working size with the noise that the model inverted them to.
+    """Pairs of one working size, with the noise that the model's inversion found.
 
     Attributes:
         degraded: float32 (n, C, h, w), latents of what the captions say.
         clear: float32 (n, C, h, w), latents of the photos behind them.
-        noise: float32 (n, C, h, w), z of each pair.
+        noise: float32 (n, C, h, w), z of each degraded picture.
         captions: of ``degraded``.
         targets: of ``clear``, and whether the word is swapped for null text.
     """
@@ -98,7 +97,7 @@ class _CaptionedNetwork:
 
 @torch.no_grad()
 def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tensor:
-    """The noise (B, C, h, w) that pictures are inverted to under their captions."""
+    """The noise (B, C, h, w) of pictures, by inversion under their captions."""
     latents = latents.to(networks.unet.device)
     table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
     with torch.autocast(networks.unet.device.type, dtype=torch.bfloat16):
@@ -115,7 +114,7 @@ def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tens
 
 @contextmanager
 def averaged(run: Run) -> Iterator[Networks]:
-    """Puts the running average into the run's networks, and back."""
+    """Inside, the run's networks have the running average of their weights."""
     run.average.store(run.parameters)
     run.average.copy_to(run.parameters)
     try:
@@ -131,13 +130,13 @@ def map_attention(networks: Networks) -> tuple[Any, Any]:
 
 
 def freeze_map(networks: Networks) -> None:
-    """Freezes the attention of the haze attention map, and the words."""
+    """Freezes the attention behind the haze attention map, and the text encoder."""
     for part in (*map_attention(networks), networks.text_encoder):
         part.requires_grad_(False)
 
 
 def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:
-    """Inverts pairs of the pool with the run's running average."""
+    """Draws pairs of the pool and inverts them with the running average of the weights."""
     shard = reader.draw(rng)
     pairs = min(CHUNK_BATCHES * run.settings.batch_size, len(shard.captions))
     drawn = np.sort(rng.choice(len(shard.captions), pairs, replace=False))
@@ -151,7 +150,7 @@ def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:
     return Chunk(degraded, clear, noise, captions, targets)
 
 
-# Numbers among 64 examples of the second stage.
+# Examples of each kind among 64 of the second stage.
 CLEAR_AT_THE_TOP = 26
 FIRST_STAGE_CLEAR = 16
 DEGRADED = 14
@@ -161,15 +160,16 @@ CLEAR_CAPTIONS = 3
 class CoupledBatches:
     """The second stage's batches, from chunks that are renewed during training.
 
-    Of 64 examples, 26 are clear photos at the noisy end with the noise that the model found. The
-    others are drawn from the whole pool as in the first stage: 16 clear photos at the noisy end, 14
-    degraded pictures, 3 clear ones under clear captions, and 5 of any kind with normal noise.
+    Of 64 examples, 26 are clear photos of a chunk at the noisy end, with the noise that the
+    inversion found. The others are drawn from the pool as in the first stage: 16 clear photos at
+    the noisy end, 14 degraded pictures, 3 clear photos under clear captions, and 5 pictures of any
+    kind with independent normal noise.
 
     Args:
-        run: whose running average inverts.
-        reader: of the pool.
-        noise_of: the closed form.
-        chunks: how many are kept; the oldest goes when a new one comes.
+        run: the training run; the running average of its weights inverts.
+        reader: draws shards of the pool.
+        noise_of: from latents to their closed-form noise.
+        chunks: most chunks kept; a new one replaces the oldest.
         every: steps from one new chunk to the next.
     """
 
@@ -189,7 +189,7 @@ class CoupledBatches:
     def __call__(self, count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
         while len(self.chunks) < max(1, self.most // 4):
             self.chunks.append(make_chunk(self.run, self.reader, rng))
-        # Twice as often, until all chunks are there.
+        # Chunks come twice as often until their number is complete.
         every = self.every if len(self.chunks) == self.most else max(1, self.every // 2)
         if self._drawn % every == 0:
             self.chunks.append(make_chunk(self.run, self.reader, rng))

@@ -1,7 +1,7 @@
-"""Training pairs: haze, or another appearance, rendered over a clear photo, under its caption.
+"""Training pairs: a clear photo, haze or another appearance rendered over it, and a caption.
 
-Everything is rendered at the size at which cells are found, with its darkest and brightest pixels.
-Depth and density are smooth, and rendered at a quarter of that size.
+Pictures are rendered at full size, ``CELL_SIZE`` pixels for each cell, since cells hold the darkest
+and brightest pixels. Depth and density are smooth, and are rendered at a quarter of that size.
 """
 
 from __future__ import annotations
@@ -32,16 +32,16 @@ Array = NDArray[np.float32]
 Bytes = NDArray[np.uint8]
 
 CELL_SIZE = 6
-# Working sizes (height, width) of a batch, in cells, to which photos of usual shapes are padded.
+# Working sizes (height, width) of a batch, in cells; the pipeline pads most photos to one of them.
 WORKING_SIZES = ((32, 48), (48, 32), (32, 40), (40, 32), (32, 32), (32, 56))
 WORKING_SIZE_WEIGHTS = (0.42, 0.1, 0.2, 0.08, 0.1, 0.1)
-# A photo of 4 : 3 is 43 cells wide, which the pipeline mirrors up to 48.
+# A photo of 4 : 3 is 43 cells wide; the pipeline pads it to 48 by mirroring.
 MIRRORED_SHARE = 0.4
 FOUR_TO_THREE = 43
 
-# Share of the pairs; the others are haze.
+# Share of pairs with another appearance than haze.
 APPEARANCE_SHARE = 0.14
-# Lost colours and blurred edges can hardly be recovered at this size.
+# The last two are rare: lost colours and blurred edges can hardly be recovered at this size.
 APPEARANCE_WEIGHTS = {
     "night": 0.21,
     "sunset": 0.21,
@@ -54,7 +54,7 @@ APPEARANCE_WEIGHTS = {
 
 @dataclass(frozen=True)
 class Pair:
-    """A degraded picture, its caption, and the clear photo behind it: (H, W, 3) in [0, 1] each."""
+    """A degraded picture, the clear photo behind it, (H, W, 3) in [0, 1] each, and the caption."""
 
     degraded: Array
     clear: Array
@@ -67,7 +67,7 @@ class Scene:
 
     Attributes:
         clear: float32 (H, W, 3) in [0, 1].
-        depth: float32 (H, W), or None where it has to be made up.
+        depth: float32 (H, W), or None where none was measured.
         metres: the distance at depth 1, in metres; 0 where that is unknown.
         indoor: whether it is a room.
     """
@@ -79,9 +79,9 @@ class Scene:
 
 
 def find_cells(picture: Array) -> Array:
-    """The cells, float32 (h, w, 9) in [0, 1], of a picture (H, W, 3), as ``CellsCodec`` has them.
+    """The cells, float32 (h, w, 9) in [0, 1], of a picture (H, W, 3); equal to ``CellsCodec``'s.
 
-    On one core OpenCV finds them ten times faster than torch.
+    OpenCV finds them faster than torch does.
     """
     side = CELL_SIZE
     size = (picture.shape[1] // side, picture.shape[0] // side)
@@ -136,13 +136,13 @@ def draw_scene(
     rng: np.random.Generator,
     weights: NDArray[np.float64] | None = None,
 ) -> Scene:
-    """A random crop of a random photo, its sharpness and colours varied.
+    """A random crop of a random photo, with varied sharpness and colours.
 
     Args:
         cache: of the photos.
         size: (height, width) in pixels.
         rng: the only source of chance.
-        weights: how often each photo is drawn, summing to 1; those of the cache when None.
+        weights: probability of each photo; the cache's when None.
     """
     chances = cache.weights if weights is None else weights
     index = int(np.searchsorted(np.cumsum(chances), rng.random()))
@@ -181,13 +181,13 @@ def vary_sharpness(photo: Bytes, rng: np.random.Generator) -> Bytes:
 def vary_colours(photo: Bytes, rng: np.random.Generator, indoor: bool = False) -> Array:
     """Varies range, exposure, contrast, saturation and white balance, as cameras and editors do.
 
-    Rooms are stretched to the full range more often than views, which are pale in the distance even
+    Rooms are stretched to the full range more often than outdoor views, whose distance is pale even
     on clear days.
 
     Args:
         photo: uint8 (H, W, 3).
         rng: the only source of chance.
-        indoor: rooms are dark more often, too.
+        indoor: whether it shows a room; rooms are also darkened more often.
 
     Returns:
         float32 (H, W, 3) in [0, 1].
@@ -213,7 +213,7 @@ def vary_colours(photo: Bytes, rng: np.random.Generator, indoor: bool = False) -
         gamma *= float(rng.uniform(1.0, 2.0))
     balance = np.exp(rng.normal(0.0, 0.03, 3)) * float(np.exp(rng.normal(0.0, 0.08)))
     if rng.random() < 0.15:
-        # The colour of lamps and evening sun.
+        # Warm light, of lamps and the evening sun.
         balance = balance * (1.0, float(rng.uniform(0.75, 0.97)), float(rng.uniform(0.45, 0.9)))
     levels = np.linspace(0.0, 1.0, 256)[:, None] ** gamma * balance
     table = np.clip(levels, 0.0, 1.0).astype(np.float32)[:, None]
@@ -225,7 +225,7 @@ PLAIN = Caption("a photo with haze", "haze", "haze")
 
 
 def _draw_haze(scene: Scene, rng: np.random.Generator) -> tuple[RenderedHaze, Caption]:
-    """Haze under the plain prompt, one time in two, or under one that says more about it."""
+    """Haze under the plain prompt, or one time in two under a caption that says more about it."""
     kinds = HAZE_KINDS.names()
     if rng.random() < 0.5:
         kind = "haze" if rng.random() < 0.6 else kinds[int(rng.integers(len(kinds)))]
@@ -240,7 +240,7 @@ def _draw_haze(scene: Scene, rng: np.random.Generator) -> tuple[RenderedHaze, Ca
 def draw_plain_density(indoor: bool, rng: np.random.Generator) -> float:
     """A mean of 1 - t under the plain prompt; one photo in six is already clear.
 
-    In rooms all densities are equally frequent. Outdoors densities about a third are the most
+    In rooms all densities are equally frequent. Outdoors densities of about 1/3 are the most
     frequent, and one view in ten is in fog.
     """
     if rng.random() < 1 / 6:
@@ -254,14 +254,14 @@ def draw_plain_density(indoor: bool, rng: np.random.Generator) -> float:
 def render_over(
     scene: Scene, caption: Caption, kind: str, density: float, rng: np.random.Generator
 ) -> RenderedHaze:
-    """Haze over a scene, whose lamps, sky and light vary.
+    """Renders haze over a scene, with random lamps, sky and light.
 
     Args:
         scene: the clear photo and its depth.
-        caption: what it says about the density holds.
+        caption: states the kind of haze, and perhaps bounds of the density, which are kept.
         kind: a name of ``HAZE_KINDS``.
-        density: mean of 1 - t. Where the caption does not name it and the depth is in metres, one
-            haze in two is drawn by its extinction per metre instead.
+        density: mean of 1 - t. One haze in two is drawn by its extinction per metre instead, where
+            the caption states no density and the depth is in metres.
         rng: the only source of chance.
     """
     clear = scene.clear
@@ -276,7 +276,7 @@ def render_over(
     airlight = _draw_airlight(kind, scene.indoor, rng)
     hazy = _scatter(clear, transmission, airlight)
     if rng.random() < 0.16:
-        # At dusk, in shade or coloured light, the air gets as little light as the scene.
+        # At dusk, in shade or in coloured light, the air is as dark as the scene.
         least = 0.12 if rng.random() < 0.25 else 0.35
         tint = np.exp(rng.normal(0.0, 0.07, 3)).astype(np.float32)
         light = np.float32(rng.uniform(least, 0.95)) * tint
@@ -302,7 +302,8 @@ def _draw_transmission(
     if scene.depth is None:
         depth = pseudo_depth(quarter, rng)
         if rng.random() < (0.6 if scene.indoor else 0.15):
-            # Things stand before the walls, so a part of the depth by colours is kept.
+            # Furniture stands in front of the walls, so part of the depth guessed from colours is
+            # kept.
             depth = room_depth(small_size, rng) * depth ** float(rng.uniform(0.0, 0.6))
         small = transmission_of(np.asarray(depth * patches, dtype=np.float32), density)
         enlarged = cv2.resize(small, size[::-1], interpolation=cv2.INTER_LINEAR)
@@ -316,7 +317,7 @@ def _draw_transmission(
 
 
 def _draw_airlight(kind: str, indoor: bool, rng: np.random.Generator) -> Array:
-    """A of the kind; mostly grey in rooms; one in fourteen has the colour of dust."""
+    """A of this kind of haze: mostly grey in rooms; one in fourteen has the colour of dust."""
     chance = float(rng.random())
     if chance < 0.07:
         dust = (1.0, float(rng.uniform(0.6, 0.92)), float(rng.uniform(0.25, 0.75)))
@@ -328,7 +329,7 @@ def _draw_airlight(kind: str, indoor: bool, rng: np.random.Generator) -> Array:
 
 
 def _with_lamps(clear: Array, rng: np.random.Generator) -> Array:
-    """Lamps, or a window, burnt to white."""
+    """A copy with lamps, or a window, overexposed to white."""
     height, width = clear.shape[:2]
     light = np.zeros((height, width), dtype=np.float32)
     for _ in range(int(rng.integers(1, 4))):
@@ -340,7 +341,7 @@ def _with_lamps(clear: Array, rng: np.random.Generator) -> Array:
 
 
 def _scatter(clear: Array, transmission: Array, airlight: Array) -> Array:
-    """``dehaze.recovery.scattering.scatter``, three times as fast: I = A + (J - A) t."""
+    """``dehaze.recovery.scattering.scatter`` with fewer operations: I = A + (J - A) t."""
     colour = tuple(float(channel) for channel in airlight)
     hazy = cv2.subtract(clear, (*colour, 0.0))
     hazy *= cv2.merge([transmission] * 3)
@@ -367,6 +368,5 @@ def _quarter(values: Array) -> Array:
     return np.asarray(cv2.resize(values, size, interpolation=cv2.INTER_AREA), dtype=np.float32)
 
 
-# Drawn once; each picture's noise is a part of it. Drawing it anew would take a fifth of a
-# rendering.
+# Drawn once, since drawing is slow; each picture's noise is a part of it.
 _NOISE = np.random.default_rng(0).standard_normal(2**20, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""Renders the example photos and the README's sheet over Kodak's photos, which may be shipped."""
+"""Renders the example photos, and the sheet of docs/quality.md, over Kodak's photos."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ def write_examples(kodak: Path, folder: Path) -> list[Path]:
 def write_sheet(pipeline: DehazePipeline, kodak: Path, path: Path, count: int = 12) -> list[float]:
     """Writes hazy, dehazed and clear pictures of Kodak's first ``count`` landscape photos.
 
-    Each photo's density is drawn between .3 and .65; denser haze leaves nothing to see.
+    Each photo's mean density is drawn between 0.3 and 0.65; denser haze leaves nothing to see.
 
     Returns:
-        the PSNR of each result in dB, in the order of the photos, left to right, top to bottom.
+        the PSNR of each result in dB, in the order of the sheet: left to right, top to bottom.
 
     Raises:
         ValueError: there are too few photos, or the sheet cannot be written.

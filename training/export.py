@@ -16,14 +16,14 @@ from training.captions import vocabulary
 from training.train import Run
 
 MAP_LAYER = "up_blocks.2.attentions.1.transformer_blocks.0.attn2"
-"""The cross-attention at the latents' own size, which the haze attention map is of."""
+"""The cross-attention layer of the haze attention map, at the latents' own size."""
 
 # Chosen on haze rendered over BSDS500's validation photos: see the model card.
 DEFAULTS: dict[str, Any] = {
-    # Trained at 32: more cells are worth half a decibel on renderings.
+    # In cells. It was trained at 32 cells; more cells give better results.
     "short_side": 40,
     "steps": 4,
-    # The model is trained to find the clear picture from noise at once, see training/coupling.py.
+    # The model is trained to find the clear picture from noise in one step: training/coupling.py.
     "denoising_steps": 1,
     "spacing": "noisy-end",
     "solver": "fixed-point",
@@ -32,7 +32,7 @@ DEFAULTS: dict[str, Any] = {
     "max_iterations": 2,
     "tolerance": 1e-3,
     "fitted_inversion": True,
-    # The network has learned the swap itself, and the source's attention would hold it back.
+    # The network has learned the swap itself; the source's attention would hinder it.
     "cross_replace_steps": 0.0,
     "self_replace_steps": 0.0,
     "map_layers": {MAP_LAYER: 1.0},

@@ -1,10 +1,10 @@
-"""Third stage: the word's attention learns where the haze is.
+"""Third stage: the haze word's attention learns where the haze is.
 
-After two stages the exported block's cross-attention to the word is left to chance, and hardly
-ranks the density. Here that block's cross-attention alone is trained; all other weights are frozen.
-The loss is the second stage's, so that the pictures stay, and the correlation of the word's
-attention with the rendering's density 1 - t. t comes from the pair itself: all nine numbers of a
-cell obey I = J t + A (1 - t), so t is the slope of I over J.
+The first two stages do not train the haze attention map, whose values hardly follow the density.
+This stage trains the cross-attention of the map's block; all other weights are frozen. The loss has
+two terms: the second stage's, so that the pictures stay as they are, and the correlation of the
+word's attention with the rendered density 1 - t. The pair gives t: all nine numbers of a cell obey
+I = J t + A (1 - t), so t is the slope of I over J.
 """
 
 from __future__ import annotations
@@ -33,27 +33,27 @@ logger = logging.getLogger(__name__)
 LOCALISING = TrainingSettings(
     steps=300, batch_size=32, learning_rate=2e-3, warmup=20, decay=0.9, ema_decay=0.98
 )
-# Weight of 1 - r beside the squared errors, with r the correlation of attention and density.
+# Weight of 1 - r in the loss, with r the correlation of attention and density.
 CORRELATION_WEIGHT = 0.2
-# Pairs whose density has a smaller standard deviation have nothing to rank.
+# Pairs whose density varies less than this standard deviation have no correlation.
 LEAST_VARIATION = 0.02
 
 
 def density_of(degraded: Tensor, clear: Tensor, radius: int = 2) -> Tensor:
-    """Mean density 1 - t around each place of the latents, from a pair's own latents.
+    """Density 1 - t of the window around each position, from the latents of a pair.
 
     Args:
-        degraded: latents of I, (B, C, h, w), all numbers of a place along C.
+        degraded: latents of I, (B, C, h, w); C holds all numbers of a position's four cells.
         clear: of J, likewise.
-        radius: half-width of the window that has one t.
+        radius: half-width of the window, in positions; t is constant in it.
 
     Returns:
-        float32 (B, h, w) in [0, 1]: one minus the least squares' slope of I over J, with an
-        offset for each channel of colour.
+        float32 (B, h, w) in [0, 1]: 1 minus the least-squares slope of I over J, with an offset for
+        each colour channel.
     """
     batch, _, height, width = clear.shape
     size = 2 * radius + 1
-    # Nine numbers of four cells; colour varies fastest, and has an offset of its own.
+    # Each of four cells has nine numbers, in which colour varies fastest.
     first, second = (x.reshape(batch, 3, 3, -1, height, width) for x in (degraded, clear))
 
     def mean(values: Tensor) -> Tensor:
@@ -104,12 +104,12 @@ class RecordingProcessor:
 
 @dataclass
 class Localising:
-    """The stage: which weights learn, and a step's loss.
+    """The weights that the third stage trains, and the loss of a step.
 
     Attributes:
-        run: its networks; only ``parameters`` are trained.
-        processor: of the exported block.
-        parameters: of the exported block's cross-attention and the norm before it.
+        run: the training run, with its networks.
+        processor: records the attention of the map's block.
+        parameters: those trained: of the block's cross-attention and of the norm before it.
     """
 
     run: Run
@@ -118,7 +118,7 @@ class Localising:
 
     @classmethod
     def of(cls, run: Run) -> Localising:
-        """Freezes everything but the exported block's cross-attention."""
+        """Freezes all weights but those of the block's cross-attention and its norm."""
         for parameter in run.parameters:
             parameter.requires_grad_(False)
         attention, norm = map_attention(run.networks)
@@ -132,10 +132,10 @@ class Localising:
     def loss(
         self, chunk: Chunk, count: int, rng: np.random.Generator
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The whole loss, the mean squared error in it, and the mean correlation.
+        """The loss, its mean squared error, and its mean correlation.
 
-        Half of ``count`` examples are degraded pictures under their captions at the inversion's
-        timesteps, half the clear ones behind them at the first step back.
+        Half of the ``count`` examples are degraded pictures under their captions, at the
+        inversion's timesteps. The other half are their clear photos, at the first denoising step.
         """
         networks = self.run.networks
         half = count // 2
@@ -184,7 +184,7 @@ def word_attention(
 def localise(
     run: Run, reader: PoolReader, settings: TrainingSettings, renew_every: int = 8
 ) -> None:
-    """Trains the exported block's cross-attention; the weights end as their running average."""
+    """Trains the block's cross-attention, then replaces the weights by their running average."""
     stage = Localising.of(run)
     optimizer = torch.optim.AdamW(stage.parameters, betas=(0.9, 0.99), weight_decay=0.0)
     averages = [parameter.detach().clone() for parameter in stage.parameters]

@@ -1,4 +1,4 @@
-"""The bundled model's parts, new or loaded, and what they make of captions and cells."""
+"""The bundled model's components, new or loaded; embeddings of captions and latents of cells."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Networks:
     def save(self, folder: Path) -> None:
         """Writes the components in diffusers' format: one folder each, weights as safetensors."""
         parts = vars(self)
-        # Without this the padding of the last batch would be written as the tokenizer's own.
+        # Otherwise the padding of the last batch would be saved as the tokenizer's setting.
         self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.backend_tokenizer.no_truncation()
         for name, part in parts.items():
@@ -56,7 +56,7 @@ class Networks:
 
 
 def _forget_origin(config: Path) -> None:
-    """Removes the folder that a part was loaded from, which diffusers writes down."""
+    """Removes the path that a component was loaded from, which diffusers would save."""
     if config.is_file():
         settings = json.loads(config.read_text())
         settings.pop("_name_or_path", None)
@@ -64,13 +64,13 @@ def _forget_origin(config: Path) -> None:
 
 
 def _prefix_text_weights(file: Path) -> None:
-    """Names a text encoder's weights as every version of transformers 5 reads them.
+    """Renames a text encoder's weights so that every version of transformers 5 reads them.
 
-    Versions before 5.6 leave an encoder random unless its weights are below ``text_model``, and
-    later versions save them without it.
+    Versions before 5.6 need the prefix ``text_model``, and otherwise leave the encoder random;
+    later versions save the weights without the prefix.
     """
     inside = "text_model."
-    # Clones, since loaded weights may be views of the file that is written anew here.
+    # Loaded weights may be views of the file that is overwritten here, so they are copied.
     weights = {
         inside + name.removeprefix(inside): value.clone() for name, value in load_file(file).items()
     }
@@ -90,11 +90,11 @@ def load_networks(folder: Path) -> Networks:
 
 
 def learn_merges(words: list[str]) -> list[tuple[str, str]]:
-    """The byte pair merges that make each of some ASCII words one token.
+    """Byte pair merges that make each of these ASCII words one token.
 
-    The most frequent pair is merged first; of several, the alphabetically first. The tokenizers
-    library leaves that order, and the token ids, to chance, so a resumed run would read its own
-    captions wrongly.
+    The most frequent pair is merged first; a tie goes to the alphabetically first. The tokenizers
+    library breaks ties, and numbers tokens, at random, so a resumed run would read its captions
+    wrongly.
 
     Source: Sennrich, Haddow and Birch, arXiv 1508.07909, algorithm 1.
     """
@@ -111,9 +111,9 @@ def learn_merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def build_tokenizer(words: list[str], folder: Path) -> Any:
-    """A CLIP tokenizer in which each of ``words`` is one token, and all else is split into bytes.
+    """A CLIP tokenizer in which each of ``words`` is one token and other words are bytes.
 
-    The network has never seen an unknown word's bytes, which have no meaning for it.
+    The network is never trained on bytes, so an unknown word has no meaning for it.
     """
     merges = learn_merges(words)
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
@@ -155,8 +155,8 @@ def build_networks(tokenizer: Any) -> Networks:
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        # Attention at the latents' own size is costly, so one block has it, whose haze map is
-        # exported.
+        # Attention at the latents' own size is costly, so only the block of the haze attention map
+        # has it.
         transformer_layers_per_block=[[1], [1], [1]],
         reverse_transformer_layers_per_block=[[1, 1], [1, 1], [0, 1]],
         cross_attention_dim=128,
@@ -179,13 +179,13 @@ def build_networks(tokenizer: Any) -> Networks:
 
 
 class HasCodec(Protocol):
-    """Whatever has a codec of cells."""
+    """An object with a codec of cells."""
 
     vae: Any
 
 
 def embed_captions(networks: Networks, captions: list[tuple[Caption, bool]]) -> Tensor:
-    """Text embeddings (B, L, D), the haze word's rows swapped for null text where asked for."""
+    """Text embeddings (B, L, D); the haze word's rows are swapped for null text where asked for."""
     texts = {"": 0}
     rows = [texts.setdefault(caption.text, len(texts)) for caption, _ in captions]
     ids = torch.stack([_tokenized(networks.tokenizer, text).ids for text in texts])
@@ -195,7 +195,7 @@ def embed_captions(networks: Networks, captions: list[tuple[Caption, bool]]) -> 
             mask[list(_span(networks.tokenizer, caption.text, caption.word))] = True
     device = networks.text_encoder.device
     embedded = networks.text_encoder(ids.to(device)).last_hidden_state
-    # ``dehaze.prompts.swap_for_null_text``, for all captions at once.
+    # As ``dehaze.prompts.swap_for_null_text`` does, for all captions at once.
     return torch.where(null.to(device), embedded[0], embedded[torch.tensor(rows, device=device)])
 
 

@@ -1,9 +1,8 @@
-"""The noise of a picture before there is a model: that of a Gaussian, in closed form.
+"""The noise of a picture in the first stage, before a model can invert: a Gaussian's closed form.
 
 A diffusion model of a Gaussian N(mu, S) is inverted in closed form: its probability flow carries x
-to S^(-1/2) (x - mu), whitened. With the mean and the covariance of the latents' channels, it is the
-noise of the first stage's pairs. In the second stage the noise that the model finds itself takes
-its place.
+to the whitened S^(-1/2) (x - mu). Here mu and S are the mean and the covariance of the latents'
+channels. The second stage uses the noise that the model's own inversion finds.
 
 Source: Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations",
 arXiv 2011.13456, section 4.3, for a Gaussian's score -S^-1 (x - mu).
@@ -19,9 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-# Added to each variance, in squared units of the latents. Without it the directions of least
-# variance would be enlarged seven times, and inversion steps would hardly contract, or diverge.
-# Noise found by inversion is weak in fine detail, too.
+# Added to each variance, in squared latent units. Without it, directions of small variance would be
+# amplified so much that the iterations of an inversion step would diverge.
 FLOOR = 0.3
 
 
@@ -39,7 +37,7 @@ class GaussianNoise:
 
     @classmethod
     def of(cls, latents: Tensor) -> GaussianNoise:
-        """From the latents (B, C, h, w) of many pictures."""
+        """Fits mean and covariance to latents (B, C, h, w)."""
         rows = latents.permute(0, 2, 3, 1).reshape(-1, latents.shape[1]).double()
         mean = rows.mean(0)
         covariance = (rows - mean).T @ (rows - mean) / len(rows)
@@ -58,7 +56,7 @@ class GaussianNoise:
         return torch.linalg.inv(self.whitening)
 
     def unwhitened(self, noise: Tensor) -> Tensor:
-        """Errors of the noise (B, C, h, w) in units of the latents: times (S + floor)^(1/2)."""
+        """Errors of the noise (B, C, h, w), brought to latent units by (S + floor)^(1/2)."""
         return torch.einsum("dc,bchw->bdhw", self.colouring, noise)
 
     def save(self, path: Path) -> None:

@@ -1,8 +1,9 @@
-"""The training photos, decoded once into files that are mapped to memory.
+"""The training photos, decoded once into memory-mapped files.
 
-Photos lie under a data folder: ``clean/`` (BSDS500, SUN-Hays 80) without depth, and ``train/`` with
-its ``SOURCES.tsv`` (what each source is) and ``split.tsv`` (which photo is for what); some of its
-photos have a depth map beside them, a 16-bit PNG in which larger is farther and 0 unknown.
+The data folder has two parts. ``clean/`` holds BSDS500 and SUN-Hays 80, without depth. ``train/``
+holds other sources, ``SOURCES.tsv``, which describes them, and ``split.tsv``, which assigns each
+photo to a split. Some of its photos have a depth map beside them: a 16-bit PNG in which larger is
+farther and 0 is unknown.
 """
 
 from __future__ import annotations
@@ -23,16 +24,16 @@ from dehaze.levels import from_levels
 
 Array = NDArray[np.float32]
 
-# Largest short side of a kept photo, in pixels: that at which cells are found, with room for crops.
+# Largest short side of a photo in the cache, in pixels; it leaves room for crops.
 LARGEST_SHORT_SIDE = 384
 # Largest share of unknown pixels in a depth map.
 MOST_HOLES = 0.3
-# A source of n photos is drawn in proportion to n to this power, since a long sequence of one room
-# shows little that is new.
+# A source of n photos is drawn in proportion to n to this power: long sequences of one room repeat
+# themselves.
 SOURCE_EXPONENT = 0.6
-# Share of rooms among the drawn photos; without it they would be 57 of 100.
+# Share of rooms among the drawn photos.
 ROOM_SHARE = 0.42
-# SUN-Hays 80 and BSDS500 have few photos, sharper and more varied than the others.
+# SUN-Hays 80 and BSDS500 have few photos, but sharper and more varied ones than the others.
 CLEAN_WEIGHT = 2.0
 
 
@@ -42,10 +43,10 @@ class Entry:
 
     Attributes:
         name: path relative to the data folder.
-        source: by which it is weighted.
+        source: the data set or sequence it belongs to.
         height, width: in pixels.
-        pixels: offset of its first value among the pixels.
-        depth: offset of its first value among the depths, -1 without depth.
+        pixels: offset of its first value in the file of pixels.
+        depth: offset of its first value in the file of depths, -1 without depth.
         metres: the distance at depth 1, in metres; 0 where depth is relative.
         indoor: whether it shows a room.
     """
@@ -86,7 +87,7 @@ class PhotoCache:
         return stored.reshape(entry.height, entry.width, 3)
 
     def depth(self, index: int) -> Array | None:
-        """float32 (H, W), positive: as a share of the sensor's range, or relative."""
+        """float32 (H, W), positive: a share of the sensor's range, or relative."""
         entry = self.entries[index]
         if entry.depth < 0:
             return None
@@ -95,7 +96,7 @@ class PhotoCache:
 
 
 def drawn_weights(entries: list[Entry]) -> NDArray[np.float64]:
-    """How often each photo is drawn, rooms as often as ``ROOM_SHARE`` says; sums to 1."""
+    """The probability of each photo; those of rooms sum to ``ROOM_SHARE``."""
     weights = source_weights([entry.source for entry in entries])
     indoor = np.array([entry.indoor for entry in entries])
     rooms = float(weights[indoor].sum())
@@ -105,7 +106,7 @@ def drawn_weights(entries: list[Entry]) -> NDArray[np.float64]:
 
 
 def source_weights(sources: list[str]) -> NDArray[np.float64]:
-    """How often each photo is drawn, from its source; sums to 1."""
+    """The probability of each photo, from the size of its source."""
     counts = Counter(sources)
     weights = {
         source: count ** (SOURCE_EXPONENT - 1.0) * (CLEAN_WEIGHT if "clean" in source else 1.0)
@@ -116,7 +117,7 @@ def source_weights(sources: list[str]) -> NDArray[np.float64]:
 
 
 def build_cache(data: Path, folder: Path, split: str) -> PhotoCache:
-    """Decodes the photos of a split, once; returns the cache that is there already.
+    """Decodes the photos of a split into a cache, or returns the cache if it exists.
 
     Args:
         data: holds ``clean/`` and ``train/``; either may be missing.
@@ -169,7 +170,7 @@ def build_cache(data: Path, folder: Path, split: str) -> PhotoCache:
 
 
 def load_photos(paths: Iterable[Path], short_side: int) -> list[Array]:
-    """Photos as float32 (H, W, 3) RGB in [0, 1], brought to ``short_side``.
+    """Photos as float32 (H, W, 3) RGB in [0, 1], resized to ``short_side`` in pixels.
 
     Raises:
         ValueError: a photo cannot be read.
@@ -199,7 +200,7 @@ def read_photo(path: Path) -> NDArray[np.uint8]:
 
 
 def read_depth(path: Path) -> Array | None:
-    """A depth map in (0, 1], its holes filled; None where it has too many."""
+    """A depth map in (0, 1] with its holes filled; None where too much is unknown."""
     stored = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
     if stored is None or stored.dtype != np.uint16 or stored.ndim != 2:
         raise ValueError(f"{path} is not a depth map of 16 bits")
@@ -210,20 +211,21 @@ def read_depth(path: Path) -> Array | None:
 
 
 def fill_holes(values: Array, known: NDArray[np.bool_]) -> Array:
-    """Fills unknown pixels smoothly from what lies around them, at any distance.
+    """Fills unknown pixels smoothly from the known ones around them, in holes of any size.
 
-    Means of the known pixels at half the size, a quarter and so on fill the unknown pixels at the
-    size above ("push-pull", Gortler et al., "The Lumigraph", 1996, section 3.4).
+    Means of the known pixels at half the size fill unknown pixels at full size; their own holes are
+    filled from a quarter of the size, and so on ("push-pull", Gortler et al., "The Lumigraph",
+    1996, section 3.4).
 
     Args:
         values: float32 (H, W).
-        known: (H, W), somewhere true.
+        known: bool (H, W), true at one pixel at least.
 
     Raises:
-        ValueError: nothing is known.
+        ValueError: no pixel is known.
     """
     if not known.any():
-        raise ValueError("nothing is known of these values")
+        raise ValueError("no pixel is known, so there is nothing to fill holes from")
     if known.all():
         return values
     weight = known.astype(np.float32)
@@ -238,7 +240,7 @@ def fill_holes(values: Array, known: NDArray[np.bool_]) -> Array:
 
 
 def _list_clean(folder: Path, split: str) -> list[tuple[Path, str, float, bool]]:
-    """BSDS500's own splits; SUN-Hays 80 is for training."""
+    """Paths of clean/: BSDS500 in its own splits, SUN-Hays 80 in ``train``."""
     listed = folder / "bsds500" / f"{split}.txt"
     names = listed.read_text().split() if listed.is_file() else []
     paths = [(folder / "bsds500" / name, "clean/bsds500") for name in names]

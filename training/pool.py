@@ -1,7 +1,7 @@
-"""A pool of rendered pairs on disk, as cells, which rendering renews during training.
+"""A pool of rendered pairs on disk, stored as cells, which can be renewed during training.
 
-A shard is a folder of 512 pairs of one working size. Shards are written whole or not at all, and
-numbered; the oldest is removed when there are more than the pool may hold.
+A shard is a numbered folder of 512 pairs of one working size, written whole or not at all. The
+oldest shards are deleted when the pool holds too many.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ class Shard:
     """Pairs of one working size, mapped to memory or on an accelerator.
 
     Attributes:
-        degraded: float16 (n, h, w, 9) in [0, 1], the cells of what the captions say.
-        clear: float16 (n, h, w, 9) in [0, 1], those of the photos behind them.
+        degraded: float16 (n, h, w, 9) in [0, 1], the cells of the degraded pictures.
+        clear: float16 (n, h, w, 9) in [0, 1], the cells of their clear photos.
         captions: of ``degraded``.
     """
 
@@ -47,7 +47,7 @@ class Shard:
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Shard:
         captions = [Caption(**row) for row in json.loads((folder / "captions.json").read_text())]
-        # Mapped "c", since torch warns of memory that cannot be written.
+        # Copy-on-write, since torch warns of memory that cannot be written.
         degraded, clear = (
             torch.from_numpy(np.load(folder / name, mmap_mode="c")).to(device)
             for name in ("degraded.npy", "clear.npy")
@@ -56,7 +56,7 @@ class Shard:
 
 
 def _with_bounds(caption: Caption) -> Caption:
-    """JSON has lists only, so bounds become tuples again."""
+    """The caption of a JSON object, whose bounds become a tuple again."""
     bounds = None if caption.density is None else (caption.density[0], caption.density[1])
     return Caption(caption.text, caption.word, caption.kind, bounds)
 
@@ -67,11 +67,11 @@ def shard_paths(pool: Path) -> list[Path]:
 
 
 class PoolReader:
-    """Draws from the shards of a pool, which may be renewed meanwhile.
+    """Draws shards of a pool that may be renewed at the same time.
 
     Args:
         pool: the folder.
-        device: where its shards are kept. A GPU reads them there without waiting for the CPU.
+        device: where loaded shards are kept.
     """
 
     def __init__(self, pool: Path, device: str = "cpu") -> None:
@@ -79,7 +79,7 @@ class PoolReader:
         self._shards: dict[str, Shard] = {}
 
     def draw_of(self, rng: np.random.Generator, latents: tuple[int, ...]) -> Shard:
-        """One of the shards whose latents have this height and width."""
+        """A random shard whose latents have the height and width of ``latents``."""
         while True:
             shard = self.draw(rng)
             height, width = shard.clear.shape[1:3]
@@ -106,7 +106,7 @@ class PoolReader:
 def write_shard(
     cache: PhotoCache, pool: Path, number: int, seed: int, pairs: int = SHARD_PAIRS
 ) -> Path:
-    """Renders a shard, which depends on seed and number alone."""
+    """Renders a shard; its contents depend on ``seed`` and ``number`` alone."""
     rng = np.random.default_rng((seed, number))
     size = draw_working_size(rng)
     drawn = [draw_pair_of_cells(cache, size, rng) for _ in range(pairs)]
@@ -131,9 +131,9 @@ def fill_pool(
     pairs: int = SHARD_PAIRS,
     workers: int = 1,
 ) -> None:
-    """Renders ``shards`` more shards, from the number after the last; keeps ``most`` of them.
+    """Renders ``shards`` more shards, then deletes the oldest beyond ``most``.
 
-    Several worker processes render the same shards as one.
+    The shards do not depend on the number of worker processes.
     """
     pool.mkdir(parents=True, exist_ok=True)
     present = shard_paths(pool)
@@ -149,7 +149,7 @@ def fill_pool(
 
 
 def _write_shard_in(cache: Path, pool: Path, number: int, seed: int, pairs: int) -> Path:
-    """Renders a shard in a worker process, whose cores the others use as well."""
+    """Renders a shard in a worker process, on one thread, since the processes share the cores."""
     cv2.setNumThreads(1)
     return write_shard(_opened(cache), pool, number, seed, pairs)
 

@@ -25,17 +25,17 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """The settings of a training run.
+    """The settings of a training stage.
 
     Attributes:
         steps: optimisation steps in all.
         batch_size: examples a step.
-        learning_rate: AdamW's, after the warm-up and before the decay.
+        learning_rate: AdamW's, between warm-up and decay.
         warmup: steps of linear warm-up.
         decay: share of the steps, at the end, over which the learning rate falls to zero.
-        ema_decay: of the exponential moving average that is exported.
+        ema_decay: decay of the weights' exponential moving average, which is exported.
         checkpoint_every: steps between checkpoints.
-        seed: of the weights and of every example.
+        seed: of the initial weights and of every example.
     """
 
     steps: int = 3000
@@ -48,7 +48,7 @@ class TrainingSettings:
     seed: int = 0
 
     def learning_rate_at(self, step: int) -> float:
-        """Warm-up, plateau, cosine decay."""
+        """The learning rate of a step: linear warm-up, plateau, cosine decay."""
         start = self.steps * (1.0 - self.decay)
         rise = min(1.0, (step + 1) / self.warmup)
         fall = max(0.0, (step - start) / max(1.0, self.steps - start))
@@ -61,9 +61,9 @@ def losses_of(
     """Squared error (B,) of the predicted velocity.
 
     Whitening gives errors in all directions the same weight, but the directions in which photos
-    differ most matter most for the picture. So where a picture's noise is to be found, errors of
-    the noise count in units of the latents, with the weight a_t: the velocity is the noise at a_t =
-    1 and the picture at a_t = 0.
+    differ most matter most for the picture. So for inverted examples, errors of the noise are
+    brought to latent units, with the weight a_t: the velocity is the noise at a_t = 1 and the
+    picture at a_t = 0.
 
     The velocity is v = sqrt(a) eps - s z_0.
 
@@ -92,10 +92,10 @@ def losses_of(
 
 
 class Run:
-    """A training run in a folder: its networks, its optimiser, its step.
+    """A training run in a folder: networks, optimiser, moving average, step.
 
     Args:
-        networks: where training starts; new ones when None.
+        networks: those to start from; new ones when None.
     """
 
     def __init__(
@@ -163,10 +163,10 @@ class Run:
     def train(
         self, source: BatchSource, unwhitened: Callable[[Tensor], Tensor] | None = None
     ) -> None:
-        """Trains up to the settings' number of steps; safe to stop at any moment.
+        """Trains up to the settings' number of steps; may be stopped at any moment and resumed.
 
         Args:
-            source: of the batches.
+            source: gives the batch of a step.
             unwhitened: as for ``losses_of``.
         """
         settings = self.settings
@@ -192,10 +192,10 @@ class Run:
             losses.append(torch.stack([loss, errors[: batch.clear].mean()]).detach())
             if self.step % 50 == 0:
                 self.seconds = time.perf_counter() - started
-                # Read here alone: reading a number waits for the GPU.
+                # Numbers are read only here, since reading one waits for the GPU.
                 mean, clear = torch.stack(losses).mean(0).tolist()
                 losses.clear()
-                # Latents are 4 p - 2 of values p in [0, 1].
+                # Latents are 4 p - 2, with p in [0, 1], so their range is 4.
                 row = {
                     "step": self.step,
                     "loss": mean,

@@ -1,4 +1,4 @@
-"""Scores a model on haze rendered over photos it was not trained on, by which choices are made."""
+"""Scores a model on haze rendered over validation photos; choices are made by these scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from training.data import PLAIN, Array, as_stored, draw_plain_density, draw_scen
 from training.photos import PhotoCache
 from training.yardstick import Yardstick
 
-# Each photo's haze is drawn from a generator of its own, so that any two runs see the same haze.
+# Each photo's haze has a random generator of its own, so that all runs see the same haze.
 _SEED = 20_000
 
 
@@ -29,7 +29,7 @@ class Validation:
         photos: how many.
         hazy: PSNR of the hazy photos.
         dehazed: PSNR of the results at the model's default settings.
-        yardstick: PSNR of the yardstick's results, recovered in the same way; None without one.
+        yardstick: PSNR of the yardstick's results, after the same recovery; None without one.
         transmission_error: mean absolute error of t.
         airlight_error: mean absolute error of A.
         layer_correlation: Spearman correlation of each cross-attention layer's map of the haze word
@@ -51,11 +51,11 @@ class Validation:
 
 
 def validation_haze(cache: PhotoCache, count: int) -> dict[str, list[RenderedHaze]]:
-    """Haze under the plain prompt, ``count`` of each group.
+    """Photos with rendered haze for the plain prompt, ``count`` in each group.
 
-    The groups are ``depth``, photos with a real depth map, at 192 x 256 pixels; and ``bsds500``,
-    BSDS500's own validation photos with made-up depth, at 320 x 480. Densities and colours are
-    those of training; one photo in six is clear already.
+    The groups are ``depth``, photos with a measured depth map, of 192 x 256 pixels; and
+    ``bsds500``, BSDS500's validation photos with invented depth, of 320 x 480 pixels. Densities and
+    colours are distributed as in training; one photo in six is clear already.
 
     Args:
         cache: of the split ``val``.
@@ -124,7 +124,7 @@ def validate(
 
 @torch.no_grad()
 def regress(yardstick: Yardstick, pipeline: DehazePipeline, photo: Array) -> Array:
-    """The yardstick's result for a photo, read and recovered as in the pipeline."""
+    """The yardstick's result for a photo, encoded and recovered as in the pipeline."""
     latents = pipeline.codec.encode(photo)
     size = pipeline.codec.working_size(photo)
     found = yardstick.estimate(latents)
@@ -133,5 +133,5 @@ def regress(yardstick: Yardstick, pipeline: DehazePipeline, photo: Array) -> Arr
 
 
 def _psnr(one: Array, other: Array) -> float:
-    # A clear photo left alone is exact, and must not decide the mean.
+    # A photo that is returned unchanged has infinite PSNR, which would decide the mean.
     return min(45.0, peak_signal_noise_ratio(one, other, data_range=1.0))

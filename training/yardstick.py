@@ -1,7 +1,8 @@
-"""A plain regressor from hazy cells to clear ones, against which data and features are measured.
+"""The yardstick: a plain regressor from hazy cells to clear ones, for comparison.
 
-It learns from the same pool as the bundled model and is about as large, but has neither noise nor
-captions, and sees pairs of haze alone. It is for measuring and does not ship.
+It learns from the same pool as the bundled model and is about as large, but it has neither noise
+nor captions, and sees only haze. Its scores show what the data and the features allow; it is not
+shipped.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ YARDSTICK = TrainingSettings(steps=4000, decay=0.5)
 
 
 def build_regressor() -> Any:
-    """A network as wide as the model's, its attention at the lower two levels."""
+    """A U-Net as wide as the model's, with attention at the lower two levels."""
     return UNet2DModel(
         sample_size=16,
         in_channels=36,
@@ -46,17 +47,17 @@ def build_regressor() -> Any:
 
 
 class Yardstick:
-    """The regressor, its training, its result.
+    """The regressor with its optimiser, moving average and checkpoint.
 
     Args:
-        folder: of its checkpoint.
+        folder: where its checkpoint lies.
     """
 
     def __init__(self, folder: Path, settings: TrainingSettings = YARDSTICK) -> None:
         self.folder, self.settings = folder, settings
         torch.manual_seed(settings.seed)
         self.codec = CellsCodec(cell_size=CELL_SIZE)
-        self.vae = self.codec  # ``latents_of`` asks for it
+        self.vae = self.codec  # ``latents_of`` reads it.
         self.network = build_regressor()
         parameters = list(self.network.parameters())
         self.optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.01)

@@ -64,7 +64,7 @@ def test_holes_are_filled_from_around_them() -> None:
     filled = fill_holes(np.where(known, ramp, 0.0).astype(np.float32), known)
     np.testing.assert_array_equal(filled[known], ramp[known])
     assert np.abs(filled - ramp).max() < 0.12
-    with pytest.raises(ValueError, match="nothing is known"):
+    with pytest.raises(ValueError, match="no pixel is known"):
         fill_holes(ramp, np.zeros(ramp.shape, bool))
 
 
