@@ -20,9 +20,11 @@ from collections.abc import Callable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import suppress
 from itertools import count
+from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, BinaryIO, Protocol
 
+import dehaze
 from dehaze.batch.item import (
     RETRIES,
     Item,
@@ -39,8 +41,17 @@ from dehaze.photos import printable
 
 logger = logging.getLogger(__name__)
 
-# The path of this process, so that nothing is imported from the working folder.
-_PROGRAM = "import sys; sys.path[:] = sys.argv[1:]; from dehaze.batch.process import serve; serve()"
+# This process's path, on which another dehaze may come first: so this one is imported before, from
+# a folder that leaves the path at once, since a checkout's also holds datasets/ and eval/.
+_HOME = str(Path(dehaze.__file__).resolve().parents[1])
+_PROGRAM = """
+import sys
+sys.path[:] = sys.argv[1:]
+import dehaze
+del sys.path[0]
+from dehaze.batch.process import serve
+serve()
+"""
 
 # What goes down the pipe beside the work and the items.
 _ADMITTED, _STOP = "admitted", "stop"
@@ -172,7 +183,7 @@ class _Process:
     def __init__(self, work: SentWork) -> None:
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-W", "ignore", "-c", _PROGRAM, *sys.path],
+                [sys.executable, "-W", "ignore", "-c", _PROGRAM, _HOME, *sys.path],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 env=os.environ | {"OPENCV_LOG_LEVEL": "SILENT"},

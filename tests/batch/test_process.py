@@ -259,6 +259,33 @@ def test_a_process_with_other_code_does_no_photo(
     assert work.marked("start") == []
 
 
+@dataclass(frozen=True)
+class HomelyWork(MarkedWork):
+    """Starts only where modules come from the same folders.
+
+    Attributes:
+        path: those folders.
+    """
+
+    path: tuple[str, ...] = ()
+
+    def start(self) -> FakeWorker:
+        assert tuple(sys.path) == self.path
+        return super().start()
+
+
+def test_a_process_has_this_dehaze_where_another_is_installed(
+    tmp_path: Path, marks: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``python cli.py`` takes its own folder from the path."""
+    (tmp_path / "site-packages/dehaze").mkdir(parents=True)
+    (tmp_path / "site-packages/dehaze/__init__.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(str(tmp_path / "site-packages"))
+    made = items_in(tmp_path, 3)
+    run(HomelyWork(marks, path=tuple(sys.path)), made)
+    assert ("written elsewhere",) in [item.notes for item in made]
+
+
 def test_a_photo_whose_process_is_killed_is_done_again(
     tmp_path: Path, marks: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
