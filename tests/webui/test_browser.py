@@ -20,6 +20,9 @@ __all__ = ["browser"]
 Photos = dict[str, Path]
 
 
+ENTER, RIGHT = "\ue007", "\ue014"
+
+
 def choose(driver: Any, *paths: Path) -> None:
     driver.find_element("id", "files").send_keys("\n".join(map(str, paths)))
 
@@ -71,7 +74,7 @@ def test_photos_go_in_and_come_back(
     wide = "return [...document.querySelectorAll('#view img')].map(i => i.naturalWidth)"
     assert browser.execute_script(wide) == [180, 180]
     slider = browser.find_element("css selector", "#view input")
-    slider.send_keys("\ue014" * 2)
+    slider.send_keys(RIGHT * 2)
     assert float(slider.get_property("value")) > 50
 
     browser.find_element("id", "one").click()
@@ -137,6 +140,20 @@ def test_a_broken_photo_is_named_and_the_others_are_done(
     wait_for(browser.find_element("id", "view").is_displayed)
 
 
+def test_failed_photos_are_counted_and_one_click_away(
+    browser: Any, page: str, photos: Photos
+) -> None:
+    open_page(browser, page)
+    failed = browser.find_element("id", "failed")
+    choose(browser, photos["a b.jpg"], photos["c.tif"], photos["broken.jpg"])
+    wait_until_ready(browser, 3)
+    assert failed.text == "1 failed"
+    failed.click()
+    assert browser.find_element("id", "name").text == "broken.jpg"
+    browser.find_element("id", "remove").click()
+    wait_for(lambda: not failed.is_displayed())
+
+
 def test_all_come_as_one_archive(browser: Any, page: str, photos: Photos, tmp_path: Path) -> None:
     open_page(browser, page)
     choose(browser, *photos.values())
@@ -145,25 +162,59 @@ def test_all_come_as_one_archive(browser: Any, page: str, photos: Photos, tmp_pa
     path = downloaded(tmp_path / "browser", "dehazed.zip")
     with zipfile.ZipFile(path) as archive:
         assert archive.testzip() is None
-        assert {*archive.namelist()} - {"NOTES.txt"} == {"a b.jpg", "c.tif", "größe.png"}
+        done = {"a b.jpg", "c.tif", "größe.png", "NOT DONE.txt"}
+        assert {*archive.namelist()} - {"NOTES.txt"} == done
+        assert "broken.jpg: is cut short" in archive.read("NOT DONE.txt").decode()
         noted = "NOTES.txt" in archive.namelist()
     wait_for(lambda: not browser.find_element("id", "progress").is_displayed())
-    assert bool(browser.find_element("id", "messages").text) == noted
+    said = browser.find_element("id", "messages")
+    assert "broken.jpg: is cut short" in said.find_element("class name", "error").text
+    assert bool(said.find_elements("class name", "note")) == noted
 
 
 def test_a_folder_is_named_and_read_where_it_lies(browser: Any, page: str, photos: Photos) -> None:
     open_page(browser, page)
     folder = photos["c.tif"].parent
-    for path, expected in ((folder / "none", "there is no folder"), (folder, "")):
+    opened = browser.find_element("id", "folder-dialog")
+    browser.find_element("id", "folder").click()
+    browser.find_element("id", "folder-cancel").click()
+    wait_for(lambda: not opened.is_displayed())
+    for path, how, expected in ((folder / "none", ENTER, "there is no folder"), (folder, "", "")):
         browser.find_element("id", "folder").click()
         field = browser.find_element("id", "folder-path")
         field.clear()
-        field.send_keys(str(path))
-        browser.find_element("css selector", "#folder-dialog .main").click()
+        field.send_keys(str(path), how)
+        if how != ENTER:
+            browser.find_element("css selector", "#folder-dialog .main").click()
         if expected:
             wait_for(lambda: "there is no folder" in browser.find_element("id", "messages").text)
     wait_until_ready(browser, 4)
     assert len(list(folder.iterdir())) == 4
+
+
+def test_the_keyboard_goes_along_the_strip_of_photos(
+    browser: Any, page: str, photos: Photos
+) -> None:
+    open_page(browser, page)
+    choose(browser, photos["a b.jpg"], photos["c.tif"], photos["größe.png"])
+    wait_until_ready(browser, 3)
+    items(browser)[0].send_keys(RIGHT)
+    browser.switch_to.active_element.send_keys(RIGHT)
+    assert browser.switch_to.active_element == items(browser)[2]
+    assert browser.find_element("id", "name").text == "größe.png"
+
+
+def test_photos_wait_while_the_server_is_away(browser: Any, page: str, photos: Photos) -> None:
+    open_page(browser, page)
+    browser.execute_cdp_cmd("Network.enable", {})
+    network = {"latency": 0, "downloadThroughput": -1, "uploadThroughput": -1}
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", network | {"offline": True})
+    choose(browser, photos["a b.jpg"], photos["c.tif"])
+    progress = browser.find_element("id", "progress")
+    wait_for(lambda: "cannot be reached" in progress.text)
+    browser.execute_cdp_cmd("Network.emulateNetworkConditions", network | {"offline": False})
+    wait_until_ready(browser, 2)
+    assert not browser.find_element("id", "failed").is_displayed()
 
 
 def test_two_tabs_do_not_see_each_other(browser: Any, page: str, photos: Photos) -> None:
@@ -221,6 +272,15 @@ def test_it_fits_a_phone(width: int, page: str, photos: Photos, tmp_path: Path) 
             assert box["x"] >= 0
             assert box["x"] + box["width"] <= width
         save_screenshot(driver, f"page-{width}")
+        # What went wrong is in sight, wherever the page is scrolled to.
+        (tmp_path / "notes.txt").write_text("no photo")
+        choose(driver, tmp_path / "notes.txt")
+        said = wait_for(lambda: driver.find_element("css selector", "#messages .error"))
+        assert driver.execute_script(
+            "const box = arguments[0].getBoundingClientRect();"
+            "return box.top >= 0 && box.bottom <= innerHeight",
+            said,
+        )
     finally:
         driver.quit()
 

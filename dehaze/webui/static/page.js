@@ -3,6 +3,7 @@
   const by = (id) => document.getElementById(id);
   const DEFAULTS = { strength: 1, exposure: 0, word: "" };
   const KEPT = 16;
+  const RETRY_SECONDS = 2;
   const photos = [];
   let server = null;
   let current = null;
@@ -19,15 +20,19 @@
     }
   }
 
+  class Unreachable extends Failure {}
+
+  const seconds = (count) => new Promise((done) => setTimeout(done, 1000 * count));
+
   async function ask(address, options = {}) {
     let answer;
     try {
       answer = await fetch(address, options);
     } catch (error) {
-      throw new Failure("the server cannot be reached", "see whether it is still running");
+      throw new Unreachable("the server cannot be reached", "see whether it is still running");
     }
     if (answer.status === 503) {
-      await new Promise((done) => setTimeout(done, 1000 * (answer.headers.get("Retry-After") || 2)));
+      await seconds(answer.headers.get("Retry-After") || RETRY_SECONDS);
       return ask(address, options);
     }
     if (!answer.ok) {
@@ -53,9 +58,10 @@
 
   // --- messages and progress ---------------------------------------------------------------
 
-  function say(text) {
+  // A kind is "error", or "note" where nothing went wrong.
+  function say(text, kind = "error") {
     const close = element("button", { type: "button", "aria-label": "Dismiss" }, "×");
-    const line = element("p", { class: "error" }, text, close);
+    const line = element("p", { class: kind }, text, close);
     close.addEventListener("click", () => line.remove());
     by("messages").append(line);
     while (by("messages").childElementCount > 4) by("messages").firstChild.remove();
@@ -167,9 +173,13 @@
       if (!photo) break;
       report();
       const started = performance.now();
-      await prepare(photo);
-      paces.push((performance.now() - started) / 1000);
-      if (paces.length > 8) paces.shift();
+      if (await prepare(photo)) {
+        paces.push((performance.now() - started) / 1000);
+        if (paces.length > 8) paces.shift();
+      } else {
+        progress("The server cannot be reached. Trying again …", 0);
+        await seconds(RETRY_SECONDS);
+      }
     }
     working = false;
     report();
@@ -185,6 +195,7 @@
       ready / photos.length);
   }
 
+  // Whether the server could be reached.
   async function prepare(photo) {
     photo.state = "working";
     show();
@@ -203,11 +214,16 @@
       await photo.thumb(after.blob);
       photo.state = "ready";
     } catch (error) {
+      if (error instanceof Unreachable) {
+        photo.state = "waiting";
+        return false;
+      }
       if (photos.includes(photo)) photo.fail(error);
     }
     if (photo === current) show();
     buttons();
     tidy();
+    return true;
   }
 
   // A picture of a photo under its settings: from memory, or from the server.
@@ -383,6 +399,7 @@
   by("reset").addEventListener("click", () => { current.settings = { ...DEFAULTS }; fields(); changed(); });
   by("same").addEventListener("click", () => {
     for (const photo of photos) photo.settings = { ...current.settings };
+    say(`All ${photos.length} photos have these settings now.`, "note");
   });
   for (const button of by("layers").children) {
     button.addEventListener("click", () => { layer = button.dataset.layer; show(); refresh(); });
@@ -402,16 +419,30 @@
     if (event.target.matches("input, textarea") || document.querySelector("dialog[open]")) return;
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     const next = by && photos[photos.indexOf(current) + by];
-    if (next) select(next);
+    if (!next) return;
+    const moved = current.root === document.activeElement;
+    select(next);
+    if (moved) next.root.focus();
   });
 
   // --- downloads ---------------------------------------------------------------------------
 
+  const hasFailed = (photo) => photo.state === "failed";
+
   function buttons() {
-    const usable = photos.filter((photo) => photo.key && photo.state !== "failed").length;
+    const failed = photos.filter(hasFailed).length;
+    by("failed").hidden = failed === 0;
+    by("failed").textContent = `${failed} failed`;
+    const usable = photos.filter((photo) => photo.key && !hasFailed(photo)).length;
     by("all").disabled = exporting !== null || usable === 0;
     by("all").textContent = usable > 1 ? `Download all ${usable}` : "Download all";
   }
+
+  // The next one that failed, after the photo in view.
+  by("failed").addEventListener("click", () => {
+    const at = photos.indexOf(current) + 1;
+    select([...photos.slice(at), ...photos.slice(0, at)].find(hasFailed));
+  });
 
   function save(address, name) {
     const link = element("a", { href: address, download: name });
@@ -430,7 +461,7 @@
       const address = URL.createObjectURL(blob);
       save(address, photo.name);
       setTimeout(() => URL.revokeObjectURL(address), 60000);
-      for (const note of JSON.parse(answer.headers.get("Dehaze-Notes") || "[]")) say(`${photo.name}: ${note}`);
+      for (const note of JSON.parse(answer.headers.get("Dehaze-Notes") || "[]")) say(`${photo.name}: ${note}`, "note");
     } catch (error) {
       say(`${photo.name}: ${error.message}`);
     }
@@ -439,7 +470,8 @@
   });
 
   by("all").addEventListener("click", async () => {
-    const wanted = photos.filter((photo) => photo.key && photo.state !== "failed");
+    // Those that failed too: the archive names them, and what was mended since is in it.
+    const wanted = photos.filter((photo) => photo.key);
     exporting = wanted;
     buttons();
     progress(`0 of ${wanted.length} done`, 0);
@@ -454,15 +486,14 @@
       save(`${address}/dehazed.zip`, "dehazed.zip");
       let state;
       do {
-        await new Promise((done) => setTimeout(done, 500));
+        await seconds(0.5);
         state = await (await ask(address)).json();
         const over = state.done + state.failures.length;
         progress(`${over} of ${state.total} done${timeLeft(state.seconds_left)}`, over / state.total);
         if (state.stopped) throw new Failure("the download was broken off", "start it again");
       } while (!state.finished);
-      for (const failure of state.failures) say(failure);
-      if (state.notes.length === 1) say(state.notes[0]);
-      if (state.notes.length > 1) say(`${state.notes.length} notes on the photos are in the archive's NOTES.txt`);
+      sayOf(state.failures, "photos failed; the archive's NOT DONE.txt names them", "error");
+      sayOf(state.notes, "notes on the photos are in the archive's NOTES.txt", "note");
     } catch (error) {
       say(error.message);
     }
@@ -471,6 +502,12 @@
     report();
     work();
   });
+
+  // One line as it is, several as their number and where they are.
+  function sayOf(lines, where, kind) {
+    if (lines.length === 1) say(lines[0], kind);
+    if (lines.length > 1) say(`${lines.length} ${where}`, kind);
+  }
 
   // --- dropping and choosing ---------------------------------------------------------------
 
@@ -505,6 +542,7 @@
   by("add").addEventListener("click", () => by("files").click());
   by("files").addEventListener("change", () => { addFiles(by("files").files); by("files").value = ""; });
   by("folder").addEventListener("click", () => by("folder-dialog").showModal());
+  by("folder-cancel").addEventListener("click", () => by("folder-dialog").close(""));
   by("folder-dialog").addEventListener("close", () => {
     const path = by("folder-path").value.trim();
     if (by("folder-dialog").returnValue === "open" && path) addFolder(path);
