@@ -1,4 +1,4 @@
-"""Faults to give to a copy of a model, and what is said when it is loaded."""
+"""Faults for a copy of a model, and the message when it is loaded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A real Chromium without a window, for the tests of pages; without one these are skipped."""
+"""A headless Chromium for the tests of pages; they are skipped where there is none."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def start(folder: Path, *, size: tuple[int, int] = (1280, 900)) -> Any:
 
 
 def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
-    """What a condition gives once it is true.
+    """Waits until a condition is true, and returns its value.
 
     Raises:
         TimeoutError: it never was.
@@ -56,7 +56,7 @@ def wait_for(condition: Callable[[], Any], *, seconds: float = 60.0) -> Any:
 
 
 def complaints(driver: Any) -> list[str]:
-    """What the browser's console says of a page."""
+    """Messages in the browser's console."""
     return [entry["message"] for entry in driver.get_log("browser")]
 
 

@@ -1,4 +1,4 @@
-"""Small models made on the spot and saved in the real format, so that loading is tested offline."""
+"""Small random models, saved in the real format, so that loading is tested offline."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ import os
 from collections.abc import Generator
 from pathlib import Path
 
-# The networks here are tiny: one thread is as fast as two, and two test processes do not stall each
-# other. Processes that the tests start inherit it.
+# Tiny networks run as fast on one thread as on two, and processes do not slow each other down.
+# Processes that the tests start inherit the setting.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from foreign_torchvision import import_torchvision
@@ -49,7 +49,7 @@ from training.networks import Networks, build_networks, build_tokenizer
 
 torch.set_num_threads(1)
 
-# The same examples everywhere, and no limit on their time: other work may have the cores.
+# The same examples in every run, and no time limit, since other work may use the cores.
 settings.register_profile("tests", deadline=None, derandomize=True)
 settings.load_profile("tests")
 
@@ -74,7 +74,7 @@ def pytest_runtest_makereport(
 
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
-    """A test draws what it drew the last time, whatever ran before it."""
+    """Seeds every test, so that its random numbers do not depend on the tests before it."""
     torch.manual_seed(0)
 
 
@@ -229,7 +229,7 @@ def save_stable_diffusion_xl(folder: Path) -> Path:
         text_encoder=text_encoder,
         text_encoder_2=text_encoder_2,
         tokenizer=tokenizer,
-        # As in the published model: the second one pads with "!".
+        # The second tokenizer pads with "!", as in the published model.
         tokenizer_2=CLIPTokenizer.from_pretrained(folder / "source", pad_token="!"),
         unet=unet,
         scheduler=scheduler,
@@ -249,8 +249,8 @@ def stable_diffusion_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_stable_diffusion(tmp_path_factory.mktemp("sd1"), "epsilon")
 
 
-# XL has all that 1.x has, and a second text encoder; 2.x differs from 1.x in what the network
-# predicts, which tests of the inversion hold apart.
+# XL has all parts of 1.x and a second text encoder. 2.x differs from 1.x in the prediction type,
+# which tests of the inversion cover.
 _SLOW_2 = pytest.param("v_prediction", marks=pytest.mark.slow)
 
 
@@ -329,9 +329,10 @@ _SHAPES = ["bundled", pytest.param("epsilon", marks=pytest.mark.slow), _SLOW_2, 
 
 @pytest.fixture(scope="session", params=_SHAPES)
 def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small random model of every shape, at one size and with the same defaults.
+    """A folder with a small random model of every kind, at one size and with the same defaults.
 
-    A module whose ``random_model`` is this one holds Stable Diffusion to the bundled model's tests.
+    A module that overrides ``random_model`` by it runs the bundled model's tests on Stable
+    Diffusion.
     """
     bundled: Path = request.getfixturevalue("random_model")
     if request.param == "bundled":
@@ -355,7 +356,7 @@ def loaded_pipeline(random_model: Path) -> DehazePipeline:
 
 @pytest.fixture
 def pipeline(loaded_pipeline: DehazePipeline) -> DehazePipeline:
-    """A copy of the random model of the bundled kind: faster made than loaded again."""
+    """A copy of the random model of the bundled kind, which a test may change."""
     return copy.deepcopy(loaded_pipeline)
 
 

@@ -31,7 +31,7 @@ DESCRIPTION = {"short_side": 16, "steps": 3, "max_iterations": 8}
 
 
 def t5_tokenizer() -> T5TokenizerFast:
-    """Words are one token each, but for haze, which is two; letters stand for what is left."""
+    """A tokenizer of T5: each word is one token, "haze" is two, and other words are letters."""
     words = [word for word in vocabulary() if word.isalpha() and word != "haze"]
     pieces = ["▁ha", "ze", *(f"▁{word}" for word in dict.fromkeys(words))]
     letters = ["▁", ",", ".", *"abcdefghijklmnopqrstuvwxyz"]
@@ -85,7 +85,7 @@ def codec() -> AutoencoderKL:
 
 
 def mind_the_prompt(transformer: Any) -> None:
-    """A random network hardly looks at its prompt: words are made to matter, here and there."""
+    """Strengthens attention to the prompt, on which a random network hardly depends."""
     with torch.no_grad():
         for name, weight in transformer.named_parameters():
             if "attn" in name and name.endswith("weight") and "norm" not in name:
@@ -134,7 +134,7 @@ def save_stable_diffusion_3(folder: Path, **settings: Any) -> Path:
 
 
 def save_flux(folder: Path, *, distilled: bool = False) -> Path:
-    """Two blocks, one with picture and prompt as two tensors, one with both in one."""
+    """Two blocks: one with two streams, for picture and prompt, and one with a single stream."""
     torch.manual_seed(0)
     tokenizer, t5 = build_tokenizer(vocabulary(), folder / "source"), t5_tokenizer()
     transformer = FluxTransformer2DModel(

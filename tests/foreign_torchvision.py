@@ -1,8 +1,8 @@
 """Imports a torchvision that was built for another torch, for the tests of pyiqa.
 
-A package index may hold a torchvision for CUDA only, beside a torch for the CPU. Then its operators
-are not registered, and importing it fails, and transformers and diffusers with it. None of pyiqa's
-metrics that are written in Python needs these operators.
+A package index may offer torchvision for CUDA only and torch for the CPU. Then torchvision's
+operators are not registered, and it cannot be imported, nor can transformers and diffusers. pyiqa's
+metrics in pure Python do not need these operators.
 """
 
 from __future__ import annotations

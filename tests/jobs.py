@@ -1,4 +1,4 @@
-"""Tools of the tests of folder jobs: photos of one shade, and cheap work to do on them."""
+"""Tools for tests of folder jobs: photos of one shade, and cheap work on them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def invert(photo: Photo) -> FloatArray:
 
 
 class FakeWork:
-    """Work of which a test needs its start alone."""
+    """Work for tests that need only its start."""
 
     may_be_parallel = True
 
@@ -45,7 +45,7 @@ class FakeWork:
 
 @dataclass
 class FakeWorker:
-    """Does what its function does to each photo, and writes the photo alone."""
+    """Applies its function to each photo, and writes the photo without files beside it."""
 
     one: Callable[[Photo], FloatArray] = invert
     batch_size: int = 1
@@ -82,7 +82,7 @@ def do(
 
 
 def statuses(summary: Summary) -> list[str]:
-    """By the photos' names: they end in any order."""
+    """Statuses by the photos' names, since photos end in any order."""
     return [item.status for item in sorted(summary.items, key=lambda one: one.source)]
 
 

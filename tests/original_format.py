@@ -1,4 +1,4 @@
-"""Stable Diffusion's original names for weights: diffusers' folders as one file of the old kind."""
+"""Saves a folder of diffusers as one file with Stable Diffusion's original names of weights."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _bare(weights: Weights) -> Weights:
 
 
 def _unet(weights: Weights, config: dict[str, list[str] | int]) -> Weights:
-    """Blocks are counted through: an input block for each layer and each step down."""
+    """The original format numbers blocks across levels: one for each layer and downsampling."""
     per_block = int(str(config["layers_per_block"])) + 1
     made = {}
     for name, value in weights.items():

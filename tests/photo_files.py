@@ -1,6 +1,6 @@
-"""Photos with metadata of every kind, built byte by byte, and what a reader finds in them.
+"""Photos with metadata of every kind, built byte by byte, and an independent reader of them.
 
-Nothing here comes from the library: what it is compared with must not share its mistakes.
+Nothing here comes from the library, so that it cannot share the library's mistakes.
 """
 
 from __future__ import annotations

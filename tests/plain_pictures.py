@@ -1,4 +1,4 @@
-"""Pictures of one colour and masks of their upper half, whose metrics are found by hand."""
+"""Pictures of one colour and masks of their upper half, whose metrics are computed by hand."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from dehaze.inversion import DDIMTable, FlowTable, StepTable
 
 
 def scheduler_of(**settings: Any) -> DDIMScheduler:
-    """Stable Diffusion's scheduler, but for the settings given."""
+    """Stable Diffusion's scheduler with some settings changed."""
     defaults: dict[str, Any] = {
         "beta_start": 0.00085,
         "beta_end": 0.012,
@@ -27,19 +27,19 @@ def scheduler_of(**settings: Any) -> DDIMScheduler:
 
 
 def table_of(steps: int, spacing: str = "leading", **settings: Any) -> DDIMTable:
-    """The table of so many steps of ``scheduler_of`` these settings."""
+    """The table of ``steps`` steps of the scheduler with these settings changed."""
     return DDIMTable.from_scheduler(scheduler_of(**settings), steps, spacing)
 
 
 def flow_table_of(steps: int, shift: float = 3.0) -> FlowTable:
-    """The table of so many steps as Stable Diffusion 3 places them."""
+    """The table of ``steps`` steps, spaced as in Stable Diffusion 3."""
     scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
     return FlowTable.from_scheduler(scheduler, steps, positions=16)
 
 
 @dataclass
 class FunctionNetwork:
-    """A function of latents, step and positions in the place of a network.
+    """A stand-in for a network: a function of latents, step and positions.
 
     Attributes:
         table: the schedule.
@@ -63,7 +63,7 @@ class FunctionNetwork:
 
 @dataclass
 class VelocityNetwork:
-    """A function of latents and sigma in the place of a flow's network.
+    """A stand-in for a flow's network: a function of latents and sigma.
 
     Attributes:
         table: the schedule.

@@ -1,4 +1,4 @@
-"""Imports point one way, and the packaging says what the tree is."""
+"""Imports point one way, and every package of the tree is installed."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ for room, allowed in ALLOWED.items():
     if room != "errors":
         allowed |= {"errors"} if room in BASE else {"errors", *BASE}
 
-# A file that can be run by itself hands over to the command line it belongs to.
+# A script at the root imports the command line that it starts.
 SCRIPTS = {"dehaze.eval.reside": {"commands"}, "dehaze.__main__": {"commands"}}
 
 

@@ -1,4 +1,4 @@
-"""CONTRIBUTING.md tells of the tree, the walks and the dependencies as they are."""
+"""CONTRIBUTING.md lists the tree, the walks and the dependencies correctly."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dehaze.commands import main
 
 ROOT = Path(__file__).resolve().parents[1]
 TEXT = (ROOT / "CONTRIBUTING.md").read_text()
-# What tools leave in a checkout.
+# Files that tools create in a checkout.
 LEFT_BY_TOOLS = re.compile(r"__pycache__|.*\.egg-info|build|dist|site|out|runs|\.(?!ci$).*")
 WALKS = {
     command: re.findall(r"^\d+\. `([^`]+)`", walk, re.MULTILINE)
@@ -97,7 +97,7 @@ def test_a_command_enters_each_file_of_its_walk(
     entered: set[str] = set()
 
     def enter(frame: FrameType, event: str, argument: object) -> None:
-        # Of functions: a module's and a class's own code runs where they are imported.
+        # Calls of functions alone: the code of modules and classes runs where they are imported.
         if frame.f_code.co_flags & inspect.CO_OPTIMIZED:
             entered.add(frame.f_code.co_filename)
 
@@ -110,7 +110,7 @@ def test_a_command_enters_each_file_of_its_walk(
         threading.setprofile(None)  # type: ignore[arg-type]
     assert done.exit_code == 0, done.output
     (walk,) = (walk for walked, walk in WALKS.items() if walked.split()[1] == command)
-    # A file that only puts classes together has no function to enter.
+    # A file with classes alone has no function to enter.
     enterable = [path for path in walk if "def " in (ROOT / path).read_text()]
     assert len(enterable) >= len(walk) - 1
     assert [path for path in enterable if str(ROOT / path) not in entered] == []
@@ -132,7 +132,7 @@ def test_three_commands_are_walked() -> None:
     assert [command.split()[1] for command in WALKS] == ["run", "edit", "evaluate"]
 
 
-def test_every_dependency_earns_its_line() -> None:
+def test_every_dependency_is_listed_with_its_use() -> None:
     project = (ROOT / "pyproject.toml").read_text()
     (listed,) = re.findall(r"^dependencies = \[\n(.*?)^\]", project, re.DOTALL | re.MULTILINE)
     needed = re.findall(r'^    "([\w-]+)', listed, re.MULTILINE)

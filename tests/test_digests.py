@@ -40,7 +40,7 @@ def test_the_digest_of_a_folder_is_that_of_its_code(tmp_path: Path) -> None:
     assert len({first, second, digest_of_folder(tmp_path, {"webui"})}) == 3
 
 
-def test_the_code_of_results_is_all_but_what_shows_them() -> None:
+def test_the_digest_of_code_leaves_out_pages_and_commands() -> None:
     package = Path(dehaze.__file__).parent
     shown = {"commands", "report", "webui", "eval", "datasets"}
     assert digest_of_code() == digest_of_folder(package, shown)

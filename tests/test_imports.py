@@ -20,7 +20,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return "never_imported"
 
 
-def test_collections_leave_out_what_was_imported(module: str) -> None:
+def test_garbage_collection_skips_imported_objects(module: str) -> None:
     before = gc.get_freeze_count()
     try:
         with uncollected():
@@ -32,7 +32,7 @@ def test_collections_leave_out_what_was_imported(module: str) -> None:
         gc.unfreeze()
 
 
-def test_nothing_is_left_out_without_an_import() -> None:
+def test_garbage_collection_skips_nothing_without_an_import() -> None:
     before = gc.get_freeze_count()
     with uncollected():
         assert not gc.isenabled()

@@ -42,7 +42,7 @@ def test_each_step_may_have_its_own_unconditional_embedding(pipeline: DehazePipe
     table = DDIMTable.from_scheduler(pipeline.scheduler, 4)
     z, everyone = latents(pipeline), torch.arange(2)
     plain = pipeline.prompted_network(table)
-    # Under the prompt itself guidance has no effect.
+    # With the prompt as unconditional embedding, guidance has no effect.
     held = pipeline.prompted_network(
         table, guidance_scale=3.0, unconditional=plain.conditional.expand(4, -1, -1, -1)
     )
@@ -50,7 +50,7 @@ def test_each_step_may_have_its_own_unconditional_embedding(pipeline: DehazePipe
 
 
 def rows_of_calls(pipeline: DehazePipeline) -> list[int]:
-    """The rows of each call of the network from now on."""
+    """A list that grows by the rows of each later call of the network."""
     rows: list[int] = []
     pipeline.unet.register_forward_hook(
         lambda module, arguments, output: rows.append(output.sample.shape[0])

@@ -19,7 +19,7 @@ from dehaze.photos import write_photo
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# What conda-forge calls otherwise, or numbers otherwise.
+# Packages with another name or other versions on conda-forge.
 CONDA_NAMES = {"torch": "pytorch", "opencv-python-headless": "py-opencv"}
 CONDA_BOUNDS = {"py-opencv": ">=4.13.0"}
 
@@ -71,7 +71,7 @@ def test_the_container_copies_what_is_built() -> None:
 
 
 def test_every_import_is_declared() -> None:
-    """A package that only happens to be installed may be gone, or of any version, elsewhere."""
+    """An undeclared package may be missing, or of any version, elsewhere."""
     names = re.findall(r'^    "([\w.-]+)[<>=]', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     names += re.findall(r'[\[ ]"([\w.-]+)(?:\[\w+\])?>=', (ROOT / "pyproject.toml").read_text())
     owners = packages_distributions()
@@ -84,7 +84,7 @@ def test_every_import_is_declared() -> None:
 
 
 def test_the_lowest_versions_are_those_that_were_tried() -> None:
-    """A bound that is changed asks for another run of .ci/lowest, and for its line in the notes."""
+    """A changed bound needs another run of .ci/lowest and a new line in the notes."""
     notes = (ROOT / "docs/notes/libraries.md").read_text()
     (tried,) = re.findall(r"^Last run: .*?\. `", notes, re.DOTALL | re.MULTILINE)
     versions = dict(re.findall(r"([a-z][\w-]+)\s+(\d[\d.]*\d)", tried))

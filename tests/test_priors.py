@@ -1,4 +1,4 @@
-"""The hand-made priors are the computations of their papers."""
+"""The priors equal the computations of their papers."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ def test_a_number_in_its_range_comes_back(value: float) -> None:
 
 
 @pytest.mark.parametrize("value", [-1e-9, 2.1, math.nan, math.inf, "keep", None, [1], True])
-def test_what_is_out_of_its_range_is_named(value: Any) -> None:
+def test_a_number_out_of_its_range_is_named(value: Any) -> None:
     with pytest.raises(RangeError, match=r"strength is .*: it must be 0 to 2"):
         Range("strength", 0, 2).check(value)
     with pytest.raises(RangeError, match="tolerance is 0: it must be above 0"):

@@ -1,4 +1,4 @@
-"""What the README shows works as it stands there."""
+"""The README's example runs, and its links and marks exist."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def test_a_name_is_registered_once() -> None:
 
 
 @pytest.mark.parametrize("name", [1, None, ["kind"]])
-def test_what_is_no_name_is_unknown(name: Any) -> None:
+def test_a_value_that_is_no_name_is_unknown(name: Any) -> None:
     registry = Registry[int]("greeting")
     registry.register("polite", 1)
     with pytest.raises(UnknownNameError, match=r"unknown greeting .*: there are polite"):

@@ -1,4 +1,4 @@
-"""The house's style is part of the tests."""
+"""ruff is clean, and test names are short."""
 
 from __future__ import annotations
 

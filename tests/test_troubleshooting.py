@@ -1,4 +1,4 @@
-"""docs/troubleshooting.md names every error of the folder job, and none that there is not."""
+"""docs/troubleshooting.md lists exactly the errors of the folder job."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ SOURCES = [
     ROOT / "dehaze/models/choice.py",
     ROOT / "dehaze/models/hashes.py",
 ]
-# What raises, and the argument that says why.
+# Calls that raise, and the position of the argument with the cause.
 ERRORS = {
     "PhotoError": 1,
     "UnreadableError": 0,
@@ -53,7 +53,7 @@ ERRORS = {
 
 
 def text_of(node: ast.expr) -> str | None:
-    """A string as the code writes it, with … for what is put in when it runs."""
+    """A string literal, with … for each value that is filled in at run time."""
     if isinstance(node, ast.Constant) and isinstance(node.value, str):
         return node.value
     if isinstance(node, ast.JoinedStr):
@@ -92,7 +92,7 @@ def messages_in(source: str) -> Iterator[str]:
 
 def raised() -> set[str]:
     found = {text for source in SOURCES for text in messages_in(source.read_text())}
-    # Up to the cure, which the table has in a column of its own.
+    # The text before the cure, which has a column of its own in the table.
     return {text.split("; ")[0] for text in found}
 
 

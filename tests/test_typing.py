@@ -32,7 +32,7 @@ reveal_type(editor(photo, "a photo", return_dict=False))
 
 
 def test_mypy_is_clean_and_knows_the_main_calls() -> None:
-    """One run for both: most of its time goes into the libraries."""
+    """One run of mypy serves both, since most of its time goes into the libraries."""
     # The cache stays where mypy keeps it: only the first run in a checkout checks everything.
     cache = ROOT / ".mypy_cache"
     layout = cache / "layout"

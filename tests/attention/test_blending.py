@@ -1,4 +1,4 @@
-"""LocalBlend by hand: which layers it looks at, where it lets a change through, from which step."""
+"""LocalBlend by hand: the layers it reads, where it lets a change through, and from which step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STEPS = 10
 
 
 def record_of(**positions: int) -> dict[str, Tensor]:
-    """A recording of one step of layers with so many positions each."""
+    """A recording of one step; each layer has one of these numbers of positions."""
     record = {}
     for layer, count in positions.items():
         record[f"{layer}|cross|query|1"] = torch.zeros(1, 1, count, 2)
@@ -25,13 +25,13 @@ def record_of(**positions: int) -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("latent", "positions", "wanted"),
     [
-        # Stable Diffusion 1.5: 16 x 16 of 64 x 64, wherever in the network such maps are.
+        # Stable Diffusion 1.5: maps of 16 x 16 for latents of 64 x 64, in any layer.
         (
             (64, 64), {"a": 64 * 64, "b": 16 * 16, "c": 32 * 32, "d": 16 * 16},
             {"b": (16, 16), "d": (16, 16)},
         ),
         ((64, 96), {"a": 32 * 48, "b": 16 * 24, "c": 8 * 12}, {"b": (16, 24)}),
-        # Without a quarter, what is nearest to one.
+        # The resolution nearest to a quarter, where no layer has a quarter.
         ((16, 16), {"a": 16 * 16, "b": 8 * 8}, {"b": (8, 8)}),
     ],
 )  # fmt: skip
@@ -71,29 +71,29 @@ def blended(blend: LocalBlend, used: Tensor, i: int) -> Tensor:
 def test_the_change_stays_near_the_words_of_either_prompt() -> None:
     blend = LocalBlend(recorded({0: 1}), LATENT, STEPS, (1,), (2,), start=0.0)
     kept = blended(blend, attending({}), STEPS)
-    # The source's place 0 and its neighbours of the 2 x 3: the first two columns, 4 latents each.
+    # Position 0 of the source and its neighbours in the 2 x 3 map: two columns of 4 latents each.
     expected = torch.zeros(LATENT)
     expected[:, :8] = 1.0
     for channel in kept[0]:
         assert torch.equal(channel, expected)
     assert blend.mask is not None
     assert torch.equal(blend.mask[0, 0], expected)
-    # A place of the target's word is let through as well.
+    # Positions of the target's word are let through as well.
     kept = blended(blend, attending({5: 2}), STEPS - 1)
     assert kept.min() == 1.0
 
 
-def test_the_places_of_other_words_stay_as_they_were() -> None:
+def test_positions_of_excluded_words_stay_unchanged() -> None:
     blend = LocalBlend(recorded({0: 1, 1: 0}), LATENT, STEPS, (1,), (1,), (0,), (0,), start=0.0)
     kept = blended(blend, attending({}), STEPS)
     expected = torch.zeros(LATENT)
     expected[:, :8] = 1.0
-    # Without neighbours: place 1 alone is taken out.
+    # Excluded positions have no neighbours added, so position 1 alone is taken out.
     expected[:4, 4:8] = 0.0
     assert torch.equal(kept[0, 0], expected)
 
 
-def test_a_map_counts_from_the_threshold_on() -> None:
+def test_a_map_counts_above_the_threshold() -> None:
     used = attending({0: 1})
     used[0, 0, 2, 1], used[0, 0, 2, 3] = 0.4, 0.6
     for threshold, columns in ((0.3, 12), (0.5, 8)):

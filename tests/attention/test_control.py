@@ -36,7 +36,7 @@ def test_shares_of_the_steps_count_from_the_noisy_end() -> None:
     assert own == [10, 9, 8, 7]
 
 
-def test_the_ends_are_never_and_always() -> None:
+def test_share_0_means_no_step_and_share_1_every_step() -> None:
     assert not any(AttentionControl(0.0, 0.0).cross_weight(i, 5) for i in range(1, 6))
     assert all(AttentionControl(1.0, 1.0).replaces_self(i, 5) for i in range(1, 6))
 
@@ -57,7 +57,7 @@ def test_a_share_outside_0_to_1_is_refused(share: float | torch.Tensor) -> None:
         AttentionControl(cross_replace_steps=share)
 
 
-def test_refine_follows_what_is_shared_and_keeps_what_is_new(pipeline: DehazePipeline) -> None:
+def test_refine_follows_shared_words_and_keeps_new_ones(pipeline: DehazePipeline) -> None:
     mapper = refine_mapper(*prompts(pipeline, "a photo with haze", "a photo with snow"))
     # begin a photo with WORD end: only the new word is its own.
     assert mapper.weight.tolist() == [1, 1, 1, 1, 0, *[1] * 27]
@@ -128,7 +128,7 @@ def test_words_become_tokens(pipeline: DehazePipeline) -> None:
         ({"word_weights": {"haze": 0.0}}, "haze.*a, city, in, fog"),
     ],
 )
-def test_what_does_not_fit_is_named(
+def test_control_settings_that_do_not_fit_are_named(
     pipeline: DehazePipeline, settings: dict[str, object], cause: str
 ) -> None:
     source, target = prompts(pipeline, "a city in haze", "a city in fog")

@@ -1,4 +1,4 @@
-"""Prompt-to-Prompt on joint attention with its maps formed and two branches, against ours."""
+"""Prompt-to-Prompt on joint attention against a reference with formed maps and two branches."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CLIP, T5 = 32, 16
 
 @dataclass
 class Textbook:
-    """One processor for all layers, on a batch (source, target).
+    """The reference: one processor for all layers, on a batch (source, target).
 
     Attributes:
         pipe: whose transformer it is.
@@ -105,7 +105,7 @@ class Textbook:
 
     @torch.no_grad()
     def edit(self, path: InversionResult, contexts: Tensor) -> Tensor:
-        """Every z_0, the network run on source and target side by side."""
+        """z_0 of every sample, with source and target denoised in one batch."""
         transformer = self.pipe.transformer
         before = dict(transformer.attn_processors)
         transformer.set_attn_processor(self)
@@ -133,7 +133,7 @@ class Model:
         return Textbook(self.pipe, share=share, self_share=self_share, **given)
 
     def both(self, clip: Tensor, t5: Tensor) -> Tensor:
-        """What is said of CLIP's tokens and of T5's, in what the network reads."""
+        """Values over CLIP's tokens and over T5's, joined in the order of the network's prompt."""
         if self.pipe.kind is FLUX:
             return t5
         return torch.block_diag(clip, t5) if clip.ndim == 2 else torch.cat([clip, t5])
@@ -209,18 +209,18 @@ CASES: dict[str, tuple[str, EditSettings, Callable[[Model], Textbook]]] = {
 
 
 @pytest.mark.parametrize("case", list(CASES))
-def test_every_control_is_the_textbooks(model: Model, case: str) -> None:
+def test_every_control_equals_the_reference(model: Model, case: str) -> None:
     target, settings, textbook = CASES[case]
     pipe, path = model.pipe, model.path
     encode = pipe.prompts
     contexts = torch.cat([encode.embed(encode.tokens(text)) for text in (SOURCE, target)])
     source, wanted = textbook(model).edit(path, contexts).split(1)
-    # Our path has no source branch: the textbook's must have come back to the same picture.
+    # The pipeline has no source branch; the reference's must reconstruct the same picture.
     torch.testing.assert_close(source, path.trajectory[0], rtol=0, atol=1e-4)
     edited = pipe.edit(path, SOURCE, target, settings)
     torch.testing.assert_close(edited.latents, wanted, rtol=0, atol=1e-4)
     assert edited.nfe == STEPS
-    # The edit must do something, or agreement would say nothing; and be held to the source.
+    # The edit must change the picture, and the control must hold it to the source.
     assert (edited.latents - path.trajectory[0]).abs().max() > 1e-3
     free = EditSettings(cross_replace_steps=0.0, self_replace_steps=0.0)
     if target != SOURCE:
@@ -228,7 +228,7 @@ def test_every_control_is_the_textbooks(model: Model, case: str) -> None:
 
 
 @pytest.mark.parametrize(("cross", "self_"), [(0.7, 0.4), (1.0, 1.0), (0.0, 1.0), (1.0, 0.0)])
-def test_the_swap_is_the_textbooks(model: Model, cross: float, self_: float) -> None:
+def test_the_swap_equals_the_reference(model: Model, cross: float, self_: float) -> None:
     pipe, path = model.pipe, model.path
     prompt = pipe.prompts.tokens(SOURCE)
     swapped = pipe.prompts.swapped(prompt, "dense haze", word_span(prompt, "dense haze"))
@@ -272,7 +272,7 @@ def test_the_words_map_is_the_mean_of_the_formed_maps(model: Model) -> None:
     assert len(layers) == 2
 
 
-def test_processors_without_orders_leave_the_network_as_it_is(model: Model) -> None:
+def test_processors_of_an_idle_session_change_nothing(model: Model) -> None:
     pipe, path = model.pipe, model.path
     network = pipe.prompted_network(path.table, SOURCE)
     everyone = torch.arange(1)

@@ -13,7 +13,9 @@ from dehaze.pipelines.dehaze import DehazePipeline
 
 
 @given(height=st.integers(1, 70), width=st.integers(1, 70), halvings=st.integers(0, 4))
-def test_a_grid_is_found_for_any_shape_and_level(height: int, width: int, halvings: int) -> None:
+def test_the_grid_of_a_layer_is_found_for_any_shape_and_level(
+    height: int, width: int, halvings: int
+) -> None:
     h, w = height, width
     for _ in range(halvings):
         h, w = (h + 1) // 2, (w + 1) // 2
@@ -21,7 +23,7 @@ def test_a_grid_is_found_for_any_shape_and_level(height: int, width: int, halvin
     assert grid[0] * grid[1] == h * w
 
 
-def test_a_square_is_not_presumed() -> None:
+def test_a_grid_is_not_assumed_to_be_square() -> None:
     assert grid_of(8 * 12, (16, 24)) == (8, 12)
     assert grid_of(9 * 2, (17, 3)) == (9, 2)
     with pytest.raises(ControlError, match="no halving"):
@@ -35,7 +37,7 @@ def record_of(query: torch.Tensor, key: torch.Tensor, steps: int = 2) -> dict[st
 
 
 def test_the_map_is_the_probability_on_the_words_tokens() -> None:
-    """Oracle: the softmax written out for one head and one layer."""
+    """The expected map is the softmax written out for one head and one layer."""
     query, key = torch.randn(1, 1, 6, 4), torch.randn(1, 1, 5, 4)
     heat = word_map(record_of(query, key), (1, 3), (2, 3))
     scores = (query[0, 0] @ key[0, 0].T / 2.0).exp()
@@ -60,7 +62,7 @@ def test_layers_are_weighed_and_steps_chosen() -> None:
     assert recorded_layers(record) == {"layer": [1, 2], "other": [1]}
 
 
-def test_asking_for_what_was_not_recorded_is_an_error() -> None:
+def test_a_map_of_unrecorded_attention_is_an_error() -> None:
     record = record_of(torch.randn(1, 1, 6, 4), torch.randn(1, 1, 5, 4))
     with pytest.raises(ControlError, match="elsewhere"):
         word_map(record, (1,), (2, 3), layers={"elsewhere": 1.0})
@@ -121,6 +123,6 @@ def test_a_grey_picture_has_an_even_border(bundled: DehazePipeline, grey: float)
     inside = float(heat[2:-2, 2:-2].mean())
     border = np.concatenate([heat[0], heat[-1], heat[1:-1, 0], heat[1:-1, -1]])
     assert border.mean() == pytest.approx(inside, rel=0.25)
-    # A frame of one cell is a step between it and the next one: .05 to .11 where it is left in.
+    # A frame of one cell would show as a step from the border cells to the next ones.
     beside = np.concatenate([heat[1], heat[-2], heat[1:-1, 1], heat[1:-1, -2]])
     assert np.abs(border - beside).mean() < 0.01 * inside

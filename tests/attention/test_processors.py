@@ -13,11 +13,11 @@ from dehaze.pipelines.dehaze import DehazePipeline
 
 
 def random_latents(pipeline: DehazePipeline, batch: int = 1) -> Tensor:
-    """Of 8 x 12, with the network's number of channels."""
+    """Normal latents of 8 x 12 with the network's number of channels."""
     return torch.randn(batch, pipeline.unet.config.in_channels, 8, 12)
 
 
-def test_processors_without_orders_leave_the_network_as_it_is(pipeline: DehazePipeline) -> None:
+def test_processors_of_an_idle_session_change_nothing(pipeline: DehazePipeline) -> None:
     z = random_latents(pipeline, 2)
     context = torch.randn(2, 32, 128)
     with torch.no_grad():
@@ -66,7 +66,7 @@ def test_a_network_without_attention_is_refused() -> None:
         pass
 
 
-def test_injecting_what_was_never_recorded_is_an_error(pipeline: DehazePipeline) -> None:
+def test_injecting_unrecorded_attention_is_an_error(pipeline: DehazePipeline) -> None:
     session = AttentionSession(control=AttentionControl(), step=4, steps=4)
     latents, context = random_latents(pipeline), torch.randn(1, 32, 128)
     with (

@@ -1,4 +1,4 @@
-"""What of a source's attention is recorded, where it lies, and that an edit is none the worse."""
+"""Which attention of a source is recorded, on which device, and that edits stay the same."""
 
 from __future__ import annotations
 
@@ -24,28 +24,28 @@ WHOLE, QUARTER = 8 * 12, 4 * 6
 @pytest.mark.parametrize(
     ("kind", "step", "positions", "kept"),
     [
-        # Of 10 steps the first 4, which are 10 to 7, take the source's self-attention.
+        # Of 10 steps, steps 10 to 7 take the source's self-attention.
         ("self", 10, QUARTER, True),
         ("self", 7, QUARTER, True),
         ("self", 6, QUARTER, False),
-        # No control ever reaches the layers of the latents' own size.
+        # No control uses self-attention at the latents' own size.
         ("self", 10, WHOLE, False),
         ("cross", 3, WHOLE, True),
         ("cross", 2, WHOLE, False),
         ("cross", 2, QUARTER, False),
     ],
 )
-def test_what_a_control_cannot_use_is_not_kept(
+def test_attention_that_the_control_cannot_use_is_not_kept(
     kind: str, step: int, positions: int, kept: bool
 ) -> None:
     control = AttentionControl(cross_replace_steps=0.8, self_replace_steps=0.4)
     plan = RecordingPlan(control, 10, map_layers=["shown"])
     assert plan.keeps("other", kind, step, positions, SIZE) is kept
-    # What is looked at is kept at every step.
+    # Layers of the map are kept at every step.
     assert plan.keeps("shown", kind, step, positions, SIZE) is (kept or kind == "cross")
 
 
-def test_without_a_control_all_that_any_may_use_is_kept() -> None:
+def test_without_a_control_all_usable_attention_is_kept() -> None:
     plan = RecordingPlan()
     for step in (1, 10):
         assert plan.keeps("layer", "self", step, QUARTER, SIZE)
@@ -118,7 +118,7 @@ def test_an_edit_that_records_less_gives_the_same(
     np.testing.assert_array_equal(found.image, expected.image)
 
 
-def test_beyond_the_budget_room_is_made_elsewhere() -> None:
+def test_attention_beyond_the_budget_goes_to_the_host() -> None:
     values = torch.randn(1, 2, 8, 4)
     session = AttentionSession(recording=True, budget=values.nbytes)
     session.keep("first", values)
@@ -140,7 +140,7 @@ def test_an_edit_beyond_the_budget_is_the_same(pipeline: DehazePipeline, photo: 
 
 
 def test_the_layers_that_are_shown_are_recorded(bundled: DehazePipeline, photo: Array) -> None:
-    """The model that ships injects nothing: only the layer of its haze map is kept."""
+    """The bundled model injects nothing, so only the layer of its haze attention map is kept."""
     result = bundled(photo)
     inversion = bundled.invert(photo)
     assert result.attention.shape == photo.shape[:2]

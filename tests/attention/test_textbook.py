@@ -1,4 +1,4 @@
-"""Prompt-to-Prompt as the paper states it, maps materialised and two branches, against ours."""
+"""Prompt-to-Prompt against a reference: the paper's equations, formed maps, two branches."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ DENSE, HAZE, END = 7, 8, 9
 
 @dataclass
 class Textbook:
-    """One attention processor for all layers, on a batch (source, target).
+    """The reference: one attention processor for all layers, on a batch (source, target).
 
     Attributes:
         mapper: (L, L), source token to target token.
@@ -36,8 +36,8 @@ class Textbook:
         equalizer: (L,).
         shares: (L,), of the steps in which a target token follows.
         self_share: of the steps with the source's self-attention.
-        blended: (positions in the source, in the target) that LocalBlend holds the change to.
-        left_out: likewise, of what stays.
+        blended: token positions of LocalBlend's words, in the source and in the target.
+        left_out: token positions of the excluded words, likewise.
         half: positions of a layer of half the latent's height and width.
         scale: of the latent's sides over those of the maps that are blended by: a quarter, where
             the network goes so deep.
@@ -104,7 +104,7 @@ class Textbook:
 
     @torch.no_grad()
     def edit(self, pipe: EditPipeline, path: InversionResult, contexts: Tensor) -> Tensor:
-        """Both z_0, the network run on source and target side by side."""
+        """z_0 of source and target, denoised in one batch."""
         before = dict(pipe.unet.attn_processors)
         pipe.unet.set_attn_processor(self)
         table, pair = path.table, path.latents.repeat(2, 1, 1, 1)
@@ -129,8 +129,8 @@ class Textbook:
     ) -> Tensor:
         """Both z_0 of Direct Inversion: algorithm 1 and the published code's guided P2P loop.
 
-        Source and target side by side, each guided; what the source loses at each step, found
-        along the inverted path beforehand, is given back to the source alone.
+        Source and target are denoised in one batch, both guided. What the source loses at each step
+        is computed along the inverted path first, and added to the source alone.
         """
         before = dict(pipe.unet.attn_processors)
         table, path = inversion.table, inversion.trajectory
@@ -167,7 +167,7 @@ class Textbook:
         """Both z_0 of null-text inversion: the published code's fit, then its guided P2P loop.
 
         The unconditional embedding of each step is fitted to the inverted path first. Then source
-        and target go side by side, each guided by it.
+        and target are denoised in one batch, both guided by it.
         """
         before = dict(pipe.unet.attn_processors)
         table, path = inversion.table, inversion.trajectory
@@ -212,7 +212,7 @@ class Model:
 
 
 def path_of(pipe: EditPipeline, size: tuple[int, int]) -> Model:
-    """A generated picture's path: no inversion, so no error of one."""
+    """The path of a generated picture, which has no inversion error."""
     pipe.set_progress_bar_config(disable=True)
     seed = torch.Generator().manual_seed(0)
     return Model(pipe, pipe.generate(SOURCE, generator=seed, size=size, num_inference_steps=STEPS))
@@ -221,7 +221,7 @@ def path_of(pipe: EditPipeline, size: tuple[int, int]) -> Model:
 @pytest.fixture(scope="module")
 def random(any_model: Path) -> Model:
     pipe = EditPipeline.from_pretrained(any_model)
-    # The random network hardly looks at its prompt: words are made to matter, here and there.
+    # A random network hardly depends on its prompt, so its attention to words is strengthened.
     with torch.no_grad():
         for name, weight in pipe.unet.named_parameters():
             if "attn2.to_" in name and "bias" not in name:
@@ -232,7 +232,7 @@ def random(any_model: Path) -> Model:
 @pytest.fixture(scope="module")
 def shipped(bundled: DehazePipeline) -> Model:
     pipe = EditPipeline.from_pipe(bundled)
-    # The textbook takes every step back; this model needs one, see dehaze.inversion.denoise.
+    # The reference takes every denoising step; this model takes one by default.
     pipe.description = replace(pipe.description, denoising_steps=None)
     return path_of(pipe, (32, 32))
 
@@ -330,12 +330,12 @@ def check_case(model: Model, case: str) -> None:
             [pipe.prompts.embed(tokenize(pipe.tokenizer, text)) for text in (SOURCE, target)]
         )
     source, wanted = textbook().edit(pipe, path, contexts).split(1)
-    # Our path has no source branch: the textbook's must have come back to the same picture.
+    # The pipeline has no source branch; the reference's must reconstruct the same picture.
     torch.testing.assert_close(source, path.trajectory[0], rtol=0, atol=1e-4)
     edited = pipe.edit(path, SOURCE, target, settings)
     torch.testing.assert_close(edited.latents, wanted, rtol=0, atol=1e-4)
     assert edited.nfe == STEPS
-    # The edit must do something, or agreement would say nothing.
+    # The edit must change the picture.
     assert (edited.latents - path.trajectory[0]).abs().max() > 1e-3
     if settings.blend:
         assert edited.mask is not None
@@ -361,31 +361,31 @@ SHARES = [(0.8, 0.4), (1.0, 1.0), (0.0, 1.0), (0.4, 0.0)]
 
 
 @pytest.mark.parametrize("case", list(CASES))
-def test_every_controller_of_every_shape_is_the_textbooks(random: Model, case: str) -> None:
+def test_every_control_equals_the_reference_on_random_models(random: Model, case: str) -> None:
     check_case(random, case)
 
 
 @pytest.mark.parametrize("case", list(CASES))
-def test_every_controller_of_the_bundled_model_is_the_textbooks(shipped: Model, case: str) -> None:
+def test_every_control_equals_the_reference_on_the_bundled_model(shipped: Model, case: str) -> None:
     check_case(shipped, case)
 
 
 @pytest.mark.parametrize(("cross", "self_"), SHARES)
-def test_the_swap_of_every_shape_is_the_textbooks(
+def test_the_swap_equals_the_reference_on_random_models(
     random: Model, cross: float, self_: float
 ) -> None:
     check_swap(random, cross, self_)
 
 
 @pytest.mark.parametrize(("cross", "self_"), SHARES)
-def test_the_swap_of_the_bundled_model_is_the_textbooks(
+def test_the_swap_equals_the_reference_on_the_bundled_model(
     shipped: Model, cross: float, self_: float
 ) -> None:
     check_swap(shipped, cross, self_)
 
 
-def test_queries_and_keys_stand_for_the_maps_themselves(random: Model) -> None:
-    """The identity as a mapper forms the maps, as none does not: both are the same edit."""
+def test_the_identity_mapper_equals_following_without_a_mapper(random: Model) -> None:
+    """A mapper makes the processor form the maps; the identity gives the edit without one."""
     pipe, path = random.pipe, random.path
     with torch.no_grad():
         context = pipe.prompts.embed(tokenize(pipe.tokenizer, SOURCE.replace("haze", "snow")))
@@ -414,8 +414,8 @@ def check_direct(model: Model) -> None:
     settings = {mode: EditSettings(mode=mode, guidance_scale=3.0) for mode in ("direct", "plain")}
     direct, plain = (pipe.edit(inversion, SOURCE, target, each) for each in settings.values())
     assert direct.nfe == 2 * STEPS + 2 * STEPS
-    # Relative to the whole edit. Rounding, which batches of two and of one do differently, grows
-    # under guidance; what the attention of other latents changes is far more.
+    # Relative to the whole edit. Batches of two and of one round differently, and guidance enlarges
+    # that; attention of other latents would change far more.
     edit = (wanted - inversion.trajectory[0]).norm()
     assert edit > 0.01 * wanted.norm()
     assert (kept - inversion.trajectory[0]).norm() < 2e-3 * edit
@@ -423,11 +423,11 @@ def check_direct(model: Model) -> None:
     assert (plain.latents - wanted).norm() > 1e-2 * edit
 
 
-def test_direct_inversion_of_every_shape_is_the_papers(random: Model) -> None:
+def test_direct_inversion_equals_the_paper_on_random_models(random: Model) -> None:
     check_direct(random)
 
 
-def test_direct_inversion_of_the_bundled_model_is_the_papers(shipped: Model) -> None:
+def test_direct_inversion_equals_the_paper_on_the_bundled_model(shipped: Model) -> None:
     check_direct(shipped)
 
 
@@ -464,16 +464,16 @@ def check_null_text(model: Model, size: tuple[int, int], steps: int) -> None:
     )
     change = (after - before).norm()
     assert change > 0.01 * before.norm()
-    # Adam divides by the gradient's size: rounding, which batches do differently, grows.
+    # Batches round differently, and Adam enlarges that by dividing by the gradient's size.
     assert (dehazed("null-text") - after).norm() < 0.02 * change
     assert (dehazed("plain") - after).norm() > 0.05 * change
 
 
-def test_null_text_dehazing_is_the_papers(stable_diffusion_1: Path) -> None:
+def test_null_text_dehazing_equals_the_paper(stable_diffusion_1: Path) -> None:
     model = path_of(EditPipeline.from_pretrained(stable_diffusion_1), (16, 16))
     check_null_text(model, (32, 32), 2)
 
 
 @pytest.mark.slow
-def test_null_text_dehazing_of_every_shape_is_the_papers(random: Model) -> None:
+def test_null_text_dehazing_equals_the_paper_on_random_models(random: Model) -> None:
     check_null_text(random, (16, 24), STEPS)

@@ -1,4 +1,4 @@
-"""What is said of a result that is hardly other than its photo, or much darker."""
+"""Remarks on a result that is nearly equal to its photo, or much darker."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_brightness_is_the_ratio_of_mean_luma() -> None:
         (0.0, 1.0, (UNCHANGED,)),
         (0.0199, 1.0, (UNCHANGED,)),
         (0.0201, 1.0, ()),
-        # A dehazing that was to do less may do less, and more is not asked for than all of it.
+        # The threshold shrinks with a strength below 1, and does not grow above 1.
         (0.0101, 0.5, ()),
         (0.0099, 0.5, (UNCHANGED,)),
         (0.0201, 2.0, ()),
@@ -67,7 +67,7 @@ def test_a_black_photo_is_no_darker() -> None:
     assert np.isnan(effect.brightness)
 
 
-def test_the_journal_and_the_summary_have_it_and_keep_it(tmp_path: Path) -> None:
+def test_remarks_are_in_the_journal_and_the_summary(tmp_path: Path) -> None:
     for name, shade in (("a", 0.2), ("b", 0.5), ("c", 0.8)):
         photo_at(tmp_path / f"in/{name}.png", shade)
 

@@ -43,13 +43,13 @@ def undisturbed(inputs: Path) -> dict[str, bytes]:
 
 
 def assert_sound(inputs: Path, output: Path, before: dict[str, bytes]) -> None:
-    """No input is lost, no output is torn, and what the journal calls done is so."""
+    """No input is lost, no output is incomplete, and the journal tells the truth."""
     assert contents(inputs) == before
     check_output(output)
 
 
 def resume(inputs: Path, output: Path) -> Summary:
-    """The last run, after which everything is as if nothing had ever happened."""
+    """The last run, after which the outputs are those of an undisturbed job."""
     summary = do(plan([inputs], output))
     assert not summary.having("failed")
     assert contents(output) == undisturbed(inputs)
@@ -59,7 +59,7 @@ def resume(inputs: Path, output: Path) -> Summary:
 
 @contextmanager
 def as_nobody(*folders: Path) -> Iterator[None]:
-    """Permissions do not hold for root: give its rights away for a while."""
+    """Inside, root has no rights beyond the permissions of files."""
     if os.geteuid() != 0:
         yield
         return
@@ -288,7 +288,7 @@ def start(inputs: Path, output: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_killed_job_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    """Six times here; benchmarks/kill_job.py does it fifty times, to the command itself."""
+    """benchmarks/kill_job.py does this to the command itself, and more often."""
     inputs, output = tmp_path / "in", tmp_path / "out"
     make_photos(inputs)
     before = contents(inputs)
@@ -304,7 +304,7 @@ def test_killed_job_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
 
 
 def test_two_jobs_at_once_on_one_folder(tmp_path: Path) -> None:
-    """One of them does it; the other is refused, or comes late enough to find it done."""
+    """One job does the work; the other is refused, or finds it done."""
     inputs, output = tmp_path / "in", tmp_path / "out"
     make_photos(inputs)
     before = contents(inputs)
@@ -317,7 +317,7 @@ def test_two_jobs_at_once_on_one_folder(tmp_path: Path) -> None:
     assert len(resume(inputs, output).having("kept")) == COUNT
 
 
-def test_what_a_killed_write_left_is_cleared_away(tmp_path: Path) -> None:
+def test_temporary_files_of_a_killed_write_are_removed(tmp_path: Path) -> None:
     photo_at(tmp_path / "in/a.png")
     (tmp_path / "out").mkdir()
     (tmp_path / "out/.dehaze-0123456789abcdef.part").write_bytes(b"torn")

@@ -1,4 +1,4 @@
-"""Every photo is accounted for, a failure is its own, a second run does what is left."""
+"""Every photo is accounted for, fails alone, and is done by a second run if it is left."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_another_photo_of_the_same_length_is_done_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["input", "output", "torn output", "no output", "no record"])
-def test_what_changed_is_done_again(tmp_path: Path, damage: str) -> None:
+def test_a_changed_output_is_made_again(tmp_path: Path, damage: str) -> None:
     source = photo_at(tmp_path / "in/a.png", 0.25)
     photo_at(tmp_path / "in/b.png")
     job = plan([tmp_path / "in"], tmp_path / "out")
@@ -87,7 +87,7 @@ def test_what_changed_is_done_again(tmp_path: Path, damage: str) -> None:
     elif damage == "no output":
         output.unlink()
     else:
-        # As a kill between writing the photo and saying so would leave it.
+        # A kill after the photo is written and before its journal line leaves this.
         lines = journal.read_bytes().splitlines(keepends=True)
         (lost,) = (line for line in lines if b'"status": "done"' in line and b'/a.png"' in line)
         journal.write_bytes(b"".join(line for line in lines if line != lost) + lost[:50])
@@ -150,7 +150,7 @@ def test_a_corrupt_photo_is_named_and_the_rest_is_done(tmp_path: Path) -> None:
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named as the accelerator's own error."""
+    """An error with the name of PyTorch's own."""
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ class OutOfMemoryError(RuntimeError):
         (PhotoError("a.png", "holds nothing", "look again"), "holds nothing; look again"),
     ],
 )
-def test_any_failure_of_one_photo_is_its_own(tmp_path: Path, error: Exception, cause: str) -> None:
+def test_any_error_fails_its_photo_alone(tmp_path: Path, error: Exception, cause: str) -> None:
     photo_at(tmp_path / "in/a.png", 0.25)
     photo_at(tmp_path / "in/b.png", 0.5)
 
@@ -178,7 +178,7 @@ def test_any_failure_of_one_photo_is_its_own(tmp_path: Path, error: Exception, c
     with pytest.raises(PhotoError, match=cause):
         raise summary.having("failed")[0].error  # type: ignore[misc]
     assert "\n" not in str(summary.having("failed")[0].error)
-    # What failed is tried again, what was done is not.
+    # Failed photos are tried again, done ones are not.
     assert statuses(do(job)) == ["done", "kept"]
 
 
@@ -232,7 +232,7 @@ def test_interrupted_job_continues_where_it_stopped(tmp_path: Path) -> None:
 
 
 class LosesReports:
-    """Writes the first photo, as a worker elsewhere may, and is interrupted before it says so."""
+    """An executor that is interrupted after it has written a photo and before it reports it."""
 
     def run(self, items: Iterable[Item], report: Callable[[Item], None]) -> None:
         first, *_ = items
@@ -244,7 +244,7 @@ class LosesReports:
 
 
 class LeavesTorn:
-    """Is interrupted after a worker was killed in the middle of a file."""
+    """An executor that is interrupted after a worker was killed while writing a file."""
 
     def run(self, items: Iterable[Item], report: Callable[[Item], None]) -> None:
         item = next(iter(items))

@@ -1,4 +1,4 @@
-"""The journal: what it remembers of each output, and that one job at a time holds it."""
+"""The journal: its records of each output, and its lock for one job at a time."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def replayed(folder: Path, *records: dict[str, Any]) -> Journal:
         (["refused"], False, 0),
         (["started", "done", "started"], True, 2),
         (["started", "done", "started", "failed"], True, 1),
-        # Killed once, so what lies there may be ours, and then failed.
+        # Killed once, so an output may lie there, and then failed.
         (["started", "started", "failed"], False, 1),
         (["started", "refused"], False, 1),
     ],
 )
-def test_an_attempt_that_failed_leaves_what_was_known(
+def test_a_failed_attempt_keeps_the_earlier_record(
     tmp_path: Path, statuses: list[str], done: bool, known: int
 ) -> None:
     journal = replayed(tmp_path, *(record(status) for status in statuses))
@@ -78,7 +78,7 @@ def test_a_line_cut_short_counts_as_not_written(tmp_path: Path, cut: int) -> Non
         assert journal.done("a.png") is not None
 
 
-def test_lines_of_others_are_passed_over(tmp_path: Path) -> None:
+def test_foreign_lines_of_a_journal_are_ignored(tmp_path: Path) -> None:
     lines = [b"\xff\xfe", b"[]", b'{"output": "a.png"}', b"", json.dumps(record("done")).encode()]
     (tmp_path / JOURNAL_NAME).write_bytes(b"\n".join(lines))
     with Journal(tmp_path) as journal:

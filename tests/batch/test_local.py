@@ -80,7 +80,7 @@ def test_reading_and_writing_run_beside_the_network(
 def test_photos_wait_for_room_before_they_are_decoded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: float, most: int
 ) -> None:
-    """With no room at all, a photo is decoded only when the one before it has been written."""
+    """With no memory budget, a photo is decoded only after the one before it has been written."""
     made = items_in(tmp_path, 6)
     held, largest = 0, 0
     lock = threading.Lock()
@@ -108,8 +108,8 @@ def test_photos_wait_for_room_before_they_are_decoded(
     assert 1 <= largest <= most
 
 
-def test_a_failure_at_any_step_gives_its_room_back(tmp_path: Path) -> None:
-    """Were room lost, the photos after it would wait for ever."""
+def test_a_failure_at_any_step_frees_its_memory_budget(tmp_path: Path) -> None:
+    """If budget were lost, later photos would wait for ever."""
     made = items_in(tmp_path, 4)
     made[0].source.write_bytes(made[0].source.read_bytes()[:30])
 
@@ -170,7 +170,7 @@ def interruptible() -> Iterator[None]:
 
 @pytest.mark.usefixtures("interruptible")
 def test_an_interrupt_stops_the_worker_and_lets_nothing_in(tmp_path: Path) -> None:
-    """The worker goes on until it is stopped, and the reader waits for room that never comes."""
+    """The worker runs until it is stopped, and the reader waits for budget that never comes."""
     made = items_in(tmp_path, 5)
     stopped = threading.Event()
 
@@ -215,7 +215,7 @@ def test_photos_of_one_size_share_a_batch(tmp_path: Path) -> None:
     assert [report.error for report in reports] == [None] * 8
 
 
-def test_one_of_a_kind_waits_no_longer_than_for_two_batches(tmp_path: Path) -> None:
+def test_a_photo_of_a_rare_size_waits_for_two_batches_at_most(tmp_path: Path) -> None:
     made = items_in(tmp_path, 9)
     for index, item in enumerate(made):
         write_photo(item.source, np.full((4, 4 + index, 3), index / 10, np.float32))
@@ -226,14 +226,14 @@ def test_one_of_a_kind_waits_no_longer_than_for_two_batches(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(("limit", "largest"), [(0.0, 1), (35e-6, 2)])
 def test_a_batch_is_as_large_as_the_room_allows(tmp_path: Path, limit: float, largest: int) -> None:
-    """Were a batch waited for that the memory has no room for, this would never end."""
+    """Waiting for a batch larger than the budget would never end."""
     made = items_in(tmp_path, 7)
     worker = BatchWorker()
     reports: list[Item] = []
     LocalExecutor(worker, megapixels=limit).run(made, reports.append)
     assert [report.error for report in reports] == [None] * 7
     assert [shade for batch in worker.batches for shade in batch] == list(range(7))
-    # The photo after a full batch waits for the batch to be written, not for itself.
+    # The photo after a full batch waits until that batch is written.
     assert [len(batch) for batch in worker.batches] == {1: [1] * 7, 2: [2, 2, 2, 1]}[largest]
 
 
@@ -254,7 +254,7 @@ def test_a_photo_whose_kind_cannot_be_told_fails_alone(tmp_path: Path) -> None:
     assert [made[index].status for index in (0, 2, 3)] == ["done"] * 3
 
 
-def test_what_fails_in_a_batch_fails_alone(tmp_path: Path) -> None:
+def test_a_photo_that_fails_in_a_batch_fails_alone(tmp_path: Path) -> None:
     class Worker(BatchWorker):
         def process(self, items: Sequence[Item]) -> None:
             super().process(items)

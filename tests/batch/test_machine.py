@@ -1,4 +1,4 @@
-"""Cores and memory: those of the machine, or what Linux's control groups leave of them."""
+"""Cores and memory of the machine, or the limits of Linux's control groups."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def test_limits_of_a_container_are_seen(
 
 
 def test_large_photos_go_fewer_at_a_time_in_a_small_container(groups: Path) -> None:
-    """Half of the memory at 60 MB a megapixel."""
+    """Photos take half of the memory, at 60 MB a megapixel."""
     bound(groups, "0::/\n", {})
     assert megapixels_for(8) == 8 * 64
     (groups / "memory.max").parent.mkdir()

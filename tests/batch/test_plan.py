@@ -1,4 +1,4 @@
-"""The plan is sound: one output a photo, no input an output, what cannot be planned an error."""
+"""A plan: one output a photo, no output that is an input, and an error where that is impossible."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_a_folder_is_searched_to_the_bottom_and_its_tree_kept(tmp_path: Path) ->
         "._a.jpg",
     ],
 )
-def test_what_devices_keep_for_themselves_is_counted(tmp_path: Path, below: str) -> None:
+def test_system_folders_of_devices_are_counted_and_skipped(tmp_path: Path, below: str) -> None:
     folder = tmp_path / "in"
     for name in ("a.jpg", below):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Photos that other processes do: the same results, whatever happens to a process."""
+"""Photos done by other processes: the same results, whatever happens to a process."""
 
 from __future__ import annotations
 
@@ -44,17 +44,17 @@ def is_alive(pid: int) -> bool:
 
 @dataclass(frozen=True)
 class MarkedWork(FakeWork):
-    """Inverts photos, and leaves a file with its process's number for all that it does.
+    """Inverts photos, and leaves a file with its process's number for each thing that it does.
 
-    The process that it is made in waits with its first photo until the others have left so many
+    In the process that it is made in, the first photo waits until the others have left ``count``
     files of one kind.
 
     Attributes:
         marks: a folder for the files.
         kind: of the files that are waited for: "process", "save" or "start".
         count: how many are waited for.
-        does: what another process does with a photo, beside: "die" of each, "die once" in the
-            middle of a file, "log", "write long", or "not start".
+        does: what another process does with a photo: "die" at each, "die once" while writing a
+            file, "log", "write long", or "not start".
         home: the process that it is made in.
     """
 
@@ -202,7 +202,7 @@ def test_a_process_is_started_for_work_that_pays(
 
 @dataclass(frozen=True)
 class WaitingWork(MarkedWork):
-    """Starts here only when it has started in another process, and then is as it is told.
+    """Starts here only after it has started in another process.
 
     Attributes:
         parallel: whether the worker here is; None where it cannot start.
@@ -363,7 +363,7 @@ def test_an_interrupt_lets_another_process_end_its_write(tmp_path: Path, marks: 
 def test_processes_share_the_room_of_the_job(
     tmp_path: Path, marks: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without room for two, no process opens a photo while another has one."""
+    """With a budget for one photo, no process opens one while another has one."""
     made = items_in(tmp_path, 6)
     inside: list[Item] = []
     admit, leave = local._Room.admit, local._Room.leave

@@ -1,4 +1,4 @@
-"""Work that is sent starts only where code and model are the job's."""
+"""Work sent to another process starts only where code and model equal the job's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_sent_work_does_not_start_on_other_code() -> None:
 
 @pytest.mark.parametrize("name", ["unet/diffusion_pytorch_model.safetensors", "dehaze.json"])
 def test_sent_work_does_not_start_on_another_model(tmp_path: Path, name: str) -> None:
-    """Of the same name, as it may lie on another machine."""
+    """The model has the same name but other files, as on another machine."""
     (tmp_path / "unet").mkdir()
     (tmp_path / "model_index.json").write_text("{}")
     (tmp_path / name).write_bytes(b"before")

@@ -17,7 +17,7 @@ Step = Callable[[], object]
 
 @pytest.fixture
 def between_looks(monkeypatch: pytest.MonkeyPatch) -> list[Step]:
-    """What happens before each look, instead of waiting; the watch ends when nothing is left."""
+    """Functions called before each look, instead of a wait; the watch ends after the last."""
     steps: list[Step] = []
 
     def sleep(seconds: float) -> None:
@@ -63,7 +63,7 @@ def test_watched_photo_is_due_once_unchanged(tmp_path: Path, between_looks: list
 def test_a_photo_that_changes_before_the_first_look_is_due(
     tmp_path: Path, between_looks: list[Step]
 ) -> None:
-    """While the photos that were there are done, after it was read."""
+    """It changes after it was read, while the first photos are being done."""
     folder = tmp_path / "in"
     changing = photo_at(folder / "a.png")
     photo_at(folder / "b.png")

@@ -26,7 +26,7 @@ from dehaze.priors import PRIORS
 
 
 class OutOfMemoryError(RuntimeError):
-    """Named as the accelerator's own."""
+    """An error with the name of PyTorch's own."""
 
 
 @dataclass
@@ -68,7 +68,7 @@ class FakePipeline:
 
 @pytest.fixture
 def networks_move_freely(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The meta device stands for an accelerator, but nothing can be copied out of it."""
+    """The meta device stands for an accelerator; moving networks there and back is a stub."""
 
     def to(self: torch.nn.Module, *, device: torch.device | str, dtype: torch.dtype) -> Any:
         for name, parameter in list(self.named_parameters()):
@@ -132,14 +132,14 @@ def test_photo_too_large_for_any_device_fails_alone() -> None:
 
 
 @pytest.mark.usefixtures("networks_move_freely")
-def test_what_overflows_in_half_precision_is_done_in_single() -> None:
+def test_an_overflow_in_float16_is_done_in_float32() -> None:
     pipe = FakePipeline([NonFiniteError("step 3"), None], torch.bfloat16)
     result = done(worker_of(pipe))
     assert result.notes == ("done in float32: its values overflowed in half precision",)
     assert pipe.seen == [("meta", torch.bfloat16), ("meta", torch.float32)]
 
 
-def test_what_overflows_in_single_precision_fails_at_once() -> None:
+def test_an_overflow_in_float32_fails_at_once() -> None:
     pipe = FakePipeline([NonFiniteError("step 3")])
     assert "NonFiniteError: step 3" in str(processed(worker_of(pipe)).error)
     assert len(pipe.seen) == 1
@@ -197,7 +197,7 @@ def test_work_and_items_can_be_sent_to_another_process(random_model: Path, tmp_p
     assert vars(back) == vars(item)
 
 
-def test_an_item_comes_back_under_the_name_that_it_was_given_by() -> None:
+def test_an_item_comes_back_under_its_given_path() -> None:
     item = Item(Path("in/a.png"), Path("out"), Path("a.png"))
     sent = item.sendable()
     assert sent.source.is_absolute()
@@ -238,12 +238,12 @@ def several(count: int) -> list[Item]:
 
 
 def batches_of(worker: DiffusionWorker, refused: Callable[[torch.Tensor], None]) -> list[int]:
-    """How many photos the network is tried with, call by call; some calls are refused."""
+    """The number of photos of each call of the network; ``refused`` may reject a call."""
     tried: list[int] = []
     forward = worker.pipe.unet.forward
 
     def watched(latents: torch.Tensor, *arguments: Any, **named: Any) -> Any:
-        # The first evaluation of an attempt is of all of its photos.
+        # The first evaluation of an attempt has all of its photos.
         if not tried or tried[-1] != latents.shape[0]:
             tried.append(latents.shape[0])
         refused(latents)

@@ -1,4 +1,4 @@
-"""The benchmarks run, at a size that costs little; the fuzz of the reader at one that counts."""
+"""The benchmarks run at a small size; the fuzz test of the reader at its full size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def run(script: str, *arguments: str) -> str:
 def test_thousands_of_damaged_files_give_photos_or_named_errors() -> None:
     said = run("fuzz_reader.py", "--files", "3000", "--seed", "1")
     assert "3000 damaged files of 23 kinds" in said
-    # Both ends are reached: damage that hurts, and damage that does not.
+    # Some damaged files are still read, and some are refused.
     assert " a photo\n" in said
     assert "named: cannot be decoded" in said
 
@@ -46,14 +46,14 @@ def test_reading_and_writing_is_timed_beside_a_checkout() -> None:
 
 
 @pytest.mark.slow
-def test_the_command_survives_its_kills() -> None:
+def test_kill_job_ends_as_an_undisturbed_run() -> None:
     said = run("kill_job.py", "--kills", "2", "--photos", "4", "--megapixels", "0.01")
     assert said.startswith("2 kills over ")
     assert said.endswith("with the bytes of an undisturbed one\n")
 
 
 @pytest.mark.slow
-def test_cost_is_measured_photo_by_photo() -> None:
+def test_folder_job_prints_the_cost_of_each_more_photo() -> None:
     said = run("folder_job.py", "length", "--counts", "1,3", "--method", "dcp")
     rows = [line.split(" | ") for line in said.splitlines() if line[2:3].isdigit()]
     assert [row[0] for row in rows] == ["| 1", "| 3"]
@@ -62,16 +62,16 @@ def test_cost_is_measured_photo_by_photo() -> None:
 
 
 @pytest.mark.slow
-def test_ways_to_save_memory_are_tried() -> None:
+def test_memory_savers_tries_each_way() -> None:
     said = run("memory_savers.py", "--small", "--only", "vae.")
     rows = dict(line[2:].split(" | ", 1) for line in said.splitlines()[2:])
     assert rows["`vae.enable_slicing()`"].startswith("0 | ")
-    # It overflows, and is evaluated again in float32 with weights rounded to float16.
+    # The codec overflows and runs again in float32, with weights rounded to float16.
     assert 0.0 < float(rows["`vae.half()`, which overflows"].split(" | ")[0]) < 0.1
 
 
 @pytest.mark.slow
-def test_one_branch_gives_the_exact_edit_once_converged() -> None:
+def test_peers_one_converged_branch_gives_the_exact_edit() -> None:
     said = run("peers.py", "--limit", "1", "--steps", "2")
     rows = [line.split(" | ") for line in said.splitlines() if line.startswith("| ")][2:]
     apart = {row[0][2:]: float(row[5].split()[0]) for row in rows}
@@ -81,7 +81,7 @@ def test_one_branch_gives_the_exact_edit_once_converged() -> None:
 
 
 @pytest.mark.slow
-def test_what_is_measured_on_gpus_runs_on_the_cpu() -> None:
+def test_gpu_benchmark_runs_on_the_cpu() -> None:
     said = run("gpu.py", "--small", "--device", "cpu", "--steps", "4", "--batches", "1,2")
     assert "FAILED" not in said
     assert "NO" not in said

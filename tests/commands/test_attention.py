@@ -41,7 +41,7 @@ def test_the_maps_of_a_phrase(picture: Path, any_model: Path) -> None:
     assert names == [*(f"{start}{kind}" for kind in kinds), "photo.png.words.png"]
     heat = np.load(folder / f"{start}.npy")
     assert (heat.dtype, heat.shape) == (np.float32, (40, 60))
-    # The very map of the library, and the very one that the grid averages to.
+    # The map equals the library's, and the mean of the grid's maps.
     pipe = EditPipeline.from_pretrained(any_model)
     pipe.set_progress_bar_config(disable=True)
     pixels = np.asarray(Image.open(picture))

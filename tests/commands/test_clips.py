@@ -60,7 +60,7 @@ def test_clips_and_photos_go_to_one_folder(invoke: Invoke, clip: Path, photo: Ar
     assert result.exit_code == 0, result.output
     events = [json.loads(line) for line in result.stdout.splitlines()]
     assert [event["event"] for event in events] == ["photo", "summary", "clip"]
-    # AVI is not written: it comes back in the container that takes everything.
+    # AVI is not written; the result is a Matroska file.
     assert events[-1]["output"] == str(Path("out", "a.avi.mkv"))
     assert open_clip(Path("out/a.avi.mkv")).frames == 2
     assert Path("out/p.png").is_file()
@@ -99,7 +99,7 @@ def test_a_clip_that_fails_is_named_and_the_others_are_done(invoke: Invoke) -> N
     ],
 )
 @pytest.mark.parametrize("inputs", [("a.mp4",), ("a.mp4", "p.png")])
-def test_what_would_not_reach_a_clip_is_refused(
+def test_options_without_effect_on_clips_are_refused(
     invoke: Invoke, photo: Array, inputs: tuple[str, ...], arguments: tuple[str, ...], where: str
 ) -> None:
     Path("a.mp4").touch()

@@ -1,4 +1,4 @@
-"""doctor: exit code 0 exactly when the main job can run, and a cure for each thing that is not."""
+"""doctor: exit code 0 exactly when dehaze run can work, and a cure for each fault."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from dehaze.models.parts import ModelParts
 
 @pytest.fixture
 def _loadable_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A bundled model that gives its known answer, whatever state the real one is in."""
+    """A bundled model that gives its known answer, even if the real one does not."""
     (tmp_path / "bundled").mkdir()
     (tmp_path / "bundled/unet.safetensors").write_bytes(bytes(2_500_000))
     monkeypatch.setattr("dehaze.models.source.BUNDLED_FOLDER", tmp_path / "bundled")
@@ -130,7 +130,9 @@ def test_a_model_that_does_not_load_is_named(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.mark.usefixtures("_loadable_model")
 @pytest.mark.parametrize("missing", [True, False])
-def test_another_answer_is_no_working_model(monkeypatch: pytest.MonkeyPatch, missing: bool) -> None:
+def test_a_model_with_another_answer_is_broken(
+    monkeypatch: pytest.MonkeyPatch, missing: bool
+) -> None:
     def check(*unused: object) -> bool:
         if missing:
             return False
@@ -194,7 +196,7 @@ def test_torchvision_for_another_torch_is_explained(
 
 
 @pytest.mark.usefixtures("_loadable_model")
-def test_quick_names_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_quick_names_missing_packages(monkeypatch: pytest.MonkeyPatch) -> None:
     sound = CliRunner().invoke(main, ["doctor", "--quick"])
     assert sound.exit_code == 0
     assert "bundled model: 2.5 MB, its files are whole" in sound.output
@@ -217,7 +219,7 @@ def test_quick_finds_a_damaged_model(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 @pytest.mark.parametrize(
     "command", [["--help"], ["run", "--help"], ["models", "list"], ["doctor", "--quick"]]
 )
-def test_what_only_looks_imports_no_network_library(command: list[str]) -> None:
+def test_quick_checks_import_no_network_library(command: list[str]) -> None:
     code = (
         "import sys\nfrom dehaze.commands import main\n"
         f"main({command!r}, standalone_mode=False)\n"

@@ -50,7 +50,7 @@ def test_a_photo_is_edited_under_its_own_name(
 
 
 def test_a_result_is_not_named_as_another_format(picture: Path, any_model: Path) -> None:
-    """A photo's format is kept, so PNG in a file named .jpg would be wrong without a word."""
+    """A photo's format is kept, so a result named .jpg would hold PNG."""
     out = picture.parent / "out.jpg"
     done = call(picture, *SOURCE, *TARGET, "--model", any_model, "-o", out)
     assert done.exit_code == 2
@@ -59,7 +59,7 @@ def test_a_result_is_not_named_as_another_format(picture: Path, any_model: Path)
     assert not out.exists()
 
 
-def test_what_was_edited_is_said_without_its_cost(picture: Path, any_model: Path) -> None:
+def test_the_edited_file_is_printed_without_its_cost(picture: Path, any_model: Path) -> None:
     out = picture.parent / "out.png"
     plain = call(picture, *SOURCE, *TARGET, "--model", any_model, "-o", out)
     assert plain.stdout == f"edited: {out}\n"

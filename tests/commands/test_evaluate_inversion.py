@@ -106,7 +106,7 @@ def test_a_folder_without_pictures_is_named(tmp_path: Path) -> None:
     assert "missing" in done.stderr
 
 
-def test_lpips_that_cannot_be_had_is_said_before_anything_runs(
+def test_missing_lpips_weights_are_named_before_any_work(
     photos: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)

@@ -88,7 +88,7 @@ def test_a_photo_that_cannot_be_read_is_named_alone(
         (("--gt", "in/gt", "--render", "haze"), "--gt names the truth"),
     ],
 )
-def test_what_variants_cannot_do_is_one_line(
+def test_bad_input_of_variants_is_one_line(
     root: Path,
     stable_diffusion_1: Path,
     arguments: tuple[str, ...],

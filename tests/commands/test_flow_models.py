@@ -67,7 +67,9 @@ def test_a_photo_is_dehazed_and_its_word_shown(flow_model: Path, picture: Path) 
     assert 0.0 < heat.min() < heat.max() < 1.0
 
 
-def test_what_a_flow_has_not_is_refused_at_once(stable_diffusion_3: Path, picture: Path) -> None:
+def test_ddim_settings_are_refused_for_a_flow_at_once(
+    stable_diffusion_3: Path, picture: Path
+) -> None:
     settings = ("--model", stable_diffusion_3, "-o", picture.parent / "out.png")
     done = call("edit", picture, *PROMPTS, "--eta", 0.5, *settings, code=2)
     assert "eta is 0.5: it is the noise of DDIM's steps" in done.output

@@ -54,8 +54,8 @@ def test_pictures_and_a_sheet_of_them_are_written(
     assert "is empty" not in done.stderr
 
 
-def test_an_empty_prompt_is_said(photos: Path, random_model: Path, clip_model: Path) -> None:
-    """As a script's unset variable makes it: the model takes it, and makes anything."""
+def test_an_empty_prompt_is_noted(photos: Path, random_model: Path, clip_model: Path) -> None:
+    """A script with an unset variable gives an empty prompt; the pictures are then arbitrary."""
     done = call(
         photos, "--prompt", " ", "--clip", clip_model, "--model", random_model, "-n", 1,
         "-o", photos.parent / "made", "--iterations", 1, "--steps", 1, "--start", "noise",

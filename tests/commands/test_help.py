@@ -34,7 +34,9 @@ def python(code: str, *, folder: Path = ROOT) -> subprocess.CompletedProcess[str
         ["models", "list"],
     ],
 )
-def test_what_needs_no_model_imports_no_heavy_library(arguments: list[str], tmp_path: Path) -> None:
+def test_commands_without_a_model_import_no_heavy_library(
+    arguments: list[str], tmp_path: Path
+) -> None:
     done = python(
         "import sys\n"
         "from dehaze.commands import main\n"
@@ -48,7 +50,7 @@ def test_what_needs_no_model_imports_no_heavy_library(arguments: list[str], tmp_
 
 
 def test_a_dry_run_imports_no_network_library(tmp_path: Path) -> None:
-    """Processes of a job are started before, so that they load at the same time."""
+    """Worker processes start before the import, so that all processes load at the same time."""
     done = python(
         "import sys\n"
         "from dehaze.commands import main\n"
@@ -130,7 +132,7 @@ def choices_below(command: click.Command) -> list[click.Parameter]:
 
 
 def test_defaults_are_among_the_choices() -> None:
-    """They are not looked up where an option is not given."""
+    """A default is not checked when its option is left out."""
     context = click.Context(main)
     commands = [main.get_command(context, name) for name in COMMANDS]
     found = [one for each in commands if each is not None for one in choices_below(each)]
@@ -200,7 +202,7 @@ def test_from_a_checkout_a_missing_dependency_is_one_line() -> None:
         ("zzz", "there are run, "),
     ],
 )
-def test_what_is_no_command_has_a_hint(
+def test_an_unknown_command_has_a_hint(
     name: str, cure: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "folder").mkdir()

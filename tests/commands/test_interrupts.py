@@ -1,4 +1,4 @@
-"""SIGTERM interrupts while it should, and no longer."""
+"""SIGTERM interrupts inside the context, and is as before after it."""
 
 from __future__ import annotations
 

@@ -70,7 +70,7 @@ def test_the_default_of_a_model_without_a_fit_is_measured(
     assert "3 network evaluations" in done.stdout
 
 
-def test_the_bundled_model_takes_what_was_fitted_on_it(picture: Path) -> None:
+def test_the_bundled_model_uses_its_fitted_settings(picture: Path) -> None:
     done = CliRunner().invoke(
         main, ["invert", str(picture), "-o", str(picture.parent / "a.safetensors"), "--steps", "5"]
     )

@@ -1,4 +1,4 @@
-"""--log-file: all that is said, with the time, whatever -q lets through."""
+"""--log-file: every message with its time, at every verbosity."""
 
 from __future__ import annotations
 
@@ -79,13 +79,13 @@ def test_everything_is_logged_at_every_verbosity(invoke: Invoke, verbosity: str 
         ("fault", 1, "ZeroDivisionError: by nothing"),
     ],
 )
-def test_how_it_ended_is_logged(invoke: Invoke, end: str, code: int, said: str | None) -> None:
+def test_the_exit_is_logged(invoke: Invoke, end: str, code: int, said: str | None) -> None:
     assert invoke("--end", end).exit_code == code
     assert lines()[-1] == f"INFO ended with exit code {code}"
     assert said is None or said in lines()
 
 
-def test_a_reader_that_has_seen_enough_is_no_fault(invoke: Invoke) -> None:
+def test_a_closed_pipe_is_no_fault(invoke: Invoke) -> None:
     invoke("--end", "pipe")
     assert lines()[-1] == "INFO ended early: the reader of its output has seen enough"
     assert not any("Traceback" in line for line in lines())

@@ -1,4 +1,4 @@
-"""dehaze models: what there is, what it is, and whether it is whole."""
+"""dehaze models: list, info and verify."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def models(*arguments: str) -> Result:
 
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The hub's cache with one text-to-image model in it and one that is none."""
+    """A hub cache with one text-to-image model and one model of another kind."""
     for name in ("models--fog--diffusion", "models--fog--words"):
         snapshot = tmp_path / name / "snapshots" / COMMIT
         snapshot.mkdir(parents=True)
@@ -128,7 +128,7 @@ def test_verify_tells_another_answer_by_its_exit_code(random_model: Path, tmp_pa
     assert json.loads(last) == {"name": "known answer", "state": "changed"}
 
 
-def test_info_names_what_of_the_scheduler_is_ignored(stable_diffusion_1: Path) -> None:
+def test_info_names_ignored_scheduler_settings(stable_diffusion_1: Path) -> None:
     said = models("info", str(stable_diffusion_1)).stdout
     assert "; the steps are DDIM's\n" in said
     assert "scheduler_ignored: skip_prk_steps = True\n" in said
@@ -144,7 +144,7 @@ def test_a_model_that_is_not_there_is_one_line_and_exit_code_2(
     assert result.stderr.count("\n") == 1
 
 
-def test_a_manifest_that_is_none_is_one_line(tmp_path: Path) -> None:
+def test_an_invalid_manifest_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     (tmp_path / "SHA256SUMS").write_text("torn")
     result = models("verify", str(tmp_path))

@@ -39,7 +39,7 @@ CHOICE_OF_MODEL = (
     ("--dtype", "float16"),
 )
 
-# A command, what else is given to it, and an option that does nothing beside that.
+# A command, other options, and an option that has no effect beside them.
 IDLE = [
     *(
         (RUN, ("--method", method), idle)
@@ -99,7 +99,7 @@ IDLE = [
         )
     ),
     (RUN, ("--format", "png"), ("--quality", "80")),
-    # No photo in the folder has one, which its plan says.
+    # No photo in the folder has a quality.
     (RUN, (), ("--quality", "80")),
     (RUN, (), ("--ray-address", "10.0.0.1:6379")),
     (RUN, ("--solver", "edict"), ("--tolerance", "0.1")),
@@ -241,8 +241,8 @@ def commands(group: click.Command, *path: str) -> Iterator[tuple[str, click.Comm
 ALL = dict(commands(main))
 
 
-def test_every_effect_has_a_row() -> None:
-    """No option may say where it has an effect without a case above that shows it."""
+def test_every_condition_of_an_option_has_a_case() -> None:
+    """Every option with a condition has a case in the list above."""
     shown = {
         (name, idle[0].replace("--no-", "--"))
         for command, _, idle in IDLE
@@ -258,11 +258,11 @@ def test_every_effect_has_a_row() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_an_effect_names_options_that_there_are(name: str) -> None:
+def test_conditions_name_existing_options(name: str) -> None:
     parameters = ALL[name].params
     flags = {flag for each in parameters for flag in (*each.opts, *each.secondary_opts)}
     for each in parameters:
-        # All commands share --quiet, and not all have what it is refused beside.
+        # All commands have --quiet; not all have the options that it is refused beside.
         if isinstance(each, Option) and each.flag != "--quiet":
             for effect in each.effects:
                 assert set(re.findall(r"--[\w-]+", effect.where)) <= flags, each.name
@@ -299,8 +299,8 @@ def test_every_command_has_the_same_shape(name: str) -> None:
     assert "NFE" not in done.stdout
 
 
-def test_commands_speak_through_reporting_alone() -> None:
-    """What is printed past ``dehaze.commands.reporting`` is printed with -q as well."""
+def test_commands_print_through_reporting_alone() -> None:
+    """Output that bypasses ``dehaze.commands.reporting`` would ignore -q."""
     folder = Path(dehaze.commands.__file__).parent
     for path in set(folder.rglob("*.py")) - {folder / "reporting.py"}:
         for node in ast.walk(ast.parse(path.read_text())):
@@ -309,7 +309,7 @@ def test_commands_speak_through_reporting_alone() -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_wherever_a_model_is_named_so_are_its_files(name: str) -> None:
+def test_commands_with_a_model_have_its_file_options(name: str) -> None:
     parameters = {parameter.name for parameter in ALL[name].params}
     files = {"revision", "variant", "local_files_only"}
     assert files & parameters == (files if "model" in parameters else set())
@@ -337,7 +337,7 @@ def test_a_number_out_of_range_is_refused(command: tuple[str, ...], value: str) 
         assert "it must be 0 to 2" in done.stderr
 
 
-def test_an_effect_is_asked_only_where_its_option_was_given() -> None:
+def test_conditions_are_checked_for_given_options_only() -> None:
     def never(given: object) -> bool:
         raise AssertionError("not given")
 

@@ -1,4 +1,4 @@
-"""How far a command is: a bar on a terminal, lines elsewhere, nothing with -q."""
+"""Progress: a bar on a terminal, lines elsewhere, nothing with -q."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Terminal(io.StringIO):
 
 
 class Clock:
-    """Each look at it takes 25 seconds."""
+    """A clock that advances 25 seconds each time it is read."""
 
     now = 0.0
 
@@ -55,7 +55,7 @@ def test_without_a_terminal_a_line_comes_every_minute(monkeypatch: pytest.Monkey
     assert said("--total", "300").startswith("dehaze: 3 of 300 photos, about 2 h 4 min left\n")
 
 
-def test_what_an_earlier_run_did_makes_the_rest_no_shorter(
+def test_kept_photos_do_not_shorten_the_estimate(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(module, "time", Clock())

@@ -1,4 +1,4 @@
-"""dehaze run: what is written, what is said, and with which exit code."""
+"""dehaze run: files written, messages printed, exit codes."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class FakePipeline:
             raise WordError(f"{word!r} is not in {prompt!r}")
 
     def check_settings(self, **options: Any) -> None:
-        """Every setting can be."""
+        """Accepts every setting."""
 
     def __call__(self, photos: list[FloatArray], **settings: Any) -> list[FakeResult]:
         if self.interrupt_at == len(self.settings):
@@ -233,7 +233,7 @@ def test_a_device_that_is_not_there_is_one_line(tmp_path: Path) -> None:
         assert result.stderr.count("\n") == 1
 
 
-def test_only_what_was_given_reaches_the_pipeline(invoke: Invoke, pipeline: FakePipeline) -> None:
+def test_only_given_options_reach_the_pipeline(invoke: Invoke, pipeline: FakePipeline) -> None:
     photo_at("a.png")
     invoke("a.png")
     given = {"null_text": "embedding", "strength": 1.0, "exposure": 0.0, "recovery": "physics"}
@@ -277,7 +277,7 @@ def test_photos_share_the_network_where_that_is_asked_for(
     assert result.exit_code == 0, result.output
     assert sorted(pipeline.batches) == [1, 1, 4]
     assert sorted(os.listdir("together")) == sorted(os.listdir("alone"))
-    # How many share it is no setting of a result: the job is continued, not begun again.
+    # The batch size is no setting of a result, so the job continues.
     assert invoke("in", "-o", "alone", "--batch-size", "2").stdout.startswith("0 done, 6 kept")
     assert invoke("in", "--batch-size", "0").exit_code == 2
     assert "only with --method" in invoke("in", "--method", "dcp", "--batch-size", "2").output
@@ -294,7 +294,7 @@ def test_help_written_without_imports_matches_the_library() -> None:
     assert f"and {worker.BATCH_ON_ACCELERATOR} on an accel" in str(options["batch_size"].help)
 
 
-def test_a_second_run_does_what_is_left(invoke: Invoke, pipeline: FakePipeline) -> None:
+def test_a_second_run_does_the_remaining_photos(invoke: Invoke, pipeline: FakePipeline) -> None:
     photo_at("in/a.png")
     photo_at("in/b.png")
     invoke("in")
@@ -320,7 +320,7 @@ def test_side_files_stand_beside_their_photo(invoke: Invoke) -> None:
     assert json.loads((folder / "a.jpg.airlight.json").read_text()) == [0.5, 0.75, 1.0]
     with Image.open(folder / "a.jpg.depth.png") as image:
         assert (image.mode, image.size) == ("I;16", (9, 6))
-        # -log 0.5 of the most, -log 0.1, that 65534 levels stand for.
+        # The depth -log 0.5 as a share of the largest, -log 0.1, in 65534 levels.
         assert image.getpixel((4, 3)) == pytest.approx(19728, abs=40)
     with Image.open(folder / "a.jpg.transmission.png") as image:
         assert (image.mode, image.size) == ("L", (9, 6))
@@ -394,7 +394,7 @@ def test_a_photo_without_a_place_in_the_format_fails_alone(invoke: Invoke) -> No
         (["--suffix", ""], "'' cannot stand in"),
     ],
 )
-def test_what_cannot_be_a_file_is_refused(
+def test_impossible_output_options_are_refused(
     invoke: Invoke, arguments: list[str], message: str
 ) -> None:
     photo_at("in/a.jpg")
@@ -561,7 +561,7 @@ def test_the_room_is_that_of_the_format_of_the_results(
     assert "make room, name another folder with -o" in refused.stderr
 
 
-def test_json_says_all_that_text_says(invoke: Invoke) -> None:
+def test_json_has_everything_that_text_has(invoke: Invoke) -> None:
     photo_at("in/a.png")
     Image.new("CMYK", (4, 4)).save("in/b.jpg")
     Path("in/c.jpg").write_bytes(b"")
@@ -588,7 +588,7 @@ def test_json_says_all_that_text_says(invoke: Invoke) -> None:
 def _between_looks(
     monkeypatch: pytest.MonkeyPatch, steps: Sequence[Callable[[], object]]
 ) -> list[float]:
-    """A watch takes a step at each wait, and is interrupted after the last; returns the waits."""
+    """Calls a step at each wait of a watch, and interrupts it after the last; returns the waits."""
     left = list(steps)
     waits: list[float] = []
 
@@ -609,7 +609,7 @@ def test_a_watch_does_what_comes_until_it_is_interrupted(
     steps = [lambda: photo_at("in/b.png"), lambda: None, lambda: photo_at("in/c.png", 0.2)]
     waits = _between_looks(monkeypatch, steps)
     result = invoke("in", "--watch", "2.5")
-    # c.png came at the last look: it is not known to be whole.
+    # c.png came at the last look, so it may still be incomplete.
     assert result.exit_code == 0, result.output
     assert waits == [2.5] * 4
     assert [line.split(";")[0] for line in result.stdout.splitlines()] == ["1 done", "1 done"]
@@ -622,7 +622,7 @@ def test_a_watch_does_what_comes_until_it_is_interrupted(
 def test_a_photo_done_again_under_a_watch_counts_once(
     invoke: Invoke, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As it was done last: it had failed before."""
+    """It failed first and was done later; its last result counts."""
     Path("in").mkdir()
     Path("in/a.png").write_bytes(b"not whole yet")
     _between_looks(monkeypatch, [lambda: photo_at("in/a.png"), lambda: None])
@@ -651,7 +651,7 @@ def test_names_with_leading_dashes_follow_two_dashes(invoke: Invoke) -> None:
     assert shade("out/-o.png") == pytest.approx(0.6, abs=0.003)
 
 
-def test_a_quality_is_of_what_is_in_the_file(invoke: Invoke) -> None:
+def test_quality_follows_the_content_and_not_the_suffix(invoke: Invoke) -> None:
     Image.new("RGB", (6, 5)).save("a.png", "JPEG")
     assert invoke("a.png", "--quality", "80").exit_code == 0
     Image.new("RGB", (6, 5)).save("b.jpg", "PNG")
@@ -678,7 +678,7 @@ def test_a_model_that_takes_all_cores_has_one_worker(invoke: Invoke) -> None:
 def test_results_do_not_depend_on_the_number_of_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the bundled model, and everything that is written beside a photo."""
+    """The bundled model is used, and every file beside a photo is compared."""
     random = np.random.default_rng(0)
     for index in range(4):
         pixels = random.uniform(0.4, 0.9, (30 + 8 * index, 60, 3)).astype(np.float32)
@@ -688,7 +688,8 @@ def test_results_do_not_depend_on_the_number_of_workers(
     process = DiffusionWorker.process
 
     def waiting(worker: DiffusionWorker, items: Sequence[Item]) -> None:
-        # This process has the first photo, and read the second ahead: the other does the last.
+        # This process does the first photo and has read the second; the other process does the
+        # last.
         while items[0].folder.name == "out2" and not Path("out2/3.png").exists():
             time.sleep(0.01)
         process(worker, items)
@@ -741,7 +742,7 @@ def test_results_of_other_code_are_done_again(
 def test_signal_ends_the_job_and_the_next_run_continues(
     tmp_path: Path, number: int, code: int
 ) -> None:
-    """In a process of its own, as an operating system or a person would send it."""
+    """The command runs in a process of its own, which gets the signal."""
     for index in range(80):
         photo_at(tmp_path / f"in/{index:03d}.png", index / 80, shape=(40, 60))
     command = [sys.executable, str(ROOT / "cli.py"), "run", "in", "-o", "out", "--method", "dcp"]
@@ -751,9 +752,9 @@ def test_signal_ends_the_job_and_the_next_run_continues(
         cwd=tmp_path,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # The job cannot end before the signal: it waits until its lines are read.
+        # The job waits until its lines are read, so it cannot end before the signal.
         pipesize=4096,
-        # What runs in the background, as these tests may, starts with Ctrl-C switched off.
+        # A shell starts background jobs, these tests too, with SIGINT ignored.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert job.stdout is not None
@@ -765,7 +766,7 @@ def test_signal_ends_the_job_and_the_next_run_continues(
     assert summary["interrupted"]
     assert 0 < summary["done"] < 80
     assert summary["left"] == 80 - summary["done"]
-    # The signal may come between a photo's last step and the word of it.
+    # The signal may come after a photo is written and before it is reported.
     assert abs(len(photos) - summary["done"]) <= 1
     assert list((tmp_path / "out").glob("*.part")) == []
     written = list((tmp_path / "out").glob("*.png"))
@@ -800,7 +801,7 @@ def test_a_signal_is_heard_between_network_evaluations(
     arguments = ["run", str(photo), "-o", str(tmp_path / "out"), "--model", str(random_model)]
     done = CliRunner().invoke(main, arguments)
     assert done.exit_code == code, done.output
-    # The signal comes to the command's own thread, while the network goes on in another.
+    # The main thread gets the signal while the network runs in another thread.
     assert 2 <= evaluations < 10
     assert done.stdout.startswith("0 done; ")
     assert "interrupted with 1 to go" in done.stdout
@@ -822,7 +823,7 @@ def test_quiet_says_failures_alone_and_verbose_the_cost(
     assert ("80 network evaluations a photo" in done.stdout) == (verbosity == "-v")
 
 
-def test_what_should_be_looked_at_is_said(invoke: Invoke, pipeline: FakePipeline) -> None:
+def test_remarks_are_printed_and_counted(invoke: Invoke, pipeline: FakePipeline) -> None:
     photo_at("in/a.png")
     pipeline.darkens = 0.5
     done = invoke("in")

@@ -79,7 +79,7 @@ def test_notes_and_cost_go_to_standard_error() -> None:
     ("given", "cause"),
     [(b"", "is empty (0 bytes)"), (b"a letter", "is not a photo that can be read")],
 )
-def test_what_is_no_photo_fails_and_writes_nothing(given: bytes, cause: str) -> None:
+def test_input_that_is_no_photo_fails_and_writes_nothing(given: bytes, cause: str) -> None:
     done = run("-", "-o", "-", given=given)
     assert done.exit_code == 1
     assert done.stderr.startswith(f"dehaze: standard input: {cause}; ")
@@ -95,7 +95,7 @@ def test_what_is_no_photo_fails_and_writes_nothing(given: bytes, cause: str) -> 
         (["a.png", "-o", "-", "--quality", "50"], "only with photos that are JPEG or WebP"),
     ],
 )
-def test_what_cannot_go_through_is_refused(arguments: list[str], message: str) -> None:
+def test_options_that_do_not_fit_a_pipe_are_refused(arguments: list[str], message: str) -> None:
     done = run(*arguments)
     assert done.exit_code == 2
     assert message in " ".join(done.stderr.split())

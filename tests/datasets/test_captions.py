@@ -72,7 +72,7 @@ def test_a_table_has_a_photo_and_a_caption_a_line(folder: Path, tmp_path: Path) 
         ("a.csv", "2.png,a street", r"no \.json and no \.tsv"),
     ],
 )
-def test_what_is_no_captions_file_is_named(
+def test_an_invalid_captions_file_is_named(
     folder: Path, tmp_path: Path, name: str, text: str, cause: str
 ) -> None:
     (tmp_path / name).write_text(text)

@@ -37,7 +37,7 @@ def write(path: Path, size: tuple[int, int] = (24, 16), value: int = 100) -> Pat
     return path
 
 
-# One line a set: its name, files that belong to it, and the (name, scene) that must come out.
+# A line for each set: its name, files of its layout, and the expected (name, scene).
 LAYOUTS = {
     "sots-indoor": (
         ["SOTS/indoor/hazy/1400_10.png", "SOTS/indoor/hazy/1400_2.png", "SOTS/indoor/gt/1400.png"],
@@ -99,7 +99,7 @@ def test_the_published_layout_is_read(tmp_path: Path, name: str) -> None:
     assert dataset.oddities == ()
     has_clear = {sample.clear is not None for sample in dataset}
     assert has_clear == {bool(DATASETS.get(name).clear_folders)} == {dataset.paired}
-    # The folder that carries the set's own name is a root, too.
+    # The set's own folder is accepted as the root as well.
     inside = tmp_path / Path(files[0]).parts[0]
     assert len(open_dataset(name, inside)) == len(expected)
 

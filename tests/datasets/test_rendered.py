@@ -1,4 +1,4 @@
-"""Rendered data sets: the files obey the scattering model, and come out the same again."""
+"""Rendered data sets: the files obey the scattering model and are reproducible."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def test_a_depth_map_is_obeyed() -> None:
 
 @given(density=st.floats(0.0, 0.97), seed=st.integers(0, 20))
 @settings(max_examples=30)
-def test_density_is_the_mean_of_what_is_lost(density: float, seed: int) -> None:
+def test_density_is_the_mean_of_one_minus_t(density: float, seed: int) -> None:
     depth = np.random.default_rng(seed).uniform(0.1, 5.0, (9, 13)).astype(np.float32)
     transmission = transmission_of(depth, density)
     assert 1.0 - transmission.mean() == pytest.approx(density, abs=1e-4)

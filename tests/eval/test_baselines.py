@@ -1,4 +1,4 @@
-"""Baselines: what each must do to haze whose truth is known, and to any picture at all."""
+"""Baselines on rendered haze with known truth, and on arbitrary pictures."""
 
 from __future__ import annotations
 

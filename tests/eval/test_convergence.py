@@ -1,4 +1,4 @@
-"""``dehaze.eval.convergence``: what is compared, and what it says of the model that ships."""
+"""``dehaze.eval.convergence``: the comparison, and its results for the bundled model."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def study(bundled: DehazePipeline) -> StepStudy:
 
 @pytest.fixture
 def small() -> StepStudy:
-    """Made up: two steps of one photo. ``dehaze evaluate convergence`` makes a true one."""
+    """An invented study of one photo in two steps."""
     residuals = np.full((1, 2, 10), 0.5)
     shares = dict.fromkeys(CERTIFIED, 0.9)
     counts = np.full((1, 2), 7)
@@ -57,7 +57,7 @@ def test_a_table_without_a_settled_step_says_so(small: StepStudy) -> None:
 
 @pytest.mark.slow
 def test_the_bound_holds_for_nineteen_default_steps_in_twenty(study: StepStudy) -> None:
-    # One of the four may not come to rest in forty iterations: nothing can be said of it then.
+    # One of the four steps may not converge in forty iterations, and is then left out.
     assert study.settled >= 0.75
     for name in CERTIFIED:
         assert study.certified[name] >= 0.95
@@ -94,7 +94,7 @@ def test_the_order_counts_when_a_residual_stays_below(
 def test_a_bound_below_the_error_is_counted_as_such(
     pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With bounds that are made smaller the share that holds falls."""
+    """Smaller bounds hold for a smaller share of steps."""
 
     def lowered(*arguments: object) -> object:
         solutions, trace = solve_steps(*arguments)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Figures of attention maps: every kind of file, one scale, the same bytes whenever drawn."""
+"""Figures of attention maps: every file type, one scale, reproducible bytes."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_the_maps_of_a_grid_have_one_scale() -> None:
     png = draw_attention_grid(alone, "haze", "png")
     assert pixels_of(png, LOW) > SEEN
     assert pixels_of(png, HIGH) > SEEN
-    # Under a third one they are neither the lowest nor the highest any more.
+    # Beside a third map with a wider range they are neither lowest nor highest.
     png = draw_attention_grid([*alone, attended(0.0, 1.0, shape=(2, 60))], "haze", "png")
     assert pixels_of(png, LOW) < pixels_of(draw_attention_grid(alone, "haze", "png"), LOW) / 4
 

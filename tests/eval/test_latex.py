@@ -88,7 +88,7 @@ def test_a_mean_over_fewer_images_is_never_best() -> None:
     assert found["a", "torn"] == ["12 of 15", "30.00"]
 
 
-def test_what_failed_or_is_infinite_or_missing_is_shown() -> None:
+def test_failed_infinite_and_missing_values_are_shown() -> None:
     found = table(
         row("a", "hazy", psnr=10.0, niqe=4.0),
         row("a", "torn", failed=3, psnr=9.0),

@@ -1,4 +1,4 @@
-"""Methods by name: what they are given, what they return, what they refuse."""
+"""Methods by name: options, results, refusals."""
 
 from __future__ import annotations
 
@@ -129,7 +129,7 @@ def test_iterations_of_others_are_candidates(tmp_path: Path) -> None:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """A tiny network on a busy machine spends its time in waiting for its own threads."""
+    """Tiny networks are faster on one thread."""
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     yield

@@ -69,7 +69,7 @@ def test_a_full_reference_metric_needs_ground_truth(monkeypatch: pytest.MonkeyPa
         load_perceptual_metric("lpips")(np.zeros((4, 4, 3), np.uint8))
 
 
-def test_not_installed_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_pyiqa_names_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pyiqa", None)
     with pytest.raises(PerceptualMetricError, match=r"pip install 'dehaze-diffusion\[iqa\]'"):
         load_perceptual_metric("niqe")
@@ -103,7 +103,7 @@ def test_an_import_that_fails_names_cause_and_cure(
 
 
 @pytest.mark.parametrize("error", [urllib.error.URLError("no route"), FileNotFoundError("x.pth")])
-def test_missing_weights_name_what_runs_without(
+def test_missing_weights_name_a_metric_without_weights(
     monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     def create(name: str, device: Any, as_loss: bool) -> Any:

@@ -1,4 +1,4 @@
-"""``dehaze.eval.plots``: what is drawn is what the inversion did."""
+"""``dehaze.eval.plots``: the plots show the inversion's own data."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_paths_in_a_plane_keep_their_distances() -> None:
     )
 
 
-def test_the_plane_says_how_much_it_holds() -> None:
+def test_the_plane_states_its_share_of_the_variance() -> None:
     paths = np.random.default_rng(0).normal(size=(20, 4, 100))
     assert 0.02 < principal_plane(paths)[1] < 0.2
     assert principal_plane(np.zeros((3, 2, 1)))[0].shape == (3, 2, 2)

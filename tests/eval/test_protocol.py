@@ -1,4 +1,4 @@
-"""The protocol: its name says all that differs, and its score is the sum of its choices."""
+"""The protocol: its label names every deviation, and its choices decide the scores."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_every_psnr_variant_is_named_and_used(name: str) -> None:
     assert protocol.score(OUTPUT, CLEAR).psnr == function(OUTPUT, CLEAR)
 
 
-def test_labels_tell_what_is_not_standard() -> None:
+def test_labels_name_non_standard_choices() -> None:
     protocol = BenchProtocol(unrounded=True, crop_border=4, resize=(512, 256), oracle=True)
     for part in (
         "unrounded output",

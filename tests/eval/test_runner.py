@@ -1,4 +1,4 @@
-"""The runner: every image counted, every interruption survived, no two runs mixed."""
+"""The runner: every image is counted, interrupted runs resume, different runs stay apart."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def test_failures_are_counted_named_and_do_not_stop_the_rest(sots: Path, tmp_pat
         (lambda source: (_ for _ in ()).throw(RuntimeError("out of\nmemory")), "out of memory"),
     ],
 )
-def test_a_result_that_is_none_is_a_failure(
+def test_an_invalid_result_is_a_failure(
     sots: Path, tmp_path: Path, make: Callable[[MethodInput], Any], cause: str
 ) -> None:
     evaluation = finish(runner_over(sots, tmp_path / "out", parse_method("hazy"), Made(make)))
@@ -313,7 +313,7 @@ def test_interrupted_evaluation_ends_with_the_same_table(sots: Path, tmp_path: P
         with pytest.raises(KeyboardInterrupt):
             parts.run()
     evaluation = finish(parts)
-    # Two calls were interrupted and done again; nothing else was done twice.
+    # The two interrupted calls are repeated; nothing else is done twice.
     assert len(made.calls) == 4 + 2
     assert evaluation.rows == expected.rows
     for name in ("table.md", "table.tex", "sheet.png"):
@@ -373,7 +373,7 @@ def test_a_run_killed_twice_and_resumed_gives_the_same_table(sots: Path, tmp_pat
     assert scores_without_time(tmp_path / "whole") == scores_without_time(tmp_path / "killed")
 
 
-def test_what_failed_is_tried_again(sots: Path, tmp_path: Path) -> None:
+def test_failed_images_are_tried_again(sots: Path, tmp_path: Path) -> None:
     picture = sots / "SOTS/outdoor/gt/0000.png"
     content = picture.read_bytes()
     picture.write_bytes(content[:200])
@@ -409,7 +409,7 @@ def test_only_valid_records_are_kept(sots: Path, tmp_path: Path, damage: str) ->
     elif damage == "picture cut":
         picture.write_bytes(picture.read_bytes()[:400])
     elif damage == "other picture":
-        # Of the same size, as another method's picture is.
+        # A picture of another method has the same size.
         Image.open(picture).point(lambda level: level // 2).save(picture)
     elif damage == "record cut":
         record.write_bytes(record.read_bytes()[:100])
@@ -468,7 +468,7 @@ def test_other_settings_are_refused_unless_they_replace(
         patched.setattr("dehaze.eval.runner.digest_of_evaluation", lambda: "of a later commit")
         with pytest.raises(EvaluationError, match=r'code: "[0-9a-f]{12}" there, "of a later'):
             runner_over(sots, out, made).run()
-    # The refusals have changed nothing.
+    # Refused runs change nothing.
     made.calls.clear()
     assert runner_over(sots, out, made).run().rows == first.rows
     assert made.calls == []
@@ -477,7 +477,7 @@ def test_other_settings_are_refused_unless_they_replace(
     )
     assert len(made.calls) == 4
     assert replaced.rows[0].statistics["ssim"] != first.rows[0].statistics["ssim"]
-    # Under the same settings, too: what computes the scores may have changed.
+    # This holds under equal settings too, since the code of the scores may have changed.
     finish(runner_over(sots, out, made, protocol=BenchProtocol(ssim="ffa"), overwrite=True))
     assert len(made.calls) == 8
 

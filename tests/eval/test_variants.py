@@ -1,4 +1,4 @@
-"""Null-text inversion beside fixed points: what each of the three is, and the figure of them."""
+"""The three variants of null-text inversion and fixed points, and their figure."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_the_figure_of_variants_is_a_file_of_each_kind(kind: str, start: bytes) 
             assert f"<!-- {text} -->".encode() in first
 
 
-def test_a_row_more_and_a_portrait_make_it_as_tall() -> None:
+def test_rows_and_portraits_make_the_figure_taller() -> None:
     one, two = drawn([compared(20, 30)]), drawn([compared(20, 30)] * 2)
     assert 1.8 < two.height / one.height < 2.0
     portrait = drawn([compared(90, 30)])
@@ -69,7 +69,7 @@ def test_a_figure_of_no_photo_or_too_many_is_refused() -> None:
 
 
 @pytest.mark.parametrize(("guidance", "held"), [(1.0, "plain"), (3.0, "null-text")])
-def test_the_three_variants_are_the_papers(guidance: float, held: str) -> None:
+def test_the_three_variants_equal_the_paper(guidance: float, held: str) -> None:
     options = PipelineOptions(
         guidance_scale=guidance, solver="fixed-point", criterion="inter-path", max_iterations=7
     )

@@ -1,4 +1,4 @@
-"""Prompt-aware adjustment: what the text of FPI says, and what its code does."""
+"""Prompt-aware adjustment, as FPI's text states it and as FPI's code does it."""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ def test_the_bound_with_the_true_constant_is_picards_error() -> None:
 
 
 @pytest.mark.parametrize("criterion", CRITERIA.names())
-def test_a_map_that_does_not_contract_is_said_to_be_so(criterion: str) -> None:
+def test_a_map_that_does_not_contract_is_reported(criterion: str) -> None:
     solution = solved("fixed-point", [1.5, 0.5], criterion, max_iterations=30)
     assert solution.stopped.tolist() == [False, True]
     assert solution.contraction[0] >= 1.0

@@ -19,12 +19,12 @@ def normal(seed: int) -> Tensor:
 
 
 def inverted() -> InversionResult:
-    """By a rough inversion, whose noise does not lead back to the picture in one step."""
+    """A rough inversion, whose noise does not lead back to the picture in one step."""
     return invert(MILD, normal(0), InversionSettings(steps=6, max_iterations=2))
 
 
 def knows(picture: Tensor) -> FunctionNetwork:
-    """A network that finds this picture in whatever it is given."""
+    """A network that predicts this picture from any latents."""
 
     def noise(z: Tensor, i: int, index: Tensor) -> Tensor:
         return (z - math.sqrt(TABLE.alphas[i]) * picture[index]) / TABLE.sigma(i)
@@ -33,7 +33,7 @@ def knows(picture: Tensor) -> FunctionNetwork:
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 6])
-def test_so_many_steps_reach_what_the_network_knows(steps: int) -> None:
+def test_any_number_of_steps_reaches_the_networks_picture(steps: int) -> None:
     picture, network = normal(1), knows(normal(1))
     found = denoise(inverted(), network, steps=steps)
     torch.testing.assert_close(found, picture)

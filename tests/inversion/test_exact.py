@@ -20,7 +20,7 @@ PREDICTION_TYPES = ("epsilon", "v_prediction", "sample")
 
 
 def rough_network(z: Tensor, i: int, index: Tensor) -> Tensor:
-    """Of a constant that no fixed-point iteration could follow at the noisy end."""
+    """Its Lipschitz constant makes fixed-point iterations diverge at the noisy end."""
     return torch.sin(3.0 * z + 0.1 * i)
 
 
@@ -89,7 +89,7 @@ def test_a_converged_inversion_comes_back_as_the_oracles_do() -> None:
 
 
 @pytest.mark.parametrize(("method", "cost"), [("edict", 2), ("bdia", 1)])
-def test_each_step_costs_what_is_said(method: str, cost: int) -> None:
+def test_each_step_costs_the_stated_evaluations(method: str, cost: int) -> None:
     network = FunctionNetwork(table_of(10), mild_network, cost=2)
     result = invert(network, latents(), InversionSettings(steps=10).changed(solver=method))
     assert len(network.calls) == 10 * cost

@@ -1,4 +1,4 @@
-"""Rectified flows: their schedule, and that everything that inverts DDIM serves them."""
+"""Rectified flows: their schedule, and the solvers, criteria and predictors of DDIM on them."""
 
 from __future__ import annotations
 
@@ -119,7 +119,7 @@ def test_settings_that_make_other_steps_are_named(setting: str, value: object) -
         FlowTable.from_scheduler(scheduler, 4, positions=16)
 
 
-def test_what_no_flow_has_is_named() -> None:
+def test_settings_that_no_flow_has_are_named() -> None:
     scheduler = FlowMatchEulerDiscreteScheduler()
     with pytest.raises(ScheduleError, match="'trailing' is of DDIM"):
         FlowTable.from_scheduler(scheduler, 4, "trailing", positions=16)

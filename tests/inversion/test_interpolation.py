@@ -176,7 +176,7 @@ def test_ends_in_one_direction_are_a_straight_path(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS.names())
-def test_what_has_no_path_is_refused(path: str) -> None:
+def test_latents_without_a_path_are_refused(path: str) -> None:
     a = normal(30, 1)
     with pytest.raises(ValueError, match="opposite directions"):
         PATHS.get(path)(a, -a, 4)

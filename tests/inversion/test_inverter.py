@@ -68,7 +68,7 @@ def test_strength_zero_undoes_any_inversion(solver: str) -> None:
 
 
 @pytest.mark.parametrize("name", OF_DDIM)
-def test_every_solver_says_what_it_costs(name: str) -> None:
+def test_every_solver_counts_its_evaluations(name: str) -> None:
     solver = SOLVERS.get(name)
     assert "NFE" in solver.cost
     assert solver.source
@@ -146,7 +146,7 @@ def test_bad_settings_are_named(settings: dict[str, Any], cause: str) -> None:
     ],
 )
 def test_a_setting_without_effect_is_refused(own: str, given: dict[str, Any]) -> None:
-    # What a model or a caller chose for other solvers is no fault.
+    # Defaults of a model for other solvers are no fault.
     settings = InversionSettings(steps=10, solver=own, tolerance=1e-3, max_iterations=3)
     assert settings.changed(solver=given.get("solver"), depth=2).depth == 2
     with pytest.raises(ValueError, match=f"{list(given)[-1]} has no effect with the solver"):
@@ -217,7 +217,7 @@ def test_later_steps_are_left_where_little_was_added() -> None:
     assert torch.equal(picard.trace.nfe[0], strict.trace.nfe[0])
     assert (picard.trace.nfe[1:] == 1).all()
     assert picard.trace.stopped.all()
-    # A relaxed update adds something, and more than one evaluation is made where it is much.
+    # A relaxed update adds something, and steps where it adds much take more evaluations.
     relaxed = settings_of(
         "anderson", relaxation="spectral", criterion="reconstruction", max_iterations=60
     )
@@ -241,7 +241,7 @@ def residuals_of(result: InversionResult) -> Tensor:
 
 @pytest.mark.parametrize("criterion", ["intra-path", "certificate", "reconstruction"])
 @pytest.mark.parametrize("relaxation", ["none", "spectral"])
-def test_only_what_was_evaluated_is_called_converged(criterion: str, relaxation: str) -> None:
+def test_only_evaluated_steps_are_called_converged(criterion: str, relaxation: str) -> None:
     settings = settings_of("anderson", criterion=criterion, relaxation=relaxation, tolerance=1e-2)
     silent = invert(MILD, latents(), settings)
     assert silent.trace.stopped.any()
@@ -253,7 +253,7 @@ def test_only_what_was_evaluated_is_called_converged(criterion: str, relaxation:
     assert torch.equal(checked.trace.converged, checked.trace.remaining < 1e-2)
 
 
-def test_the_default_says_what_it_evaluated() -> None:
+def test_the_default_counts_its_evaluations() -> None:
     result = invert(MILD, latents(), InversionSettings(steps=10))
     assert result.trace.converged.all()
     torch.testing.assert_close(result.trace.remaining, residuals_of(result), rtol=1e-3, atol=1e-7)
@@ -272,7 +272,7 @@ def test_a_start_nearby_saves_evaluations_alone(solver: str) -> None:
     assert (started.latents - alone.latents).abs().max() < 1e-4
 
 
-def test_its_own_inversion_is_a_start_that_solves_all() -> None:
+def test_a_start_from_its_own_inversion_is_converged() -> None:
     table = table_of(10, "noisy-end", set_alpha_to_one=True)
     network, z_0 = FunctionNetwork(table, mild), latents().double()
     exact = invert(network, z_0, EXACT)

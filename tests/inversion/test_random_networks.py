@@ -1,4 +1,4 @@
-"""The default settings on networks that nothing was fitted on, in the four formats."""
+"""The default settings on random networks in the four formats."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def model(request: pytest.FixtureRequest, stable_diffusion: Path, tmp_path: Path
 
 
 def check_trace(pipe: DehazePipeline, inversion: InversionResult) -> None:
-    """What the trace says has remained is what remains; converged means below the tolerance."""
+    """The trace's residuals are the true ones, and converged means below the tolerance."""
     settings, trace = inversion.settings, inversion.trace
     assert (settings.solver, settings.predictor, settings.criterion) == (
         "anderson", "ife", "residual"
@@ -51,7 +51,7 @@ def check_trace(pipe: DehazePipeline, inversion: InversionResult) -> None:
 
 
 @pytest.mark.parametrize("sensitivity", [0.02, 1.0, 4.0], ids=["contractive", "hardly", "not"])
-def test_the_default_holds_or_says_that_it_did_not(
+def test_the_default_converges_or_reports_that_it_did_not(
     model: Path, photo: NDArray[np.float32], sensitivity: float
 ) -> None:
     """Six long steps of a random network hardly contract; with a damped input they do."""
@@ -67,7 +67,7 @@ def test_the_default_holds_or_says_that_it_did_not(
 
 
 @pytest.mark.parametrize("sensitivity", [0.02, 4.0], ids=["contractive", "hardly"])
-def test_the_default_on_a_flow_holds_or_says_so(
+def test_on_a_flow_it_converges_or_reports_that_it_did_not(
     flow_model: Path, photo: NDArray[np.float32], sensitivity: float
 ) -> None:
     pipe = DehazePipeline.from_pretrained(flow_model)

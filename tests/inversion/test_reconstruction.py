@@ -50,7 +50,7 @@ class Case:
 def case(random_model: Path) -> Case:
     pipeline = DehazePipeline.from_pretrained(random_model)
     pipeline.set_progress_bar_config(disable=True)
-    # The random network hardly looks at its prompt: other words are made to matter.
+    # A random network hardly depends on its prompt, so the embedding is replaced.
     with torch.no_grad():
         for name, weight in pipeline.unet.named_parameters():
             if "attn2.to_v" in name or "attn2.to_out.0.weight" in name:

@@ -51,7 +51,7 @@ def taylor_step(v: VelocityNetwork, z: Tensor, now: float, following: float) -> 
     return z + h * first + 0.5 * h**2 * (second - first) / (h / 2.0)
 
 
-def test_rf_solver_is_the_papers_both_ways() -> None:
+def test_rf_solver_equals_its_paper_both_ways() -> None:
     network = VelocityNetwork(TABLE, velocity)
     result = inverted("rf-solver")
     z = latents()
@@ -67,7 +67,7 @@ def test_rf_solver_is_the_papers_both_ways() -> None:
     assert not result.trace.converged.any()
 
 
-def test_fireflow_is_its_papers_both_ways() -> None:
+def test_fireflow_equals_its_paper_both_ways() -> None:
     """Algorithm 1, both ways: the velocity at the last step's middle opens the next step."""
 
     def walked(v: VelocityNetwork, z: Tensor, sigmas: list[float]) -> list[Tensor]:
@@ -119,7 +119,7 @@ def test_rf_solver_comes_back_nearer_than_one_evaluation_a_step() -> None:
 
 
 @pytest.mark.parametrize("depth", [STEPS, 5])
-def test_rf_inversion_is_its_published_codes(depth: int) -> None:
+def test_rf_inversion_equals_its_published_code(depth: int) -> None:
     """With descending sigmas and N of them: t_j = j / N, and the widths from the first on."""
     result = inverted("rf-inversion", depth)
     sigmas = list(TABLE.sigmas[depth::-1])

@@ -128,7 +128,7 @@ def test_the_samples_of_a_batch_are_inverted_as_if_alone() -> None:
 
 
 def test_regularised_noise_is_less_like_its_neighbours() -> None:
-    """What it is for: noise that is nearer to white, at the price of the reconstruction."""
+    """Regularisation makes the noise whiter, at the cost of reconstruction."""
     smooth = latents() + latents().roll(1, 3)
     changed = regularised(smooth, latents().flip(2), seeded(0))
 
@@ -145,7 +145,7 @@ def test_regularised_noise_is_less_like_its_neighbours() -> None:
     assert lost["renoise"] < 0.1 * lost["renoise-regularised"]
 
 
-def test_what_it_cannot_regularise_is_refused() -> None:
+def test_settings_that_cannot_be_regularised_are_refused() -> None:
     with pytest.raises(ValueError, match=r"8 x 8 or more, not 4 x 12: take the solver renoise"):
         regularised(latents(height=4), latents(height=4), seeded(0))
     with pytest.raises(ValueError, match="does not converge here"):

@@ -1,4 +1,4 @@
-"""Inversions as files: what they carry, and which files are refused."""
+"""Inversions as files: their contents, and files that are refused."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def test_a_file_that_was_cut_short_is_refused(path: Path, kept: int) -> None:
         InversionResult.load(path)
 
 
-def test_a_file_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_a_file_that_is_no_inversion_is_refused(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("no inversion")
     save_file({"weight": torch.zeros(3)}, tmp_path / "weights")
     for name, cause in (

@@ -87,7 +87,7 @@ def test_converged_samples_leave_the_batch() -> None:
     assert unmeasured.tolist() == [k >= int(solution.iterations[0]) for k in range(12)]
 
 
-def test_a_sample_is_solved_as_it_would_be_alone() -> None:
+def test_a_sample_of_a_batch_is_solved_as_if_alone() -> None:
     _, together = linear_map([0.2, 0.7, 0.4])
     batched = solve(
         "fixed-point", together, START, tolerance=1e-5, max_iterations=30, criterion=INTRA
@@ -343,7 +343,7 @@ def test_anderson_falls_back_where_the_residual_grew() -> None:
     torch.testing.assert_close(following[1], torch.full((1, 1, 2), 2.0))
 
 
-def test_the_residual_criterion_returns_what_it_evaluated() -> None:
+def test_the_residual_criterion_returns_an_evaluated_iterate() -> None:
     calls, f = linear_map([0.1, 0.5, 0.99])
     start = torch.full_like(START, 0.5)
     solution = solve(

@@ -1,4 +1,4 @@
-"""Tensors as a stream: the library's own file, byte for byte, and nothing copied on the way."""
+"""Tensors written as a stream: the bytes of safetensors' own file, without copies."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ TYPES = (
 
 
 @pytest.mark.parametrize("dtype", TYPES)
-def test_the_file_is_what_the_library_writes(dtype: torch.dtype) -> None:
+def test_the_file_equals_the_librarys(dtype: torch.dtype) -> None:
     tensors = {name: torch.arange(6).reshape(2, 3).to(dtype) for name in ("b ü", "a")}
     metadata = {"format": 'with "quotes" and a \n'}
     file = io.BytesIO()
@@ -40,7 +40,7 @@ def test_the_library_reads_types_of_all_sizes_and_any_strides(tmp_path: Path) ->
 
 
 class _Watched(io.BytesIO):
-    """Remembers where in memory the bytes that are written to it lie."""
+    """A file that records the memory addresses of the bytes written to it."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The model that ships: what it does on real pictures."""
+"""The bundled model on real pictures."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_strength_zero_is_the_photo_at_the_working_size(bundled: DehazePipeline)
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.name)
 def test_the_examples_lose_their_veil(bundled: DehazePipeline, path: Path) -> None:
-    """Dark parts are dark again and edges stronger: a veil lifts those and dulls these."""
+    """The result has darker dark parts and stronger edges than the hazy photo."""
     photo = read(path)
     result = bundled(photo)
     assert np.quantile(result.image, 0.05) < np.quantile(photo, 0.05) - 0.03

@@ -71,7 +71,7 @@ def test_a_generated_picture_is_diffusers_own(stable_diffusion: Path) -> None:
         )
     else:
         theirs = StableDiffusionXLPipeline.from_pretrained(stable_diffusion)
-    # Neither PNDM's nor Euler's settings say that DDIM must not clip latents.
+    # The settings of PNDM and Euler do not disable DDIM's clipping of latents.
     theirs.scheduler = DDIMScheduler.from_config(pipe.scheduler.config, clip_sample=False)
     theirs.set_progress_bar_config(disable=True)
     latents = theirs(
@@ -86,7 +86,7 @@ def test_a_generated_picture_is_diffusers_own(stable_diffusion: Path) -> None:
     torch.testing.assert_close(path.trajectory[0], latents, rtol=1e-3, atol=1e-4)
 
 
-def test_the_network_is_told_of_size_and_pooled_embedding(xl: EditPipeline) -> None:
+def test_the_network_gets_size_and_pooled_embedding(xl: EditPipeline) -> None:
     table = DDIMTable.from_scheduler(xl.scheduler, 3)
     latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -57,7 +57,7 @@ def test_every_weight_is_the_saved_one(flow_model: Path) -> None:
     assert t5.shared.weight is t5.encoder.embed_tokens.weight
 
 
-def test_half_precision_keeps_what_overflows_precise(flow_model: Path) -> None:
+def test_half_precision_keeps_overflowing_parts_in_float32(flow_model: Path) -> None:
     parts = load_parts(ModelSource(flow_model), torch.float16)
     t5 = getattr(parts, t5_of(flow_model))
     precise = {name for name, weight in t5.named_parameters() if weight.dtype == torch.float32}
@@ -163,7 +163,7 @@ def test_a_broken_folder_is_named(
     assert str(folder) in said
 
 
-def test_the_published_ones_read_so_many_tokens_of_t5() -> None:
+def test_published_models_read_their_number_of_t5_tokens() -> None:
     tokens = {
         name: t5_tokens(SimpleNamespace(config=SimpleNamespace(**config)))
         for name, config in {

@@ -1,4 +1,4 @@
-"""A model's files are the published ones, or named."""
+"""A model's files are compared with published hashes, and differences are named."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ def test_the_manifest_is_sha256sums_own_format(folder: Path) -> None:
     ]
 
 
-def test_what_changed_is_missing_or_was_added_is_named(folder: Path) -> None:
+def test_changed_missing_and_added_files_are_named(folder: Path) -> None:
     write_manifest(folder)
     (folder / "unet/weights.safetensors").write_bytes(bytes(range(255)))
     (folder / "model_index.json").unlink()
     (folder / "unet/config.json").write_text("{}")
-    # Settings and texts are edited by hand, and are not what training made.
+    # Settings and texts may be edited by hand, so they have no hashes.
     (folder / "dehaze.json").write_text("{}")
     (folder / "MODEL_CARD.md").write_text("")
     assert states(folder) == {
@@ -61,14 +61,14 @@ def test_what_changed_is_missing_or_was_added_is_named(folder: Path) -> None:
     }
 
 
-def test_a_line_that_is_none_is_an_error(folder: Path) -> None:
+def test_an_invalid_line_of_hashes_is_an_error(folder: Path) -> None:
     (folder / MANIFEST).write_text("weights ok\n")
     with pytest.raises(ManifestError, match="'weights ok' is not a hash and a name"):
         verify(folder)
 
 
 def test_files_of_the_hubs_cache_are_held_against_their_names(tmp_path: Path) -> None:
-    """Large files are called by their SHA-256, small ones as git calls them."""
+    """Large files are named by their SHA-256, small ones by git's hash."""
     large, small = b"weights", b"{}"
     blobs = {
         "unet/weights.safetensors": (hashlib.sha256(large).hexdigest(), large),
@@ -97,7 +97,7 @@ def test_a_fingerprint_follows_the_content_and_not_the_place(folder: Path, tmp_p
     assert fingerprint(moved) == before
     (moved / "MODEL_CARD.md").write_text("Another text.")
     assert fingerprint(moved) == before
-    # Settings decide what comes out as much as weights do.
+    # Settings change results as weights do.
     (moved / "dehaze.json").write_text('{"steps": 5}')
     changed = fingerprint(moved)
     assert changed != before

@@ -1,4 +1,4 @@
-"""A model's known output: given by what was exported, and by nothing else."""
+"""A model's known answer is given by the exported weights alone."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_a_torn_answer_is_one_line(model: Path, text: str) -> None:
 
 
 def test_rounding_alone_stays_far_below_the_tolerance(model: Path) -> None:
-    """The sum of a convolution in another order, as another processor has it."""
+    """Another processor adds the products of a convolution in another order."""
     parts = load_parts(ModelSource(model))
     with torch.no_grad():
         for weight in parts.unet.parameters():

@@ -1,4 +1,4 @@
-"""Where a model lies, and one line with the cure where it does not."""
+"""Where a model is found, and one line with the cure where it is not."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def refusal(given: ModelSource) -> str:
         (HfHubHTTPError, "the hub did not give it (HfHubHTTPError)"),
     ],
 )
-def test_what_the_hub_answers_is_one_line(
+def test_every_answer_of_the_hub_is_one_line(
     kind: type[Exception], said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def download(*unused: object, **settings: object) -> str:
@@ -89,7 +89,7 @@ def test_a_variant_that_nothing_has_is_refused(model: Path) -> None:
     assert "no weights of the variant 'fp16'" in refusal(ModelSource(variant="fp16"))
 
 
-def test_the_variant_is_what_is_read(model: Path) -> None:
+def test_the_chosen_variant_is_read(model: Path) -> None:
     weights = load_file(model / "unet" / f"{NAME}.safetensors")
     weights["conv_out.bias"] = torch.full_like(weights["conv_out.bias"], 7.0)
     save_file(weights, model / "unet" / f"{NAME}.ema.safetensors")
@@ -130,7 +130,7 @@ def test_old_names_of_a_codecs_attention_are_read(stable_diffusion: Path, tmp_pa
 
 @pytest.mark.parametrize("inside", ["", "text_model."])
 def test_both_names_of_a_text_encoders_weights_are_read(model: Path, inside: str) -> None:
-    """transformers 5.6 dropped a level of them; random weights came of it, and no word."""
+    """transformers 5.6 dropped a level of the names; other versions would load random weights."""
     file = model / "text_encoder" / "model.safetensors"
     # Clones: what is loaded may be a view of the file, which is written anew here.
     weights = {
@@ -151,7 +151,7 @@ def test_the_bundled_text_encoder_has_the_older_names() -> None:
 def test_a_hubs_model_takes_plain_weights_where_no_variant_is(
     random_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The codec has no fp16 file: only then are plain weights downloaded, and of it alone."""
+    """Only the codec has no fp16 file, so plain weights are downloaded for it alone."""
     hub = Path(shutil.copytree(random_model, tmp_path / "hub"))
     cache = tmp_path / "cache"
     for part in ("unet", "text_encoder"):

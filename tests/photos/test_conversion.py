@@ -125,7 +125,9 @@ def test_maker_notes_keep_their_place_in_a_tiff(source: str) -> None:
         (lambda: png_file(samples(), Labels(exif=LABELS.exif)), "bmp", "EXIF"),
     ],
 )
-def test_what_has_no_place_is_noted(data: Callable[[], bytes], suffix: str, lost: str) -> None:
+def test_metadata_without_a_place_are_noted(
+    data: Callable[[], bytes], suffix: str, lost: str
+) -> None:
     _, photo = converted(data(), ResultFile(f".{suffix}"))
     assert f"of its metadata {TARGETS[suffix]} has no place for: {lost}" in photo.notes[-1]
 
@@ -210,13 +212,13 @@ def test_quality_leaves_a_lossless_webp_alone_and_says_so() -> None:
     assert photo.notes == ("is a lossless WebP and stays one: without --quality",)
 
 
-def test_a_photo_that_stays_as_it_is_is_the_same_object() -> None:
+def test_a_photo_without_conversion_is_the_same_object() -> None:
     photo = open_bytes(SOURCES["TIFF"](), Path("a.tif")).decode()
     for file in (ResultFile(), ResultFile(".tiff"), ResultFile(quality=5)):
         assert file.applied_to(photo, Path("a.tif")) is photo
 
 
-def test_a_wrong_name_is_no_matter_where_the_format_changes(tmp_path: Path) -> None:
+def test_a_wrong_suffix_is_not_noted_when_the_format_changes(tmp_path: Path) -> None:
     write_photo(tmp_path / "a.png", np.zeros((4, 4, 3), np.float32))
     path = (tmp_path / "a.png").rename(tmp_path / "a.jpg")
     photo = read_photo(path)
@@ -225,7 +227,7 @@ def test_a_wrong_name_is_no_matter_where_the_format_changes(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("suffix", [".png", ".tif", ".webp", ".bmp"])
-def test_a_results_size_is_about_what_was_expected(suffix: str) -> None:
+def test_a_results_size_is_near_the_estimate(suffix: str) -> None:
     data = (Path(__file__).parents[2] / "examples" / "kodim19_haze.jpg").read_bytes()
     coded, _ = converted(data, ResultFile(suffix))
     expected = len(data) * ResultFile(suffix).growth(Path("a.jpg"))

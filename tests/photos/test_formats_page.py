@@ -1,4 +1,4 @@
-"""docs/formats.md, line by line: what it says is kept, noted, left out or refused, is."""
+"""docs/formats.md, line by line: kinds are kept, noted, left out or refused as it says."""
 
 from __future__ import annotations
 
@@ -407,7 +407,7 @@ def test_a_row_holds(tmp_path: Path, name: str, fate: str) -> None:
         if fate != "noted":
             CASES[name].check(data, result.read_bytes(), photo)
         back = read_photo(result)
-        # These are as true of the result as they were of the source.
+        # These notes hold for the result as well.
         said = str(photo.notes)
         lasting = any(each in said for each in ("dehazed as if", "EXIF tags", "maker notes"))
         assert back.notes == (photo.notes if lasting else ())

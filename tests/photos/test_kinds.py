@@ -1,4 +1,4 @@
-"""Every kind of stored samples is read rightly and comes back, or is refused by its name."""
+"""Every kind of stored samples is read correctly and written back, or refused by name."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def assert_comes_back(tmp_path: Path, photo: Photo, expected: np.ndarray) -> byt
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_tiff_layouts(tmp_path: Path, channels: int, bits: int, compression: str | None) -> None:
     samples = noise(channels, bits)
-    # How strips are packed has nothing to do with how their bytes were squeezed.
+    # The packing of strips does not depend on their compression.
     bigs = [False] if compression in ("zstd", "lzma") else [False, True]
     for planar, tile, order, big in itertools.product([False, True], [None, (16, 16)], "<>", bigs):
         kind = TiffKind(order, big, planar, compression, tile)
@@ -239,7 +239,7 @@ def test_colour_keys_in_colour(tmp_path: Path, bits: int) -> None:
     np.testing.assert_array_equal(stored(photo)[0, :, :3], pixels)
 
 
-def test_a_colour_key_behind_the_pixels_is_none(tmp_path: Path) -> None:
+def test_a_colour_key_after_the_pixels_is_ignored(tmp_path: Path) -> None:
     plain = png_by_hand((2, 1, 8, 0), [b"\1\2"])
     photo = read(tmp_path, plain[:-12] + chunk(b"tRNS", b"\0\1") + plain[-12:])
     assert photo.alpha is None
@@ -256,7 +256,7 @@ def test_the_first_of_two_colour_keys_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", [b"tRNS", b"gAMA", b"tEXt"])
 def test_a_chunk_of_a_wrong_checksum_is_left_out(tmp_path: Path, name: bytes) -> None:
-    """A new checksum would bring back to life what every reader passes over."""
+    """A new checksum would make readers use a chunk that they ignore now."""
     body = {b"tRNS": b"\0\1", b"gAMA": b"\0\1\x86\xa0", b"tEXt": b"Title\0a"}[name]
     data = png_by_hand((2, 1, 8, 0), [b"\1\2"], (name, body))
     place = data.index(name) + 4 + len(body)
@@ -402,12 +402,12 @@ def bmp_with_long_palette() -> bytes:
         (b"II\xbc\1" + bytes(40), "JPEG XR"),
     ],
 )
-def test_what_cannot_be_read_is_refused_by_name(tmp_path: Path, data: bytes, cause: str) -> None:
+def test_unsupported_kinds_are_refused_by_name(tmp_path: Path, data: bytes, cause: str) -> None:
     with pytest.raises(PhotoError, match=cause) as caught:
         read(tmp_path, data)
     assert str(tmp_path / "photo") in str(caught.value)
     assert caught.value.cure
-    # A whole file is not to be copied again.
+    # A complete file needs no new copy.
     assert ("copy it again" in caught.value.cure) == (cause in ("is cut short", NO_PALETTE))
 
 

@@ -1,4 +1,4 @@
-"""What comes back beside the pixels: every promised tag, byte for byte."""
+"""Metadata of a result: every promised tag, byte for byte."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def upright_size(orientation: int) -> dict[str, int]:
 
 
 def there_and_back(tmp_path: Path, data: bytes) -> tuple[bytes, Photo]:
-    """What a job of strength 0 would make of a file, and the photo in between."""
+    """A file read and written again, and the photo in between."""
     (tmp_path / "source").write_bytes(data)
     photo = read_photo(tmp_path / "source")
     write_photo(tmp_path / "result", photo.pixels, like=photo)
@@ -220,7 +220,7 @@ def test_any_tag_comes_back(
     text: str,
     order: str,
 ) -> None:
-    """Whatever an owner puts into EXIF's first directory, in any format that carries it."""
+    """Arbitrary tags of EXIF's first directory, in every format that has EXIF."""
     encoded = text.encode("utf-8", "surrogatepass") + b"\0"
 
     def block(stated: int) -> bytes:
@@ -484,7 +484,7 @@ FILM = (
         ("", b"some bytes", "10 bytes behind its end are left out"),
     ],
 )
-def test_what_lies_behind_a_jpeg_is_noted(
+def test_data_after_the_end_of_a_jpeg_are_noted(
     tmp_path: Path, extra: str, behind: bytes, note: str
 ) -> None:
     size = {"width": WIDTH, "height": HEIGHT}
@@ -492,7 +492,7 @@ def test_what_lies_behind_a_jpeg_is_noted(
     result, photo = there_and_back(tmp_path, jpeg_file(smooth(), labels, behind=behind))
     assert photo.notes == (note,)
     assert behind not in result
-    # The XMP promises it no more, and is otherwise as it was.
+    # The XMP no longer mentions it, and is otherwise unchanged.
     assert xmp_packet(orientation=1, **size) in result
 
 
@@ -656,7 +656,7 @@ def test_xmp_that_fills_its_segment_still_fits(tmp_path: Path) -> None:
 def test_damaged_metadata_give_a_photo_that_can_be_written(
     tmp_path: Path, file_format: str, changes: list[tuple[float, int]]
 ) -> None:
-    """Whatever is read can be written: nothing fails after the work."""
+    """A photo that was read can be written, so no job fails after its work."""
     labels = labels_for(6)
     write = {"JPEG": jpeg_file, "PNG": png_file, "WEBP": webp_file}.get(file_format)
     if write is not None:

@@ -210,7 +210,7 @@ def test_cmyk_becomes_srgb_and_says_so(tmp_path: Path) -> None:
         assert image.mode == "RGB"
 
 
-def test_a_name_that_lies_is_noted(tmp_path: Path) -> None:
+def test_a_wrong_suffix_is_noted(tmp_path: Path) -> None:
     photo = read_photo(save(tmp_path / "a.jpg", Image.fromarray(smooth()), "PNG"))
     assert photo.encoding.format == "PNG"
     assert photo.notes == ("holds PNG in spite of its name, and comes back as PNG",)
@@ -240,7 +240,7 @@ def test_further_pages_are_noted_and_animations_refused(tmp_path: Path) -> None:
         ("odd.tif", b"II*\0" + bytes(40), "damaged TIFF"),
     ],
 )
-def test_what_is_not_a_readable_photo_is_named(
+def test_files_that_cannot_be_read_are_named(
     tmp_path: Path, name: str, content: bytes, cause: str
 ) -> None:
     (tmp_path / name).write_bytes(content)

@@ -1,4 +1,4 @@
-"""What all pipelines share: parts taken from another one, callbacks, words the model knows."""
+"""Common to all pipelines: from_pipe, callbacks, and words that the model knows."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_from_pipe_takes_diffusers_pipelines_and_gives_them_back(
     np.testing.assert_allclose(
         ours(photo, **settings).image, loaded(photo, **settings).image, atol=1e-5
     )
-    # diffusers wants the parts that are its own to be named, and be it as None.
+    # diffusers wants its optional parts to be named, if only as None.
     absent = (
         {}
         if kind is StableDiffusionXLPipeline
@@ -75,13 +75,13 @@ def test_from_pipe_takes_diffusers_pipelines_and_gives_them_back(
     back.set_progress_bar_config(disable=True)
     made = back(SOURCE, num_inference_steps=2, height=32, width=32, output_type="np").images
     assert made.shape == (1, 32, 32, 3)
-    # What diffusers made with the parts meanwhile does not reach ours.
+    # Changes that diffusers made to the parts do not reach this pipeline.
     np.testing.assert_allclose(
         ours(photo, **settings).image, loaded(photo, **settings).image, atol=1e-5
     )
 
 
-def test_from_pipe_keeps_what_was_set(pipeline: DehazePipeline) -> None:
+def test_from_pipe_keeps_the_settings(pipeline: DehazePipeline) -> None:
     own = DehazePipeline.from_pipe(pipeline)
     own.guidance_in_two_calls, own.attention_memory = True, 5
     editor = EditPipeline.from_pipe(own)
@@ -97,7 +97,7 @@ def test_from_pipe_takes_other_parts_by_name(pipeline: DehazePipeline) -> None:
     assert other.description == pipeline.description
 
 
-def test_from_pipe_refuses_what_cannot_be_inverted(pipeline: DehazePipeline) -> None:
+def test_from_pipe_refuses_parts_that_cannot_be_inverted(pipeline: DehazePipeline) -> None:
     with pytest.raises(ModelError, match="DehazePipeline has no text_encoder"):
         EditPipeline.from_pipe(pipeline, text_encoder=None)
     with pytest.raises(ModelError, match="no part transformer"):
@@ -180,7 +180,7 @@ def test_latents_that_a_callback_changes_count_as_returned(
         (torch.zeros(1), "tensor"),
     ],
 )
-def test_what_a_callback_may_not_return_is_refused(
+def test_invalid_returns_of_a_callback_are_refused(
     pipeline: DehazePipeline, photo: Array, inversion: InversionResult, returned: Any, cause: str
 ) -> None:
     with pytest.raises(ValueError, match=cause):

@@ -53,7 +53,7 @@ def photos(photo: Array) -> list[Array]:
 def test_photos_in_a_batch_fare_as_each_of_them_alone(
     pipeline: DehazePipeline, photos: list[Array], solver: str
 ) -> None:
-    """They converge at different steps, and each one's account is its own."""
+    """They converge at different steps, and each has a trace of its own."""
     settings: dict[str, Any] = {"solver": solver}
     if solver in ("anderson", "fixed-point"):
         settings |= {"tolerance": 3e-3, "max_iterations": 6}
@@ -130,7 +130,7 @@ def test_the_codec_at_the_working_size_is_lossless(pipeline: DehazePipeline) -> 
 def test_the_swap_changes_the_photo_and_full_injection_less_so(
     any_pipeline: DehazePipeline, photo: Array
 ) -> None:
-    # What the network made, since a change as small as that of random weights is shrunk after it.
+    # The network's output is compared, since recovery shrinks small changes.
     swapped = any_pipeline(photo, recovery="none").image
     still = any_pipeline(photo, recovery="none", strength=0.0).image
     assert np.abs(swapped - still).max() > 1e-3
@@ -194,7 +194,7 @@ def test_nfe_counts_every_evaluation(any_pipeline: DehazePipeline, photo: Array)
 def test_guidance_one_is_no_guidance_and_two_is_another_result(
     any_pipeline: DehazePipeline, photo: Array
 ) -> None:
-    # Without a recovery: what random weights make of a photo may be no haze at all to it.
+    # Recovery is off, since it may find no haze in the output of random weights.
     plain = any_pipeline(photo, recovery="none")
     guided = any_pipeline(photo, recovery="none", guidance_scale=2.0)
     assert guided.nfe > plain.nfe
@@ -276,7 +276,7 @@ def test_bad_settings_are_named(
         ({"settings": {"steps": 3}}, r"settings is \{'steps': 3\}: it must be InversionSettings"),
     ],
 )
-def test_what_an_inversion_cannot_take_is_named(
+def test_bad_settings_of_an_inversion_are_named(
     pipeline: DehazePipeline, photo: Array, settings: dict[str, Any], cause: str
 ) -> None:
     with pytest.raises(DehazeError, match=cause):
@@ -284,7 +284,7 @@ def test_what_an_inversion_cannot_take_is_named(
 
 
 @pytest.mark.parametrize("photo", ["a.jpg", None, Path("a.jpg"), [b"haze"]])
-def test_what_is_no_photo_is_named(pipeline: DehazePipeline, photo: Any) -> None:
+def test_an_input_that_is_no_photo_is_named(pipeline: DehazePipeline, photo: Any) -> None:
     with pytest.raises(ValueError, match=r"not (str|NoneType|.*Path|bytes): read a file with"):
         pipeline(photo)
 
@@ -313,7 +313,7 @@ def test_an_inversion_is_saved_and_swapped_later(
     whole = pipeline(photo)
     later = pipeline(photo, inversion=loaded)
     np.testing.assert_allclose(later.image, whole.image, atol=1e-6)
-    # Invert once, try many: what is left is one evaluation a step, or none.
+    # A saved inversion leaves one evaluation a step, or none.
     assert later.nfe == 4
     assert pipeline(photo, inversion=loaded, strength=0.0).nfe == 0
     assert whole.nfe == later.nfe + int(inversion.trace.nfe.sum())
@@ -435,7 +435,7 @@ def test_exact_methods_swap_the_word_along_their_own_way_back(
     assert evaluations == {"edict": 8, "bdia": 3}[method]
     assert (swapped - inversion.trajectory[0]).abs().max() > 1e-3
     original, back = reconstruct(pipeline, photo, num_inference_steps=4, solver=method)
-    # Exact to float32's rounding, which the coupling and the network let grow.
+    # Exact up to float32's rounding, which the coupling and the network amplify.
     assert np.abs(original - back).max() < 5e-3
     assert np.isfinite(pipeline(photo, num_inference_steps=4, solver=method).image).all()
 

@@ -30,7 +30,7 @@ SOURCE, TARGET = "a street with haze", "a street with snow"
 @pytest.fixture(scope="module")
 def pipe(any_model: Path) -> EditPipeline:
     loaded = EditPipeline.from_pretrained(any_model)
-    # The random network hardly looks at its prompt: words are made to matter, here and there.
+    # A random network hardly depends on its prompt, so its attention to words is strengthened.
     with torch.no_grad():
         for name, weight in loaded.unet.named_parameters():
             if "attn2.to_" in name and "bias" not in name:
@@ -41,7 +41,7 @@ def pipe(any_model: Path) -> EditPipeline:
 
 @pytest.fixture(scope="module")
 def inversion(pipe: EditPipeline) -> InversionResult:
-    """Of a generated picture: without error."""
+    """The path of a generated picture, which has no inversion error."""
     return pipe.generate(SOURCE, generator=seeded(1), size=(16, 24))
 
 
@@ -105,7 +105,7 @@ def test_a_file_without_attention_has_it_recorded_again(
     assert set(again.attention) == set(pipe.invert(photo, SOURCE, record_attention=plan).attention)
 
 
-def test_a_generated_picture_keeps_what_its_edit_asks_for(pipe: EditPipeline) -> None:
+def test_a_generated_picture_records_the_attention_of_its_edit(pipe: EditPipeline) -> None:
     whole = pipe.generate(SOURCE, generator=seeded(3))
     plan = pipe.recording(SOURCE, TARGET)
     less = pipe.generate(SOURCE, generator=seeded(3), record_attention=plan)
@@ -159,7 +159,7 @@ def test_a_generated_picture_is_edited_without_an_inversion(pipe: EditPipeline) 
     same = pipe.generate(SOURCE, generator=seeded(3))
     assert torch.equal(path.trajectory, same.trajectory)
     assert not torch.equal(path.latents, pipe.generate(SOURCE, generator=seeded(4)).latents)
-    # Every step of the path solves its equation, so the source prompt comes back to it.
+    # Every step of the path solves its equation, so the source prompt reconstructs it.
     torch.testing.assert_close(retrace(pipe, path), path.trajectory[0], atol=1e-4, rtol=0)
     result = pipe(None, SOURCE, TARGET, inversion=path)
     assert result.image.shape == result.source.shape == (16, 16, 3)
@@ -185,7 +185,7 @@ def test_fresh_source_agrees_at_strength_one_and_costs_twice(
     cached = pipe.edit(inversion, SOURCE, TARGET)
     torch.testing.assert_close(fresh.latents, cached.latents, atol=1e-5, rtol=0)
     assert (fresh.nfe, cached.nfe) == (8, 4)
-    # Beyond 1 the two go different ways.
+    # Beyond strength 1 the two differ.
     more = [
         change(pipe, inversion, strength=1.5, fresh_source=fresh_source)
         for fresh_source in (False, True)
@@ -203,7 +203,7 @@ def test_the_source_at_its_own_latents_is_no_edit(
     torch.testing.assert_close(edited.latents, inversion.trajectory[0], atol=1e-4, rtol=0)
 
 
-def test_guidance_one_is_none_and_more_of_it_goes_further(
+def test_guidance_1_is_none_and_more_changes_more(
     pipe: EditPipeline, inversion: InversionResult
 ) -> None:
     edited = pipe.edit(inversion, SOURCE, TARGET, EditSettings(guidance_scale=2.0))
@@ -226,7 +226,7 @@ def test_blended_guidance_lies_between_its_two_scales(
 
 
 def test_the_focus_is_where_the_latents_are(pipe: EditPipeline, inversion: InversionResult) -> None:
-    """As on an accelerator, where the attention of a saved inversion stays on the host."""
+    """On an accelerator the attention of a saved inversion stays on the host, as simulated here."""
     settings = EditSettings(guidance_scale=3.0, guidance_outside=1.0, focus="haze")
     plan = EditPlan(pipe.prompts.tokens(SOURCE), pipe.prompts.tokens(TARGET), settings)
     elsewhere = replace(inversion, trajectory=inversion.trajectory.to("meta"))
@@ -248,7 +248,7 @@ def test_modes_of_embeddings_bring_guidance_nearer_to_the_source(
     lost = change(pipe, inversion, **settings).norm()
     kept = change(pipe, inversion, mode=mode, **settings).norm()
     assert kept < 0.6 * lost
-    # And leaves an edit to be one.
+    # The edit still changes the picture.
     assert change(pipe, inversion, mode=mode, guidance_scale=4.0).abs().max() > 1e-2
 
 
@@ -305,7 +305,9 @@ def test_a_blend_holds_a_picture_by_bdia(pipe: EditPipeline, photo: Array) -> No
     assert (edited.latents - inversion.trajectory[0]).abs().max() > 1e-3
 
 
-def test_a_blend_of_no_change_is_none(pipe: EditPipeline, inversion: InversionResult) -> None:
+def test_a_blend_at_strength_0_is_the_source(
+    pipe: EditPipeline, inversion: InversionResult
+) -> None:
     settings = EditSettings(blend=("street",), strength=0.0)
     edited = pipe.edit(inversion, SOURCE, TARGET, settings)
     torch.testing.assert_close(edited.latents, inversion.trajectory[0], atol=1e-5, rtol=0)
@@ -464,7 +466,7 @@ def test_bad_settings_are_named(
         pipe(photo, SOURCE, TARGET, EditSettings(**settings))
 
 
-def test_what_cannot_be_edited_is_named(pipe: EditPipeline, photo: Array) -> None:
+def test_inputs_that_cannot_be_edited_are_named(pipe: EditPipeline, photo: Array) -> None:
     with pytest.raises(ValueError, match="generator draws the noise of eta, which is 0"):
         pipe(photo, SOURCE, TARGET, generator=seeded(1))
     with pytest.raises(ValueError, match="neither a photo nor an inversion"):

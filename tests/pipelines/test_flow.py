@@ -136,7 +136,7 @@ def test_an_inversion_comes_back(pipe: EditPipeline, picture: Array) -> None:
 
 
 @pytest.mark.slow
-def test_the_certificate_bounds_what_is_left(pipe: EditPipeline, picture: Array) -> None:
+def test_the_certificate_bounds_the_error(pipe: EditPipeline, picture: Array) -> None:
     settings = InversionSettings(steps=3, max_iterations=30).changed(
         solver="fixed-point", criterion="certificate", tolerance=1e-3
     )
@@ -178,7 +178,7 @@ def test_strength_zero_is_the_source_and_costs_nothing(
 def test_the_word_is_swapped_in_every_encoders_rows(pipe: EditPipeline) -> None:
     tokens = pipe.prompts.tokens(SOURCE)
     span = word_span(tokens, "dense haze")
-    # Of CLIP, begin a photo of a street with dense haze; of T5, the same without a begin, ha ze.
+    # CLIP: begin a photo of a street with dense haze end. T5: the same without begin, and ha ze.
     clip, t5 = (7, 8), (6, 7, 8)
     assert span == (t5 if pipe.kind is FLUX else (*clip, *(32 + position for position in t5)))
     swapped = pipe.prompts.swapped(tokens, "dense haze", span)[0]
@@ -217,7 +217,9 @@ def test_a_blend_and_a_mode_serve_a_flow(pipe: EditPipeline, path: InversionResu
     assert kept < 0.1 * lost
 
 
-def test_what_a_flow_has_not_is_named_before_inverting(pipe: EditPipeline, picture: Array) -> None:
+def test_ddim_settings_are_named_before_a_flow_is_inverted(
+    pipe: EditPipeline, picture: Array
+) -> None:
     with pytest.raises(ScheduleError, match=r"eta is 0\.5: it is the noise of DDIM"):
         pipe(picture, SOURCE, TARGET, EditSettings(eta=0.5))
     with pytest.raises(ScheduleError, match="'trailing' is of DDIM"):

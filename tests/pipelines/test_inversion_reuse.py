@@ -1,4 +1,4 @@
-"""An inversion is used with what it was made of, or refused by name."""
+"""An inversion is used with its own photo, model and settings, or refused by name."""
 
 from __future__ import annotations
 

@@ -21,10 +21,10 @@ Array = NDArray[np.float32]
 
 @pytest.fixture
 def overflowing(stable_diffusion_xl: Path) -> DehazePipeline:
-    """Taken over from diffusers in float16; inside, its codec goes beyond that type's range."""
+    """A float16 pipeline whose codec's activations overflow."""
     theirs = StableDiffusionXLPipeline.from_pretrained(stable_diffusion_xl)
     with torch.no_grad():
-        # What overflows comes before a normalisation, so that in float32 nothing changes much.
+        # A normalisation follows the overflow, so that results in float32 hardly change.
         for layer in (theirs.vae.encoder.conv_in, theirs.vae.decoder.conv_in):
             layer.weight *= 6e4 / layer.weight.abs().max()
     pipeline = DehazePipeline.from_pipe(theirs.to(dtype=torch.float16))

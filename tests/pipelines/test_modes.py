@@ -1,4 +1,4 @@
-"""How guidance goes while photos are dehazed: modes that hold the way back to the inversion."""
+"""Modes that hold guided denoising to the inversion while a photo is dehazed."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_plain_at_guidance_one_is_no_mode(pipeline: DehazePipeline, photo: Array
 
 
 def test_a_held_way_back_takes_every_step(pipeline: DehazePipeline, photo: Array) -> None:
-    """Whatever the model asks for otherwise; and what the fit costs is counted."""
+    """It ignores the model's own number of steps, and the fit's evaluations are counted."""
     pipeline.description = replace(pipeline.description, denoising_steps=1)
     assert pipeline(photo, mode="plain", **GUIDED).nfe == 2 + 2 * 1
     assert pipeline(photo, mode="negative-prompt", **GUIDED).nfe == 2 + 2 * 2

@@ -1,4 +1,4 @@
-"""Parts that wait in the CPU's memory: moved during a call, and back after each."""
+"""Offloading: parts are moved to the device during a call and back after it."""
 
 from __future__ import annotations
 

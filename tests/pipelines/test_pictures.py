@@ -17,7 +17,7 @@ Array = NDArray[np.float32]
 
 
 @pytest.mark.parametrize("kind", ["pil", "uint8", "uint16", "float64", "grey", "rgba"])
-def test_photos_come_in_as_people_have_them(photo: Array, kind: str) -> None:
+def test_photos_are_read_from_every_usual_type(photo: Array, kind: str) -> None:
     eight = np.round(photo * 255).astype(np.uint8)
     picture = Image.fromarray(eight)
     given_ = {
@@ -50,7 +50,7 @@ def test_sixteen_bits_are_told_by_type_and_never_by_value() -> None:
         (np.full((4, 4, 3), 200.0, np.float32), r"\[0, 1\]"),
     ],
 )
-def test_what_is_no_photo_is_refused(bad: Any, cause: str) -> None:
+def test_an_input_that_is_no_photo_is_refused(bad: Any, cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
         as_pixels(bad)
 
@@ -77,7 +77,7 @@ def test_a_tensor_is_read_as_diffusers_reads_it(photo: Array) -> None:
         (torch.zeros(0, 3, 4, 4), "no photo"),
     ],
 )
-def test_what_is_no_photo_as_a_tensor_is_refused(bad: Any, cause: str) -> None:
+def test_tensors_that_are_no_photo_are_refused(bad: Any, cause: str) -> None:
     with pytest.raises(ValueError, match=cause):
         as_photos(bad)
 
@@ -113,7 +113,7 @@ def test_an_exif_orientation_is_applied(photo: Array, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("output_type", OUTPUT_TYPES.names())
-def test_pictures_go_out_as_diffusers_has_them(
+def test_pictures_are_returned_in_diffusers_types(
     pipeline: DehazePipeline, photo: Array, output_type: str
 ) -> None:
     array = pipeline(photo, max_iterations=1).image

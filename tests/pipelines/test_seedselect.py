@@ -1,4 +1,4 @@
-"""New pictures of what photos show: nearer to them than where the fit started."""
+"""New pictures from photos: nearer to the photos than before the fit."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from dehaze.pipelines.seedselect import SeedSelectPipeline, points_around
 Array = NDArray[np.float32]
 PROMPT = "a photo with haze"
 SHORT = SeedSelectSettings(iterations=1)
-# Two steps, each a single iteration: an inversion that the photos hardly matter to.
+# Inversions of two steps and one iteration each, since their quality does not matter here.
 FAST = {"num_inference_steps": 2, "max_iterations": 1}
 
 
@@ -75,7 +75,7 @@ def test_pictures_come_nearer_to_the_photos(
     settings = SeedSelectSettings(iterations=2)
     made = pipe(photos, PROMPT, encoder, pictures=2, settings=settings, inversions=inversions)
     assert [picture.shape for picture in made.pictures] == [(16, 24, 3)] * 2
-    # An iteration costs a denoising and its repetition; the last picture, and no gradient, one.
+    # An iteration costs a denoising and its repetition; the last picture costs one denoising.
     assert made.nfe == 2 * (2 * 2 + 1) * 2
     network = pipe.prompted_network(inversions[0].table, PROMPT)
     starts = points_around(inversions, 2)

@@ -1,4 +1,4 @@
-"""Photos that are much longer than wide: what the model sees of them stays small."""
+"""Photos that are much longer than wide have a limited working size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Relative depth: the optical depth of haze, and what of it is not known."""
+"""Relative depth: the optical depth of haze, and where it is unknown."""
 
 from __future__ import annotations
 

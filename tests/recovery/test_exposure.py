@@ -56,12 +56,12 @@ def test_a_scene_as_light_as_its_photo_stays() -> None:
     np.testing.assert_allclose(keep_exposure(scene(), scene(), 1.0), scene(), atol=1e-6)
 
 
-def test_a_share_of_none_is_the_scene_itself() -> None:
+def test_an_exposure_of_0_changes_nothing() -> None:
     given_scene = scene()
     assert keep_exposure(given_scene, scene(1, 0.5, 1.0), 0.0) is given_scene
 
 
-def test_half_of_it_twice_is_all_of_it() -> None:
+def test_half_an_exposure_twice_equals_the_whole() -> None:
     """Odds are multiplied, so that shares are powers of the slope."""
     dark, photo = scene(0, 0.0, 0.3), scene(1, 0.2, 0.5)
     slope = slope_to_photo(dark, photo)

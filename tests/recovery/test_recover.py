@@ -241,7 +241,7 @@ def test_clear_air_is_left_alone() -> None:
 @pytest.mark.parametrize("t", [0.05, 0.2, 0.5, 0.9])
 @pytest.mark.parametrize("noise_ratio", [0.005, 0.04])
 def test_the_gain_has_the_least_squared_error(t: float, noise_ratio: float) -> None:
-    """Among all multiples of I - A the one nearest to J - A, the veil being off A by n."""
+    """The gain is the multiple of I - A nearest to J - A, with noise n on the veil."""
     rng = np.random.default_rng(3)
     difference = rng.normal(0.0, 1.0, 400_000)
     seen = t * difference + (1.0 - t) * rng.normal(0.0, noise_ratio**0.5, difference.shape)
@@ -284,7 +284,7 @@ def test_a_bluish_veil_leaves_a_grey_scene_greyer() -> None:
     assert colour(found) < 0.5 * colour(plain)
 
 
-def test_a_veil_that_is_found_goes_whatever_the_photos_size() -> None:
+def test_a_known_veil_is_removed_at_every_photo_size() -> None:
     errors = []
     for scale in (1, 4):
         clear, transmission = scene(192 * scale, 288 * scale), veil(192 * scale, 288 * scale)
@@ -335,7 +335,7 @@ def test_a_photo_is_recovered_through_its_estimate(size: tuple[int, int]) -> Non
 
 
 def test_edges_that_overshoot_do_not_pass_the_least_transmission() -> None:
-    """A photo whose edges are stronger than its reduction's."""
+    """The photo has stronger edges than its reduced copy."""
     photo = scene(96, 144)
     small = resize(photo, (24, 36))
     estimate = ProxyEstimate(

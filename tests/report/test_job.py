@@ -63,8 +63,8 @@ def test_kept_photos_have_their_cards_from_the_first_run(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("replaced", [False, True])
-def test_a_result_that_is_gone_is_said(tmp_path: Path, replaced: bool) -> None:
-    """By whoever looks at the folder while a watch goes on."""
+def test_a_missing_result_is_named(tmp_path: Path, replaced: bool) -> None:
+    """A user may delete results during a watch."""
     out = tmp_path / "out"
     summary = do(photos(tmp_path / "in"), out, CardingWork(FakeWork(), out))
     (out / "a.png").unlink()

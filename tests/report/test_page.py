@@ -1,4 +1,4 @@
-"""The page of a report: what it holds, and what a browser makes of it."""
+"""The page of a report: its contents, and its behaviour in a browser."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def described(page: bytes) -> dict[str, Any]:
     return dict(json.loads(text))
 
 
-def test_names_cannot_end_the_script_they_stand_in() -> None:
+def test_file_names_cannot_end_the_pages_script() -> None:
     page = render_report(report(entry(HOSTILE)))
     assert described(page)["entries"][0]["name"] == HOSTILE
     assert b"<img src=x" not in page

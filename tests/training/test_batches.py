@@ -37,7 +37,7 @@ def test_both_pictures_of_a_pair_share_their_noise(
     assert batch.clear == 38
     for target, found in zip(batch.target[:38], batch.noise[:38], strict=True):
         own = [z for j, z in zip(clear, noise, strict=True) if torch.equal(j, target)]
-        # As of a picture that is a little off.
+        # The noise of a slightly perturbed picture.
         assert any((z - found).abs().max() < 0.5 for z in own)
     # The rest is at home in normal noise.
     assert batch.noise[-8:].std() == pytest.approx(1.0, abs=0.05)
@@ -49,12 +49,12 @@ def test_timesteps_are_as_dense_as_the_spacing_places_them(networks: Networks) -
     assert drawn.min() >= 0
     assert drawn.max() <= 999
     taus = DDIMTable.from_scheduler(networks.scheduler, 10, "noisy-end").timesteps
-    # The spacing stops at 99 %, where a step can still be undone.
+    # The spacing ends at 99 % of the timesteps, where a step can still be inverted.
     shares = [float((drawn <= tau / 0.99).float().mean()) for tau in taus[:-1]]
     np.testing.assert_allclose(shares, np.arange(1, 10) / 10, atol=0.02)
 
 
-def test_an_inversion_step_sees_what_it_begins_with() -> None:
+def test_an_inversion_step_sees_earlier_timesteps() -> None:
     told = torch.tensor([383, 990]).repeat_interleave(4000)
     seen = draw_seen_timesteps(told, torch.Generator().manual_seed(0))
     for timestep, before in ((383, 0), (990, 858)):

@@ -60,7 +60,7 @@ def test_the_noise_is_what_the_inversion_ends_in(networks: Networks) -> None:
     assert (ends - exact.latents).square().mean().sqrt() < 0.05
 
 
-def test_the_average_is_lent_and_given_back(run: Run) -> None:
+def test_the_running_average_is_used_and_put_back(run: Run) -> None:
     with torch.no_grad():
         for parameter in run.parameters:
             parameter.add_(1.0)

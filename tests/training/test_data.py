@@ -68,7 +68,7 @@ def test_cells_fill_the_working_size(photo_cache: PhotoCache, size: tuple[int, i
     for _ in range(6):
         degraded, clear, _ = draw_pair_of_cells(photo_cache, size, rng)
         assert degraded.shape == clear.shape == (*size, 9)
-        # A JPEG's darkest is no brighter than its mean, whatever is padded.
+        # The darkest value of a cell is at most its mean, in padded cells too.
         assert (degraded[..., 3:6] <= degraded[..., :3] + 1e-6).all()
         assert (degraded[..., 6:] >= degraded[..., :3] - 1e-6).all()
 

@@ -74,12 +74,12 @@ def test_a_long_sequence_is_drawn_less_than_its_length() -> None:
     assert weights[:100].sum() / weights[100:].sum() == pytest.approx(10**0.6)
 
 
-def test_rooms_are_drawn_as_often_as_said() -> None:
+def test_rooms_are_drawn_at_their_share() -> None:
     entries = [
         Entry(str(i), "rooms" if i < 90 else "views", 8, 8, 0, -1, 0.0, i < 90) for i in range(100)
     ]
     weights = drawn_weights(entries)
     assert weights.sum() == pytest.approx(1.0)
     assert weights[:90].sum() == pytest.approx(ROOM_SHARE)
-    # Of one kind alone, nothing is to be balanced.
+    # With one kind alone there is nothing to balance.
     np.testing.assert_allclose(drawn_weights(entries[:90]), 1 / 90)

@@ -17,7 +17,9 @@ from training.validate import validate, validation_haze
 from training.yardstick import Yardstick
 
 
-def test_validation_scores_what_it_says(pipeline: DehazePipeline, photo_cache: PhotoCache) -> None:
+def test_validation_scores_equal_their_definitions(
+    pipeline: DehazePipeline, photo_cache: PhotoCache
+) -> None:
     groups = validation_haze(photo_cache, 2)
     assert {name: len(rendered) for name, rendered in groups.items()} == {"depth": 2, "bsds500": 2}
     rendered = groups["depth"]

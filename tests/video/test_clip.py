@@ -1,4 +1,4 @@
-"""What a clip is, its frames, and what is refused of it."""
+"""Reading a clip: its properties, its frames, and clips that are refused."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def opened(path: Path, frames: list[Array], **how: object) -> Clip:
     return open_clip(write_clip(path, frames, **how))  # type: ignore[arg-type]
 
 
-def test_a_clip_is_what_was_written(tmp_path: Path, photo: Array) -> None:
+def test_a_clip_is_read_as_it_was_written(tmp_path: Path, photo: Array) -> None:
     times = [900, 4500, 9000, 20000]
     clip = opened(
         tmp_path / "a.mp4",
@@ -75,7 +75,7 @@ def test_a_turned_clip_comes_out_upright(
     assert clip.upright_size == ((60, 40) if quarters % 2 else (40, 60))
 
 
-def test_a_matrix_is_what_the_standard_says() -> None:
+def test_every_display_matrix_follows_the_standard() -> None:
     """Every turn and mirror, by moving each pixel as ISO/IEC 14496-12 says."""
     pixels = np.arange(2 * 3 * 3, dtype=np.float32).reshape(2, 3, 3)
     height, width = pixels.shape[:2]
@@ -112,7 +112,7 @@ def test_a_clip_turned_by_other_angles_is_refused(tmp_path: Path, photo: Array) 
         ({"colorspace": 8}, "matrix 8"),
     ],
 )
-def test_what_would_come_out_wrong_is_refused(
+def test_clips_that_would_come_out_wrong_are_refused(
     tmp_path: Path, photo: Array, how: dict[str, object], cause: str
 ) -> None:
     with pytest.raises(VideoError, match=f"a.mp4: .*{cause}"):

@@ -1,4 +1,4 @@
-"""What a clip is written as: nothing of its samples is lost."""
+"""The format that a clip is written in keeps its samples."""
 
 from __future__ import annotations
 
@@ -21,7 +21,9 @@ def lossless(path: Path, photo: NDArray[np.float32], pix_fmt: str) -> Path:
     return write_clip(path, [photo], codec="ffv1", pix_fmt=pix_fmt, time_base=Fraction(1, 1000))
 
 
-def test_chroma_is_never_coarser_than_it_was(tmp_path: Path, photo: NDArray[np.float32]) -> None:
+def test_chroma_is_never_coarser_than_in_the_clip(
+    tmp_path: Path, photo: NDArray[np.float32]
+) -> None:
     """H.264 has no 4:1:1; 4:2:0 has fewer rows of chroma, 4:2:2 has all."""
     clip = open_clip(lossless(tmp_path / "a.mkv", photo, "yuv411p"))
     encoding = choose_encoding(clip, tmp_path / "b.mov")
@@ -39,7 +41,7 @@ def test_a_turned_clip_keeps_the_chroma_of_both_sides(
     assert choose_encoding(turned, tmp_path / "b.mp4").samples.name == "yuv444p"
 
 
-def test_bits_are_never_fewer_than_there_were(tmp_path: Path, photo: NDArray[np.float32]) -> None:
+def test_bits_are_never_fewer_than_in_the_clip(tmp_path: Path, photo: NDArray[np.float32]) -> None:
     clip = open_clip(lossless(tmp_path / "a.mkv", photo, "yuv420p14le"))
     with pytest.raises(VideoError, match=r"takes neither ffv1 nor a codec .* with 14 bits"):
         choose_encoding(clip, tmp_path / "b.mov")

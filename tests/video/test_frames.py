@@ -1,4 +1,4 @@
-"""Frames one after the other: what each takes from the one before, and what it does not."""
+"""Frames in sequence: what each frame takes from the one before."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def test_exposure_lightens_and_its_slope_is_kept(pipeline: DehazePipeline, photo
     assert light.memory is not None
     assert dark.memory.slope == 1.0
     first = light.memory.slope
-    # Half of the first two frames each: its logarithm is smoothed as the haze is.
+    # Each of the first two frames has half the weight; the logarithm of the slope is smoothed.
     light(np.clip(hazy * np.float32(1.1), 0.0, 1.0), 0.04)
     assert light.memory.past.frames == 2
     assert light.memory.slope != first

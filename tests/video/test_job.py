@@ -1,4 +1,4 @@
-"""A clip from file to file: everything kept, nothing done twice, whole or not there."""
+"""A clip from file to file: everything is kept, nothing is done twice, results are complete."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def darkened(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(
     source: Path, output: Path, pipe: DehazePipeline, stop: int | None = None, **how: Any
 ) -> ClipResult:
-    """Does a clip, and is interrupted after so many frames that it does."""
+    """Runs a clip's job, and interrupts it after ``stop`` frames."""
     done = [0]
 
     def on_frame(kept: bool) -> None:
@@ -181,7 +181,7 @@ def test_a_finished_result_is_kept_until_something_changes(
     assert run(source, output, pipeline).status == "done"
     again = run(source, output, pipeline)
     assert (again.status, again.frames) == ("kept", 4)
-    # The same weights with another dehaze.json, then with another scheduler.
+    # The weights stay; first dehaze.json changes, then the scheduler.
     changed = replace(pipeline.description, cross_replace_steps=0.5)
     monkeypatch.setattr(pipeline, "description", changed)
     assert run(source, output, pipeline).status == "done"
@@ -198,7 +198,7 @@ def test_a_finished_result_is_kept_until_something_changes(
 
 
 @pytest.mark.usefixtures("darkened")
-def test_time_stamps_that_are_mended_are_said(
+def test_repaired_time_stamps_are_noted(
     tmp_path: Path, photo: Array, pipeline: DehazePipeline
 ) -> None:
     source = write_clip(
@@ -233,7 +233,7 @@ def test_a_damaged_frame_is_left_out_alone(
     ("name", "how"),
     [("a.mp4", {}), ("a.mkv", {"codec": "mjpeg", "pix_fmt": "yuvj420p"})],
 )
-def test_damage_that_a_decoder_conceals_is_said(
+def test_damage_that_a_decoder_conceals_is_noted(
     tmp_path: Path, photo: Array, pipeline: DehazePipeline, name: str, how: dict[str, Any]
 ) -> None:
     rng = np.random.default_rng(0)
@@ -381,9 +381,9 @@ def test_memory_does_not_grow_with_the_length(
         QUICK,
         on_frame=lambda kept: seen.append(megabytes()),
     )
-    # The encoder looks 40 frames ahead, so its own memory is full after the first half. Medians,
-    # since what lies free for a moment differs from frame to frame.
+    # The encoder buffers 40 frames, so its memory is full after the first half. Medians are
+    # compared, since memory that is free for a moment varies from frame to frame.
     half = len(seen) // 2
     growth = np.median(seen[-20:]) - np.median(seen[half : half + 20])
-    # A quarter of what the frames in between take as float32.
+    # The limit is a quarter of the size of the frames in between, in float32.
     assert growth < 0.25 * (half - 20) * large.nbytes / 1e6

@@ -1,4 +1,4 @@
-"""Density and airlight along the frames, cuts, and the mean of what stands still."""
+"""Density and airlight over time, motion, cuts, and the mean of a still scene."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_slow_pan_is_found_to_a_fraction_of_a_pixel(step: int) -> None:
 
 
 def test_a_camera_that_hardly_moves_is_followed() -> None:
-    """Over a second, .03 pixels a frame would blur the mean by a pixel."""
+    """Over a second, 0.03 pixels a frame would blur the mean by a pixel."""
     wide = picture(0, 240, 420)
     matrix = np.float32([[1.0, 0.0, 0.03], [0.0, 1.0, 0.0]])
     how = cv2.INTER_LANCZOS4 | cv2.WARP_INVERSE_MAP
@@ -115,7 +115,7 @@ def test_noise_before_a_still_camera_is_no_motion() -> None:
     assert not motion(grey_of(scene, 0), grey_of(scene, 1)).any()
 
 
-def test_what_moves_by_itself_keeps_its_own_motion() -> None:
+def test_an_object_keeps_its_own_motion() -> None:
     scenes = []
     for column in (60, 66):
         scenes.append(picture(0, 240, 360))
@@ -136,7 +136,7 @@ def test_halves_that_move_apart_are_no_camera_motion() -> None:
     assert camera_motion(grey, grey, flow) is None
 
 
-def test_what_was_outside_the_frame_before_has_entered() -> None:
+def test_pixels_from_outside_the_last_frame_are_found() -> None:
     flow = np.zeros((40, 60, 2), np.float32)
     flow[..., 0] = 5.0
     assert has_entered(flow)[:, -5:].all()
@@ -152,7 +152,7 @@ def test_the_density_follows_a_pan() -> None:
     for n in range(8):
         window = np.s_[:, 4 * n : 4 * n + 150]
         frame = np.ascontiguousarray(wide[window])
-        # What a frame says is off by .3 in every second one.
+        # The density of every second frame is wrong by 0.3.
         estimate = estimate_of(frame, np.exp(-dense[window] - 0.3 * (n % 2)))
         found = (
             begin(frame, estimate, 0.0) if found is None else follow(found, frame, estimate, n / 25)
@@ -166,7 +166,7 @@ def test_the_density_follows_a_pan() -> None:
 
 
 @pytest.mark.parametrize("veil", [0.0, 0.7])
-def test_another_picture_is_a_cut_and_the_same_is_none(veil: float) -> None:
+def test_another_picture_is_a_cut_and_the_same_is_not(veil: float) -> None:
     rng = np.random.default_rng(0)
 
     def grey(frame: Array, noise: float = 0.01) -> NDArray[np.uint8]:
@@ -202,7 +202,7 @@ def test_all_begins_anew_at_a_cut_and_at_another_size() -> None:
     assert follow(pasts[2], smaller, estimate_of(smaller), 1.0).frames == 1
 
 
-def test_what_stands_still_loses_its_noise_and_keeps_its_detail() -> None:
+def test_a_still_scene_loses_noise_and_keeps_detail() -> None:
     clean = picture(0)
     past = after([clean] * 25, noise=0.02)[-1]
     assert np.abs(past.mean - clean).mean() < 0.4 * 0.02 * np.sqrt(2 / np.pi)
@@ -221,7 +221,7 @@ def test_a_pan_loses_its_noise_and_keeps_its_detail(step: float) -> None:
     assert np.abs(past.mean - frames[-1])[inside].mean() < 0.6 * 0.02 * np.sqrt(2 / np.pi)
 
 
-def test_what_a_pan_covers_and_shows_anew_leaves_no_ghost() -> None:
+def test_regions_covered_and_uncovered_in_a_pan_have_no_ghost() -> None:
     wide, near = picture(0, 240, 420), picture(3, 120, 120)
     frames = []
     for n in range(12):
@@ -233,7 +233,7 @@ def test_what_a_pan_covers_and_shows_anew_leaves_no_ghost() -> None:
     assert np.abs(past.mean - frames[-1]).mean() < 0.008
 
 
-def test_what_enters_a_pan_leaves_no_stripes() -> None:
+def test_regions_that_enter_a_pan_have_no_stripes() -> None:
     wide, found = picture(0, 96, 260), None
     # Every other frame says that there is more haze.
     for n in range(20):
@@ -245,8 +245,8 @@ def test_what_enters_a_pan_leaves_no_stripes() -> None:
     assert np.abs(np.diff(across)).max() < 0.03
 
 
-def test_what_enters_a_pan_is_counted_anew() -> None:
-    """Even where it looks like its neighbours, whose mean is not its own."""
+def test_regions_that_enter_a_pan_start_a_new_mean() -> None:
+    """It is new even where it looks like its neighbours, whose mean has more frames."""
     wide = picture(3)
     wide[:, 60:] = wide[:, 60:61]
     pasts = after([wide[:, 2 * n : 2 * n + 96] for n in range(8)], noise=0.01)
@@ -260,7 +260,7 @@ def test_a_fade_is_no_noise_and_is_followed() -> None:
     assert np.abs((past.mean - frames[-1]).mean()) < 0.01
 
 
-def test_what_moves_before_a_still_scene_is_not_averaged() -> None:
+def test_a_moving_object_before_a_still_scene_is_not_averaged() -> None:
     frames = []
     for n in range(12):
         frame = picture(0)
@@ -269,7 +269,7 @@ def test_what_moves_before_a_still_scene_is_not_averaged() -> None:
     past = after(frames, noise=0.01)[-1]
     moving = np.s_[32:58, 90:116]
     assert np.abs(past.mean - frames[-1])[moving].mean() < 0.01
-    # Where the block was, the scene is back, without a ghost.
+    # Behind the block the scene returns without a ghost.
     assert np.abs(past.mean - frames[-1])[30:60, 50:80].mean() < 0.02
 
 

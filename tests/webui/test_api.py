@@ -120,7 +120,9 @@ def test_wrong_settings_are_refused(
         (bytes(2_000_001), 413, "more than 2 MB"),
     ],
 )
-def test_what_is_no_photo_is_refused(api: str, data: bytes, status: int, words: str) -> None:
+def test_an_input_that_is_no_photo_is_refused(
+    api: str, data: bytes, status: int, words: str
+) -> None:
     found, said = problem(f"{api}/v1/dehaze", data)
     assert found == status
     assert words in said
@@ -172,7 +174,7 @@ def test_other_sites_and_unknown_addresses_are_refused(api: str, photos: Photos)
     assert problem(f"{api}/v1/dehaze", data, Origin="http://evil.example")[0] == 403
     assert problem(f"{api}/health", Host="evil.example")[0] == 421
     assert problem(f"{api}/../etc/passwd")[0] == 404
-    # The page's own addresses are not there without the page.
+    # The addresses of the page do not exist in ``dehaze serve``.
     assert problem(f"{api}/page/tabs", b"")[0] == 404
 
 
@@ -201,7 +203,7 @@ def test_many_at_once_all_get_their_own_photo(api: str, tmp_path: Path) -> None:
     assert found == {10 * level: pytest.approx(10 * level, abs=1.5) for level in range(1, 17)}
 
 
-def test_a_full_queue_says_come_again(random_model: Path, photos: Photos) -> None:
+def test_a_full_queue_answers_503(random_model: Path, photos: Photos) -> None:
     data = photos["c.tif"].read_bytes()
     statuses: list[tuple[int, str | None]] = []
 
@@ -238,7 +240,7 @@ def test_a_client_that_leaves_gives_up_its_place(random_model: Path, photos: Pho
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_stop_finishes_what_was_begun(
+def test_a_stop_finishes_running_requests(
     random_model: Path, photos: Photos, number: signal.Signals
 ) -> None:
     answers: list[int] = []

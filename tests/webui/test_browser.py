@@ -83,7 +83,7 @@ def test_photos_go_in_and_come_back(
     expected = pipe(read_photo(photos["a b.jpg"]).pixels).image
     # JPEG again.
     assert np.abs(read_photo(path).pixels - expected).mean() < 0.02
-    # Of the broken photo, and of nothing else.
+    # The console names the broken photo alone.
     assert [line for line in complaints(browser) if "422" not in line] == []
 
 
@@ -94,7 +94,7 @@ def test_strength_answers_at_once_and_then_exactly(browser: Any, page: str, phot
     whole = picture_on_the_right(browser)
     set_value(browser, "strength", 0.5)
     right = browser.find_element("css selector", "#view .right")
-    assert right.get_property("style")  # At once: the picture that is there, faded.
+    assert right.get_property("style")  # At once the present picture is blended.
     wait_for(lambda: picture_on_the_right(browser) != whole)
     wait_for(lambda: browser.execute_script("return arguments[0].style.opacity", right) == "1")
     assert browser.find_element("id", "strength-shown").text == "50 %"
@@ -232,7 +232,7 @@ def test_two_tabs_do_not_see_each_other(browser: Any, page: str, photos: Photos)
     assert [item.text for item in items(browser)] == ["a b.jpg"]
 
 
-def test_a_word_that_cannot_be_is_said_in_words(browser: Any, page: str, photos: Photos) -> None:
+def test_an_unknown_word_is_named_on_the_page(browser: Any, page: str, photos: Photos) -> None:
     open_page(browser, page)
     choose(browser, photos["a b.jpg"], photos["c.tif"])
     wait_until_ready(browser, 2)
@@ -301,6 +301,6 @@ def test_nothing_is_fetched_from_elsewhere(browser: Any, page: str, photos: Phot
         == "Network.requestWillBeSent"
     ]
     assert any(url.startswith(page) for url in asked)
-    # What Chromium's own pages ask of Chromium itself is none of ours.
+    # Requests of Chromium's own pages do not count.
     own = (f"{page}/", "blob:", "data:", "chrome:")
     assert [url for url in asked if not url.startswith(own)] == []

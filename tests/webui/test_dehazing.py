@@ -19,7 +19,7 @@ from dehaze.webui.dehazing import Preview, Previews, Settings, SettingsError
         ({"strength": float("nan")}, "strength is nan"),
         ({"exposure": -0.5}, "exposure is -0.5"),
         ({"word": "elephant"}, "never learned 'elephant'"),
-        # What would take other words of the prompt with it.
+        # Words that the prompt holds outside of the haze word.
         ({"word": "photo"}, "'photo' is not the haze in 'a photo with haze': name what lies"),
         ({"word": "a fog"}, "'a fog' is not the haze"),
     ],
@@ -65,7 +65,7 @@ def test_one_inversion_serves_strength_exposure_and_layers(
     }
     assert counting.count == 1
     assert len({of_layer[0] for of_layer in pictures.values()}) == 3
-    # The other layers know nothing of exposure, attention nothing of strength.
+    # Exposure changes no other layer, and strength does not change attention.
     assert len(set(pictures["attention"])) == 1
     assert pictures["transmission"][::2] == pictures["transmission"][1::2]
     preview.see(pipeline, Settings(word="fog"), "result")

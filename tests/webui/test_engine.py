@@ -30,7 +30,7 @@ def noted(order: list[Any], name: Any) -> Callable[[DehazePipeline], None]:
     return lambda pipeline: order.append(name)
 
 
-def test_results_and_errors_reach_who_asked() -> None:
+def test_results_and_errors_reach_their_caller() -> None:
     engine = Engine(PIPELINE)
     assert engine.submit(lambda pipeline: (pipeline, 3)).result(20) == ("the model", 3)
 
@@ -43,7 +43,7 @@ def test_results_and_errors_reach_who_asked() -> None:
     engine.close()
 
 
-def test_the_urgent_comes_first_then_who_came_first() -> None:
+def test_urgent_work_comes_first_then_the_earliest() -> None:
     engine, gate, order = Engine(PIPELINE), Gate(), list[Any]()
     engine.submit(gate)
     assert gate.begun.wait(20)
@@ -70,7 +70,7 @@ def test_more_than_may_wait_is_refused() -> None:
     engine.close()
 
 
-def test_closing_finishes_what_was_begun_and_drops_the_rest() -> None:
+def test_closing_finishes_running_work_and_drops_the_rest() -> None:
     engine, gate = Engine(PIPELINE), Gate()
     begun = engine.submit(gate)
     assert gate.begun.wait(20)

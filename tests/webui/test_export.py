@@ -88,6 +88,6 @@ def test_a_download_that_is_broken_off_says_so(tmp_path: Path) -> None:
     assert not export.progress()["finished"]
 
 
-def test_no_two_names_meet_whatever_their_case() -> None:
+def test_names_that_differ_in_case_alone_stay_apart() -> None:
     names = archive_names(["a.jpg", "A.JPG", "a (2).jpg", "not done.TXT", "a.jpg"])
     assert len({name.lower() for name in (*names, FAILURES_NAME)}) == 6

@@ -1,4 +1,4 @@
-"""Who may use the server: names, origins, lengths."""
+"""Requests that are allowed and refused: host names, origins, lengths."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def ask(headers: dict[str, str], blocks: tuple[bytes, ...] = (b"",), **options: 
 @pytest.mark.parametrize(
     "host", ["localhost", "localhost:7860", "127.0.0.1:80", "127.0.0.2", "[::1]:7860", "LOCALHOST"]
 )
-def test_this_machine_is_let_in(host: str) -> None:
+def test_requests_from_this_machine_are_allowed(host: str) -> None:
     assert ask({"host": host})[0] == 200
 
 
@@ -55,11 +55,11 @@ def test_this_machine_is_let_in(host: str) -> None:
     "host",
     ["evil.example", "localhost.evil.example", "127.0.0.1.evil.example", "", "10.0.0.5", "[::1"],
 )
-def test_other_names_are_refused(host: str) -> None:
+def test_other_host_names_are_refused(host: str) -> None:
     assert ask({"host": host})[0] == 421
 
 
-def test_names_and_addresses_that_are_allowed_are_let_in() -> None:
+def test_allowed_names_and_addresses_are_served() -> None:
     assert ask({"host": "photos.example:80"}, hosts=("Photos.example",))[0] == 200
     assert ask({"host": "10.0.0.5:80"}, any_address=True)[0] == 200
     assert ask({"host": "evil.example"}, any_address=True)[0] == 421
@@ -86,11 +86,11 @@ def test_pages_of_other_sites_are_refused(headers: dict[str, str]) -> None:
         {"sec-fetch-site": "none"},
     ],
 )
-def test_its_own_page_is_let_in(headers: dict[str, str]) -> None:
+def test_requests_of_its_own_page_are_allowed(headers: dict[str, str]) -> None:
     assert ask({"host": "localhost:7860"} | headers)[0] == 200
 
 
-def test_a_long_body_is_refused_by_its_header_or_as_it_comes() -> None:
+def test_a_long_body_is_refused_by_header_or_while_read() -> None:
     local = {"host": "localhost"}
     assert ask(local | {"content-length": "11"})[0] == 413
     assert ask(local | {"content-length": "x"})[0] == 400

@@ -1,4 +1,4 @@
-"""What the page and the API share: work for a client is given up where it has left."""
+"""Work for a client is dropped when the client has left."""
 
 from __future__ import annotations
 
@@ -26,7 +26,9 @@ class Client:
 
 
 @pytest.mark.parametrize("left", [False, True])
-def test_work_is_given_up_where_nobody_waits(left: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_work_is_dropped_when_its_client_has_left(
+    left: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "_LOOK_SECONDS", 0.01)
     ended: list[str] = []
 

@@ -1,4 +1,4 @@
-"""The photos of the page's tabs, and what a download calls them."""
+"""The photos of the page's tabs, and their names in a download."""
 
 from __future__ import annotations
 
@@ -90,7 +90,9 @@ def test_a_tab_that_is_used_is_not_forgotten(
         workspace.get(tab, held.key)
 
 
-def test_a_tab_holds_so_many(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tab_holds_a_limited_number_of_photos(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "MAX_PHOTOS", 1)
     tab = workspace.open_tab()
     workspace.add(tab, "a.jpg", upload(workspace), is_copy=True)

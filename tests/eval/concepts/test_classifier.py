@@ -1,4 +1,4 @@
-"""Classifiers in both forms: their answers by hand, and what is wrong by name."""
+"""Classifiers in both formats: outputs by hand, and faults that are named."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Logits(nn.Module):
 
 
 class Triple(nn.Module):
-    """What nobody asked for."""
+    """Three outputs, which no classifier may have."""
 
     def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         return pictures, pictures, pictures

@@ -44,7 +44,7 @@ def test_it_is_the_formula_with_scipys_root(seed: int, rows: int, columns: int) 
     assert found == pytest.approx(frechet_distance(second, first), rel=1e-5, abs=1e-6)
 
 
-def test_too_few_pictures_are_said_and_never_a_number() -> None:
+def test_too_few_pictures_are_an_error() -> None:
     features = whitened(9, 4)
     assert math.isnan(frechet_distance(features[:1], features))
     assert "no covariance" in str(frechet_caveat(1, 9, 4))

@@ -23,7 +23,7 @@ Array = NDArray[np.float32]
 MODEL = ModelDescription(pixels_per_latent=8, size_multiple=8, short_side=64)
 
 
-def test_best_is_what_the_model_reconstructs_best_with(
+def test_best_uses_the_settings_fitted_on_the_model(
     pipeline: DehazePipeline, bundled: DehazePipeline, photo: Array
 ) -> None:
     best = parse_inversion_method("best")

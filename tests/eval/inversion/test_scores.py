@@ -1,4 +1,4 @@
-"""What is measured of an inversion, and what it costs."""
+"""Scores and costs of an inversion."""
 
 from __future__ import annotations
 

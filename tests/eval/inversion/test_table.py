@@ -91,7 +91,7 @@ def test_captions_are_the_prompts_and_clip_judges_by_them(
         assert f"\n{line}\n" in text
 
 
-def test_what_does_not_fit_is_refused_before_any_row(
+def test_bad_settings_are_refused_before_any_row(
     pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def distilled(what: str) -> None:

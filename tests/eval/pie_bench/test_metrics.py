@@ -1,4 +1,4 @@
-"""PIE-Bench's metrics against hand computation, the published script's quirks among them."""
+"""PIE-Bench's metrics against hand computation, including the published script's deviations."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_the_mean_of_the_background_goes_over_all_pixels() -> None:
     error = (20.0**2 / 2) / 255.0**2
     assert mse_outside(source, result, half()) == pytest.approx(error)
     assert psnr_outside(source, result, half()) == pytest.approx(10 * math.log10(1 / error))
-    # What is inside of the mask may be anything.
+    # Pixels inside the mask do not count.
     result[:2] = 7
     assert mse_outside(source, result, half()) == pytest.approx(error)
 
@@ -107,7 +107,7 @@ def test_pictures_are_not_brought_to_one_unless_corrected(vision: ViTModel) -> N
 
 
 def redness(picture: np.ndarray, prompt: str) -> float:
-    """In the place of CLIP: how red a picture is, less a constant, if the prompt is right."""
+    """A stand-in for CLIP: the redness of a picture minus a constant, if the prompt is right."""
     assert prompt == "abc"
     return float(picture[..., 0].mean()) - 50.0
 

@@ -1,4 +1,4 @@
-"""Loading without diffusers: the same parts, or none."""
+"""Loading without diffusers gives the same parts, or is refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_schedule_is_that_of_diffusers(rescaled: bool, spacing: str) -> None
     assert schedules.why_not(config) is None
     assert torch.equal(ours.alphas_cumprod, theirs.alphas_cumprod)
     if rescaled and spacing == "trailing":
-        # Neither can be undone: its last step carries no signal.
+        # Neither can be inverted, since the last step carries no signal.
         spacing = "leading"
     assert DDIMTable.from_scheduler(ours, 7, spacing) == DDIMTable.from_scheduler(
         theirs, 7, spacing
@@ -68,7 +68,9 @@ def test_the_schedule_is_that_of_diffusers(rescaled: bool, spacing: str) -> None
         ("model_index.json", "text_encoder_2", ["transformers", "CLIPTextModelWithProjection"]),
     ],
 )
-def test_what_is_not_plain_is_named(tmp_path: Path, file: str, setting: str, value: object) -> None:
+def test_settings_that_are_not_plain_are_named(
+    tmp_path: Path, file: str, setting: str, value: object
+) -> None:
     folder = Path(shutil.copytree(BUNDLED_FOLDER, tmp_path / "model"))
     assert is_plain(folder)
     config = json.loads((folder / file).read_text())
@@ -85,7 +87,7 @@ def test_what_is_not_plain_is_named(tmp_path: Path, file: str, setting: str, val
         ("unet/config.json", "attention_head_dim"),
         ("text_encoder/config.json", "layer_norm_eps"),
         ("vae/config.json", "scaling_factor"),
-        # Its default is another value than the one that is implemented.
+        # The default of diffusers is another value than the implemented one.
         ("scheduler/scheduler_config.json", "clip_sample"),
         ("tokenizer/tokenizer_config.json", "model_max_length"),
     ],

@@ -37,7 +37,7 @@ TWO_LAYERS = SMALL | {"layers_per_block": 2, "transformer_layers_per_block": 2}
 
 
 def whole_config(network: UNet2DConditionModel) -> dict[str, Any]:
-    """As the file holds it, every default written out."""
+    """The configuration with every default written out, as in a file."""
     config: dict[str, Any] = json.loads(network.to_json_string())
     return config
 
