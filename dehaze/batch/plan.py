@@ -26,11 +26,14 @@ from dehaze.photos import (
 
 # Names of hidden files and folders begin so: thumbnails, the trash, attributes of macOS.
 _HIDDEN = "."
-# Folders in which devices and programs keep thumbnails and deleted photos (Synology, QNAP, Windows,
-# macOS, Linux), in lower case.
+# Folders in which devices and programs keep thumbnails, snapshots and deleted photos (of Synology,
+# QNAP, NetApp, Windows, macOS, Linux), in lower case.
 _OF_DEVICES = frozenset(
     {"@eadir", "@recycle", "#recycle", "#snapshot", "@tmp", "$recycle.bin", "recycler"}
-    | {"system volume information", "lost+found", "__macosx", "thumbs", "thumbnails"}
+    | {"@__thumb", "@recently-snapshot", "@sharebin", "@synoeastream", "@synoresource", "@database"}
+    | {"system volume information", "found.000", "recycled", "dfsrprivate", "~snapshot"}
+    | {"lost+found", "__macosx", "network trash folder", "temporary items"}
+    | {"thevolumesettingsfolder", "thumbs", "thumbnails"}
 )
 
 

@@ -50,7 +50,9 @@ class BmpContainer:
         pixels = rows.tobytes()
         greys = range(256 if channels == 1 else 0)
         palette = b"".join(bytes([level, level, level, 0]) for level in greys)
-        length = _V5 if self.profile else _V4 if self.colours or channels == 4 else _V3
+        # The fifth version says for what purpose colours are converted, with or without a profile.
+        fifth = self.profile or len(self.colours) > _V4 - 56
+        length = _V5 if fifth else _V4 if self.colours or channels == 4 else _V3
         begin = _FILE_HEADER + length + len(palette)
         header = struct.pack(
             "<IiiHHII8sII",

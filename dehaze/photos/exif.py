@@ -81,5 +81,6 @@ def make_upright(
     if orientation < 5 or across is None or down is None:
         return
     if (across.kind, across.count) == (down.kind, down.count) == (RATIONAL, 1):
-        data[across.start : across.end] = structure.value(down)
-        data[down.start : down.end] = structure.value(across)
+        # Both are read before either is written: the structure may be that of these very data.
+        turned = structure.value(down), structure.value(across)
+        data[across.start : across.end], data[down.start : down.end] = turned

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +12,7 @@ from PIL import JpegImagePlugin
 from dehaze.photos.exif import orientation_of, upright_exif
 from dehaze.photos.photo import Decoded, Metadata, Samples, UnreadableError
 from dehaze.photos.pillow import cmyk_to_srgb, opened, samples_of, saved
-from dehaze.photos.xmp import promises_of, upright_xmp, xmp_orientation
+from dehaze.photos.xmp import notes_on_promises, promises_of, upright_xmp, xmp_orientation
 
 _CONVERT = "convert it to an ordinary JPEG, PNG or TIFF first"
 _START, _END, _SCAN, _COMMENT, _APP0, _APP14 = 0xD8, 0xD9, 0xDA, 0xFE, 0xE0, 0xEE
@@ -34,6 +34,8 @@ _JFIF = b"JFIF\0"
 # An HDR gain map's own header (ISO 21496-1), and a table of the pictures behind the first (CIPA).
 _GAIN_MAP, _PICTURES = b"urn:iso:std:iso:ts:21496:-1\0", b"MPF\0"
 
+_NO_GAIN_MAP = "its HDR gain map is left out: the result is an ordinary photo"
+
 # Bytes of a segment beside its marker and length; spaces before the end of an XMP packet.
 _LONGEST = 0xFFFF - 2
 _PADDING = re.compile(rb"\s+(?=<\?xpacket end)")
@@ -48,7 +50,8 @@ class JpegContainer:
     Attributes:
         segments: marker and content of each application segment and comment that is kept.
         orientation: that the pixels were stored in.
-        quantisation: tables by index, 64 values each, or None.
+        quantisation: tables of the channels in their order, 64 values each, or None. The last one
+            is also that of the channels that follow.
         subsampling: of the chroma: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
         progressive: in several scans.
         quality: 1 to 100, which replaces the tables; None for the tables, or for 95 without any.
@@ -56,7 +59,7 @@ class JpegContainer:
 
     segments: tuple[Segment, ...] = ()
     orientation: int = 1
-    quantisation: dict[int, list[int]] | None = None
+    quantisation: Sequence[list[int]] | None = None
     subsampling: int = 0
     progressive: bool = False
     quality: int | None = None
@@ -65,7 +68,7 @@ class JpegContainer:
         """A JPEG of 8-bit grey or RGB samples."""
         quality: dict[str, Any] = {"quality": self.quality or 95}
         if self.quality is None and self.quantisation is not None:
-            quality = {"qtables": self.quantisation}
+            quality = {"qtables": list(self.quantisation)}
         coded = saved(
             samples,
             "JPEG",
@@ -86,7 +89,7 @@ class JpegContainer:
     def metadata(self) -> Metadata:
         """See ``Container``."""
         return Metadata(
-            exif=_joined_exif(self.segments) or b"",
+            exif=_first_exif(self.segments) or b"",
             xmp=_xmp(self.segments) or b"",
             profile=_profile(self.segments) or b"",
             orientation=self.orientation,
@@ -131,7 +134,7 @@ class JpegSource:
         with opened(self.bare, "JPEG") as image:
             # Only JPEG images of Pillow have this, which its types do not tell.
             subsampling = JpegImagePlugin.get_sampling(image)
-            tables = getattr(image, "quantization", None)
+            tables = _tables(getattr(image, "quantization", {}), getattr(image, "layer", []))
             image.load()
             if image.mode == "CMYK":
                 notes.append("converted from CMYK to sRGB")
@@ -182,7 +185,7 @@ def open_jpeg(data: bytes) -> JpegSource:
         if not (marker == _COMMENT or _APP0 <= marker <= 0xEF)
         or piece[4:].startswith((_JFIF, b"Adobe"))
     ]
-    exif, xmp = _joined_exif(kept), _xmp(kept)
+    exif, xmp = _first_exif(kept), _xmp(kept)
     orientation = orientation_of(exif) if exif is not None else None
     if orientation is None and xmp is not None:
         orientation = xmp_orientation(xmp)
@@ -232,7 +235,7 @@ def _kept(segments: Sequence[Segment], behind: bytes) -> tuple[list[Segment], li
     pictures = False
     for marker, body in segments:
         if body.startswith(_GAIN_MAP):
-            lost["its HDR gain map is left out: the result is an ordinary photo"] = None
+            lost[_NO_GAIN_MAP] = None
         elif marker == _APP2 and body.startswith(_PICTURES):
             pictures = True
         elif marker == 0xEB and b"c2pa" in body:
@@ -249,26 +252,40 @@ def _kept(segments: Sequence[Segment], behind: bytes) -> tuple[list[Segment], li
             kept.append((marker, body))
     xmp = _xmp(kept)
     promises = promises_of(xmp) if xmp is not None else frozenset()
-    behind = behind.strip(b"\0")
     if any("gain-map" in each or "GainMap" in each for each in promises):
-        lost["its HDR gain map is left out: the result is an ordinary photo"] = None
+        lost[_NO_GAIN_MAP] = None
+    further, behind = _pictures_behind(behind)
+    # A gain map is a picture behind the photo.
+    if further > 1 or (_NO_GAIN_MAP not in lost and (pictures or further)):
+        lost["the further pictures behind it are left out"] = None
     film = re.search(rb"ftyp(isom|iso\d|mp4|qt  |avc1|MSNV|hvc1)|MotionPhoto_Data", behind)
     if film or any("/camera/" in each for each in promises):
         lost["its film (motion photo) is left out"] = None
-    elif not lost and (pictures or behind.startswith(b"\xff\xd8\xff")):
-        lost["the further pictures behind it are left out"] = None
-    elif not lost and behind:
+    elif behind:
         lost[f"{len(behind)} bytes behind its end are left out"] = None
+    if xmp is not None and not lost:
+        lost |= dict.fromkeys(notes_on_promises(xmp))
     return kept, list(lost)
+
+
+def _pictures_behind(data: bytes) -> tuple[int, bytes]:
+    """How many JPEGs the data begin with, and what follows them; zeros around them are padding."""
+    count = 0
+    data = data.strip(b"\0")
+    while data.startswith(b"\xff\xd8\xff"):
+        count += 1
+        data = data[_pieces(data)[1] :].strip(b"\0")
+    return count, data
 
 
 def _upright(
     segments: Sequence[Segment], width: int, height: int, orientation: int
 ) -> list[Segment]:
     """The segments of a photo of this size, turned upright."""
-    blocks = [body[len(_EXIF) :] for marker, body in segments if _is_exif(marker, body)]
-    # A block longer than a segment continues in the next.
-    patched = upright_exif(b"".join(blocks), width=width, height=height, orientation=orientation)
+    patched = b"".join(
+        upright_exif(block, width=width, height=height, orientation=orientation)
+        for block in _exif_blocks(segments)
+    )
     result: list[Segment] = []
     place = 0
     for marker, body in segments:
@@ -295,9 +312,19 @@ def _is_exif(marker: int, body: bytes) -> bool:
     return marker == _APP1 and body.startswith(_EXIF)
 
 
-def _joined_exif(segments: Sequence[Segment]) -> bytes | None:
-    blocks = [body[len(_EXIF) :] for marker, body in segments if _is_exif(marker, body)]
-    return b"".join(blocks) if blocks else None
+def _exif_blocks(segments: Sequence[Segment]) -> list[bytes]:
+    """Each block of EXIF, whole; one that is longer than a segment continues in the next."""
+    blocks: list[bytes] = []
+    for body in (body[len(_EXIF) :] for marker, body in segments if _is_exif(marker, body)):
+        if blocks and not body.startswith((b"II*\0", b"MM\0*")):
+            blocks[-1] += body
+        else:
+            blocks.append(body)
+    return blocks
+
+
+def _first_exif(segments: Sequence[Segment]) -> bytes | None:
+    return next(iter(_exif_blocks(segments)), None)
 
 
 def _xmp(segments: Sequence[Segment]) -> bytes | None:
@@ -334,11 +361,25 @@ def _other_name(segment: Segment) -> str | None:
     return f"APP{marker - _APP0}"
 
 
-def _usable(tables: dict[int, list[int]]) -> bool:
+def _tables(
+    tables: Mapping[int, list[int]], layers: Sequence[tuple[int, int, int, int]]
+) -> list[list[int]]:
+    """The quantisation tables of up to three channels, the last without repetition.
+
+    Args:
+        tables: by their numbers.
+        layers: of each channel its name, its two samplings and the number of its table.
+    """
+    numbers = [number for *_, number in layers[:3] if number in tables]
+    while len(numbers) > 1 and numbers[-1] == numbers[-2]:
+        numbers.pop()
+    return [tables[number] for number in numbers]
+
+
+def _usable(tables: Sequence[list[int]]) -> bool:
     """Whether a coder can use the quantisation tables; those of a damaged file may not fit."""
     return all(
-        len(values) == 64 and all(1 <= value <= 0xFFFF for value in values)
-        for values in tables.values()
+        len(values) == 64 and all(1 <= value <= 0xFFFF for value in values) for values in tables
     )
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from dehaze.photos.exif import orientation_of, upright_exif
 from dehaze.photos.photo import Decoded, Metadata, Samples, UnreadableError
 from dehaze.photos.pillow import check_samples, samples_in
-from dehaze.photos.xmp import upright_xmp, xmp_orientation
+from dehaze.photos.xmp import notes_on_promises, upright_xmp, xmp_orientation
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 
@@ -32,6 +32,7 @@ _LOST = {
 }
 _XMP = b"XML:com.adobe.xmp"
 _RAW_EXIF = (b"Raw profile type exif", b"Raw profile type APP1")
+_RAW_XMP = (b"Raw profile type xmp",)
 _EXIF = b"Exif\0\0"
 _LONGEST_TEXT = 64 * 2**20
 _LIBDEFLATE_LEVEL = 6
@@ -76,14 +77,14 @@ class PngContainer:
     def metadata(self) -> Metadata:
         """See ``Container``."""
         chunks = [*self.before, *self.after]
-        exif = xmp = profile = b""
+        exif = profile = b""
         others: dict[str, None] = {}
         for name, body in chunks:
             raw = body if name == b"eXIf" else _raw_exif((name, body))
             if raw is not None:
                 exif = exif or raw
-            elif _is_xmp((name, body)):
-                xmp = _international_text(body)
+            elif _is_xmp((name, body)) or _raw_xmp((name, body)) is not None:
+                continue
             elif name == b"iCCP":
                 # Its name, a zero, the method of compression, and the compressed profile.
                 profile = _inflated(body.partition(b"\0")[2][1:])
@@ -94,7 +95,7 @@ class PngContainer:
         if colours:
             # iCCP and sRGB say what gAMA and cHRM say, and readers prefer them.
             others = {name: None for name in others if name not in ("gAMA", "cHRM")}
-        return Metadata(exif, xmp, profile, self.orientation, tuple(others))
+        return Metadata(exif, _xmp(chunks), profile, self.orientation, tuple(others))
 
     @classmethod
     def labelled(cls, metadata: Metadata) -> PngContainer:
@@ -118,6 +119,10 @@ class PngContainer:
             )
         if name == b"pHYs" and self.orientation >= 5 and len(body) == 9:
             return name, body[4:8] + body[:4] + body[8:]
+        if name == b"sCAL" and self.orientation >= 5:
+            # The unit, the width of a pixel, a zero, and its height.
+            width_of_pixel, zero, height_of_pixel = body[1:].partition(b"\0")
+            return name, body[:1] + height_of_pixel + zero + width_of_pixel
         if _is_xmp(chunk):
             packet = _international_text(body)
             upright = upright_xmp(packet, width=width, height=height)
@@ -126,7 +131,11 @@ class PngContainer:
         raw = _raw_exif(chunk)
         if raw is not None:
             upright = upright_exif(raw, width=width, height=height, orientation=self.orientation)
-            return chunk if upright == raw else _as_raw_exif(chunk, upright)
+            return chunk if upright == raw else _as_raw(chunk, "exif", _EXIF + upright)
+        raw = _raw_xmp(chunk)
+        if raw is not None:
+            upright = upright_xmp(raw, width=width, height=height)
+            return chunk if upright == raw else _as_raw(chunk, "xmp", upright)
         return chunk
 
 
@@ -190,6 +199,7 @@ def open_png(data: bytes) -> PngSource:
     before, after, lost = _kept(chunks, colour_type)
     if data[end:].strip(b"\0"):
         lost.append(f"{len(data) - end} bytes behind its end are left out")
+    lost += notes_on_promises(_xmp([*before, *after]))
     # A palette has its own transparency. A colour key is applied here, at full depth.
     needed = {b"IHDR", b"PLTE", b"IDAT", b"IEND"} | ({b"tRNS"} if colour_type == 3 else set())
     return PngSource(
@@ -315,10 +325,14 @@ def _orientation(chunks: Sequence[Chunk]) -> int:
         orientation = orientation_of(exif)
         if orientation is not None:
             return orientation
-    for chunk in chunks:
-        if _is_xmp(chunk):
-            return xmp_orientation(_international_text(chunk[1])) or 1
-    return 1
+    return xmp_orientation(_xmp(chunks)) or 1
+
+
+def _xmp(chunks: Sequence[Chunk]) -> bytes:
+    """The first XMP packet, in its own chunk or in a text; empty if there is none."""
+    own = [_international_text(body) for name, body in chunks if _is_xmp((name, body))]
+    raws = [raw for chunk in chunks if (raw := _raw_xmp(chunk)) is not None]
+    return next(iter([*own, *raws]), b"")
 
 
 def _is_xmp(chunk: Chunk) -> bool:
@@ -333,30 +347,38 @@ def _international_text(body: bytes) -> bytes:
     return _inflated(text) if compressed else text
 
 
-def _raw_exif(chunk: Chunk) -> bytes | None:
-    """EXIF as ImageMagick writes it into a text: in hexadecimal, behind its name and length."""
+def _raw(chunk: Chunk, keywords: Sequence[bytes]) -> bytes | None:
+    """Metadata as ImageMagick writes them into a text: in hexadecimal, behind name and length."""
     name, body = chunk
     if name not in (b"zTXt", b"tEXt"):
         return None
     keyword, _, text = body.partition(b"\0")
-    if keyword not in _RAW_EXIF:
+    if keyword not in keywords:
         return None
     if name == b"zTXt":
         text = _inflated(text[1:])
     try:
-        exif = bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
+        return bytes.fromhex(b"".join(text.split()[2:]).decode("ascii"))
     except (UnicodeDecodeError, ValueError):
         return None
-    return exif.removeprefix(_EXIF) if exif.startswith(_EXIF) else None
 
 
-def _as_raw_exif(chunk: Chunk, exif: bytes) -> Chunk:
-    """The text chunk with other EXIF."""
+def _raw_exif(chunk: Chunk) -> bytes | None:
+    raw = _raw(chunk, _RAW_EXIF)
+    return raw.removeprefix(_EXIF) if raw is not None and raw.startswith(_EXIF) else None
+
+
+def _raw_xmp(chunk: Chunk) -> bytes | None:
+    return _raw(chunk, _RAW_XMP)
+
+
+def _as_raw(chunk: Chunk, kind: str, data: bytes) -> Chunk:
+    """The text chunk with other metadata."""
     name, body = chunk
     keyword = body.partition(b"\0")[0]
-    digits = (_EXIF + exif).hex()
+    digits = data.hex()
     lines = [digits[place : place + 72] for place in range(0, len(digits), 72)]
-    text = "\n".join(["", "exif", f"{len(_EXIF + exif):8}", *lines, ""]).encode()
+    text = "\n".join(["", kind, f"{len(data):8}", *lines, ""]).encode()
     if name == b"zTXt":
         return name, keyword + b"\0\0" + zlib.compress(text)
     return name, keyword + b"\0" + text
@@ -393,6 +415,7 @@ def _with_colour_key(samples: Samples, key: bytes, bits: int) -> Samples:
 
 def _notes_on_colour(found: dict[bytes, bytes]) -> list[str]:
     """A note where values are far from sRGB's curve, which dehazing assumes."""
+    narrow = found.get(b"cICP", b"")[3:4] == b"\0"
     transfer = found.get(b"cICP", b"")[1:2]
     if transfer:
         coded = transfer[0] not in _LIKE_SRGB
@@ -402,7 +425,8 @@ def _notes_on_colour(found: dict[bytes, bytes]) -> list[str]:
         exponent = int.from_bytes(found.get(b"gAMA", b"")[:4], "big") / 1e5
         coded = coded and not 0.35 <= exponent <= 0.65
         name = f"gamma {exponent:g}"
-    return [f"its values are stored as {name}, and dehazed as if they were sRGB"] if coded else []
+    names = [*([name] if coded else []), *(["the narrow range of video"] if narrow else [])]
+    return [f"its values are stored as {name}, and dehazed as if they were sRGB" for name in names]
 
 
 def _filtered(samples: Samples) -> bytes:

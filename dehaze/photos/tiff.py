@@ -45,12 +45,14 @@ from dehaze.photos.tiff_tags import (
     LAYOUT,
     LZW,
     NONE,
+    OF_LEVELS,
     OLD_JPEG,
     PALETTE,
     PHOTOMETRIC,
     PLANAR,
     PREDICTOR,
     PROFILE,
+    REFERENCE,
     RGB,
     ROWS_PER_STRIP,
     SAMPLE_FORMAT,
@@ -64,16 +66,23 @@ from dehaze.photos.tiff_tags import (
     TILE_WIDTH,
     WHITE_IS_ZERO,
     WIDTH,
+    XMP,
     YCBCR,
     differences,
+    false_levels,
     header,
     integers,
 )
+from dehaze.photos.xmp import notes_on_promises
 
 _CURE = "save it as a TIFF or PNG of 8 or 16 bits, grey or RGB"
+_ANEW = "save it anew as TIFF, with all of its pixels"
+_PIECE_NAMES = {STRIP_OFFSETS: "StripOffsets", STRIP_LENGTHS: "StripByteCounts"}
+_PIECE_NAMES |= {TILE_OFFSETS: "TileOffsets", TILE_LENGTHS: "TileByteCounts"}
 _PHOTOMETRICS = {4: "a transparency mask", 8: "Lab", 9: "Lab", 10: "Lab", 32803: "a sensor's"}
 _PHOTOMETRICS |= {32844: "LogL", 32845: "LogLuv", 34892: "a sensor's"}
-_FORMATS = {2: "signed", 3: "floating-point", 5: "complex", 6: "complex"}
+_FORMATS = {2: "signed", 3: "floating-point", 4: "untyped", 5: "complex", 6: "complex"}
+_KINDS_OF_8_BITS = {PALETTE: "palette TIFF", CMYK: "CMYK TIFF", YCBCR: "YCbCr TIFF"}
 _FAX = (2, 3, 4)
 _READABLE = {NONE, *_FAX, LZW, OLD_JPEG, JPEG, DEFLATE, 32946, 32773, 34925, 50000}
 # Compressions that not every build of Pillow can read.
@@ -308,6 +317,8 @@ def open_tiff(data: bytes) -> TiffSource:
         (
             *_notes_on_pictures(full),
             *_notes_on_tags(structure, directory),
+            *_notes_on_levels(directory, photometric, depth),
+            *notes_on_promises(_xmp(structure, directory)),
             *_notes_on_channels(photometric, len(extras)),
         ),
     )
@@ -331,7 +342,12 @@ def _pictures(data: bytes) -> tuple[Structure, list[Directory]]:
         raise UnreadableError(
             "camera raw (DNG) is not supported", "develop it to TIFF or JPEG first"
         )
-    full = [each for each in directories if not structure.integer(each, SUBFILE) & 1]
+    below = [
+        directory
+        for place in structure.integers(directories[0].tags.get(SUB_DIRECTORIES))
+        if (directory := structure.directory(place)) is not None and WIDTH in directory.tags
+    ]
+    full = [each for each in (*directories, *below) if not structure.integer(each, SUBFILE) & 1]
     if directories[0] not in full:
         raise UnreadableError(
             "is a TIFF whose first picture is a preview", "save it as a TIFF of one page"
@@ -364,6 +380,21 @@ def _notes_on_tags(structure: Structure, directory: Directory) -> Iterator[str]:
         yield (
             f"its EXIF tags that are damaged or of an unknown type may lose their values ({named})"
         )
+
+
+def _notes_on_levels(directory: Directory, photometric: int, bits: int) -> Iterator[str]:
+    """Which tags about the levels of samples are left out, since the result's differ."""
+    lost = false_levels(photometric, bits) & directory.tags.keys()
+    # Every reader of YCbCr applies these, and so does the decoder.
+    lost -= {REFERENCE} if photometric == YCBCR else set()
+    if lost:
+        named = ", ".join(OF_LEVELS[tag] for tag in sorted(lost))
+        yield f"its tags about levels that the result does not have are left out ({named})"
+
+
+def _xmp(structure: Structure, directory: Directory) -> bytes:
+    packet = directory.tags.get(XMP)
+    return b"" if packet is None else structure.value(packet)
 
 
 def _notes_on_channels(photometric: int, extras: int) -> Iterator[str]:
@@ -400,7 +431,10 @@ def _refuse_kind(
     allowed = {8} if photometric in (PALETTE, CMYK, YCBCR) else {8, 16}
     allowed |= {1, 2, 4} if narrow else set()
     if len(bits) > 1 or not bits <= allowed:
-        raise UnreadableError(f"is a TIFF of {depths} bits a sample, which is not supported", _CURE)
+        kind = _KINDS_OF_8_BITS.get(photometric, "TIFF")
+        raise UnreadableError(
+            f"is a {kind} of {depths} bits a sample, which is not supported", _CURE
+        )
     if compression in (JPEG, OLD_JPEG) and bits != {8}:
         raise UnreadableError(
             "is a TIFF compressed with JPEG of more than 8 bits, which is not supported", _CURE
@@ -417,18 +451,33 @@ def _refuse_missing(
     structure: Structure, directory: Directory, width: int, height: int, planes: int
 ) -> None:
     """Raises a refusal if pixels lie outside of the file, where the decoder would give black."""
-    places, sizes = map(directory.tags.get, _piece_tags(directory))
+    tags = _piece_tags(directory)
+    places, sizes = map(directory.tags.get, tags)
     across, down = _piece_size(structure, directory, width, height)
     expected = -(-width // across) * -(-height // down) * planes
     offsets, lengths = structure.integers(places), structure.integers(sizes)
     if structure.integer(directory, COMPRESSION, NONE) == OLD_JPEG:
         return
-    if len(offsets) < expected or len(lengths) < expected:
+    # The directory, or a value of these tags, is not in the file to its end.
+    if directory.pointer is None or not {*tags}.isdisjoint(directory.unread):
         raise UnreadableError("is cut short")
-    if any(
-        start == 0 or length == 0 or start + length > len(structure.data)
-        for start, length in zip(offsets, lengths, strict=False)
-    ):
+    if not {*tags} <= directory.tags.keys():
+        missing = " and ".join(_PIECE_NAMES[tag] for tag in tags if tag not in directory.tags)
+        raise UnreadableError(
+            f"is a TIFF that does not say where its pixels lie (no {missing})", _ANEW
+        )
+    count = min(len(offsets), len(lengths))
+    if count < expected:
+        raise UnreadableError(
+            f"is a TIFF with {count} strips or tiles, where its size needs {expected}", _ANEW
+        )
+    pieces = list(zip(offsets, lengths, strict=False))
+    if any(start == 0 or length == 0 for start, length in pieces):
+        raise UnreadableError(
+            "is a TIFF some of whose strips or tiles are not stored (sparse, or never finished)",
+            _ANEW,
+        )
+    if any(start + length > len(structure.data) for start, length in pieces):
         raise UnreadableError("is cut short")
 
 

@@ -43,7 +43,7 @@ from dehaze.photos.tiff_tags import (
     LZW,
     MAKER_NOTE,
     NONE,
-    PALETTE,
+    OF_LEVELS,
     PHOTOMETRIC,
     PLANAR,
     PREDICTOR,
@@ -54,18 +54,19 @@ from dehaze.photos.tiff_tags import (
     STRIP_OFFSETS,
     TILE_LENGTHS,
     TILE_OFFSETS,
-    TRANSFER,
     UNASSOCIATED,
     WIDTH,
     XMP,
     differences,
+    false_levels,
     header,
     integers,
 )
 from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
 # Tags that an EXIF block cannot hold, and their names for notes.
-_NOT_EXIF = {XMP: "", PROFILE: "", TRANSFER: "", 33723: "IPTC", 34377: "Photoshop's own"}
+_NOT_EXIF = {**dict.fromkeys(OF_LEVELS, ""), XMP: "", PROFILE: ""}
+_NOT_EXIF |= {33723: "IPTC", 34377: "Photoshop's own"}
 # Tags that lead to a directory of metadata, whatever their type.
 _LEADING = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY, 400)
 _DIRECTORY_KINDS = (13, 18)
@@ -258,12 +259,9 @@ def container_of(
         compression, photometric, bits: of the source's samples, as its tags state them.
         extras: what the channels beside the colours are, see ``TiffContainer.extra_sample``.
     """
-    left_out = {*LAYOUT, LAYERS}
+    left_out = {*LAYOUT, LAYERS} - OF_LEVELS.keys() | false_levels(photometric, bits)
     if photometric == CMYK:
         left_out.add(PROFILE)
-    if bits not in (8, 16) or photometric == PALETTE:
-        # A table with one value for each level of the source's samples.
-        left_out.add(TRANSFER)
     values: dict[int, Value] = {}
     spans: list[tuple[int, int]] = []
     for entry in directory.entries:

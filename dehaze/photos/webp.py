@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from dehaze.photos.exif import orientation_of, upright_exif
 from dehaze.photos.photo import Decoded, Metadata, Samples, UnreadableError
 from dehaze.photos.pillow import opened, samples_in, saved
-from dehaze.photos.xmp import upright_xmp, xmp_orientation
+from dehaze.photos.xmp import notes_on_promises, upright_xmp, xmp_orientation
 
 _PIXELS = {b"VP8 ", b"VP8L", b"ALPH"}
 _PROFILE, _EXIF, _XMP = b"ICCP", b"EXIF", b"XMP "
@@ -121,6 +121,8 @@ def open_webp(data: bytes) -> WebpSource:
         UnreadableError: of a kind that cannot be read.
         Exception: whatever the decoder raises for damaged data.
     """
+    if len(data) < 8 + int.from_bytes(data[4:8], "little"):
+        raise UnreadableError("is cut short")
     chunks, end = _chunks(data)
     kept: list[Chunk] = []
     notes: dict[str, None] = {}
@@ -132,6 +134,8 @@ def open_webp(data: bytes) -> WebpSource:
             kept.append((name, body))
     if data[end:].strip(b"\0"):
         notes[f"{len(data) - end} bytes behind its end are left out"] = None
+    found = dict(kept)
+    notes |= dict.fromkeys(notes_on_promises(found.get(_XMP, b"")))
     with opened(data, "WEBP") as image:
         frames = getattr(image, "n_frames", 1)
         width, height = image.size
@@ -139,7 +143,6 @@ def open_webp(data: bytes) -> WebpSource:
         raise UnreadableError(
             f"is an animation of {frames} frames", "save its frames as photos first"
         )
-    found = dict(kept)
     orientation = orientation_of(found.get(_EXIF, b"").removeprefix(_PREFIX))
     if orientation is None:
         orientation = xmp_orientation(found.get(_XMP, b""))

@@ -51,13 +51,21 @@ class _Property:
 
 def xmp_orientation(packet: bytes) -> int | None:
     """The orientation (1 to 8) that a packet states, or None if it states none."""
-    found = _ORIENTATION.search(packet)
+    found = _ORIENTATION.search(_recoded(packet, _codec(packet), "utf-8"))
     return int(found[1]) if found else None
 
 
 def promises_of(packet: bytes) -> frozenset[str]:
     """The namespaces of the properties that promise something behind the photo."""
-    return frozenset(each.namespace for each in _properties(packet) if _is_promise(each))
+    found = _properties(_recoded(packet, _codec(packet), "utf-8"))
+    return frozenset(each.namespace for each in found if _is_promise(each))
+
+
+def notes_on_promises(packet: bytes) -> tuple[str, ...]:
+    """A note if a packet promises something that its file does not hold."""
+    if not promises_of(packet):
+        return ()
+    return ("its XMP no longer promises a gain map, a film or pictures that its file lacks",)
 
 
 def upright_xmp(packet: bytes, *, width: int, height: int) -> bytes:
@@ -71,6 +79,12 @@ def upright_xmp(packet: bytes, *, width: int, height: int) -> bytes:
         width: of the upright photo, in pixels.
         height: of the upright photo, in pixels.
     """
+    codec = _codec(packet)
+    upright = _upright(_recoded(packet, codec, "utf-8"), width, height)
+    return _recoded(upright, "utf-8", codec)
+
+
+def _upright(packet: bytes, width: int, height: int) -> bytes:
     found = _properties(packet)
     if not found:
         # A packet that is not well-formed: only the orientation, which other readers look for, by
@@ -93,6 +107,20 @@ def upright_xmp(packet: bytes, *, width: int, height: int) -> bytes:
             pieces += [packet[reached:start], new]
             reached = end
     return b"".join([*pieces, packet[reached:]])
+
+
+def _codec(packet: bytes) -> str:
+    """The encoding of a packet, which some programs write in 16 bits a character."""
+    marks = {"utf-16-le": (b"\xff\xfe", b"<\0"), "utf-16-be": (b"\xfe\xff", b"\0<")}
+    whole = len(packet) % 2 == 0
+    return next((codec for codec in marks if whole and packet.startswith(marks[codec])), "utf-8")
+
+
+def _recoded(packet: bytes, old: str, new: str) -> bytes:
+    """A packet in another encoding; halves of characters come back as they are."""
+    if old == new:
+        return packet
+    return packet.decode(old, "surrogatepass").encode(new, "surrogatepass")
 
 
 def _is_promise(each: _Property) -> bool:

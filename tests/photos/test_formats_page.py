@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import imagecodecs
 import numpy as np
 import pytest
 import tifffile
@@ -33,13 +34,15 @@ from photo_files import (
     png_file,
     segment,
     tiff_file,
+    tiff_tags,
     webp_file,
     xmp_packet,
 )
-from PIL import Image
+from PIL import Image, JpegImagePlugin
 
 from dehaze.photos import Photo, PhotoError, read_photo, write_photo
 
+REFUSED = r"supported|is an animation|not stored|does not say where"
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "formats.md"
 SIZE = {"width": 20, "height": 12}
 EXIF = exif_block(**SIZE)
@@ -80,7 +83,7 @@ def pages(**second: object) -> bytes:
     return buffer.getvalue()
 
 
-def few_bits(bits: int, photometric: int = 1) -> bytes:
+def few_bits(bits: int, photometric: int = 1, **changed: int | None) -> bytes:
     tree = Tree()
     numbers = {
         256: 8,
@@ -91,7 +94,25 @@ def few_bits(bits: int, photometric: int = 1) -> bytes:
         273: tree.put(bytes(8)),
         279: bits,
     }
-    return tree.finished(tree.directory([tree.tag(tag, SHORT, n) for tag, n in numbers.items()]))
+    tags = numbers | {int(tag.removeprefix("t")): number for tag, number in changed.items()}
+    return tree.finished(
+        tree.directory([tree.tag(tag, SHORT, n) for tag, n in tags.items() if n is not None])
+    )
+
+
+def below_the_first(**second: object) -> bytes:
+    buffer = io.BytesIO()
+    with tifffile.TiffWriter(buffer) as writer:
+        writer.write(samples(), photometric="rgb", metadata=None, subifds=1)
+        writer.write(samples(), photometric="rgb", metadata=None, **second)
+    return buffer.getvalue()
+
+
+def rarely_sampled_jpeg(sampling: str) -> bytes:
+    coded = imagecodecs.jpeg8_encode(samples(), level=80, subsampling=sampling)
+    with Image.open(io.BytesIO(coded)) as image:
+        assert JpegImagePlugin.get_sampling(image) == -1
+    return coded
 
 
 def lossless_jpeg(marker: int, bits: int = 8) -> bytes:
@@ -152,6 +173,11 @@ def jpeg_settings(source: bytes, result: bytes, photo: Photo) -> None:
         assert after.info.get("progressive") == before.info.get("progressive")
 
 
+def full_chroma(source: bytes, result: bytes, photo: Photo) -> None:
+    with Image.open(io.BytesIO(result)) as image:
+        assert JpegImagePlugin.get_sampling(image) == 0
+
+
 def compression(source: bytes, result: bytes, photo: Photo) -> None:
     with tifffile.TiffFile(io.BytesIO(source)) as a, tifffile.TiffFile(io.BytesIO(result)) as b:
         assert a.pages.first.compression == b.pages.first.compression
@@ -198,9 +224,12 @@ CASES = {
     "JPEG: 8 bits, grey or colour, baseline or progressive": Case(
         (pillow("JPEG"), pillow("JPEG", "L"), pillow("JPEG", progressive=True)), jpeg_settings
     ),
-    "JPEG: quantisation tables and chroma subsampling": Case(
+    "JPEG: quantisation tables, chroma subsampling of 4:4:4, 4:2:2 and 4:2:0": Case(
         tuple(pillow("JPEG", quality=q, subsampling=s) for q in (30, 92) for s in (0, 1, 2)),
         jpeg_settings,
+    ),
+    "JPEG: rarer chroma subsampling, which becomes 4:4:4": Case(
+        tuple(rarely_sampled_jpeg(sampling) for sampling in ("440", "411")), full_chroma
     ),
     "JPEG: CMYK, which becomes sRGB": Case((pillow("JPEG", "CMYK"),)),
     "JPEG: lossless, hierarchical, JPEG-LS": Case(tuple(map(lossless_jpeg, (0xC3, 0xC5, 0xF7)))),
@@ -239,12 +268,21 @@ CASES = {
     ),
     "TIFF: a second channel beside the colours": Case((tiff(samples(5), extrasamples=[2, 0]),)),
     "TIFF: CMYK, which becomes sRGB": Case((pillow("TIFF", "CMYK"),)),
-    "TIFF: further pages": Case((pages(),)),
-    "TIFF: signed, floating-point, 10, 12, 24 and 32-bit samples": Case(
+    "TIFF: further pages, pictures of full size in sub-directories": Case(
+        (pages(), below_the_first(subfiletype=0))
+    ),
+    "TIFF: signed, untyped, floating-point, 10, 12, 24 and 32-bit samples": Case(
         (
+            few_bits(8, t339=4),
             *(tiff(samples().astype(t)) for t in ("int8", "int16", "float32", "uint32")),
             *map(few_bits, (10, 12, 24)),
         )
+    ),
+    "TIFF: palettes, CMYK and YCbCr of 16 bits": Case(
+        tuple(few_bits(16, p, t277=c) for p, c in ((3, 1), (5, 4), (6, 3)))
+    ),
+    "TIFF: strips or tiles that are not stored, or of which the tags do not say where they lie": (
+        Case((few_bits(8, t279=0), few_bits(8, t279=None), few_bits(8, t322=16, t323=16)))
     ),
     "TIFF: Lab, LogLuv, samples of a sensor": Case(
         tuple(few_bits(8, photometric) for photometric in (8, 32845, 32803))
@@ -291,10 +329,9 @@ CASES = {
         (pillow("JPEG") + pillow("JPEG"), pillow("JPEG") + b"else")
     ),
     "JPEG: content credentials (C2PA)": Case((jpeg_file(samples(), ALL, C2PA_JPEG),)),
-    "PNG: EXIF, also in a text as ImageMagick writes it": Case(
-        (png_file(samples(), ALL, (b"tEXt", RAW)),), shares(b"eXIf" + EXIF, RAW)
+    "PNG: EXIF, XMP, also in a text as ImageMagick writes it": Case(
+        (png_file(samples(), ALL, (b"tEXt", RAW)),), shares(b"eXIf" + EXIF, RAW, XMP)
     ),
-    "PNG: XMP": Case((png_file(samples(), ALL),), shares(XMP)),
     "PNG: colour profile, gAMA, cHRM, sRGB, cICP, mDCV, cLLI": Case(
         (png_file(samples(), ALL, *CHUNKS.items()),),
         shares(b"iCCPname", *map(b"".join, CHUNKS.items())),
@@ -316,8 +353,11 @@ CASES = {
             png_file(samples(), ALL, after=[(b"tRNS", bytes(6))]),
         )
     ),
-    "PNG: values that are linear, PQ or HLG, dehazed as if they were sRGB": Case(
-        tuple(png_file(samples(), NONE, (b"cICP", bytes([9, t, 0, 1]))) for t in (8, 16, 18))
+    "PNG: values that are linear, PQ, HLG or of narrow range, dehazed as if they were sRGB": Case(
+        tuple(
+            png_file(samples(), NONE, (b"cICP", bytes([9, transfer, 0, full])))
+            for transfer, full in ((8, 1), (16, 1), (18, 1), (13, 0))
+        )
     ),
     "PNG: content credentials (C2PA), data behind the end": Case(
         (png_file(samples(), ALL, (b"caBX", b"")), png_file(samples(), ALL) + b"else")
@@ -328,6 +368,23 @@ CASES = {
             shares(TEXT, MAKER_NOTE, b"R98\0")(source, result, photo),
             np.testing.assert_equal(result.find(MAKER_NOTE), source.find(MAKER_NOTE)),
         ),
+    ),
+    "TIFF: tags of how the old pixels lay, and of their range (MinSampleValue, HalftoneHints)": (
+        Case(
+            (few_bits(8, t280=3, t321=5),),
+            lambda source, result, photo: np.testing.assert_equal(
+                {280, 321} & tiff_tags(result).first.keys(), set()
+            ),
+        )
+    ),
+    "TIFF: curves of levels (TransferFunction, GrayResponseCurve, ReferenceBlackWhite)": Case(
+        (few_bits(8, t291=7),),
+        lambda source, result, photo: np.testing.assert_equal(
+            tiff_tags(result).first[291], tiff_tags(source).first[291]
+        ),
+    ),
+    "TIFF: the same, of palettes, CMYK, few bits, or where 0 is white": Case(
+        (few_bits(8, 0, t291=7), few_bits(4, 1, t301=7))
     ),
     "TIFF: values of maker notes elsewhere in the file": Case(
         (olympus_tiff(samples()),),
@@ -364,7 +421,9 @@ CASES = {
         ),
         compression,
     ),
-    "TIFF: previews in further directories": Case((pages(subfiletype=1),)),
+    "TIFF: previews in further directories and sub-directories": Case(
+        (pages(subfiletype=1), below_the_first(subfiletype=1))
+    ),
     "TIFF: Photoshop layers": Case(
         (labelled_tiff(samples(), ALL, orientation=1, others=[(37724, 7, 8, b"8BIMLayr")]),)
     ),
@@ -398,7 +457,7 @@ def test_a_row_holds(tmp_path: Path, name: str, fate: str) -> None:
         source, result = tmp_path / "source", tmp_path / "result"
         source.write_bytes(data)
         if fate == "refused":
-            with pytest.raises(PhotoError, match=r"supported|is an animation"):
+            with pytest.raises(PhotoError, match=REFUSED):
                 read_photo(source)
             continue
         photo = read_photo(source)

@@ -315,12 +315,14 @@ def test_a_png_decoder_that_is_wrong_is_found(
 
 
 def tiff_with(**changed: Any) -> bytes:
-    """A TIFF of 2 by 2 grey values, with other tags."""
+    """A TIFF of 2 by 2 grey values, with other tags, and without those that are None."""
     tree = Tree()
     strip = tree.put(bytes(64))
     tags = {256: 2, 257: 2, 258: 8, 259: 1, 262: 1, 273: strip, 277: 1, 278: 2, 279: 64}
     tags |= {int(tag.removeprefix("t")): value for tag, value in changed.items()}
-    return tree.finished(tree.directory([tree.tag(tag, LONG, n) for tag, n in tags.items()]))
+    return tree.finished(
+        tree.directory([tree.tag(tag, LONG, n) for tag, n in tags.items() if n is not None])
+    )
 
 
 def sample_array(dtype: str, **options: Any) -> bytes:
@@ -375,6 +377,14 @@ def bmp_with_long_palette() -> bytes:
         (tiff_with(t254=1), "first picture is a preview"),
         (tiff_with(t50706=1), r"camera raw \(DNG\)"),
         (tiff_with(t279=10**6), "is cut short"),
+        (tiff_with(t279=0), "strips or tiles are not stored"),
+        (tiff_with(t273=0), "strips or tiles are not stored"),
+        (tiff_with(t278=1), "1 strips or tiles, where its size needs 2"),
+        (tiff_with(t322=16, t323=16), "no TileOffsets and TileByteCounts"),
+        (tiff_with(t279=None), "no StripByteCounts"),
+        (tiff_with(t339=4), "TIFF of untyped samples"),
+        (tiff_with(t262=5, t277=4, t258=16), "CMYK TIFF of 16 bits a sample"),
+        (tiff_with(t262=6, t277=3, t258=16), "YCbCr TIFF of 16 bits a sample"),
         (coded("webp"), "TIFF compressed with WebP"),
         (coded("jpegxl"), "TIFF compressed with JPEG XL"),
         (coded("jpeg2000"), "TIFF compressed with JPEG 2000"),
@@ -428,3 +438,20 @@ def test_unusual_quantisation_tables(tmp_path: Path, tables: list[int]) -> None:
     write_photo(tmp_path / "result", photo.pixels, like=photo)
     with Image.open(buffer) as before, Image.open(tmp_path / "result") as after:
         assert after.quantization == before.quantization
+
+
+@pytest.mark.parametrize("number", [0, 1, 3])
+def test_a_grey_jpeg_whose_table_has_any_number(tmp_path: Path, number: int) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(noise(1, 8)[..., 0]).save(buffer, "JPEG", quality=77)
+    data = buffer.getvalue()
+    with Image.open(buffer) as image:
+        (table,) = image.quantization.values()
+    # The table's number stands before its values, and at the end of the frame's channel.
+    assert (data.count(b"\xff\xdb\0C\0"), data.count(b"\1\1\x11\0")) == (1, 1)
+    data = data.replace(b"\xff\xdb\0C\0", b"\xff\xdb\0C" + bytes([number]))
+    data = data.replace(b"\1\1\x11\0", b"\1\1\x11" + bytes([number]))
+    photo = read(tmp_path, data)
+    write_photo(tmp_path / "result", photo.pixels, like=photo)
+    with Image.open(tmp_path / "result") as image:
+        assert list(image.quantization.values()) == [table]

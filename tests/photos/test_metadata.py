@@ -305,6 +305,17 @@ def test_a_bmp_keeps_its_profile(tmp_path: Path) -> None:
     assert result == data
 
 
+def test_a_bmp_of_the_fifth_version_stays_one(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(smooth()).save(buffer, "BMP")
+    plain = buffer.getvalue()
+    # Four masks, sRGB, its end points and gamma, and the purpose of conversions (intent).
+    colours = bytes(16) + b"BGRs" + bytes(48) + struct.pack("<4I", 4, 0, 0, 0)
+    header = struct.pack("<I", 124) + plain[18:54] + colours
+    data = plain[:2] + struct.pack("<III", 138 + len(plain) - 54, 0, 138) + header + plain[54:]
+    assert there_and_back(tmp_path, data)[0] == data
+
+
 def test_an_orientation_of_two_numbers_is_applied_once(tmp_path: Path) -> None:
     def block(stated: int) -> bytes:
         tree = Tree()
@@ -410,6 +421,69 @@ def test_jpeg_thumbnails_go_with_the_old_pixels(tmp_path: Path) -> None:
     assert jpeg_segments(result) == [(0xE0, b"JFIF\0\x01\x02\0\0\x01\0\x01\0\0")]
 
 
+def test_each_of_two_exif_blocks_is_made_upright(tmp_path: Path) -> None:
+    blocks = [exif_block(order, orientation=6, width=WIDTH, height=HEIGHT) for order in "<>"]
+    data = jpeg_file(smooth(), Labels(exif=blocks[0]), segment(0xE1, b"Exif\0\0" + blocks[1]))
+    segments = jpeg_segments(there_and_back(tmp_path, data)[0])
+    upright = [exif_block(order, width=HEIGHT, height=WIDTH) for order in "><"]
+    assert [body[6:] for marker, body in segments if marker == 0xE1] == upright
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("unit", [1, 2, 3])
+def test_a_tiffs_density_by_axis_is_turned(tmp_path: Path, order: str, unit: int) -> None:
+    def file(orientation: int, across: int, down: int) -> bytes:
+        tree = Tree(order)
+        density = [tree.tag(282, RATIONAL, across, 7), tree.tag(283, RATIONAL, down, 3)]
+        density.append(tree.tag(296, SHORT, unit))
+        return labelled_tiff(
+            samples_of(), Labels(), orientation=orientation, order=order, others=density
+        )
+
+    for orientation in range(1, 9):
+        result = tiff_tags(there_and_back(tmp_path, file(orientation, 300, 72))[0]).first
+        first, second = struct.pack(f"{order}II", 300, 7), struct.pack(f"{order}II", 72, 3)
+        expected = (second, first) if orientation in SIDEWAYS else (first, second)
+        assert (result[282], result[283]) == expected
+
+
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_the_scale_of_a_png_is_turned(tmp_path: Path, orientation: int) -> None:
+    data = png_file(samples_of(), labels_for(orientation), (b"sCAL", b"\x012.5\x00040"))
+    chunks = dict(png_chunks(there_and_back(tmp_path, data)[0]))
+    assert chunks[b"sCAL"] == (b"\x012.5\x00040" if orientation == 1 else b"\x01040\x002.5")
+
+
+@pytest.mark.parametrize("codec", ["utf-16-le", "utf-16-be"])
+def test_xmp_of_16_bits_a_character_is_made_upright(tmp_path: Path, codec: str) -> None:
+    def packet(orientation: int, width: int, height: int) -> bytes:
+        text = xmp_packet(orientation=orientation, width=width, height=height).decode()
+        return text.encode(codec)
+
+    data = jpeg_file(smooth(), Labels(xmp=packet(6, WIDTH, HEIGHT)))
+    result, photo = there_and_back(tmp_path, data)
+    assert photo.size == (HEIGHT, WIDTH)
+    assert packet(1, HEIGHT, WIDTH) in result
+
+
+@pytest.mark.parametrize("name", [b"tEXt", b"zTXt"])
+def test_xmp_in_a_png_text_is_made_upright(tmp_path: Path, name: bytes) -> None:
+    def text(data: bytes) -> bytes:
+        lines = b"\nxmp\n%8d\n%s\n" % (len(data), data.hex().encode())
+        return b"Raw profile type xmp\0" + (
+            b"\0" + zlib.compress(lines) if name == b"zTXt" else lines
+        )
+
+    packet = xmp_packet(orientation=6, width=WIDTH, height=HEIGHT)
+    data = png_file(samples_of(), Labels(), (name, text(packet)))
+    result, photo = there_and_back(tmp_path, data)
+    assert photo.size == (HEIGHT, WIDTH)
+    body = dict(png_chunks(result))[name].partition(b"\0")[2]
+    body = zlib.decompress(body[1:]) if name == b"zTXt" else body
+    upright = bytes.fromhex(b"".join(body.split()[2:]).decode())
+    assert upright == xmp_packet(orientation=1, width=HEIGHT, height=WIDTH)
+
+
 def test_png_background_and_depths_follow_the_colours(tmp_path: Path) -> None:
     palette = (b"PLTE", bytes([10, 20, 30, 200, 100, 50]))
     data = png_by_hand(
@@ -450,6 +524,7 @@ def test_png_chunks_of_the_old_pixels_are_noted(tmp_path: Path) -> None:
         ([(b"cICP", bytes([9, 16, 0, 1]))], "PQ"),
         ([(b"cICP", bytes([9, 18, 0, 1]))], "HLG"),
         ([(b"cICP", bytes([1, 8, 0, 1]))], "linear"),
+        ([(b"cICP", bytes([1, 1, 0, 0]))], "the narrow range of video"),
     ],
 )
 def test_values_far_from_srgb_are_noted(
@@ -513,6 +588,47 @@ def test_a_gain_map_promised_by_attributes_is_taken_out(tmp_path: Path) -> None:
     assert jpeg_segments(result)[1:] == [(0xE1, PREFIX + after)]
 
 
+@pytest.mark.parametrize("extra", [GAIN_MAP, FILM])
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG", "TIFF", "WEBP"])
+def test_a_promise_that_no_format_keeps_is_noted(
+    tmp_path: Path, file_format: str, extra: str
+) -> None:
+    size = {"width": WIDTH, "height": HEIGHT}
+    labels = Labels(xmp=xmp_packet(orientation=1, extra=extra, **size))
+    if file_format == "TIFF":
+        data = labelled_tiff(samples_of(), labels, orientation=1)
+    else:
+        write = {"JPEG": jpeg_file, "PNG": png_file, "WEBP": webp_file}[file_format]
+        data = write(samples_of(), labels)
+    result, photo = there_and_back(tmp_path, data)
+    assert len(photo.notes) == 1
+    assert xmp_packet(orientation=1, **size) in result
+
+
+def test_each_thing_behind_a_jpeg_is_noted(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    Image.fromarray(smooth()).save(buffer, "JPEG")
+    picture = buffer.getvalue()
+    size = {"width": WIDTH, "height": HEIGHT}
+    promise = Labels(xmp=xmp_packet(orientation=1, extra=GAIN_MAP, **size))
+    credentials = segment(0xEB, b"JP\0\1\0\0\0\1\0\0\0\x20jumbc2pa")
+    further = "the further pictures behind it are left out"
+    for labels, others, behind, notes in [
+        (promise, [], picture, {GAIN_MAP_NOTE}),
+        (promise, [], picture + b"\0\0" + picture, {GAIN_MAP_NOTE, further}),
+        (promise, [], picture + b"else", {GAIN_MAP_NOTE, "4 bytes behind its end are left out"}),
+        (
+            Labels(),
+            [credentials],
+            picture,
+            {"its content credentials (C2PA) are left out: they vouch for other pixels", further},
+        ),
+        (Labels(), [], picture + b"else", {further, "4 bytes behind its end are left out"}),
+    ]:
+        data = jpeg_file(smooth(), labels, *others, behind=behind)
+        assert set(there_and_back(tmp_path, data)[1].notes) == notes
+
+
 def test_content_credentials_are_noted(tmp_path: Path) -> None:
     data = jpeg_file(smooth(), Labels(), segment(0xEB, b"JP\0\1\0\0\0\1\0\0\0\x20jumbc2pa"))
     result, photo = there_and_back(tmp_path, data)
@@ -536,6 +652,12 @@ def test_tiff_pages_previews_and_layers(tmp_path: Path) -> None:
         writer.write(samples, photometric="rgb", metadata=None)
         writer.write(samples[::2, ::2], photometric="rgb", subfiletype=1, metadata=None)
     assert there_and_back(tmp_path, buffer.getvalue())[1].notes == ()
+    for kind, notes in ((1, ()), (0, ("only the first of its 2 pictures is kept",))):
+        buffer = io.BytesIO()
+        with tifffile.TiffWriter(buffer) as writer:
+            writer.write(samples, photometric="rgb", metadata=None, subifds=1)
+            writer.write(samples, photometric="rgb", metadata=None, subfiletype=kind)
+        assert there_and_back(tmp_path, buffer.getvalue())[1].notes == notes
     buffer = io.BytesIO()
     with tifffile.TiffWriter(buffer) as writer:
         for _ in range(3):
@@ -544,6 +666,37 @@ def test_tiff_pages_previews_and_layers(tmp_path: Path) -> None:
     assert photo.notes == ("only the first of its 3 pictures is kept",)
     with tifffile.TiffFile(io.BytesIO(result)) as file:
         assert len(file.pages) == 1
+
+
+LEVELS = {290: b"\3\0", 291: bytes(512), 301: bytes(512), 342: bytes(12), 532: bytes(48)}
+
+
+def tiff_with_levels(photometric: int) -> bytes:
+    """A TIFF of 8 bits, grey or RGB, with tags about its levels."""
+    kinds = {290: (SHORT, 1), 291: (SHORT, 256), 301: (SHORT, 256), 342: (SHORT, 6)}
+    kinds[532] = (RATIONAL, 6)
+    others = [(tag, *kinds[tag], value) for tag, value in LEVELS.items()]
+    samples = samples_of(3 if photometric == 2 else 1)
+    data = labelled_tiff(samples, Labels(), orientation=1, others=others)
+    stated = struct.pack("<HHIHH", 262, SHORT, 1, 2 if photometric == 2 else 1, 0)
+    assert data.count(stated) == 1
+    return data.replace(stated, struct.pack("<HHIHH", 262, SHORT, 1, photometric, 0))
+
+
+@pytest.mark.parametrize("photometric", [1, 2])
+def test_tiff_tags_about_levels_are_kept(tmp_path: Path, photometric: int) -> None:
+    result, photo = there_and_back(tmp_path, tiff_with_levels(photometric))
+    assert photo.notes == ()
+    assert {tag: tiff_tags(result).first[tag] for tag in LEVELS} == LEVELS
+
+
+def test_tiff_tags_about_other_levels_are_noted(tmp_path: Path) -> None:
+    result, photo = there_and_back(tmp_path, tiff_with_levels(0))
+    assert photo.notes == (
+        "its tags about levels that the result does not have are left out (GrayResponseUnit, "
+        "GrayResponseCurve, TransferFunction, TransferRange, ReferenceBlackWhite)",
+    )
+    assert not LEVELS.keys() & tiff_tags(result).first.keys()
 
 
 def test_tiff_tags_of_an_unknown_type_are_noted(tmp_path: Path) -> None:

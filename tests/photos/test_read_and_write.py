@@ -271,7 +271,7 @@ def test_a_photo_cut_short_is_refused(tmp_path: Path, file_format: str, share: f
     noise = np.random.default_rng(5).integers(0, 256, (64, 64, 3), np.uint8)
     whole = save(tmp_path / "whole", Image.fromarray(noise), file_format).read_bytes()
     (tmp_path / "cut").write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(PhotoError):
+    with pytest.raises(PhotoError, match="is cut short"):
         read_photo(tmp_path / "cut")
 
 
