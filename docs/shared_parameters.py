@@ -20,7 +20,7 @@ class SharedParameters(griffe.Extension):
 
 
 def one_each(docstring: str) -> str:
-    """A docstring in which each parameter has an item of its own, with the description it shares."""
+    """A docstring in which each parameter has an item, with the description that it shares."""
     lines = docstring.split("\n")
     result: list[str] = []
     while lines:
