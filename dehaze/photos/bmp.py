@@ -134,6 +134,10 @@ def open_bmp(data: bytes) -> BmpSource:
     elif length == _V5 and colours[:4] == _LINKED:
         colours = b""
         notes.append("its colour profile, a file of its own, is left out")
+    end = int.from_bytes(data[2:6], "little")
+    # Some writers leave the length of the file 0, or state that of its headers.
+    if int.from_bytes(data[10:14], "little") < end < len(data) and data[end:].strip(b"\0"):
+        notes.append(f"{len(data) - end} bytes behind its end are left out")
     container = BmpContainer(density.ljust(8, b"\0"), colours, profile)
     return BmpSource(width, height, data, container, tuple(notes))
 

@@ -66,7 +66,11 @@ class PhotoFile:
             premultiplied=self.source.premultiplied,
             container=decoded.container,
         )
-        notes = (*note_on_name(self.path, self.format), *decoded.notes)
+        notes = (
+            *note_on_name(self.path, self.format),
+            *decoded.notes,
+            *_notes_on_alpha(samples, premultiplied=self.source.premultiplied),
+        )
         return Photo(colours, alpha, encoding, notes)
 
 
@@ -183,6 +187,15 @@ def _upright(samples: Samples, orientation: int) -> Samples:
     if orientation in (2, 3, 6, 7):
         samples = samples[:, ::-1]
     return samples
+
+
+def _notes_on_alpha(samples: Samples, *, premultiplied: bool) -> tuple[str, ...]:
+    """A note where premultiplied colours are larger than their alpha, which cannot come back."""
+    if premultiplied and (samples[..., :-1] > samples[..., -1:]).any():
+        return (
+            "its colours are larger than their associated alpha in places, and are clipped to it",
+        )
+    return ()
 
 
 def _values(samples: Samples, *, premultiplied: bool) -> tuple[FloatArray, FloatArray | None]:

@@ -266,6 +266,9 @@ CASES = {
             for e in (1, 2)
         )
     ),
+    "TIFF: colours larger than the alpha that they are multiplied by": Case(
+        (tiff(np.full((9, 9, 4), (90, 91, 89, 90), np.uint8), extrasamples=[1]),)
+    ),
     "TIFF: a second channel beside the colours": Case((tiff(samples(5), extrasamples=[2, 0]),)),
     "TIFF: CMYK, which becomes sRGB": Case((pillow("TIFF", "CMYK"),)),
     "TIFF: further pages, pictures of full size in sub-directories": Case(
@@ -434,11 +437,13 @@ CASES = {
     "WebP: content credentials (C2PA), data behind the end": Case(
         (webp_with(b"C2PA", b"jumb"), webp_file(samples(), ALL) + b"else")
     ),
-    "BMP: print density": Case(
+    "BMP: print density, rendering intent": Case(
         (pillow("BMP", dpi=(300, 72)),), shares(pillow("BMP", dpi=(300, 72))[38:46])
     ),
     "BMP: embedded colour profile": Case((profiled_bmp(),), shares(PROFILE)),
-    "BMP: colour profile in a file of its own": Case((profiled_bmp().replace(b"DEBM", b"KNIL"),)),
+    "BMP: colour profile in a file of its own, data behind the end": Case(
+        (profiled_bmp().replace(b"DEBM", b"KNIL"), pillow("BMP") + b"else")
+    ),
 }
 
 
