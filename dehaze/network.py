@@ -229,31 +229,33 @@ class PromptedNetwork:
         paused = nullcontext() if controlled or session is None else session.paused()
         turn = self._turn if self._in_half_precision else nullcontext()
         with turn, paused:
-            output = self._output(embedding, latents, self.table.timestep(i)).to(latents.dtype)
-        if not torch.isfinite(output).all():
-            raise NonFiniteError(
-                f"the network's output at step {i} (timestep {self.table.timestep(i):g}) is not "
-                "finite: run it in float32"
-            )
+            output = self._output(embedding, latents, i)
         return self.table.predicted_noise(output, latents, i)
 
-    def _output(self, embedding: Tensor, latents: Tensor, timestep: float) -> Tensor:
-        """The network's own output, float32 (b, C, h, w).
+    def _output(self, embedding: Tensor, latents: Tensor, i: int) -> Tensor:
+        """The network's own output, of the data type of ``latents``, (b, C, h, w), finite.
 
         Samples that overflow in half precision, and no others, are evaluated again in float32.
         """
-        unet, session = self._unet, self._session
+        unet, session, timestep = self._unet, self._session, self.table.timestep(i)
         embedding = embedding.to(unet.dtype)
-        output = self._evaluated(embedding, latents.to(unet.dtype), timestep)
-        overflowed = torch.nonzero(~torch.isfinite(output).flatten(1).all(1)).flatten()
-        if overflowed.numel() == 0 or output.dtype not in HALF_PRECISION:
-            return output.float()
-        output = output.float()
-        with nullcontext() if session is None else session.narrowed(overflowed):
-            output[overflowed] = self._output_in_single_precision(
-                embedding[overflowed], latents[overflowed], timestep
-            )
-        return output
+        made = self._evaluated(embedding, latents.to(unet.dtype), timestep)
+        output = made.float().to(latents.dtype)
+        # An accelerator is waited for once, where all is well.
+        if _is_finite(output):
+            return output
+        if made.dtype in HALF_PRECISION:
+            overflowed = torch.nonzero(~torch.isfinite(output).flatten(1).all(1)).flatten()
+            with nullcontext() if session is None else session.narrowed(overflowed):
+                output[overflowed] = self._output_in_single_precision(
+                    embedding[overflowed], latents[overflowed], timestep
+                ).to(output.dtype)
+            if _is_finite(output):
+                return output
+        raise NonFiniteError(
+            f"the network's output at step {i} (timestep {timestep:g}) is not finite: run it in "
+            "float32"
+        )
 
     def _output_in_single_precision(
         self, embedding: Tensor, latents: Tensor, timestep: float
@@ -275,3 +277,7 @@ class PromptedNetwork:
             (height, width),
             1.0 if isinstance(guidance, Tensor) else guidance,
         )
+
+
+def _is_finite(values: Tensor) -> bool:
+    return bool(torch.isfinite(values).all())

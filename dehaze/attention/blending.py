@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from dehaze.attention.control import ControlError
 from dehaze.attention.maps import attended, grid_of_layer, recorded_layers
+from dehaze.attention.probabilities import on_tokens
 
 Span = Sequence[int]
 
@@ -88,7 +89,7 @@ class LocalBlend:
                 ("target", self.target_span),
                 ("target excluded", self.target_excluded),
             ):
-                self._add(whose, layer, used[..., list(span)].sum(-1).mean(1))
+                self._add(whose, layer, on_tokens(used, span).mean(1))
 
     def __call__(self, i: int, latents: Tensor, source: Tensor) -> Tensor:
         """The latents after step i, put back to the source's (B, C, H, W) outside of the mask."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -53,6 +53,12 @@ class AttentionControl:
     self_replace_steps: float = 0.4
     mapper: TokenMapper | None = None
     equalizer: Tensor | None = None
+    _copies: dict[tuple[int, torch.device, torch.dtype], tuple[Tensor, Tensor]] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    _weights: dict[tuple[int, int], float | Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
 
     def __post_init__(self) -> None:
         for name in ("cross_replace_steps", "self_replace_steps"):
@@ -66,11 +72,12 @@ class AttentionControl:
         shares = self.cross_replace_steps
         if not isinstance(shares, Tensor):
             return float(steps - i < int(shares * steps))
-        # In double precision, so that .8 of 5 steps is 4 steps.
-        follows = steps - i < (shares.double() * steps + 1e-9).floor()
-        if bool((follows == follows[0]).all()):
-            return float(follows[0])
-        return follows.float()
+        if (i, steps) not in self._weights:
+            # In double precision, so that .8 of 5 steps is 4 steps.
+            follows = steps - i < (shares.double() * steps + 1e-9).floor()
+            alike = bool((follows == follows[0]).all())
+            self._weights[i, steps] = float(follows[0]) if alike else follows.float()
+        return self._weights[i, steps]
 
     def replaces_self(self, i: int, steps: int) -> bool:
         """Whether step i of ``steps`` (N first, 1 last) injects self-attention."""
@@ -92,13 +99,27 @@ class AttentionControl:
         """
         followed = source
         if self.mapper is not None:
-            weight = self.mapper.weight.to(own)
-            followed = weight * (source @ self.mapper.matrix.to(own)) + (1.0 - weight) * own
+            weight = self._like(self.mapper.weight, own)
+            matrix = self._like(self.mapper.matrix, own)
+            followed = weight * (source @ matrix) + (1.0 - weight) * own
         if self.equalizer is not None:
-            followed = followed * self.equalizer.to(own)
+            followed = followed * self._like(self.equalizer, own)
         if isinstance(alpha, Tensor):
-            alpha = alpha.to(own)
+            alpha = self._like(alpha, own)
         return alpha * followed + (1.0 - alpha) * own
+
+    def _like(self, value: Tensor, like: Tensor) -> Tensor:
+        """A tensor of the control on the device and in the type of ``like``, copied there once.
+
+        Each layer asks for it in each step, and an accelerator is waited for at a copy.
+        """
+        if value.device == like.device and value.dtype == like.dtype:
+            return value
+        place = (id(value), like.device, like.dtype)
+        if place not in self._copies:
+            # The original is kept as well, so that its id stays its own.
+            self._copies[place] = (value, value.to(like))
+        return self._copies[place][1]
 
 
 def _check_shares(name: str, shares: float | Tensor) -> None:

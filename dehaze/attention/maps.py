@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from dehaze.attention.control import ControlError
-from dehaze.attention.probabilities import attention_map, text_attention
+from dehaze.attention.probabilities import attention_map, on_tokens, text_attention
 from dehaze.attention.session import record_name
 from dehaze.levels import from_levels, to_levels
 
@@ -88,12 +88,12 @@ def attended(
     # A long recording may lie partly in the host's memory.
     query = record[record_name(layer, kind, "query", step)].to(key)
     if joint:
-        chosen = key.new_zeros(key.shape[2], len(spans))
+        chosen = torch.zeros(key.shape[2], len(spans))
         for column, span in enumerate(spans):
             chosen[list(span), column] = 1.0
         return text_attention(query, key, chosen).mean(1).movedim(-1, 0)
     weights = attention_map(query, key, query.shape[-1] ** -0.5)
-    return torch.stack([weights[..., list(span)].sum(-1).mean(1) for span in spans])
+    return torch.stack([on_tokens(weights, span).mean(1) for span in spans])
 
 
 def word_map(

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -28,3 +31,11 @@ def text_attention(query: Tensor, key: Tensor, chosen: Tensor) -> Tensor:
     """
     value = chosen.to(query).expand(*key.shape[:2], -1, -1)
     return F.scaled_dot_product_attention(query, key, value)
+
+
+def on_tokens(probabilities: Tensor, positions: Sequence[int]) -> Tensor:
+    """The probability on some tokens together: (..., L) -> (...); 0 where there are none."""
+    if not positions:
+        return probabilities.new_zeros(probabilities.shape[:-1])
+    # Not indexed by a list, which PyTorch copies to an accelerator and waits for.
+    return torch.stack([probabilities[..., position] for position in positions], -1).sum(-1)

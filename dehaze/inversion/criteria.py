@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -231,12 +232,18 @@ def power(latents: Tensor) -> Tensor:
         (B, 1, H, W), averaged over channels.
     """
     height, width = latents.shape[-2:]
-    lengths = (frequencies(height, width) * max(height, width)).round().clamp(min=1.0)
-    ring = lengths.long().flatten().to(latents.device)
+    ring, members = _rings(height, width, latents.device)
     squares = transformed(latents).square().mean(1).flatten(1)
-    sums = squares.new_zeros(len(squares), int(ring.max()) + 1).index_add_(1, ring, squares)
-    means = sums / torch.bincount(ring).clamp(min=1)
-    return means[:, ring].view(-1, 1, height, width)
+    sums = squares.new_zeros(len(squares), len(members)).index_add_(1, ring, squares)
+    return (sums / members)[:, ring].view(-1, 1, height, width)
+
+
+@lru_cache(maxsize=16)
+def _rings(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """For ``power``: each wave's frequency in whole cycles, (H W,), and how many waves have it."""
+    lengths = (frequencies(height, width) * max(height, width)).round().clamp(min=1.0)
+    ring = lengths.long().flatten()
+    return ring.to(device), torch.bincount(ring).clamp(min=1).to(device)
 
 
 def gain_to_picture(table: StepTable, i: int, clean: Tensor) -> Tensor:

@@ -146,6 +146,13 @@ def cosines(size: int) -> Tensor:
     return rows
 
 
+# Few sizes, on few devices: a photo's height and width, and those of other photos in a folder.
+@lru_cache(maxsize=16)
+def _cosines_on(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """``cosines`` on a device, copied there once."""
+    return cosines(size).to(device, dtype)
+
+
 def frequencies(height: int, width: int) -> Tensor:
     """The frequency of each wave, in units of the Nyquist frequency: (height, width)."""
     return torch.hypot(torch.arange(height)[:, None] / height, torch.arange(width)[None] / width)
@@ -153,11 +160,20 @@ def frequencies(height: int, width: int) -> Tensor:
 
 def transformed(latents: Tensor) -> Tensor:
     """The cosine transform of each channel, (B, C, H, W)."""
-    rows, columns = (cosines(size).to(latents) for size in latents.shape[-2:])
+    rows, columns = _cosines_like(latents)
     return rows @ latents @ columns.T
 
 
 def filtered(latents: Tensor, factors: Tensor) -> Tensor:
     """Latents (B, C, H, W) with each wave multiplied by its factor, (H, W) or (B, 1, H, W)."""
-    rows, columns = (cosines(size).to(latents) for size in latents.shape[-2:])
+    rows, columns = _cosines_like(latents)
     return rows.T @ (factors.to(latents) * transformed(latents)) @ columns
+
+
+def _cosines_like(latents: Tensor) -> tuple[Tensor, Tensor]:
+    """The transforms of a column and of a row of latents, on their device and in their type."""
+    height, width = latents.shape[-2:]
+    return (
+        _cosines_on(height, latents.device, latents.dtype),
+        _cosines_on(width, latents.device, latents.dtype),
+    )

@@ -227,11 +227,9 @@ class UpdateRule:
         first_rows = batch * torch.arange(paths, device=device)[:, None]
         now: Evaluation | None = None
         history: list[Evaluation] = []
+        active = torch.arange(batch, device=device)
         for k in range(step.max_iterations):
             # 1. Evaluate f at the iterates of the samples that are still at work.
-            active = torch.nonzero(~(stopped | left)).flatten()
-            if active.numel() == 0:
-                break
             rows = (first_rows + active).flatten()
             before, now = now, Evaluation(z[rows], step.f(z[rows], rows))
             lengthened = step.lengthening(now.latent, now.mapped)
@@ -246,25 +244,43 @@ class UpdateRule:
             stopped[active] = criterion.watched(measured) < step.tolerance
             if criterion.evaluated or criterion.retreats:
                 nearer = measured.residual < best_residual[active]
-                best[active[nearer]] = now.latent[: len(active)][nearer]
-                best_residual[active[nearer]] = measured.residual[nearer]
+                best[active] = _where(nearer, now.latent[: len(active)], best[active])
+                best_residual[active] = torch.where(
+                    nearer, measured.residual, best_residual[active]
+                )
             if self.finish is not None:
                 last = stopped[active] | (k == step.max_iterations - 1)
-                z[rows[last.repeat(paths)]] = self.finish(history)[last.repeat(paths)]
+                z[rows] = _where(last.repeat(paths), self.finish(history), z[rows])
             if criterion.retreats and before is not None:
                 grew = measured.intra > residuals[k - 1, active]
                 left[active] = grew
-                stopped[active[grew]] = False
+                stopped[active] &= ~grew
                 # The bound is of an iterate that is not kept.
-                bounds[k, active[grew]] = torch.inf
-            kept = ~(stopped | left)[active].repeat(paths)
-            now, history = now.rows(kept), [evaluation.rows(kept) for evaluation in history]
+                bounds[k, active] = torch.where(grew, torch.inf, measured.bound)
+            # 4. Go on with the others. An accelerator is waited for here, and nowhere else.
+            if k == step.max_iterations - 1:
+                break
+            kept = torch.nonzero(~(stopped | left)[active]).flatten()
+            if len(kept) == 0:
+                break
+            if len(kept) < len(active):
+                of_paths = (
+                    len(active) * torch.arange(paths, device=device)[:, None] + kept
+                ).flatten()
+                now = now.rows(of_paths)
+                history = [evaluation.rows(of_paths) for evaluation in history]
+                active = active[kept]
         returns_best = left
         if criterion.evaluated:
             returns_best = left | stopped if self.finish is not None else torch.ones_like(stopped)
-        z = torch.where(returns_best[:, None, None, None], best, z[:batch])
+        z = _where(returns_best, best, z[:batch])
         remaining = torch.where(returns_best, best_residual, torch.nan)
         return Solution(z, iterations, residuals, inter, bounds, contraction, stopped, remaining)
+
+
+def _where(chosen: Tensor, latents: Tensor, others: Tensor) -> Tensor:
+    """Some samples' latents, and others for the rest: (b,), (b, C, H, W) twice."""
+    return torch.where(chosen[:, None, None, None], latents, others)
 
 
 def _latest(evaluations: Sequence[Evaluation]) -> Tensor:
@@ -301,7 +317,7 @@ def anderson(evaluations: Sequence[Evaluation]) -> Tensor:
     With r_k = f(z_k) - z_k, and with the successive differences of r and of f as the columns of dR
     and dF, gamma = argmin norm(r_k - dR gamma) and z_{k+1} = f(z_k) - dF gamma. The normal
     equations are solved in float64, with a ridge of 1e-8 of their trace. At the first iteration,
-    and where the residual grew, z_{k+1} = f(z_k).
+    where the residual grew, and where they have no solution, z_{k+1} = f(z_k).
 
     Source: AIDI-A, arXiv 2309.04907; Walker and Ni, SIAM J. Numer. Anal. 49 (2011), type II.
     """
@@ -315,11 +331,14 @@ def anderson(evaluations: Sequence[Evaluation]) -> Tensor:
     gram = dR @ dR.transpose(1, 2)
     trace = gram.diagonal(dim1=1, dim2=2).sum(1)
     ridge = (_RIDGE * trace).clamp(min=torch.finfo(gram.dtype).tiny)
-    gram = gram + ridge[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype).to(gram.device)
-    gamma = torch.linalg.solve(gram, dR @ residuals[-1][:, :, None])
+    unit = torch.eye(gram.shape[1], dtype=gram.dtype, device=gram.device)
+    # Unlike ``solve``, it does not wait for an accelerator to say whether there is a solution.
+    gamma, failed = torch.linalg.solve_ex(
+        gram + ridge[:, None, None] * unit, dR @ residuals[-1][:, :, None]
+    )
     accelerated = mapped[-1] - (gamma * dF).sum(1)
     grew = residuals[-1].norm(dim=1) > residuals[-2].norm(dim=1)
-    following = torch.where(grew[:, None], mapped[-1], accelerated)
+    following = torch.where((grew | (failed != 0))[:, None], mapped[-1], accelerated)
     return following.to(latest.mapped).view_as(latest.mapped)
 
 

@@ -7,6 +7,7 @@ The hub's cache names each file by its hash: SHA-256 for large files, git's own 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from dehaze.digests import digest_of_file
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 MANIFEST = "SHA256SUMS"
 # Suffixes of the files that a loader reads. dehaze.json is left out, since users edit it.
@@ -97,6 +98,8 @@ def fingerprint(*places: Path) -> str:
 
 # The most values of a tensor that are hashed; of more, evenly spread ones.
 _HASHED_VALUES = 1 << 16
+# Tensors whose values are copied from an accelerator together.
+_COPIED_AT_ONCE = 128
 
 
 def weights_fingerprint(modules: Sequence[nn.Module]) -> str:
@@ -105,18 +108,32 @@ def weights_fingerprint(modules: Sequence[nn.Module]) -> str:
     Args:
         modules: the networks, in a fixed order.
     """
+    content = hashlib.sha256()
+    weights = [entry for module in modules for entry in module.state_dict().items()]
+    for _, entries in itertools.groupby(weights, key=lambda entry: entry[1].device):
+        group = list(entries)
+        for first in range(0, len(group), _COPIED_AT_ONCE):
+            some = group[first : first + _COPIED_AT_ONCE]
+            hashed = _hashed_bytes([value for _, value in some])
+            for (name, value), values in zip(some, hashed, strict=True):
+                # torch.compile wraps a network and computes the same.
+                name = name.replace("_orig_mod.", "")
+                content.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
+                content.update(values)
+    return content.hexdigest()
+
+
+def _hashed_bytes(weights: Sequence[Tensor]) -> list[memoryview]:
+    """The bytes of each tensor that are hashed; all come from their device in one copy."""
     import torch
 
-    content = hashlib.sha256()
-    for module in modules:
-        for name, value in module.state_dict().items():
-            # torch.compile wraps a network and computes the same.
-            name = name.replace("_orig_mod.", "")
-            content.update(f"{name} {tuple(value.shape)} {value.dtype}\n".encode())
-            flat = value.detach().flatten()
-            spread = flat[:: max(1, -(-flat.numel() // _HASHED_VALUES))]
-            content.update(spread.cpu().contiguous().view(torch.uint8).numpy())
-    return content.hexdigest()
+    spread = []
+    for value in weights:
+        flat = value.detach().flatten()
+        chosen = flat[:: max(1, -(-flat.numel() // _HASHED_VALUES))]
+        spread.append(chosen.contiguous().view(torch.uint8))
+    on_host = torch.cat(spread).cpu().split([len(each) for each in spread])
+    return [each.numpy().data for each in on_host]
 
 
 def _files(folder: Path) -> list[Path]:

@@ -1,0 +1,148 @@
+"""Pipelines on an accelerator, pretended by the CPU: what is waited for, and equal results."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from pretended_device import PretendedDevice, put_on_device
+
+from dehaze.inversion import InversionResult
+from dehaze.pipelines.dehaze import DehazePipeline
+from dehaze.pipelines.edit import EditPipeline
+from dehaze.pipelines.edit_settings import EditSettings
+
+Array = NDArray[np.float32]
+SOURCE, TARGET = "a street with haze", "a street with snow"
+# Of a network: its timestep, and what Stable Diffusion XL is told of the picture's size.
+GIVEN = 2
+
+
+@pytest.fixture(scope="module")
+def on_cpu(any_model: Path) -> EditPipeline:
+    loaded = EditPipeline.from_pretrained(any_model)
+    loaded.set_progress_bar_config(disable=True)
+    return loaded
+
+
+@pytest.fixture(scope="module")
+def on_device(any_model: Path) -> EditPipeline:
+    loaded = EditPipeline.from_pretrained(any_model)
+    loaded.set_progress_bar_config(disable=True)
+    move(loaded)
+    return loaded
+
+
+def move(pipe: EditPipeline | DehazePipeline) -> None:
+    second = () if pipe.text_encoder_2 is None else (pipe.text_encoder_2,)
+    put_on_device(pipe.unet, pipe.vae, pipe.text_encoder, *second)
+
+
+def a_step(pipe: EditPipeline, photo: Array, settings: EditSettings) -> Counter[str]:
+    """What a step of the way back waits for: the difference between 2 steps and 4, half of it.
+
+    What is copied once for a whole edit does not count.
+    """
+    found = []
+    for steps in (2, 4):
+        with PretendedDevice() as device:
+            inversion = inverted(pipe, photo, steps, settings)
+            device.waits.clear()
+            pipe.edit(inversion, SOURCE, TARGET, settings)
+            found.append(device.waits)
+    few, many = found
+    return Counter({what: (many[what] - few[what]) / 2 for what in many})
+
+
+def inverted(
+    pipe: EditPipeline, photo: Array, steps: int, settings: EditSettings
+) -> InversionResult:
+    return pipe.invert(
+        photo,
+        SOURCE,
+        num_inference_steps=steps,
+        solver="ddim",
+        record_attention=pipe.recording(SOURCE, TARGET, settings),
+    )
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        EditSettings(),
+        EditSettings(guidance_scale=3.0),
+        EditSettings(cross_replace_steps={"snow": 0.4, "default": 0.9}),
+        EditSettings(word_weights={"snow": 2.0}, blend=("snow",)),
+    ],
+    ids=["plain", "guided", "a share for a word", "weighted and blended"],
+)
+def test_a_step_of_an_edit_waits_once(
+    on_device: EditPipeline, photo: Array, settings: EditSettings
+) -> None:
+    waits = a_step(on_device, photo, settings)
+    # Whether the network's output is finite. Words with shares of their own are copied once, never
+    # for each layer.
+    assert waits["read"] == 1
+    assert waits["to device"] <= GIVEN + 1
+    assert waits["to host"] == 0
+
+
+@pytest.mark.parametrize(
+    ("solver", "criterion"),
+    [("fixed-point", "residual"), ("anderson", "reconstruction"), ("renoise", "inter-path")],
+)
+def test_an_iteration_of_an_inversion_waits_twice(
+    on_device: EditPipeline, photo: Array, solver: str, criterion: str
+) -> None:
+    iterations = 3
+    found = []
+    for steps in (1, 2):
+        with PretendedDevice() as device:
+            on_device.invert(
+                [photo, photo[::-1]],
+                SOURCE,
+                num_inference_steps=2,
+                depth=steps,
+                solver=solver,
+                criterion=criterion,
+                tolerance=1e-9,
+                max_iterations=iterations,
+            )
+            found.append(device.waits)
+    few, many = found
+    # Whether the network's output is finite, and which samples go on. A second path is drawn once.
+    assert many["read"] - few["read"] <= 2 * iterations
+    assert many["to device"] - few["to device"] <= iterations * GIVEN + 1
+    assert many["to host"] == few["to host"]
+
+
+def test_weights_are_hashed_with_few_copies(on_cpu: EditPipeline, on_device: EditPipeline) -> None:
+    with PretendedDevice() as device:
+        found = on_device.provenance.fingerprint()
+    assert found == on_cpu.provenance.fingerprint()
+    weights = sum(len(part.state_dict()) for part in on_device.provenance.parts)
+    assert device.waits["to host"] <= 1 + weights // 100
+
+
+def test_an_edit_on_a_device_is_that_on_the_cpu(
+    on_cpu: EditPipeline, on_device: EditPipeline, photo: Array
+) -> None:
+    settings = EditSettings(word_weights={"snow": 2.0}, blend=("snow",), guidance_scale=2.0)
+    expected = on_cpu(photo, SOURCE, TARGET, settings, max_iterations=3).image
+    with PretendedDevice():
+        found = on_device(photo, SOURCE, TARGET, settings, max_iterations=3).image
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_photos_dehazed_on_a_device_are_those_on_the_cpu(random_model: Path, photo: Array) -> None:
+    pipe = DehazePipeline.from_pretrained(random_model)
+    pipe.set_progress_bar_config(disable=True)
+    photos = [photo, photo[::-1]]
+    expected = [result.image for result in pipe(photos)]
+    move(pipe)
+    with PretendedDevice():
+        found = [result.image for result in pipe(photos)]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
