@@ -14,7 +14,7 @@ from dehaze.models import ModelError
 from dehaze.models.load import load_parts
 from dehaze.models.source import ModelSource
 
-FAULTS = ("missing", "left over", "other shape", "not finite")
+FAULTS = ("missing", "left over", "other shape", "other type", "not finite")
 
 
 def spoil(file: Path, fault: str) -> str:
@@ -28,6 +28,8 @@ def spoil(file: Path, fault: str) -> str:
         weights[name] = torch.zeros(3)
     elif fault == "other shape":
         weights[name] = torch.zeros(*weights[name].shape, 2)
+    elif fault == "other type":
+        weights[name] = (weights[name] * 100).to(torch.int8)
     else:
         weights[name].flatten()[-1] = torch.inf
     save_file(weights, file)

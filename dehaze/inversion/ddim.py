@@ -210,6 +210,33 @@ def check_scheduler(scheduler: Any) -> None:
         raise ScheduleError(
             f"prediction type {prediction_type!r} is unknown: {', '.join(PREDICTION_TYPES)}"
         )
+    _check_values(scheduler)
+
+
+def _check_values(scheduler: Any) -> None:
+    """Refuses values of settings that no schedule can have."""
+    config, levels = scheduler.config, scheduler.alphas_cumprod.double()
+    total, offset = config.num_train_timesteps, config.get("steps_offset", 0)
+    choices: dict[str, Sequence[Any]] = {
+        "timestep_spacing": SPACINGS.names(),
+        "set_alpha_to_one": [True, False],
+        "rescale_betas_zero_snr": [True, False],
+        "final_sigmas_type": ["zero", "sigma_min"],
+    }
+    for setting, known in choices.items():
+        value = config.get(setting, known[0])
+        if value not in known:
+            raise ScheduleError(f"{setting} is {value!r}: it must be {', '.join(map(str, known))}")
+    if total < 1 or len(levels) != total:
+        raise ScheduleError(
+            f"num_train_timesteps is {total}, and the schedule has {len(levels)} betas"
+        )
+    if type(offset) is not int or not 0 <= offset < total:
+        raise ScheduleError(f"steps_offset is {offset!r}: it must be 0 to {total - 1}")
+    # Only the last step may carry no signal.
+    sound = (levels[:-1] > 0).all() and (levels >= 0).all() and (levels <= 1).all()
+    if not bool(sound and (levels.diff() <= 0).all()):
+        raise ScheduleError("the betas, from beta_start to beta_end, must lie between 0 and 1")
 
 
 def check_scheduler_class(name: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ def _check_unet(folder: Path, networks: Mapping[str, Any]) -> None:
         _demand(path, setting, unet.get(setting), None)
     # Guidance distilled into the network, as in latent consistency models.
     _demand(path, "time_cond_proj_dim", unet.get("time_cond_proj_dim"), None)
+    _check_size(path, unet)
     # An autoencoder's configuration states its channels; a codec's follow from its patches.
     latents = vae.get("latent_channels") or networks["vae"].latent_channels
     _demand(path, "in_channels", unet["in_channels"], latents)
@@ -51,8 +53,27 @@ def _check_unet(folder: Path, networks: Mapping[str, Any]) -> None:
 
 
 def _check_codec(folder: Path, config: Mapping[str, Any]) -> None:
+    path = folder / "vae" / "config.json"
     for setting in ("latents_mean", "latents_std"):
-        _demand(folder / "vae" / "config.json", setting, config.get(setting), None)
+        _demand(path, setting, config.get(setting), None)
+    factor: Any = config.get("scaling_factor")
+    shift = config.get("shift_factor")
+    if not _is_number(factor) or factor <= 0:
+        raise ModelError(f"{path} has scaling_factor={factor!r}, which must be above 0")
+    if shift is not None and not _is_number(shift):
+        raise ModelError(f"{path} has shift_factor={shift!r}, which must be a number or null")
+
+
+def _check_size(path: Path, config: Mapping[str, Any]) -> None:
+    """Refuses a latent size that is no whole number from 1, and no pair of them."""
+    size = config.get("sample_size")
+    sides: list[Any] = list(size) if isinstance(size, (list, tuple)) else [size]
+    if not sides or not all(type(side) is int and side >= 1 for side in sides):
+        raise ModelError(f"{path} has sample_size={size!r}, which must be whole numbers from 1")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and type(value) is not bool and math.isfinite(value)
 
 
 def _check_stable_diffusion_3(folder: Path, networks: Mapping[str, Any]) -> None:
@@ -61,6 +82,7 @@ def _check_stable_diffusion_3(folder: Path, networks: Mapping[str, Any]) -> None
     path = folder / "transformer" / "config.json"
     for setting in ("in_channels", "out_channels"):
         _demand(path, setting, network[setting], vae["latent_channels"])
+    _check_size(path, network)
     # Attention control and the schedule count positions of 2 x 2 latents.
     _demand(path, "patch_size", network["patch_size"], 2)
     clips = [networks[part].config for part in ("text_encoder", "text_encoder_2")]

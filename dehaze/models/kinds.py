@@ -18,6 +18,7 @@ class ModelKind:
         classes: the classes that a part with weights may have, by the part's name.
         optional: the parts that it may lack.
         process: see ``dehaze.inversion.StepTable``.
+        pooled: the text encoders from which the network takes the sum of a text, at its end.
     """
 
     name: str
@@ -25,6 +26,7 @@ class ModelKind:
     classes: dict[str, tuple[str, ...]]
     optional: tuple[str, ...] = ()
     process: Process = "ddim"
+    pooled: tuple[str, ...] = ()
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -57,6 +59,7 @@ STABLE_DIFFUSION = ModelKind(
         "text_encoder_2": ("CLIPTextModelWithProjection",),
     },
     optional=("text_encoder_2", "tokenizer_2"),
+    pooled=("text_encoder_2",),
 )
 STABLE_DIFFUSION_3 = ModelKind(
     "Stable Diffusion 3",
@@ -69,6 +72,7 @@ STABLE_DIFFUSION_3 = ModelKind(
         "text_encoder_3": ("T5EncoderModel",),
     },
     process="flow",
+    pooled=("text_encoder", "text_encoder_2"),
 )
 FLUX = ModelKind(
     "FLUX",
@@ -80,6 +84,7 @@ FLUX = ModelKind(
         "text_encoder_2": ("T5EncoderModel",),
     },
     process="flow",
+    pooled=("text_encoder",),
 )
 KINDS = (STABLE_DIFFUSION, STABLE_DIFFUSION_3, FLUX)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import json
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -75,9 +76,17 @@ _TOKENIZERS: dict[str, tuple[Any, tuple[str, ...]]] = {
     "CLIPTextModelWithProjection": (CLIPTokenizer, ("CLIPTokenizer", "CLIPTokenizerFast")),
     "T5EncoderModel": (T5TokenizerFast, ("T5Tokenizer", "T5TokenizerFast")),
 }
-# Their networks have FLUX.1 dev's configuration, but edit a given picture instead of making one
-# from text (arXiv 2506.15742).
-_OTHER_TASKS = ("FluxKontextPipeline", "FluxKontextInpaintPipeline")
+# In the names of pipelines that change a given picture instead of making one from text. Kontext has
+# FLUX.1 dev's configuration (arXiv 2506.15742).
+_OTHER_TASKS = re.compile("Kontext|Upscale|Depth2Img|ImageVariation|Pix2Pix|LDM3D")
+# Beginnings of the names of diffusers' pipelines whose parts are those of a kind of model here.
+_FAMILIES = (
+    "AutoPipeline",
+    "DiffusionPipeline",
+    "Flux",
+    "LatentConsistencyModel",
+    "StableDiffusion",
+)
 # T5's vocabulary is filled up to a multiple of this number.
 _T5_PADDING = 128
 # Names of attention weights before diffusers 0.18, as in old files of codecs.
@@ -126,6 +135,9 @@ def load_parts(
             for part, network in networks.items()
             if part.startswith("text_encoder")
         }
+        for part in kind.pooled:
+            if part in networks:
+                _check_end(folder, part, networks[part], tokenizers[tokenizer_of(part)])
         description = describe(networks[kind.network], networks["vae"], folder)
         for part, network in networks.items():
             dtype = torch.float32 if part == "vae" else torch_dtype or torch.float32
@@ -151,7 +163,10 @@ def _kind(folder: Path, index: Mapping[str, Any]) -> ModelKind:
         ModelError: its transformer is of another kind, or its pipeline is for another task.
     """
     pipeline = index.get("_class_name")
-    if pipeline in _OTHER_TASKS:
+    if not isinstance(pipeline, str):
+        raise ModelError(f"{folder / INDEX} names no pipeline (_class_name): get it again")
+    foreign = pipeline in dir(diffusers) and not pipeline.startswith(_FAMILIES)
+    if foreign or _OTHER_TASKS.search(pipeline):
         raise ModelError(
             f"{folder / INDEX} is of a {pipeline}: it is a model for another task, and only "
             "text-to-image models can be used"
@@ -256,8 +271,9 @@ def _scheduler(folder: Path, index: Mapping[str, Any], kind: ModelKind) -> Any:
         check(scheduler)
     except ModelError:
         raise
-    except (ValueError, TypeError, NotImplementedError) as error:
-        raise ModelError(f"{path}: {error}") from error
+    # The class fails in any way at settings that are no numbers.
+    except Exception as error:
+        raise ModelError(f"{path}: {first_line(error)}") from error
     return scheduler
 
 
@@ -273,6 +289,10 @@ def _without_weights(
         if found not in known:
             raise ModelError(f"{named}: {part} is a {found}: there are {', '.join(known)}")
     made = _CLASSES[name]
+    if part.startswith("text_encoder"):
+        _check_text_config(path, config, made)
+    else:
+        _check_switches(path, config, made)
     with torch.device("meta"):
         try:
             if part.startswith("text_encoder"):
@@ -283,6 +303,28 @@ def _without_weights(
             raise ModelError(
                 f"{path} makes no {name} ({first_line(error)}): get it again"
             ) from error
+
+
+def _check_text_config(path: Path, config: Mapping[str, Any], kind: Any) -> None:
+    """Refuses the configuration of another kind of text encoder, as transformers names kinds."""
+    family = "T5" if issubclass(kind, T5EncoderModel) else "CLIP"
+    stated = config.get("model_type", kind.config_class.model_type)
+    made = [str(each) for each in config.get("architectures") or ()]
+    if not str(stated).upper().startswith(family) or any(
+        not each.startswith(family) for each in made
+    ):
+        raise ModelError(
+            f"{path} is of a text encoder of the kind {', '.join([str(stated), *made])}: there is "
+            f"{kind.__name__}"
+        )
+
+
+def _check_switches(path: Path, config: Mapping[str, Any], kind: Any) -> None:
+    """Refuses values of a network's settings that can only be true or false."""
+    for name, parameter in inspect.signature(kind.__init__).parameters.items():
+        value = config.get(name, parameter.default)
+        if isinstance(parameter.default, bool) and not isinstance(value, (bool, list, tuple)):
+            raise ModelError(f"{path} has {name}={value!r}, which must be true or false")
 
 
 def _name_ignored(path: Path, config: Mapping[str, Any], kind: Any) -> None:
@@ -296,7 +338,9 @@ def _name_ignored(path: Path, config: Mapping[str, Any], kind: Any) -> None:
 def _saved_weights(file: Path) -> Weights:
     """The weights of one file, or of all the files that an index lists, by the networks' names."""
     if file.suffix == ".json":
-        listed = _read_json(file).get("weight_map", {})
+        listed = _read_json(file).get("weight_map")
+        if not isinstance(listed, dict) or not listed:
+            raise ModelError(f"{file} lists no files of weights (weight_map): get it again")
         weights: dict[str, Tensor] = {}
         for name in sorted(set(listed.values())):
             weights |= read_weights(file.parent / str(name))
@@ -336,9 +380,26 @@ def _tokenizer(folder: Path, index: Mapping[str, Any], part: str, encoder: Any) 
     if isinstance(encoder, T5EncoderModel):
         # Its positions are relative, so texts may have any length.
         return tokenizer
-    if tokenizer.model_max_length > encoder.config.max_position_embeddings:
+    most = encoder.config.max_position_embeddings
+    # A beginning, a word and an end.
+    if not 3 <= tokenizer.model_max_length <= most:
         raise ModelError(
             f"{path} has model_max_length={tokenizer.model_max_length}, and its text encoder takes "
-            f"{encoder.config.max_position_embeddings} tokens: get both of one model"
+            f"3 to {most} tokens: get both of one model"
         )
     return tokenizer
+
+
+def _check_end(folder: Path, part: str, encoder: Any, tokenizer: Any) -> None:
+    """Refuses a text encoder that does not find the end of a text, where it sums the text up.
+
+    Raises:
+        ModelError: its end is another token than its tokenizer's.
+    """
+    end = encoder.config.eos_token_id
+    # 2 is what old configurations state; the encoder then takes the token of the highest number.
+    if end not in (2, tokenizer.eos_token_id):
+        raise ModelError(
+            f"{folder / part / 'config.json'} has eos_token_id={end}, and the end of its "
+            f"tokenizer's texts is {tokenizer.eos_token_id}: get both of one model"
+        )

@@ -16,6 +16,8 @@ from dehaze.models import ModelError
 
 Weights = Mapping[str, Tensor]
 
+# Whole numbers are quantised weights, which mean nothing without their scales.
+_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 _CURE = "get the weights and the config.json of one model"
 
 
@@ -57,8 +59,8 @@ def fill(network: Any, weights: Weights, file: Path, dtype: torch.dtype) -> None
         dtype: of the network afterwards.
 
     Raises:
-        ModelError: a weight is missing, not of the network, of another shape, or not finite; the
-            message names the file and the weight.
+        ModelError: a weight is missing, not of the network, of another shape or type, or not
+            finite; the message names the file and the weight.
     """
     expected = network.state_dict()
     kind = type(network).__name__
@@ -69,6 +71,12 @@ def fill(network: Any, weights: Weights, file: Path, dtype: torch.dtype) -> None
             raise ModelError(
                 f"{file}: the weight {name} is {tuple(value.shape)}, its {kind} asks for "
                 f"{tuple(expected[name].shape)}: {_CURE}"
+            )
+        if value.dtype not in _TYPES:
+            kind = str(value.dtype).removeprefix("torch.")
+            raise ModelError(
+                f"{file}: the weight {name} is {kind}, and only float16, bfloat16, float32 and "
+                "float64 are read: get the weights in one of these"
             )
         if not torch.isfinite(value).all():
             raise ModelError(f"{file}: the weight {name} is not finite: get the file again")
