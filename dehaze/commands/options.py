@@ -319,7 +319,7 @@ def model(
         effect: where they have one.
         device: where ``--device`` has one, if that is elsewhere as well.
     """
-    declared = several(
+    return several(
         option(
             "--model",
             metavar="MODEL",
@@ -351,23 +351,25 @@ def model(
             effect=effect,
             help="Precision of the network; auto leaves it to the model.",
         ),
+        _with_choice,
     )
 
-    def declare(command: _Command) -> Callable[..., Any]:
-        @wraps(command)
-        def with_choice(
-            *arguments: Any,
-            model: str,
-            revision: str | None,
-            variant: str | None,
-            local_files_only: bool,
-            device: str,
-            dtype: str,
-            **others: Any,
-        ) -> Any:
-            choice = ModelChoice(model, revision, device, dtype, variant, local_files_only)
-            return command(*arguments, model=choice, **others)
 
-        return declared(with_choice)
+def _with_choice(command: _Command) -> Callable[..., Any]:
+    """The command with a ``ModelChoice`` in the place of the options of ``model``."""
 
-    return declare
+    @wraps(command)
+    def called(
+        *arguments: Any,
+        model: str,
+        revision: str | None,
+        variant: str | None,
+        local_files_only: bool,
+        device: str,
+        dtype: str,
+        **others: Any,
+    ) -> Any:
+        choice = ModelChoice(model, revision, device, dtype, variant, local_files_only)
+        return command(*arguments, model=choice, **others)
+
+    return called

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch import Tensor
 
-from dehaze.inversion.criteria import Criterion, Evaluation, measure
+from dehaze.inversion.criteria import Criterion, Evaluation, Measurement, measure
 from dehaze.inversion.relaxation import Lengthening
 from dehaze.inversion.schedule import Process
 from dehaze.registry import Registry
@@ -191,6 +191,48 @@ def easyinv(step: ImplicitStep) -> Solution:
 
 
 @dataclass(frozen=True)
+class _Log:
+    """The measurements of B samples over K iterations; its fields are those of ``Solution``."""
+
+    iterations: Tensor
+    residuals: Tensor
+    inter: Tensor
+    bounds: Tensor
+    contraction: Tensor
+
+    @classmethod
+    def of(cls, latents: Tensor, iterations: int) -> _Log:
+        """An empty log for latents (B, C, H, W)."""
+        unmeasured = latents.new_full((iterations, latents.shape[0]), torch.nan)
+        return cls(
+            torch.zeros(latents.shape[0], dtype=torch.int64, device=latents.device),
+            unmeasured,
+            unmeasured.clone(),
+            unmeasured.clone(),
+            latents.new_full((latents.shape[0],), torch.nan),
+        )
+
+    def note(self, k: int, active: Tensor, measured: Measurement) -> None:
+        """Keeps the measurement of iteration k for the samples at these positions."""
+        self.iterations[active] += 1
+        self.residuals[k, active], self.inter[k, active] = measured.intra, measured.inter
+        self.bounds[k, active], self.contraction[active] = measured.bound, measured.contraction
+
+    def solution(self, z: Tensor, stopped: Tensor, remaining: Tensor) -> Solution:
+        """The solution of these measurements; arguments as the fields of ``Solution``."""
+        return Solution(
+            z,
+            self.iterations,
+            self.residuals,
+            self.inter,
+            self.bounds,
+            self.contraction,
+            stopped,
+            remaining,
+        )
+
+
+@dataclass(frozen=True)
 class UpdateRule:
     """An iterative solver.
 
@@ -214,20 +256,15 @@ class UpdateRule:
         """
         paths, criterion = step.criterion.paths, step.criterion
         z = step.starts.clone()
-        batch, device = z.shape[0] // paths, z.device
-        unmeasured = torch.full(
-            (step.max_iterations, batch), torch.nan, device=device, dtype=z.dtype
-        )
-        residuals, inter, bounds = unmeasured, unmeasured.clone(), unmeasured.clone()
-        iterations = torch.zeros(batch, dtype=torch.int64, device=device)
-        contraction = torch.full((batch,), torch.nan, device=device, dtype=z.dtype)
-        stopped = torch.zeros(batch, dtype=torch.bool, device=device)
+        batch = z.shape[0] // paths
+        log = _Log.of(z[:batch], step.max_iterations)
+        stopped = torch.zeros(batch, dtype=torch.bool, device=z.device)
         left = stopped.clone()
-        best, best_residual = z[:batch].clone(), torch.full_like(contraction, torch.inf)
-        first_rows = batch * torch.arange(paths, device=device)[:, None]
+        best, best_residual = z[:batch].clone(), torch.full_like(log.contraction, torch.inf)
+        first_rows = batch * torch.arange(paths, device=z.device)[:, None]
         now: Evaluation | None = None
         history: list[Evaluation] = []
-        active = torch.arange(batch, device=device)
+        active = torch.arange(batch, device=z.device)
         for k in range(step.max_iterations):
             # 1. Evaluate f at the iterates of the samples that are still at work.
             rows = (first_rows + active).flatten()
@@ -237,9 +274,7 @@ class UpdateRule:
             # 2. Update them, and measure.
             z[rows] = self.update(history)
             measured = measure(now, before, z[rows], active, criterion)
-            residuals[k, active], inter[k, active] = measured.intra, measured.inter
-            bounds[k, active], contraction[active] = measured.bound, measured.contraction
-            iterations[active] += 1
+            log.note(k, active, measured)
             # 3. Which samples stop, and which iterate they return.
             stopped[active] = criterion.watched(measured) < step.tolerance
             if criterion.evaluated or criterion.retreats:
@@ -252,11 +287,11 @@ class UpdateRule:
                 last = stopped[active] | (k == step.max_iterations - 1)
                 z[rows] = _where(last.repeat(paths), self.finish(history), z[rows])
             if criterion.retreats and before is not None:
-                grew = measured.intra > residuals[k - 1, active]
+                grew = measured.intra > log.residuals[k - 1, active]
                 left[active] = grew
                 stopped[active] &= ~grew
                 # The bound is of an iterate that is not kept.
-                bounds[k, active] = torch.where(grew, torch.inf, measured.bound)
+                log.bounds[k, active] = torch.where(grew, torch.inf, measured.bound)
             # 4. Go on with the others. An accelerator is waited for here, and nowhere else.
             if k == step.max_iterations - 1:
                 break
@@ -265,7 +300,7 @@ class UpdateRule:
                 break
             if len(kept) < len(active):
                 of_paths = (
-                    len(active) * torch.arange(paths, device=device)[:, None] + kept
+                    len(active) * torch.arange(paths, device=z.device)[:, None] + kept
                 ).flatten()
                 now = now.rows(of_paths)
                 history = [evaluation.rows(of_paths) for evaluation in history]
@@ -275,7 +310,7 @@ class UpdateRule:
             returns_best = left | stopped if self.finish is not None else torch.ones_like(stopped)
         z = _where(returns_best, best, z[:batch])
         remaining = torch.where(returns_best, best_residual, torch.nan)
-        return Solution(z, iterations, residuals, inter, bounds, contraction, stopped, remaining)
+        return log.solution(z, stopped, remaining)
 
 
 def _where(chosen: Tensor, latents: Tensor, others: Tensor) -> Tensor:

@@ -280,8 +280,6 @@ class Dehazing(Inverting, Denoising):
             control=control,
             callback_on_step_end=callback_on_step_end,
         )
-        for b in range(len(photos)):
-            evaluations[b] += recorded + swapping + (anchors[b].nfe if anchors else 0)
         # 4. The results, at the photos' own sizes.
         results = []
         for b, photo in enumerate(photos):
@@ -294,7 +292,7 @@ class Dehazing(Inverting, Denoising):
                     transmission=recovered.transmission,
                     airlight=recovered.airlight,
                     trace=own.trace,
-                    nfe=evaluations[b],
+                    nfe=evaluations[b] + recorded + swapping + (anchors[b].nfe if anchors else 0),
                 )
             )
         self.maybe_free_model_hooks()
