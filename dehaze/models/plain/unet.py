@@ -438,21 +438,20 @@ class PlainUNet(PlainPart):
         self.mid_block = blocks.middle()
         self.conv_norm_out = nn.GroupNorm(groups, widths[0], eps=config["norm_eps"])
         self.conv_out = nn.Conv2d(widths[0], config["out_channels"], 3, padding=1)
+        # Looked up once: each photo's evaluations begin and end with other processors.
+        self._attentions = {
+            name: module for name, module in self.named_modules() if isinstance(module, Attention)
+        }
 
     @property
     def attn_processors(self) -> dict[str, Any]:
         """The processor of each attention layer, by the layer's name and ``.processor``."""
-        return {f"{name}.processor": layer.processor for name, layer in self._attentions().items()}
+        return {f"{name}.processor": layer.processor for name, layer in self._attentions.items()}
 
     def set_attn_processor(self, processors: Mapping[str, Any]) -> None:
         """Gives each attention layer its processor, by the names of ``attn_processors``."""
-        for name, layer in self._attentions().items():
+        for name, layer in self._attentions.items():
             layer.processor = processors[f"{name}.processor"]
-
-    def _attentions(self) -> dict[str, Attention]:
-        return {
-            name: module for name, module in self.named_modules() if isinstance(module, Attention)
-        }
 
     def forward(
         self, sample: Tensor, timestep: int, *, encoder_hidden_states: Tensor
