@@ -104,32 +104,61 @@ class Repeats(logging.Handler):
         self.count += "again in float32" in record.getMessage()
 
 
-class Rows:
-    """Counts the rows that a network evaluates."""
+class CallTimes:
+    """The time of each call of networks, and their rows; it makes nobody wait.
 
-    def __init__(self, network: Any) -> None:
-        self.count = 0
-        network.register_forward_hook(self._add)
+    On a CUDA device the time is that from a call's first operation to its last, as the device saw
+    them: where the host is slower in handing them out, that counts.
 
-    def _add(self, module: Any, arguments: Any, output: Any) -> None:
-        self.count += output.sample.shape[0]
+    Attributes:
+        rows: of all calls since the last ``clear``.
+    """
 
+    def __init__(self, device: torch.device, *networks: Any) -> None:
+        self.rows, self._device = 0, device
+        self._marks: list[tuple[Any, Any]] = []
+        self._begun: list[Any] = []
+        for network in networks:
+            network.register_forward_pre_hook(self._begin)
+            network.register_forward_hook(self._end)
 
-class NetworkTime:
-    """Adds up the time that a network takes."""
-
-    def __init__(self, network: Any, device: torch.device) -> None:
-        self.seconds, self._device, self._before = 0.0, device, 0.0
-        network.register_forward_pre_hook(self._begin)
-        network.register_forward_hook(self._end)
+    def _mark(self) -> Any:
+        if self._device.type != "cuda":
+            return time.perf_counter()
+        event = torch.cuda.Event(enable_timing=True)
+        event.record()
+        return event
 
     def _begin(self, *unused: Any) -> None:
-        finish(self._device)
-        self._before = time.perf_counter()
+        self._begun.append(self._mark())
 
-    def _end(self, *unused: Any) -> None:
+    def _end(self, module: Any, arguments: Any, output: Any) -> None:
+        self._marks.append((self._begun.pop(), self._mark()))
+        self.rows += len(output if isinstance(output, Tensor) else output[0])
+
+    def clear(self) -> None:
+        """Forgets all calls."""
+        self.rows, self._marks = 0, []
+
+    def seconds(self) -> list[float]:
+        """Of each call since the last ``clear``."""
         finish(self._device)
-        self.seconds += time.perf_counter() - self._before
+        if self._device.type != "cuda":
+            return [end - begin for begin, end in self._marks]
+        return [begin.elapsed_time(end) / 1000.0 for begin, end in self._marks]
+
+
+@dataclass(frozen=True)
+class EditWay:
+    """A way to edit a photo.
+
+    Attributes:
+        run: does it.
+        back: calls of the network a step on the way back; all others are of the inversion.
+    """
+
+    run: Callable[[Peers], Outcome]
+    back: int
 
 
 def finish(device: torch.device) -> None:
@@ -279,7 +308,7 @@ def bundled(given: argparse.Namespace, device: torch.device) -> None:
         f"average and {LARGEST_ERROR:g} at most."
     )
     say()
-    network = NetworkTime(pipe.unet, device)
+    network = CallTimes(device, pipe.unet)
     with tempfile.TemporaryDirectory() as name:
         make_photos(Path(name) / "in", max(given.batches), 0.05 if given.small else MEGAPIXELS)
         photos = [read_photo(path).pixels for path in sorted((Path(name) / "in").iterdir())]
@@ -292,7 +321,7 @@ def bundled(given: argparse.Namespace, device: torch.device) -> None:
         # Batches of this size may be new to the device's libraries.
         pipe(photos[:size])
         count = min(max(size, 8), len(photos))
-        network.seconds = 0.0
+        network.clear()
         with measured(device) as usage:
             results = [
                 result.image
@@ -305,7 +334,7 @@ def bundled(given: argparse.Namespace, device: torch.device) -> None:
         apart = np.abs(levels[:common] - single[:common])
         say(
             f"| {size} | {count / usage.seconds:.2f} | {1000 * usage.seconds / count:.0f} | "
-            f"{1000 * network.seconds / count:.0f} | {100 * np.mean(apart > 0):.3f} % | "
+            f"{1000 * sum(network.seconds()) / count:.0f} | {100 * np.mean(apart > 0):.3f} % | "
             f"{apart.max()} | {usage.peak / GB:.2f} |"
         )
 
@@ -315,18 +344,22 @@ def sd15(given: argparse.Namespace, device: torch.device) -> None:
     pipe = made_pipeline(MODELS["SD 1.5"], device, given.small)
     repeats = Repeats()
     photo = square_photo(pipe.description.short_side)
-    ways: dict[str, Callable[[Peers], Outcome]] = {
-        "FPI, 5 iterations + two-branch P2P": lambda peers: peers.fpi(photo, FPI),
-        BEST: lambda peers: peers.ours(photo),
+    ways = {
+        "FPI, 5 iterations + two-branch P2P": EditWay(lambda peers: peers.fpi(photo, FPI), 2),
+        BEST: EditWay(lambda peers: peers.ours(photo), 1),
     }
     # What ``dehaze edit`` does with a model that nothing was fitted on.
+    iterations = pipe.description.inversion.max_iterations
     usual = {
-        "the command's default, one branch": lambda peers: peers.ours(
-            photo, max_iterations=pipe.description.inversion.max_iterations
+        "the command's default, one branch": EditWay(
+            lambda peers: peers.ours(photo, max_iterations=iterations), 1
         )
     }
     for way in ways.values():
-        decoded(pipe, photo, way(Peers(pipe, 2, 7.5, brings_back=False)))
+        decoded(pipe, photo, way.run(Peers(pipe, 2, 7.5, brings_back=False)))
+    network = CallTimes(device, pipe.unet)
+    others = CallTimes(device, pipe.vae.encoder, pipe.vae.decoder, pipe.text_encoder)
+    parts: list[str] = []
     table(
         f"way, {given.steps} steps", "guidance", "s a photo", "times as fast", "rows a step",
         "peak, GB", "attention on the device, GB", "on the host, GB",
@@ -337,8 +370,10 @@ def sd15(given: argparse.Namespace, device: torch.device) -> None:
         first: Outcome | None = None
         first_seconds = math.nan
         for name, way in (ways | usual if guidance == 1.0 else ways).items():
+            network.clear()
+            others.clear()
             with measured(device) as usage:
-                outcome = way(peers)
+                outcome = way.run(peers)
                 clean = decoded(pipe, photo, outcome)
             if first is None:
                 first, first_seconds = outcome, usage.seconds
@@ -350,7 +385,34 @@ def sd15(given: argparse.Namespace, device: torch.device) -> None:
                 f"{apart(outcome.edited, first.edited)} | {apart(outcome.edited, clean)} |"
             )
             edited = outcome.edited
+            calls, back = network.seconds(), way.back * given.steps
+            beside = sum(others.seconds())
+            rest = usage.seconds - sum(calls) - beside
+            parts.append(
+                f"| {name} | {guidance:g} | {usage.seconds:.2f} | {sum(calls):.2f} | {len(calls)} "
+                f"| {network.rows} | {mean_ms(calls[:-back])} | {mean_ms(calls[-back:])} | "
+                f"{beside:.2f} | {rest:.2f} |"
+            )
     say_finite("The edited latents", edited, repeats)
+    say()
+    say("Where the time goes: what is neither in a network nor in the codec is the rest.")
+    say()
+    table(
+        f"way, {given.steps} steps", "guidance", "s a photo", "in the network, s", "calls", "rows",
+        "ms a call, inversion", "ms a call, way back", "in codec and text encoder, s",
+        "the rest, s",
+    )  # fmt: skip
+    for line in parts:
+        say(line)
+    with measured(device) as usage:
+        pipe.provenance.fingerprint()
+    say()
+    say(f"Of the rest, the hash of the weights takes {usage.seconds:.2f} s, once an inversion.")
+
+
+def mean_ms(seconds: Sequence[float]) -> str:
+    """The mean, in ms."""
+    return f"{1000 * sum(seconds) / len(seconds):.1f}" if seconds else ""
 
 
 def decoded(pipe: EditPipeline, photo: Array, outcome: Outcome) -> Tensor:
@@ -384,16 +446,16 @@ def edit_within(given: argparse.Namespace, device: torch.device) -> None:
     pipe = made_pipeline(MODELS["SDXL"], device, given.small)
     # A third of the card, as the pipeline takes by default of the device that it finds.
     pipe.attention_memory = int(CARD) // 3
-    repeats, rows = Repeats(), Rows(pipe.unet)
+    repeats, network = Repeats(), CallTimes(device, pipe.unet)
     photo = square_photo(pipe.description.short_side)
     pipe(photo, SOURCE, TARGET, EditSettings(guidance_scale=7.5), num_inference_steps=2)
     say(f"At most {CARD / GB:g} GB can be allocated; attention takes a third of it at most.")
     say()
     table(
-        f"1 photo, {given.steps} steps", "fits", "s", "rows", "peak, GB",
-        "attention on the device, GB", "on the host, GB",
+        f"1 photo, {given.steps} steps", "fits", "s", "in the network, s", "calls", "rows",
+        "peak, GB", "attention on the device, GB", "on the host, GB",
     )  # fmt: skip
-    rows.count = 0
+    network.clear()
     try:
         with measured(device) as usage:
             inversion = pipe.invert(
@@ -405,25 +467,31 @@ def edit_within(given: argparse.Namespace, device: torch.device) -> None:
         everything, on_cpu = held(inversion.attention)
         on_device = 0 if device.type == "cpu" else everything - on_cpu
         say(
-            f"| inversion, the command's default | yes | {usage.seconds:.1f} | {rows.count} | "
-            f"{usage.peak / GB:.2f} | {on_device / GB:.2f} | {on_cpu / GB:.2f} |"
+            f"| inversion, the command's default | yes | {usage.seconds:.1f} | "
+            f"{told(network)} | {usage.peak / GB:.2f} | {on_device / GB:.2f} | {on_cpu / GB:.2f} |"
         )
         for guidance in (1.0, 7.5):
-            rows.count = 0
+            network.clear()
             settings = EditSettings(guidance_scale=guidance)
             with measured(device) as usage:
                 result = pipe(photo, SOURCE, TARGET, settings, inversion=inversion)
             say(
-                f"| edit of it, guidance {guidance:g} | yes | {usage.seconds:.1f} | {rows.count} | "
-                f"{usage.peak / GB:.2f} | | |"
+                f"| edit of it, guidance {guidance:g} | yes | {usage.seconds:.1f} | "
+                f"{told(network)} | {usage.peak / GB:.2f} | | |"
             )
     except torch.OutOfMemoryError as error:
-        say(f"| | NO: {first_line(error)} | | | | | |")
+        say(f"| | NO: {first_line(error)} | | | | | | | |")
         raise
     say_finite("The edited picture", torch.from_numpy(np.asarray(result.image)), repeats)
     latents = inversion.trajectory[0]
     del inversion, result
     half_precision_codec(pipe, latents, repeats, device)
+
+
+def told(network: CallTimes) -> str:
+    """The seconds in a network, its calls and its rows, as cells of a table."""
+    seconds = network.seconds()
+    return f"{sum(seconds):.1f} | {len(seconds)} | {network.rows}"
 
 
 def half_precision_codec(
