@@ -119,8 +119,10 @@ class PromptedNetwork:
         self.evaluations = 0
         self._unet = unet
         self._turn = turn_of(unet)
+        # Asked for once, since diffusers then looks at all the network's parts, and under the lock,
+        # since an overflow in another thread changes it meanwhile.
         with self._turn:
-            self._in_half_precision = unet.dtype in HALF_PRECISION
+            self._dtype: torch.dtype = unet.dtype
         self._unconditional_of_steps = unconditional_of_steps
         self._max_tokens = max_tokens
         self._pixels_per_latent = pixels_per_latent
@@ -227,7 +229,7 @@ class PromptedNetwork:
         """The noise of each row under its own embedding (b, L, D)."""
         session = self._session
         paused = nullcontext() if controlled or session is None else session.paused()
-        turn = self._turn if self._in_half_precision else nullcontext()
+        turn = self._turn if self._dtype in HALF_PRECISION else nullcontext()
         with turn, paused:
             output = self._output(embedding, latents, i)
         return self.table.predicted_noise(output, latents, i)
@@ -237,9 +239,9 @@ class PromptedNetwork:
 
         Samples that overflow in half precision, and no others, are evaluated again in float32.
         """
-        unet, session, timestep = self._unet, self._session, self.table.timestep(i)
-        embedding = embedding.to(unet.dtype)
-        made = self._evaluated(embedding, latents.to(unet.dtype), timestep)
+        session, timestep = self._session, self.table.timestep(i)
+        embedding = embedding.to(self._dtype)
+        made = self._evaluated(embedding, latents.to(self._dtype), timestep)
         output = made.float().to(latents.dtype)
         # An accelerator is waited for once, where all is well.
         if _is_finite(output):

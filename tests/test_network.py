@@ -182,3 +182,21 @@ def test_a_second_path_is_not_part_of_the_recording(
     assert result.attention
     assert {rows.shape[0] for rows in result.attention.values()} == {1}
     assert all(rows.abs().sum() > 0 for rows in result.attention.values())
+
+
+def test_the_networks_precision_is_not_asked_for_at_each_step(
+    pipeline: DehazePipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    own = type(pipeline.unet).dtype
+
+    def counted(unet: Any) -> Any:
+        asked[-1] += 1
+        return own.fget(unet)
+
+    # diffusers looks at each part of the network for it.
+    monkeypatch.setattr(type(pipeline.unet), "dtype", property(counted))
+    for steps in (1, 4):
+        asked.append(0)
+        pipeline.invert(photo, num_inference_steps=steps, solver="ddim")
+    assert asked[0] == asked[1]

@@ -309,8 +309,9 @@ class EditPipeline(InversionPipeline):
         inversion, evaluations = self.with_attention(inversion, source, plan.recording())
         strength = latent_strength(settings.strength, photo, inversion)
         focus = plan.focus_map(inversion, self.description.map_layers)
-        context = self.prompts.embed(plan.after)
-        own = self.prompts.embed(plan.before) if settings.fresh_source else None
+        prompts = self.prompts
+        context = prompts.embed(plan.after)
+        own = prompts.embed(plan.before) if settings.fresh_source else None
         samples: list[tuple[Tensor, Tensor | None]] = []
         scores: list[float] = []
         evaluations += 0 if anchors is None else anchors.nfe
@@ -414,8 +415,9 @@ class EditPipeline(InversionPipeline):
         return codec.decode(latents, codec.pixels_of((height, width)))
 
     def _plan(self, source: str, target: str | None, settings: EditSettings | None) -> EditPlan:
-        before = self.prompts.tokens(source)
-        after = before if target is None else self.prompts.tokens(target)
+        prompts = self.prompts
+        before = prompts.tokens(source)
+        after = before if target is None else prompts.tokens(target)
         settings = ranges.check_settings(settings, EditSettings())
         check_eta(self.kind.process, settings.eta)
         if holds(settings.mode):

@@ -175,9 +175,10 @@ class PromptedModel:
         Raises:
             WordError: the prompt is too long, or the model never learned one of its words.
         """
+        prompts = self.prompts
         return self._network(
             table,
-            self.prompts.embed(self.prompts.tokens(prompt)),
+            prompts.embed(prompts.tokens(prompt)),
             session=session,
             guidance_scale=guidance_scale,
             unconditional=unconditional,
@@ -194,15 +195,15 @@ class PromptedModel:
         unconditional: Tensor | None = None,
     ) -> PromptedNetwork:
         """The network under an embedding; ``unconditional`` has a row for each step."""
-        guided = is_guided(guidance_scale)
+        guided, prompts = is_guided(guidance_scale), self.prompts
         return PromptedNetwork(
             self.denoiser,
             table,
             conditional,
-            self.prompts.null_text() if guided else conditional,
+            prompts.null_text() if guided else conditional,
             guidance_scale=guidance_scale,
             unconditional_of_steps=unconditional,
-            max_tokens=self.prompts.length,
+            max_tokens=prompts.length,
             pixels_per_latent=self.description.pixels_per_latent,
             session=session,
             controlled=controlled,
