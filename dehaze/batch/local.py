@@ -147,6 +147,7 @@ class LocalExecutor:
             memory goes. Fewer or smaller items than make ``processes_for`` them are done by fewer.
         megapixels: how many may be in memory at a time; None for ``megapixels_for`` the workers.
         started: processes that load for the next run.
+        files: the work's ``fingerprint``, where it is known.
     """
 
     worker: Worker
@@ -154,10 +155,15 @@ class LocalExecutor:
     workers: int | None = None
     megapixels: float | None = None
     started: list[RemoteWorker] = field(default_factory=list)
+    files: str | None = None
 
     @classmethod
     def load(
-        cls, work: Work, workers: int | None = None, sizes: Sequence[int] = ()
+        cls,
+        work: Work,
+        workers: int | None = None,
+        sizes: Sequence[int] = (),
+        files: str | None = None,
     ) -> LocalExecutor:
         """Load the worker of this process, and at the same time those of others.
 
@@ -165,11 +171,12 @@ class LocalExecutor:
             work: by which every process starts its worker; errors are those of its ``start`` here.
             workers: as of the executor.
             sizes: of the photos' files that are likely to be done, bytes.
+            files: as of the executor.
         """
         others = processes_for(sizes, _most(workers) - 1) if work.may_be_parallel else 0
-        started = _started(work, others)
+        started = _started(work, others, files)
         try:
-            executor = cls(work.start(), work, workers, started=started)
+            executor = cls(work.start(), work, workers, started=started, files=files)
         except BaseException:
             _close(started)
             raise
@@ -212,7 +219,7 @@ class LocalExecutor:
         self.close()
         if len(taken) < count:
             assert self.work is not None
-            taken += _started(self.work, count - len(taken))
+            taken += _started(self.work, count - len(taken), self.files)
         return taken
 
 
@@ -231,10 +238,10 @@ def _most(workers: int | None) -> int:
     return workers or workers_that_fit(cores())
 
 
-def _started(work: Work, count: int) -> list[RemoteWorker]:
+def _started(work: Work, count: int, files: str | None) -> list[RemoteWorker]:
     if not count:
         return []
-    sent = SentWork.of(work)
+    sent = SentWork.of(work, files)
     return [RemoteWorker(sent) for _ in range(count)]
 
 

@@ -59,12 +59,14 @@ class RayExecutor:
         workers: how many actors; None for one for each GPU of the cluster, or each CPU if it has
             no GPU.
         gpu: whether an actor takes a GPU where the cluster has one.
+        files: the work's ``fingerprint``, where it is known.
     """
 
     work: Work
     address: str | None = None
     workers: int | None = None
     gpu: bool = True
+    files: str | None = None
 
     def run(self, items: Iterable[Item], report: Callable[[Item], None]) -> None:
         """See ``dehaze.batch.Executor``.
@@ -124,14 +126,16 @@ class RayExecutor:
         turn = 1
         if at_once > 1:
             turn = min(_BATCHES_A_TURN * at_once, math.ceil(len(items) / size))
-        left = self._do(ray, items, turn, size, each, report)
-        for item in self._do(ray, left, None, size, each, report):
+        sent = SentWork.of(self.work, self.files)
+        left = self._do(ray, sent, items, turn, size, each, report)
+        for item in self._do(ray, sent, left, None, size, each, report):
             item.fail(worker_died(item.source, RETRIES + 1, "do it with --executor local"))
             report(item)
 
     def _do(
         self,
         ray: Any,
+        sent_work: SentWork,
         items: list[Item],
         turn: int | None,
         size: int,
@@ -148,7 +152,6 @@ class RayExecutor:
             return []
         alone = turn is None
         turn = turn or 1
-        sent_work = SentWork.of(self.work)
         sent = [item.sendable() for item in items]
         turns = [sent[first : first + turn] for first in range(0, len(sent), turn)]
         # One block for each turn; the next one goes to the actor that is free first.

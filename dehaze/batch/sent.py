@@ -28,9 +28,12 @@ class SentWork:
     files: str
 
     @classmethod
-    def of(cls, work: Work) -> SentWork:
-        """The work, with the hashes that this process has."""
-        return cls(work, digest_of_code(), work.fingerprint())
+    def of(cls, work: Work, files: str | None = None) -> SentWork:
+        """The work, with the hashes that this process has.
+
+        ``files`` is its ``fingerprint``, where that is known: for large models it takes long.
+        """
+        return cls(work, digest_of_code(), work.fingerprint() if files is None else files)
 
     def start(self) -> Worker:
         """Start the work.

@@ -30,11 +30,13 @@ class Task:
         work: what is done.
         settings: what decides a result, as JSON values.
         gpu: whether a GPU is of use.
+        files: the work's ``fingerprint``.
     """
 
     work: Work
     settings: dict[str, Any]
     gpu: bool
+    files: str
 
 
 def task_of(
@@ -69,7 +71,8 @@ def _by_prior(name: str) -> Task:
     from dehaze.batch.worker import ClassicalWork
 
     quiet_photo_libraries()
-    return Task(ClassicalWork(name), {"method": name}, gpu=False)
+    work = ClassicalWork(name)
+    return Task(work, {"method": name}, gpu=False, files=work.fingerprint())
 
 
 def _by_model(
@@ -86,16 +89,18 @@ def _by_model(
         # An absolute path, since a worker may have another working folder.
         model = replace(model, model=os.path.abspath(model.model))
     work = DiffusionWork(recipe, model, beside, batch_size)
+    # A large model takes seconds, so its files are hashed here and nowhere else in this process.
+    files = work.fingerprint()
     settings = {
         **recipe,
         "method": DIFFUSION,
         "model": model.model,
         "revision": model.revision,
         "dtype": model.dtype,
-        "weights": model.fingerprint(),
+        "weights": files,
         "save": list(beside),
     }
-    return Task(work, settings, gpu=model.device in ("auto", "cuda"))
+    return Task(work, settings, gpu=model.device in ("auto", "cuda"), files=files)
 
 
 def with_cards(task: Task, output: Path) -> Task:
@@ -124,7 +129,7 @@ def executor_of(
     if name == "local":
         from dehaze.batch.local import LocalExecutor
 
-        executor = LocalExecutor.load(task.work, workers, sizes)
+        executor = LocalExecutor.load(task.work, workers, sizes, task.files)
         if workers not in (None, 1) and not executor.worker.parallel:
             raise click.UsageError(
                 "--workers has an effect only with the bundled model on the CPU, no --batch-size, "
@@ -135,4 +140,4 @@ def executor_of(
 
     # Started here only to find errors before the cluster is asked.
     task.work.on_cpu().start()
-    return RayExecutor(task.work, address=address, workers=workers, gpu=task.gpu)
+    return RayExecutor(task.work, address=address, workers=workers, gpu=task.gpu, files=task.files)
