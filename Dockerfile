@@ -20,13 +20,13 @@ LABEL org.opencontainers.image.title="dehaze" \
       org.opencontainers.image.description="Removes haze from photographs" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/dehaze /opt/dehaze
-# Nothing is downloaded unless a model of the hub is asked for; then it lies in /models.
+# Only a model named by hub id is downloaded, to /models.
 ENV PATH="/opt/dehaze/bin:${PATH}" HF_HOME=/models HF_HUB_DISABLE_TELEMETRY=1 PYTHONUNBUFFERED=1
 RUN useradd --create-home --uid 1000 dehaze && install -d -o dehaze -g dehaze /models
-# By its number, which a host that checks for root can read.
+# The number, since a host that refuses root cannot look up the name.
 USER 1000
 WORKDIR /home/dehaze
 EXPOSE 7860 8000
 ENTRYPOINT ["dehaze"]
-# Inside of a container 0.0.0.0 is the container's own network: what the host publishes decides.
+# 0.0.0.0 is the container's own network; the host decides which ports it publishes, and to whom.
 CMD ["ui", "--host", "0.0.0.0"]

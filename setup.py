@@ -12,7 +12,7 @@ RAW = "https://raw.githubusercontent.com/dehaze-diffusion/dehaze"
 
 
 def with_addresses(text: str) -> str:
-    """The README with an address for each relative target: a file's page, or a picture's bytes."""
+    """The README with absolute addresses: of a file's page, or of a picture."""
 
     def absolute(match: re.Match[str]) -> str:
         mark, label, target = match.groups()

@@ -1,6 +1,6 @@
-"""Lays the checkout out as it is installed: datasets/ and eval/ inside of dehaze/.
+"""Arranges the checkout as it is installed: datasets/ and eval/ inside dehaze/.
 
-Tools that read the source without importing it (mypy, mkdocstrings) need that.
+mypy and mkdocstrings need that, since they read the source without importing it.
 """
 
 from __future__ import annotations

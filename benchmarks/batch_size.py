@@ -1,11 +1,11 @@
-"""The time of a photo by how many photos share the network, and the change of the result.
+"""The time a photo takes when several share the network, and the change of its result.
 
     python benchmarks/batch_size.py --rounds 5
 
-Photos of 768x512, made from one of the examples, go through ``DehazePipeline`` in batches of each
-size in turn, round after round. The table has the median over the rounds of processor time, so that
-other programs count for little, the range of its ratio to one photo at a time, and how far the
-results are from those of one photo at a time, as written with 8 bits.
+Photos of 768x512, made from one of the examples, go through ``DehazePipeline`` in batches. The
+batch sizes take turns, round after round. The table has the median processor time over the rounds,
+which other programs hardly change; the range of its ratio to one photo at a time; and the
+difference of the results from those of one photo at a time, in 8 bits.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""What the recorded attention of Stable Diffusion 3 and FLUX takes, by their real sizes, on paper.
+"""Memory of the recorded attention of Stable Diffusion 3 and FLUX at their real sizes, computed.
 
     python benchmarks/flow_memory.py
 
-As in ``model_memory.py``: the networks are made on PyTorch's meta device and run once.
+The networks are made on PyTorch's meta device and run once, as in ``model_memory.py``.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ PIXELS = 1024
 
 @dataclass(frozen=True)
 class Model:
-    """A published transformer, as far as it differs from its class's defaults.
+    """A published transformer: the settings that differ from its class's defaults.
 
     Attributes:
         network: its class.
         settings: of the class.
-        tokens: that it reads.
-        width: of a token's embedding.
+        tokens: number of tokens that it reads.
+        width: size of a token's embedding.
     """
 
     network: Any
@@ -56,7 +56,7 @@ MODELS = {
 
 
 def recorded_bytes(model: Model) -> int:
-    """Queries and keys of all layers at one step, in bfloat16, and the weights' bytes."""
+    """Bytes of the queries and keys of all layers at one step, in bfloat16."""
     side = PIXELS // 8
     with torch.device("meta"):
         network = model.network(**model.settings).to(torch.bfloat16).eval()
@@ -69,7 +69,7 @@ def recorded_bytes(model: Model) -> int:
 
 
 def weights_bytes(model: Model) -> int:
-    """Of the transformer in bfloat16."""
+    """Bytes of the transformer's weights in bfloat16."""
     with torch.device("meta"):
         network = model.network(**model.settings)
     return sum(2 * weight.numel() for weight in network.parameters())

@@ -1,18 +1,17 @@
-"""Time and peak memory of ``dehaze run`` by the folder's length, the photos' size, the workers.
+"""Time and peak memory of ``dehaze run`` by number of photos, photo size and number of workers.
 
     python benchmarks/folder_job.py length --counts 10,100,1000 --method dcp
     python benchmarks/folder_job.py size --megapixels 0.2,1,6,12,24
     python benchmarks/folder_job.py workers --counts 2,8,200 --workers 1,2 --rounds 3
     python benchmarks/folder_job.py ray --counts 40,200 --workers 1,2 --rounds 3
 
-Every case is a command of its own, over photos made from one of the examples. Processor time is
-what the operating system accounts to its processes when they have ended, and says more than wall
-time where other programs run. Peak memory is the largest that one process ever was, or, on Linux,
-that all of them were together at one of ten looks a second, what they share counted once. Numbers
-of workers take turns, round after round, each on as many cores where the system lets it choose; the
-best round of each counts, and every round must give the same bytes. On Ray each worker has a node
-of its own, of one core, all of them on this machine; time is without the nodes' start, processor
-time and memory are those of the command without its nodes.
+Every case is a process of its own, over photos made from one of the examples. Processor time is
+that of all its processes, and depends less on other programs than wall time does. Peak memory is
+that of the largest process. On Linux it is the sum over all processes, measured ten times a second,
+with shared memory counted once. Numbers of workers take turns, round after round, each on as many
+cores where the system allows that. The best round of each counts, and all rounds must give the same
+bytes. On Ray each worker has a node of its own, of one core, on this machine. Its time does not
+include the nodes' start; its processor time and memory do not include the nodes.
 """
 
 from __future__ import annotations
@@ -41,7 +40,7 @@ EXAMPLE = ROOT / "examples" / "kodim19_haze.jpg"
 
 @dataclass(frozen=True)
 class Cost:
-    """What one process took: wall and processor seconds, and peak memory in MB."""
+    """The cost of a process: wall and processor seconds, and peak memory in MB."""
 
     wall: float
     processor: float
@@ -113,7 +112,7 @@ def compare_workers(
     options: Sequence[str],
     place: Place,
 ) -> None:
-    """Print what folders cost by the number of workers, with and without the command's start.
+    """Print the cost of folders by number of workers, with and without the command's start.
 
     Args:
         numbers: of workers.
@@ -171,18 +170,18 @@ def content_of(folder: Path) -> str:
 
 
 def measure(count: int, megapixels: float, options: Sequence[str]) -> Cost:
-    """Run the command over as many photos of this size as a process of its own."""
+    """Run the command on ``count`` photos of this size, as a process of its own."""
     with tempfile.TemporaryDirectory() as folder:
         make_photos(Path(folder) / "in", count, megapixels)
         return run(Path(folder), "in", options)
 
 
 def run(folder: Path, photos: str, options: Sequence[str]) -> Cost:
-    """Run the command on photos of a folder, anew, as a process of its own.
+    """Run the command on photos of a folder into an empty output folder, as a process of its own.
 
     Args:
         folder: the working folder.
-        photos: what is done there; results go to its folder ``out``.
+        photos: the input, relative to the folder; results go to ``out`` in it.
         options: of the command.
     """
     command = [sys.executable, str(ROOT / "cli.py"), "run", photos, "-o", "out", *options]
@@ -206,14 +205,14 @@ def run(folder: Path, photos: str, options: Sequence[str]) -> Cost:
 
 @contextmanager
 def this_machine(workers: int) -> Iterator[list[str]]:
-    """The command's options for so many workers on as many cores."""
+    """The command's options for this number of workers; inside, as many cores are used."""
     with only_on(workers):
         yield ["--workers", str(workers)]
 
 
 @contextmanager
 def ray_nodes(workers: int) -> Iterator[list[str]]:
-    """The command's options for so many Ray nodes of one core and one worker each."""
+    """The command's options for this number of Ray nodes, of one core and one worker each."""
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     from ray.cluster_utils import Cluster
 
@@ -236,7 +235,7 @@ Place = Callable[[int], AbstractContextManager[list[str]]]
 
 @contextmanager
 def only_on(cores: int) -> Iterator[None]:
-    """Let processes that are started here run on so many cores; Linux alone can."""
+    """Inside, processes that are started run on this number of cores; on Linux alone."""
     if not hasattr(os, "sched_setaffinity"):
         yield
         return
@@ -249,7 +248,7 @@ def only_on(cores: int) -> Iterator[None]:
 
 
 class Together:
-    """Looks at the memory of a process and of those that it started; Linux alone says it."""
+    """Measures the memory of a process and its descendants again and again; on Linux alone."""
 
     def __init__(self, pid: int) -> None:
         self._pid = pid
@@ -259,7 +258,7 @@ class Together:
         self._thread.start()
 
     def largest(self) -> float:
-        """The most MB at any look so far; it is the last."""
+        """Ends the measurement; returns the largest memory, in MB."""
         self._ended.set()
         self._thread.join()
         return self._largest
@@ -270,7 +269,7 @@ class Together:
 
 
 def memory_of(pid: int) -> float:
-    """MB of a process and of those that it started, what they share counted once."""
+    """Memory of a process and its descendants in MB, with shared memory counted once."""
     process = Path("/proc") / str(pid)
     try:
         lines = (process / "smaps_rollup").read_text().splitlines()

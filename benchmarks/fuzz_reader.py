@@ -1,9 +1,10 @@
-"""Reads damaged photos by the thousand: each must give a photo or a named error, and soon.
+"""Reads thousands of damaged photos: each must give a photo or a named error, in little time.
 
     python benchmarks/fuzz_reader.py --files 10000
 
-Whole files of every format, depth and mode are damaged in one of five ways: bytes changed, a block
-overwritten, a piece cut out, cut short, or two files spliced. A run is repeated by its seed.
+Files of every format, depth and mode are damaged in one of five ways: bytes are changed, a block is
+overwritten, a piece is cut out, the end is cut off, or two files are spliced. The seed makes a run
+reproducible.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ def whole_file(path: Path, kind: tuple[str, int, bool, bool]) -> bytes:
 
 
 def damage(wholes: Sequence[bytes], chance: np.random.Generator) -> bytes:
-    """One of the files, damaged in one of five ways, most of the damage near its beginning."""
+    """A file, damaged in one of five ways, mostly near its beginning."""
     data = bytearray(wholes[int(chance.integers(len(wholes)))])
     place = int(len(data) * chance.random() ** 2)
     length = int(chance.integers(1, 64))

@@ -1,14 +1,13 @@
-"""What an edit and dehazing take on an accelerator: seconds, evaluations and peak memory.
+"""Costs of edits and dehazing on an accelerator: seconds, evaluations and peak memory.
 
     HF_HUB_OFFLINE=1 python benchmarks/gpu.py --parts bundled,sd15,sdxl,savers
 
-The bundled model is as it is shipped. The other networks have the published models' sizes and
-random weights, made on the device, so that a picture means nothing; an edit's distance from
-another says how far the fixed points of such a network converge. Networks and text encoders are in
-float16, codecs in float32, as models are loaded with ``torch_dtype=torch.float16``; on the CPU,
-which is slow in float16, everything is in float32. Times are wall-clock times after a warm-up, with
-the device's work finished. Peak memory is that of PyTorch's tensors, weights included, as its
-allocator counts it; on the CPU there is no such count.
+The bundled model is the shipped one. The other networks have the published models' sizes and random
+weights, so their pictures mean nothing; the distance between two edits shows how far the fixed
+points of such a network converge. Networks and text encoders are in float16 and codecs in float32,
+as with ``torch_dtype=torch.float16``. On the CPU, which is slow in float16, everything is in
+float32. Times are wall-clock times after a warm-up, with the device's work finished. Peak memory is
+that of PyTorch's tensors with the weights, counted by its allocator; there is none on the CPU.
 
 Each part prints its own tables. If one fails, its traceback is printed, the others go on, and the
 exit code is 1. Nothing is downloaded.
@@ -68,11 +67,11 @@ from dehaze.pipelines.edit_settings import EditSettings
 Array = NDArray[np.float32]
 GB = 1e9
 MEGAPIXELS = 768 * 512 / 1e6
-# Of the card that Stable Diffusion XL must fit.
+# Memory of the card that Stable Diffusion XL must fit.
 CARD = 24e9
-# How far a result of the bundled model may be from the CPU's, in levels of 255.
+# Largest allowed differences of the bundled model's results from the CPU's, in levels of 255.
 MEAN_ERROR, LARGEST_ERROR = 0.1, 2.0
-# Of a codec's tiles, so that a picture of 512 x 512 has several.
+# Side of a codec's tiles in pixels, so that a picture of 512 x 512 has several.
 TILE = 256
 SAVER_STEPS = 10
 
@@ -81,7 +80,7 @@ say = partial(print, flush=True)
 
 @dataclass
 class Usage:
-    """What a measured call took.
+    """The cost of a measured call.
 
     Attributes:
         seconds: wall-clock time.
@@ -168,12 +167,12 @@ def finish(device: torch.device) -> None:
 
 
 def weights_on(device: torch.device) -> float:
-    """Bytes of the tensors on the device now; NaN on the CPU."""
+    """Bytes of all tensors on the device at present; NaN on the CPU."""
     return float(torch.cuda.memory_allocated(device)) if device.type == "cuda" else math.nan
 
 
 def free(device: torch.device) -> None:
-    """Gives back the memory of what is no longer used."""
+    """Frees unused memory of the device."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -181,7 +180,7 @@ def free(device: torch.device) -> None:
 
 @contextmanager
 def measured(device: torch.device) -> Iterator[Usage]:
-    """Measures what is done inside; the usage is known afterwards."""
+    """Measures the code inside; the usage is filled in at its end."""
     gc.collect()
     finish(device)
     if device.type == "cuda":
@@ -196,7 +195,7 @@ def measured(device: torch.device) -> Iterator[Usage]:
 
 @contextmanager
 def made_in(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """Weights made inside are on the device and of this type at once."""
+    """Inside, weights are made on the device and in this type."""
     usual = torch.get_default_dtype()
     torch.set_default_dtype(dtype)
     try:
@@ -207,7 +206,7 @@ def made_in(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 
 
 def made_pipeline(model: Model, device: torch.device, small: bool) -> EditPipeline:
-    """A model of these sizes with random weights; if small, one of few channels."""
+    """A model of these sizes with random weights, or with few channels if ``small``."""
     torch.manual_seed(0)
     unet, codec = dict(model.unet), dict(CODEC)
     texts = [dict(settings) for settings in model.encoders]
@@ -231,7 +230,7 @@ def made_pipeline(model: Model, device: torch.device, small: bool) -> EditPipeli
     with made_in(device, torch.float32):
         vae = AutoencoderKL(**codec, scaling_factor=0.18215).eval()
     tokenizer = made_tokenizer()
-    # ``best`` is what was fitted on the bundled model.
+    # ``best`` takes the settings that were fitted on the bundled model.
     description = replace(describe(network, vae), fitted_inversion=True)
     if small:
         description = replace(description, short_side=128)
@@ -247,8 +246,8 @@ def made_pipeline(model: Model, device: torch.device, small: bool) -> EditPipeli
         tokenizer_2=None if second is None else tokenizer,
     )
     pipe.set_progress_bar_config(disable=True)
-    # Latents of unit variance, as those of a trained codec are: a random network's output changes
-    # the faster, the smaller its input is, and fixed-point iterations would not converge.
+    # Latents get unit variance, as a trained codec gives them. With smaller latents, a random
+    # network is too sensitive for fixed-point iterations to converge.
     deviation = float(pipe.codec.encode(square_photo(description.short_side)).std())
     vae.register_to_config(scaling_factor=vae.config.scaling_factor / deviation)
     say(
@@ -275,7 +274,7 @@ def table(*names: str) -> None:
 
 
 def say_finite(what: str, latents: Tensor, repeats: Repeats) -> None:
-    """Says whether results are finite, and how often float16 was not enough."""
+    """Prints whether results are finite, and how often float16 overflowed."""
     finite = "all values are finite" if bool(torch.isfinite(latents).all()) else "NOT FINITE"
     say()
     say(
@@ -285,7 +284,7 @@ def say_finite(what: str, latents: Tensor, repeats: Repeats) -> None:
 
 
 def bundled(given: argparse.Namespace, device: torch.device) -> None:
-    """The bundled model: photos a second by the batch's size, and results beside the CPU's."""
+    """The bundled model: photos a second by batch size, and differences from the CPU's results."""
     pipe = DehazePipeline.from_pretrained("bundled")
     pipe.set_progress_bar_config(disable=True)
     photo = read_photo(EXAMPLE).pixels
@@ -318,7 +317,7 @@ def bundled(given: argparse.Namespace, device: torch.device) -> None:
     )  # fmt: skip
     single: NDArray[np.int16] | None = None
     for size in given.batches:
-        # Batches of this size may be new to the device's libraries.
+        # The device's libraries may prepare themselves for a new batch size.
         pipe(photos[:size])
         count = min(max(size, 8), len(photos))
         network.clear()
@@ -340,7 +339,7 @@ def bundled(given: argparse.Namespace, device: torch.device) -> None:
 
 
 def sd15(given: argparse.Namespace, device: torch.device) -> None:
-    """An edit by Stable Diffusion 1.5's sizes, beside fixed points and two branches."""
+    """An edit at Stable Diffusion 1.5's sizes, compared with fixed points and two branches."""
     pipe = made_pipeline(MODELS["SD 1.5"], device, given.small)
     repeats = Repeats()
     photo = square_photo(pipe.description.short_side)
@@ -348,7 +347,7 @@ def sd15(given: argparse.Namespace, device: torch.device) -> None:
         "FPI, 5 iterations + two-branch P2P": EditWay(lambda peers: peers.fpi(photo, FPI), 2),
         BEST: EditWay(lambda peers: peers.ours(photo), 1),
     }
-    # What ``dehaze edit`` does with a model that nothing was fitted on.
+    # The default of ``dehaze edit`` for a model without fitted settings.
     iterations = pipe.description.inversion.max_iterations
     usual = {
         "the command's default, one branch": EditWay(
@@ -416,7 +415,7 @@ def mean_ms(seconds: Sequence[float]) -> str:
 
 
 def decoded(pipe: EditPipeline, photo: Array, outcome: Outcome) -> Tensor:
-    """Decodes the edited latents, as an edit ends; the photo's latents, to compare with."""
+    """Decodes the edited latents, as an edit does at its end; returns the photo's latents."""
     codec = pipe.codec
     codec.decode(outcome.edited, codec.working_size(photo))
     return codec.encode(photo)
@@ -428,7 +427,7 @@ def apart(latents: Tensor, others: Tensor) -> str:
 
 
 def sdxl(given: argparse.Namespace, device: torch.device) -> None:
-    """An edit by Stable Diffusion XL's sizes in the memory of a smaller card."""
+    """An edit at Stable Diffusion XL's sizes within the memory of a smaller card."""
     if device.type == "cuda":
         total = torch.cuda.get_device_properties(device).total_memory
         free(device)
@@ -442,9 +441,9 @@ def sdxl(given: argparse.Namespace, device: torch.device) -> None:
 
 
 def edit_within(given: argparse.Namespace, device: torch.device) -> None:
-    """The edit of ``sdxl``, and its codec in half precision, in what memory there is."""
+    """The edit of ``sdxl``, and its codec in half precision, within the present memory limit."""
     pipe = made_pipeline(MODELS["SDXL"], device, given.small)
-    # A third of the card, as the pipeline takes by default of the device that it finds.
+    # A third of the card, which is the pipeline's default for a card of that size.
     pipe.attention_memory = int(CARD) // 3
     repeats, network = Repeats(), CallTimes(device, pipe.unet)
     photo = square_photo(pipe.description.short_side)
@@ -497,10 +496,10 @@ def told(network: CallTimes) -> str:
 def half_precision_codec(
     pipe: EditPipeline, latents: Tensor, repeats: Repeats, device: torch.device
 ) -> None:
-    """What decoding takes in float32, in float16, and in float16 where that overflows."""
+    """The cost of decoding in float32, in float16, and in float16 with an overflow."""
 
     def overflow() -> None:
-        # Like that of Stable Diffusion XL, its activations are beyond the range of float16.
+        # Makes activations exceed float16's range, as in Stable Diffusion XL's codec.
         weight = pipe.vae.decoder.conv_in.weight
         with torch.no_grad():
             weight.copy_(weight.float() * (6e4 / float(weight.abs().max())))
@@ -529,7 +528,7 @@ def half_precision_codec(
 
 
 def ways_to_save(device: torch.device, compiled: bool) -> list[Way]:
-    """Ways to save memory or time, each with what turns it off again."""
+    """Ways to save memory or time, each with a function that turns it off."""
 
     def offload(pipe: EditPipeline) -> None:
         pipe.enable_model_cpu_offload(device=device)
@@ -575,18 +574,18 @@ def ways_to_save(device: torch.device, compiled: bool) -> list[Way]:
 
 
 def limit_attention(pipe: EditPipeline, budget: int) -> None:
-    """Lets recorded attention take so many bytes of the device's memory."""
+    """Limits recorded attention to ``budget`` bytes of the device's memory."""
     pipe.attention_memory = budget
 
 
 def savers(given: argparse.Namespace, device: torch.device) -> None:
-    """What ways to save memory save, and what they cost, by Stable Diffusion 1.5's sizes."""
+    """Savings and costs of ways to save memory, at Stable Diffusion 1.5's sizes."""
     pipe = made_pipeline(MODELS["SD 1.5"], device, given.small)
     photo = square_photo(pipe.description.short_side)
     steps = min(SAVER_STEPS, given.steps)
 
     def edit() -> tuple[Array, Usage]:
-        """The second of two edits: the first may prepare something."""
+        """The second of two edits, since the first may compile or prepare something."""
         for _ in range(2):
             with measured(device) as usage:
                 result = pipe(
@@ -609,7 +608,7 @@ def savers(given: argparse.Namespace, device: torch.device) -> None:
             try:
                 found, usage = edit()
             finally:
-                # What fails must not stay on for the ways after it.
+                # A way that fails is turned off before the next one.
                 way.end(pipe)
         except (DehazeError, ImportError, RuntimeError, TypeError) as error:
             say(f"| {way.name} | refused: {first_line(error)} | | | | |")
@@ -623,7 +622,7 @@ def savers(given: argparse.Namespace, device: torch.device) -> None:
 
 @torch.no_grad()
 def flow(given: argparse.Namespace, device: torch.device) -> None:
-    """The transformer of Stable Diffusion 3 medium: an evaluation, plain and recorded."""
+    """One evaluation of Stable Diffusion 3 medium's transformer, plain and recorded."""
     name = "SD 3 medium"
     model = FLOW_MODELS[name]
     settings, pixels = dict(model.settings), FLOW_PIXELS
@@ -684,7 +683,7 @@ def say_where(device: torch.device) -> None:
 
 
 def named(texts: Sequence[str]) -> Callable[[str], list[str]]:
-    """Reads a list of these texts, separated by commas."""
+    """A parser of comma-separated lists of these texts."""
 
     def read(given: str) -> list[str]:
         chosen = given.split(",")
@@ -727,8 +726,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say()
         try:
             PARTS[name](given, device)
-        except Exception:  # noqa: BLE001
-            # The parts after it are measured all the same.
+        except Exception:  # noqa: BLE001 The later parts are measured all the same.
             traceback.print_exc(file=sys.stdout)
             failed.append(name)
         free(device)

@@ -1,11 +1,11 @@
-"""Kills ``dehaze run`` at random moments, again and again, and compares it with an undisturbed run.
+"""Kills ``dehaze run`` at random moments and compares the final results with an undisturbed run.
 
     python benchmarks/kill_job.py --kills 50
 
-After each kill (SIGKILL: nothing can be tidied up) every file in the output folder must be a whole
-photo, every result that the journal calls done must be on the disk as it was written, and no input
-may have changed. The last run is let through, and must end with the same bytes as one that was
-never disturbed.
+After each SIGKILL, which leaves no time to clean up, every file in the output folder must be a
+complete photo, every result that the journal calls done must be on the disk as written, and no
+input may have changed. The last run is not killed, and must end with the bytes of an undisturbed
+run.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         whole_run = time.perf_counter() - started
         early, rounds, most_done = 0, 1, 0
         for kill in range(given.kills):
-            # A second run kept all of it: begin again.
+            # Everything is done already, so the job starts anew.
             if most_done == given.photos:
                 rounds, most_done = rounds + 1, 0
             job = start(folder, f"out{rounds}")

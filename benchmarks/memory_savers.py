@@ -1,11 +1,11 @@
-"""Diffusers' ways to save memory or time, each tried on an edit by Stable Diffusion's real sizes.
+"""Diffusers' ways to save memory or time, each tried on an edit at Stable Diffusion's real sizes.
 
     python benchmarks/memory_savers.py
 
-The networks have the sizes of Stable Diffusion 1.5 and random weights, so that a picture means
-nothing and its difference from the plain one everything. They run on the CPU, on a small picture:
-the table says that a way works and what it changes, not what it saves. Parts are moved by
-accelerate's own hooks (the package accelerate), here from the CPU to the CPU.
+The networks have the sizes of Stable Diffusion 1.5 and random weights, so only the difference of a
+picture from the plain one counts. They run on the CPU on a small picture: the table shows whether a
+way works and what it changes, not what it saves. Parts are moved by the hooks of the package
+accelerate, here from the CPU to the CPU.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from dehaze.pipelines.edit_settings import EditSettings
 
 PROMPTS = ("a photo with haze", "a photo with smoke")
 STEPS = 2
-# Of a codec's tiles, so that a picture of ``SIDE`` has several.
+# Sides in pixels, of the picture and of the codec's tiles; the picture has several tiles.
 SIDE, TILE = 128, 64
 
 
@@ -41,7 +41,7 @@ class Way:
     """A way to save memory or time.
 
     Attributes:
-        name: as it is called.
+        name: the call that turns it on.
         begin: turns it on.
         end: turns it off.
     """
@@ -52,7 +52,7 @@ class Way:
 
 
 def made_tokenizer() -> CLIPTokenizer:
-    """The bundled model's tokenizer, to the length of Stable Diffusion's prompts."""
+    """The bundled model's tokenizer, at the length of Stable Diffusion's prompts."""
     folder = BUNDLED_FOLDER / "tokenizer"
     return CLIPTokenizer.from_pretrained(folder, model_max_length=TOKENS)
 
@@ -70,7 +70,7 @@ def made_scheduler() -> DDIMScheduler:
 
 
 def made_pipeline(small: bool) -> EditPipeline:
-    """Stable Diffusion 1.5 with random weights, at a small picture; or one of few channels."""
+    """Stable Diffusion 1.5 with random weights for small pictures, or with few channels."""
     torch.manual_seed(0)
     model = MODELS["SD 1.5"]
     unet, codec, text = dict(model.unet), dict(CODEC), dict(model.encoders[0])
@@ -80,7 +80,7 @@ def made_pipeline(small: bool) -> EditPipeline:
         text["num_hidden_layers"] = 1
     vae = AutoencoderKL(**codec, scaling_factor=0.18215)
     with torch.no_grad():
-        # Like those of Stable Diffusion XL, its activations are beyond the range of float16.
+        # Makes activations exceed float16's range, as in Stable Diffusion XL's codec.
         for layer in (vae.encoder.conv_in, vae.decoder.conv_in):
             layer.weight *= 6e4 / layer.weight.abs().max()
     network = UNet2DConditionModel(**unet).eval()
@@ -109,7 +109,7 @@ def restore_network(pipe: EditPipeline) -> None:
     pipe.unet = pipe.unet._orig_mod
 
 
-# What rounds the weights comes last.
+# Ways that round the weights come last.
 WAYS = (
     Way(
         "`enable_model_cpu_offload()`",
@@ -170,15 +170,15 @@ def edited(pipe: EditPipeline) -> NDArray[np.float32]:
 
 
 def tried(pipe: EditPipeline, way: Way) -> tuple[NDArray[np.float32], float]:
-    """The edit in this way, and its processor time in seconds."""
+    """The edit with a way turned on, and its processor time in seconds."""
     way.begin(pipe)
     try:
-        # The first time something may be compiled.
+        # The first edit may compile something.
         edited(pipe)
         before = time.process_time()
         return edited(pipe), time.process_time() - before
     finally:
-        # What fails must not stay on for the ways after it.
+        # A way that fails is turned off before the next one.
         way.end(pipe)
 
 

@@ -1,11 +1,11 @@
-"""What Stable Diffusion takes of an accelerator's memory in an edit, by its real sizes, on paper.
+"""Memory that an edit with Stable Diffusion takes on an accelerator at real sizes, computed.
 
     python benchmarks/model_memory.py --card 24
 
-The networks are made on PyTorch's meta device, where tensors have shapes and no values: every layer
-runs, and each tensor that is alive is counted. Fused attention is taken for granted, as it is used
-on CUDA: no (positions x positions) map is formed. What a driver and an allocator take beyond the
-tensors is not counted.
+The networks are made on PyTorch's meta device, where tensors have shapes and no values. Every layer
+runs, and all live tensors are counted. Attention is assumed to be fused, as on CUDA, so no
+(positions x positions) map is formed. Memory of the driver and the allocator beyond the tensors is
+not counted.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CODEC = {
 
 @dataclass(frozen=True)
 class Model:
-    """A published model's sizes: its configurations, as far as they differ from the defaults.
+    """A published model's sizes: the settings that differ from the defaults.
 
     Attributes:
         pixels: side of its pictures.
@@ -85,7 +85,7 @@ MODELS = {
 
 
 class LiveMemory(TorchDispatchMode):
-    """Counts the bytes of all tensors that operations make and that are alive.
+    """Counts the bytes of all live tensors that operations made.
 
     Attributes:
         peak: the most at any time, in bytes.
@@ -123,7 +123,7 @@ class LiveMemory(TorchDispatchMode):
 
 @contextmanager
 def fused_attention() -> Iterator[None]:
-    """Attention without its maps, as a fused kernel computes it."""
+    """Inside, attention forms no maps, like a fused kernel."""
 
     def fused(query: Tensor, key: Tensor, value: Tensor, *unused: Any, **settings: Any) -> Tensor:
         return query.new_empty((*query.shape[:-1], value.shape[-1]))
@@ -141,15 +141,15 @@ def peak_of(run: Callable[[], Any]) -> int:
 
 @dataclass(frozen=True)
 class Needs:
-    """What an edit with a model takes, in bytes.
+    """Memory of an edit with a model, in bytes.
 
     Attributes:
         weights: of the networks in fp16 and the codec in float32.
         network: activations of one evaluation with guidance, two rows.
         codec: activations of decoding.
-        recorded: queries and keys of all layers at all steps.
-        usable: those that some control can use.
-        followed: those that the default control uses.
+        recorded: recorded queries and keys of all layers at all steps.
+        usable: of these, those that some control can use.
+        followed: of these, those that the default control uses.
     """
 
     weights: int
@@ -202,7 +202,7 @@ class _Everything(RecordingPlan):
 
 
 def _bytes(session: AttentionSession, plan: RecordingPlan) -> int:
-    """Of a recording of all steps, from that of one step."""
+    """Bytes of a recording of all steps, from that of one step."""
     total = 0
     for name, value in session.record.items():
         layer, kind, tensor, _ = name.split("|")

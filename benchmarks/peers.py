@@ -1,23 +1,24 @@
-"""Inversion and editing beside the ways of the published codes, in one process on one model.
+"""Inversion and editing compared with published methods, in one process on one model.
 
     python benchmarks/peers.py --photos examples --limit 2 --steps 10 --plot docs/images/peers.png
 
-Each way inverts the same photos under the model's prompt and brings them back, then swaps the haze
-word for another, in as many steps. Rows that the network evaluates are counted by a hook on it, so
-that a batch of two counts twice. Times are ratios to ``best``, photo by photo. The ways:
+Each method inverts the same photos under the model's prompt, reconstructs them, and then swaps the
+haze word for another, in the same number of steps. A hook counts the rows that the network
+evaluates, so a batch of two counts twice. Times are ratios to ``best``, photo by photo. The
+methods:
 
 - DDIM + P2P: diffusers' ``DDIMInverseScheduler``, then Prompt-to-Prompt's two branches: the source
-  is denoised again beside the target, which takes its attention from there;
+  is denoised again, and the target takes its attention;
 - FPI + P2P: five fixed-point iterations a step (FPI, arXiv 2312.12540), then the two branches;
 - NTI + P2P, with guidance alone: DDIM's inversion, null-text optimisation (arXiv 2211.09794), then
   the branch that it optimised beside the target;
 - ours: one branch on the attention that the inversion recorded, after inversions of several costs.
 
 With guidance, fixed points are those of the guided network, as in FPI's code: both branches are
-guided, and the source's comes back to the photo. DDIM and NTI invert without it.
+guided, and the source branch reconstructs the photo. DDIM and NTI invert without guidance.
 
-The exact edit is that of two branches after fixed points that have converged. The bundled model
-goes back in one step; the last way does so, and gives another edit than all others.
+The exact edit is that of two branches after converged fixed points. The last method takes the
+bundled model's single denoising step, and so gives another edit than all others.
 """
 
 from __future__ import annotations
@@ -58,10 +59,10 @@ BEST = "`best`, one branch"
 
 @dataclass
 class Cost:
-    """Of an inversion and an edit together.
+    """The cost of an inversion and an edit together.
 
     Attributes:
-        rows: that the network evaluated, a step.
+        rows: rows that the network evaluated, for each step.
         seconds: processor time.
     """
 
@@ -71,11 +72,10 @@ class Cost:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a way did with a photo.
+    """The result of a method on a photo.
 
     Attributes:
-        psnr: of the picture that came back, in dB, to the one that was inverted; NaN where it was
-            not brought back.
+        psnr: of the reconstruction, in dB; NaN where the photo was not reconstructed.
         cost: of inversion and edit together.
         edited: the edited latents.
         attention: bytes of the source's attention that were held at a time.
@@ -90,19 +90,19 @@ class Outcome:
 
 
 def held(record: Mapping[str, Tensor]) -> tuple[int, int]:
-    """The bytes of recorded attention, and those of it in the CPU's memory."""
+    """Bytes of the recorded attention: all of them, and those in the CPU's memory."""
     on_cpu = sum(value.nbytes for value in record.values() if value.device.type == "cpu")
     return sum(value.nbytes for value in record.values()), on_cpu
 
 
 class Peers:
-    """The ways, on one pipeline.
+    """The methods, on one pipeline.
 
     Args:
-        pipe: the model; it takes all steps back.
+        pipe: the model, which takes all denoising steps.
         steps: N.
         guidance: classifier-free guidance of the edit.
-        brings_back: whether ``fpi`` and ``ours`` bring the photo back too, after the edit.
+        brings_back: whether ``fpi`` and ``ours`` reconstruct the photo too, after the edit.
     """
 
     def __init__(
@@ -119,14 +119,14 @@ class Peers:
 
     @contextmanager
     def counted(self) -> Iterator[Cost]:
-        """Inside, rows are counted; then the cost holds what it took."""
+        """Inside, rows are counted; the cost is filled in at the end."""
         found = Cost()
         self._rows, before = 0, time.process_time()
         yield found
         found.rows, found.seconds = self._rows / self.steps, time.process_time() - before
 
     def ddim(self, photo: Array) -> Outcome:
-        """diffusers' scheduler, and two branches on the way back."""
+        """DDIM + P2P: diffusers' scheduler, then two branches."""
         with self.counted() as found, torch.no_grad():
             scheduler = DDIMInverseScheduler.from_config(
                 self.pipe.scheduler.config, timestep_spacing="leading"
@@ -145,7 +145,7 @@ class Peers:
         return Outcome(self._psnr(photo, z), found, edited, *self._held)
 
     def fpi(self, photo: Array, inverting: dict[str, Any]) -> Outcome:
-        """Fixed-point iterations, and two branches on the way back."""
+        """FPI + P2P: fixed-point iterations, then two branches."""
         with self.counted() as found:
             inversion = self._inverted(
                 photo, record_attention=False, guidance_scale=self.guidance, **inverting
@@ -154,7 +154,7 @@ class Peers:
         return Outcome(self._back(photo, inversion), found, edited, *self._held)
 
     def nti(self, photo: Array) -> Outcome:
-        """DDIM's inversion and optimised null texts; the edit follows the optimised branch."""
+        """NTI + P2P: DDIM and optimised null texts; the edit follows the optimised branch."""
         with self.counted() as found:
             inversion = self._inverted(photo, record_attention=False, solver="ddim")
             anchors = self.pipe.anchor(
@@ -179,7 +179,7 @@ class Peers:
         return Outcome(psnr, found, edited.latents, *held(anchors.attention))
 
     def ours(self, photo: Array, **inverting: Any) -> Outcome:
-        """What reconstructs best for its cost, or other settings; one branch."""
+        """Ours: the settings ``best``, or others, then one branch."""
         settings = None if inverting else self.pipe.description.reconstructing(self.steps)
         plan = self.pipe.recording(SOURCE, TARGET)
         with self.counted() as found:
@@ -205,7 +205,7 @@ class Peers:
         return prompt_to_prompt(self.pipe.prompts.tokens(SOURCE), self.pipe.prompts.tokens(TARGET))
 
     def _two_branches(self, latents: Tensor) -> Tensor:
-        """Prompt-to-Prompt as published: both branches are denoised side by side, both guided."""
+        """Prompt-to-Prompt as published: both branches are denoised in one batch, both guided."""
         session = AttentionSession(steps=self.steps)
         networks = [
             self.pipe.prompted_network(
@@ -229,7 +229,7 @@ class Peers:
         return target
 
     def _back(self, photo: Array, inversion: InversionResult) -> float:
-        """By the network under the source prompt, at the inversion's guidance."""
+        """The PSNR of the reconstruction under the source prompt, at the inversion's guidance."""
         if not self.brings_back:
             return math.nan
         network = self.pipe.prompted_network(
@@ -245,7 +245,7 @@ class Peers:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Prints the table, and draws it."""
+    """Prints the table, and draws it if asked."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--photos", type=Path, default=Path("examples"))
     parser.add_argument("--limit", type=int, help="so many photos")
@@ -270,12 +270,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "`best`, the model's own way back": shipped.ours,
     }
     if given.guidance == 1.0:
-        # There is nothing to optimise.
+        # Without guidance, null-text inversion has nothing to optimise.
         del ways["NTI + P2P"]
     outcomes: dict[str, list[Outcome]] = {name: [] for name in ways}
     apart: dict[str, list[float]] = {name: [] for name in ways}
     for photo in photos:
-        # What Prompt-to-Prompt gives where the inversion has no error left.
+        # The exact edit: Prompt-to-Prompt after an inversion without error.
         exact = peers.fpi(photo, EXACT).edited
         for name, way in ways.items():
             outcome = way(photo)
@@ -302,7 +302,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def draw(path: Path, rows: dict[str, float], errors: dict[str, float]) -> None:
-    """Draws how far each way's edit is from the exact one against the rows that it evaluated."""
+    """Draws the distance of each method's edit from the exact one against the evaluated rows."""
     figure = import_figure()(figsize=(7.0, 4.0), layout="constrained")
     axes = figure.add_subplot()
     for name, count in rows.items():

@@ -1,9 +1,9 @@
-"""How long reading and writing a photo takes, beside Pillow doing the same.
+"""Time to read and write a photo, compared with Pillow.
 
     python benchmarks/photo_files.py --megapixels 24
 
-Pillow reads 8 bits and keeps no metadata: its time is a yardstick, and the ratio is what counts.
-Both are processor seconds, the least of three rounds that take turns. The picture is a ramp with
+Pillow reads 8 bits and keeps no metadata, so its time is a lower bound; the ratio counts. Both are
+processor seconds, the least of three rounds in which the two take turns. The picture is a ramp with
 noise.
 """
 

@@ -1,4 +1,4 @@
-"""How long reading and writing a photo takes, beside another checkout of this project.
+"""Time to read and write a photo, compared with another checkout of this project.
 
     git worktree add ../before v0.1.0
     python benchmarks/photo_files_between.py ../before --megapixels 24
@@ -21,7 +21,7 @@ from pathlib import Path
 from photo_files import files, picture
 
 HERE = Path(__file__).resolve().parents[1]
-# Run in the checkout to be timed, on a small file, a large one, and where the result goes.
+# Code that runs in the timed checkout; arguments: a small file, a large one, the result.
 TIMED = """
 import sys, time
 from pathlib import Path

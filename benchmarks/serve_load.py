@@ -1,9 +1,9 @@
-"""Whether ``dehaze serve`` holds under load: nothing lost, every answer the right one, memory flat.
+"""``dehaze serve`` under load: no request is lost, every answer is right, memory stays flat.
 
     python benchmarks/serve_load.py --requests 200 --at-once 8
 
-Starts a server on loopback, sends it photos of which each has a shade of its own, and prints how
-many came back, how long they took, and the server's memory after each quarter.
+Starts a server on loopback and sends it photos, each of a shade of its own. Prints how many came
+back, how long they took, and the server's memory after each quarter.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ import numpy as np
 from PIL import Image
 
 SIZE = (240, 160)
-# A flat photo comes back as it was, but for JPEG-like rounding of a level or two.
+# A flat photo comes back unchanged to within a few levels.
 TOLERANCE = 3.0
 
 
 def photo(number: int) -> bytes:
-    """A flat photo whose shade says which it is."""
+    """A flat photo whose shade encodes its number."""
     buffer = io.BytesIO()
     shade = 20 + number % 200
     Image.new("RGB", SIZE, (shade, shade, shade)).save(buffer, "PNG")
@@ -37,7 +37,7 @@ def photo(number: int) -> bytes:
 
 
 def ask(address: str, number: int) -> tuple[str, float]:
-    """What became of one request, and how long it took, in seconds."""
+    """The outcome of one request, and its time in seconds."""
     started = time.perf_counter()
     for _ in range(200):
         request = urllib.request.Request(f"{address}/v1/dehaze?strength=0", photo(number))

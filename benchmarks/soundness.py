@@ -1,4 +1,4 @@
-"""What must hold of an output folder at any moment, whatever has happened to its job."""
+"""Checks that must hold for an output folder at any moment, also after a kill."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ from dehaze.photos import read_photo
 
 
 def results(output: Path) -> Iterator[Path]:
-    """All files below a folder but dehaze's own."""
+    """All files below a folder except dehaze's own."""
     return (
         path for path in output.rglob("*") if path.is_file() and not path.name.startswith(".dehaze")
     )
 
 
 def check_output(output: Path) -> int:
-    """See to it that all that is there is whole and true; how many photos are done.
+    """Check that every file is complete and as the journal says; return the number of done photos.
 
-    The journal is read here by other code than the job's own.
+    The journal is read by independent code.
 
     Raises:
-        PhotoError: a file is no whole photo.
-        AssertionError: a file that the journal calls done is not as it was written.
+        PhotoError: a file is no complete photo.
+        AssertionError: a file that the journal calls done has changed.
     """
     for path in results(output):
         read_photo(path)

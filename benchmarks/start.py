@@ -1,10 +1,10 @@
-"""What a command costs as a whole process, in processor time, beside another checkout's.
+"""Processor time of whole commands, compared with another checkout.
 
     python benchmarks/start.py --beside ../older --rounds 5
 
-Each command runs in a process of its own, round after round and one checkout after the other, so
-that other programs on the machine count for little. Modules are compiled before, as an installation
-leaves them. The table has the median of user and system time over the rounds and, with
+Each command runs in a process of its own, round after round, and the checkouts take turns, so other
+programs on the machine hardly change the result. Modules are compiled before, as in an
+installation. The table has the median of user and system time over the rounds and, with
 ``--beside``, the ratio of the two medians.
 """
 
@@ -56,10 +56,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
             "run one.jpg two.jpg": ["cli.py", "run", str(PHOTO), str(OTHER_PHOTO), *options],
         }
         if given.beside is not None:
-            # What an older checkout may not know.
+            # Options that an older checkout may not have.
             del commands["doctor --quick"]
         taken: dict[tuple[str, Path], list[float]] = {}
-        # The first round compiles what no other has, and is not counted.
+        # The first round compiles modules and is not counted.
         for counted in range(given.rounds + 1):
             for name, command in commands.items():
                 for checkout in checkouts:

@@ -1,15 +1,15 @@
-"""Flicker, PSNR and evaluations of a film in known haze: frames one by one beside the film.
+"""Flicker, PSNR and evaluations of a clip in known haze: as single frames and as a clip.
 
 Usage: python benchmarks/video_flicker.py PHOTO... [--frames 24] [--size 480x320] [--ablate]
 
-Each photo becomes a film of five parts, in haze that belongs to the scene: the camera stands still
-while a block moves through the picture; it pans by 2, 3 and 8 pixels a frame; it is held by hand,
-so that the picture drifts and turns by fractions of a pixel. Every frame has noise of its own, with
-a standard deviation of 2/255, and is rounded to 8 bits. Flicker is the mean absolute change of luma
-from frame to frame of what stands still in the scene, and tremble that of the means of 16 x 16
-pixels, both along the known motion and beside the input's. The film without haze, with the same
-noise, is printed as well: where the camera moves by fractions of a pixel, its detail alone changes
-by more than the input's.
+Each photo becomes a film of five parts, with haze that is fixed to the scene: the camera stands
+still while a block moves through the picture; it pans by 2, 3 and 8 pixels a frame; it is held by
+hand, so that the picture drifts and turns by fractions of a pixel. Every frame has noise of its
+own, with a standard deviation of 2/255, and is rounded to 8 bits. Flicker is the mean absolute
+change of luma between frames, in the parts of the scene that stand still. Tremble is the same of
+means over 16 x 16 pixels. Both follow the known motion and are ratios to the input's. The film
+without haze, with the same noise, is printed for comparison: where the camera moves by fractions of
+a pixel, its detail alone changes more than the input does.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ NOISE = 2.0 / 255.0
 RATE = 25.0
 BLOCK = 60
 PANS = {"pan, 2 pixels a frame": 2, "pan, 3 pixels a frame": 3, "pan, 8 pixels a frame": 8}
-# Held by hand: pixels of the photo to one of the frame, the blur of a lens and of a pixel's area as
-# a standard deviation in the photo's pixels, without which detail would come and go with the
-# camera's fractions of a pixel, and how its speed changes from frame to frame, in pixels and in
-# degrees.
+# The part that is held by hand. PER_PIXEL: pixels of the photo for one of the frame. LENS: blur of
+# the lens and the sensor's pixels, as a standard deviation in pixels of the photo; without it,
+# detail would come and go with fractions of a pixel. JERK: change of the speed from frame to frame,
+# in pixels and in degrees.
 PER_PIXEL = 1.4
 LENS = 0.8
 JERK = (0.4, 0.03)
-# Frames after the first ones, in which the means are not yet means of many.
+# First frame that counts: before it, means are of few frames.
 SETTLED = 4
 
 
@@ -82,14 +82,14 @@ def film(path: Path, frames: int, seed: int, size: Size) -> list[Part]:
 
 
 def shifted(columns: float) -> NDArray[np.float64]:
-    """A window of the photo that begins at a column."""
+    """The matrix of a window of the photo that begins at a column."""
     return np.array([[1.0, 0.0, columns], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]])
 
 
 def held_by_hand(
     scene: RenderedHaze, frames: int, rng: np.random.Generator, size: Size
 ) -> list[NDArray[np.float64]]:
-    """Windows around the photo's middle, which drift and turn with a speed that changes."""
+    """Matrices of windows around the photo's middle, which drift and turn at a varying speed."""
     height, width = scene.clear.shape[:2]
     drift, turn, places = np.zeros(2), 0.0, []
     speed, turning = np.zeros(2), 0.0
@@ -115,7 +115,7 @@ def part_of(
     *,
     block: bool = False,
 ) -> Part:
-    """The frames at these places, with noise, and with a block that moves through them if asked."""
+    """The frames at these places, with noise and, if ``block``, a block that moves through them."""
     part = Part(name, [], [], [], places)
     height, width = size
     for n, place in enumerate(places):
@@ -133,20 +133,20 @@ def part_of(
 
 
 def noisy(frame: Array, rng: np.random.Generator) -> Array:
-    """A frame as a camera gives it: with noise, in 8 bits."""
+    """A frame with a camera's noise, in 8 bits."""
     seen = np.clip(frame + rng.normal(0, NOISE, frame.shape), 0, 1)
     return np.asarray(np.round(seen * 255) / 255, dtype=np.float32)
 
 
 def seen_at(values: Array, place: NDArray[np.float64], size: Size) -> Array:
-    """What of the photo a frame at this place shows; exact where the place is whole pixels."""
+    """The part of the photo that a frame at this place shows; exact at whole pixels."""
     flags = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
     seen = cv2.warpAffine(values, place[:2], size[::-1], flags=flags, borderMode=cv2.BORDER_REFLECT)
     return np.asarray(np.clip(seen, 0.0, 1.0), dtype=np.float32)
 
 
 def flicker(part: Part, frames: Sequence[Array]) -> tuple[float, float]:
-    """Mean absolute change of luma of the pixels, and of means of 16 x 16 of them."""
+    """Flicker and tremble: the mean absolute change of luma of pixels, and of means of 16 x 16."""
     pixels, blocks = [], []
     height, width = frames[0].shape[:2]
     for n in range(SETTLED, len(frames)):
@@ -163,7 +163,7 @@ def flicker(part: Part, frames: Sequence[Array]) -> tuple[float, float]:
 
 
 def within(still: NDArray[np.bool_], back: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Where the frame before has the scene as well, and it stood still there."""
+    """Where the scene is in the frame before as well, and stood still there."""
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     moved = cv2.warpAffine(still.astype(np.float32), back[:2], still.shape[::-1], flags=flags)
     return np.asarray(moved > 0.999)
@@ -176,7 +176,7 @@ def psnr(frames: Sequence[Array], clear: Sequence[Array]) -> float:
 
 
 def singly(pipe: DehazePipeline, frames: Sequence[Array]) -> tuple[list[Array], float]:
-    """Each frame as a photo, and the evaluations that one took."""
+    """The results of dehazing each frame as a photo, and the mean evaluations of one."""
     results = [pipe(frame) for frame in frames]
     return [each.image for each in results], float(np.mean([each.nfe for each in results]))
 
@@ -184,14 +184,14 @@ def singly(pipe: DehazePipeline, frames: Sequence[Array]) -> tuple[list[Array], 
 def as_film(
     pipe: DehazePipeline, frames: Sequence[Array], settings: FrameSettings | None = None
 ) -> tuple[list[Array], float]:
-    """The frames as ``dehaze run clip.mp4`` takes them, and the evaluations that one took."""
+    """The results of ``dehaze run clip.mp4``'s method, and the mean evaluations of a frame."""
     dehazer = FrameDehazer(pipe, settings)
     results = [dehazer(frame, n / RATE) for n, frame in enumerate(frames)]
     return [each.image for each in results], float(np.mean([each.evaluations for each in results]))
 
 
 def without_motion(pipe: DehazePipeline, frames: Sequence[Array]) -> tuple[list[Array], float]:
-    """As ``as_film``, with a density that stays in its place whatever moves."""
+    """As ``as_film``, but the density does not follow motion."""
 
     def none(before: NDArray[np.uint8], after: NDArray[np.uint8]) -> Array:
         return np.zeros((*before.shape, 2), np.float32)
@@ -203,7 +203,7 @@ def without_motion(pipe: DehazePipeline, frames: Sequence[Array]) -> tuple[list[
 def never_started(
     pipe: DehazePipeline, frames: Sequence[Array], settings: FrameSettings
 ) -> tuple[list[Array], float]:
-    """As ``as_film``, with inversions that never start from that of the frame before."""
+    """As ``as_film``, but no inversion starts from that of the frame before."""
     with mock.patch.object(FrameDehazer, "_start", return_value=None):
         return as_film(pipe, frames, settings)
 
@@ -213,7 +213,7 @@ def main() -> None:
     parser.add_argument("photos", nargs="+", type=Path)
     parser.add_argument("--frames", type=int, default=24)
     parser.add_argument("--size", default="480x320", help="width and height of a frame, pixels")
-    parser.add_argument("--ablate", action="store_true", help="also what its parts are worth")
+    parser.add_argument("--ablate", action="store_true", help="also leave out single parts")
     arguments = parser.parse_args()
     width, height = map(int, arguments.size.split("x"))
     pipe = DehazePipeline.from_pretrained()

@@ -1,11 +1,11 @@
-"""How much a result depends on the colour space that a photo is stored in.
+"""The dependence of a result on the colour space that a photo is stored in.
 
     python benchmarks/wide_gamut.py
 
 A photo in a wide-gamut space is dehazed as it is stored, under its own profile, so that no colour
 is lost to a smaller space. The bundled model was trained on sRGB. Here the same photos are dehazed
-as sRGB and as they would be stored in other spaces, and both results are compared in sRGB: PSNR in
-dB, beside what dehazing changes at all (sRGB result against the hazy photo).
+in sRGB and in other spaces, and both results are compared in sRGB: PSNR in dB. The last row is the
+PSNR of the sRGB result to the hazy photo, which shows how much dehazing changes.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def main() -> None:
 def conversion(
     space: tuple, gamma: float | None
 ) -> tuple[Callable[[Array], NDArray[np.float32]], Callable[[Array], Array]]:
-    """From encoded sRGB to a space's own encoding, and back."""
+    """Two functions: from encoded sRGB to a space's own encoding, and back."""
     matrix = np.linalg.inv(to_xyz(*space)) @ adaptation(D65, space[1]) @ to_xyz(*SRGB)
 
     def there(photo: Array) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Adds to the site what does not lie in docs/: pages of the root, pictures, the API reference."""
+"""Adds pages of the root, pictures and the API reference to the site."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File, Files
 
-# Where datasets/ and eval/ are dehaze.datasets and dehaze.eval; gone when the build ends.
+# A copy of the installed layout, with dehaze.datasets and dehaze.eval; deleted after the build.
 LAYOUT = TemporaryDirectory()
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -30,7 +30,7 @@ FILES = ["CITATION.cff"] + [
     for path in (ROOT / "examples").iterdir()
     if path.suffix in (".jpg", ".ipynb")
 ]
-# The rooms that the API reference shows, and their folders; commands are described by --help.
+# The packages in the API reference, and their folders; --help describes commands.
 ROOMS = {
     f"dehaze.{path.stem}": path
     for path in sorted((ROOT / "dehaze").iterdir())
@@ -77,7 +77,7 @@ def _title(place: str) -> str:
 
 
 def place_of(source: str) -> str:
-    """Where the site has a file of the repository.
+    """The place in the site of a file of the repository.
 
     Args:
         source: its path below the root, with forward slashes.
