@@ -18,6 +18,7 @@ Weights = Mapping[str, Tensor]
 
 # Whole numbers are quantised weights, which mean nothing without their scales.
 _TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+_POINTER = b"version https://git-lfs"
 _CURE = "get the weights and the config.json of one model"
 
 
@@ -94,4 +95,6 @@ def _refuse(file: Path, what: str, names: Iterable[str]) -> None:
 
 
 def _torn(file: Path, error: Exception) -> ModelError:
+    if file.is_file() and file.stat().st_size < 1024 and file.read_bytes().startswith(_POINTER):
+        return ModelError(f"{file} is a pointer of git-lfs, not the weights: run git lfs pull")
     return ModelError(f"{file} is no whole safetensors file ({first_line(error)}): get it again")

@@ -80,7 +80,7 @@ class PngContainer:
         exif = profile = b""
         others: dict[str, None] = {}
         for name, body in chunks:
-            raw = body if name == b"eXIf" else _raw_exif((name, body))
+            raw = body.removeprefix(_EXIF) if name == b"eXIf" else _raw_exif((name, body))
             if raw is not None:
                 exif = exif or raw
             elif _is_xmp((name, body)) or _raw_xmp((name, body)) is not None:
@@ -114,8 +114,10 @@ class PngContainer:
         """A chunk of a photo of this size, turned upright."""
         name, body = chunk
         if name == b"eXIf":
-            return name, upright_exif(
-                body, width=width, height=height, orientation=self.orientation
+            # Some writers begin it as a JPEG's segment does, and readers pass over that.
+            prefix = _EXIF if body.startswith(_EXIF) else b""
+            return name, prefix + upright_exif(
+                body.removeprefix(_EXIF), width=width, height=height, orientation=self.orientation
             )
         if name == b"pHYs" and self.orientation >= 5 and len(body) == 9:
             return name, body[4:8] + body[:4] + body[8:]
@@ -321,7 +323,8 @@ def _heeded(
 def _orientation(chunks: Sequence[Chunk]) -> int:
     """As EXIF states it, in its own chunk or in a text, or else XMP."""
     raws = [raw for chunk in chunks if (raw := _raw_exif(chunk)) is not None]
-    for exif in [*(body for name, body in chunks if name == b"eXIf"), *raws]:
+    own = [body.removeprefix(_EXIF) for name, body in chunks if name == b"eXIf"]
+    for exif in [*own, *raws]:
         orientation = orientation_of(exif)
         if orientation is not None:
             return orientation

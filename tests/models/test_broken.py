@@ -65,6 +65,12 @@ def test_a_torn_file_of_weights(folder: Path, part: str) -> None:
     assert f"{file} is no whole safetensors file" in refusal(folder)
 
 
+def test_a_pointer_in_place_of_weights(folder: Path) -> None:
+    file = folder / "vae" / WEIGHTS["vae"]
+    file.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    assert f"{file} is a pointer of git-lfs" in refusal(folder)
+
+
 BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
     ("scheduler/scheduler_config.json", lambda path: path.unlink(), "has no scheduler_config.json"),
     ("scheduler/scheduler_config.json", lambda path: path.write_text("{"), "no whole JSON file"),

@@ -466,6 +466,18 @@ def test_xmp_of_16_bits_a_character_is_made_upright(tmp_path: Path, codec: str) 
     assert packet(1, HEIGHT, WIDTH) in result
 
 
+def test_exif_of_a_png_may_begin_as_a_jpegs(tmp_path: Path) -> None:
+    def prefixed(orientation: int, width: int, height: int) -> bytes:
+        return b"Exif\0\0" + exif_block(orientation=orientation, width=width, height=height)
+
+    data = png_file(samples_of(), Labels(exif=prefixed(6, WIDTH, HEIGHT)))
+    result, photo = there_and_back(tmp_path, data)
+    assert photo.size == (HEIGHT, WIDTH)
+    assert dict(png_chunks(result))[b"eXIf"] == prefixed(1, HEIGHT, WIDTH)
+    assert photo.encoding.container is not None
+    assert photo.encoding.container.metadata.exif[:4] == b"II*\0"
+
+
 @pytest.mark.parametrize("name", [b"tEXt", b"zTXt"])
 def test_xmp_in_a_png_text_is_made_upright(tmp_path: Path, name: bytes) -> None:
     def text(data: bytes) -> bytes:
