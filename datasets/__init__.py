@@ -15,6 +15,7 @@ from dehaze.datasets.pairing import (
     Sample,
     SizeMismatchError,
 )
+from dehaze.datasets.readable import split_readable
 from dehaze.datasets.registry import (
     DATASETS,
     BenchmarkDataset,
@@ -50,4 +51,5 @@ __all__ = [
     "register_dataset",
     "render_dataset",
     "reside",
+    "split_readable",
 ]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dehaze.datasets.pairing import list_images, natural_key
+from dehaze.datasets.readable import split_readable
 from dehaze.datasets.registry import DatasetNotFoundError
 from dehaze.wording import counted
 
@@ -17,11 +18,13 @@ class PhotoClass:
 
     Attributes:
         name: the subfolder's, with spaces for its underscores.
-        photos: their files, in natural order.
+        photos: the files of those that decode, in natural order.
+        left_out: one line about each of the others.
     """
 
     name: str
     photos: tuple[Path, ...]
+    left_out: tuple[str, ...]
 
 
 def open_class_folder(
@@ -31,7 +34,7 @@ def open_class_folder(
 
     Args:
         root: the folder.
-        least: how many photos a class needs.
+        least: how many photos that decode a class needs.
         results: folders that the results go to, which are not searched.
 
     Raises:
@@ -51,17 +54,17 @@ def open_class_folder(
         if folder.resolve() in closed:
             continue
         if folder.is_dir() and not folder.name.startswith("."):
-            photos, _ = list_images(folder, recursive=True, results=results)
+            files, _ = list_images(folder, recursive=True, results=results)
+            photos, left_out = split_readable(files)
             if len(photos) < least:
-                raise DatasetNotFoundError(
-                    f"{folder}: holds {counted(len(photos), 'photo')}, and a class needs {least}"
-                )
+                held = counted(len(photos), "photo") + (f" ({left_out[0]})" if left_out else "")
+                raise DatasetNotFoundError(f"{folder}: holds {held}, and a class needs {least}")
             name = folder.name.replace("_", " ")
             if name in classes:
                 raise DatasetNotFoundError(
                     f"{folder}: a class is called {name!r} already; put its photos into one folder"
                 )
-            classes[name] = PhotoClass(name, tuple(photos))
+            classes[name] = PhotoClass(name, tuple(photos), tuple(left_out))
     if not classes:
         raise DatasetNotFoundError(f"{root}: holds no subfolder; each class has one, of its name")
     return tuple(classes.values())

@@ -27,6 +27,7 @@ class OddityKind(Enum):
     MISSING_CLEAR = ("hazy image without ground truth", True)
     DUPLICATE = ("several files claim one id", True)
     UNRECOGNISED = ("file name that does not follow the set's naming", True)
+    UNREADABLE = ("picture that cannot be read", True)
     UNUSED_CLEAR = ("ground truth without hazy image", False)
     NOT_AN_IMAGE = ("file that is no picture", False)
     CONVERTED = ("picture converted to 8-bit RGB", False)

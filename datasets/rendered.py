@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from dehaze.datasets.decoding import read_rgb
-from dehaze.datasets.pairing import Sample
-from dehaze.datasets.registry import Dataset
+from dehaze.datasets.pairing import Oddity, OddityKind, Sample
+from dehaze.datasets.registry import Dataset, DatasetNotFoundError
 from dehaze.datasets.synthesis import render_haze
 from dehaze.levels import from_levels
-from dehaze.photos import Encoding, Photo, write_photo
+from dehaze.photos import Encoding, Photo, PhotoError, write_photo
 
 
 def render_dataset(
@@ -31,18 +31,24 @@ def render_dataset(
         limit: at most so many pictures, evenly spread; None for all.
 
     Returns:
-        The rendered set, with transmission map and airlight for every sample.
+        The rendered set, with transmission map and airlight for every sample. A picture that does
+        not decode is an oddity of it.
 
     Raises:
-        PhotoError: a picture does not decode, or a file cannot be written.
+        DatasetNotFoundError: no picture decodes.
+        PhotoError: a file cannot be written.
         ValueError: an unknown kind.
     """
     grey = Photo(np.zeros((1, 1, 3), np.float32), encoding=Encoding(grey=True))
-    samples = []
+    samples, unreadable = [], []
     for source in clear.spread(limit):
         digest = hashlib.sha256(f"{seed}/{kind}/{source.name}".encode()).digest()
         rng = np.random.default_rng(np.frombuffer(digest, dtype=np.uint32))
-        pixels = from_levels(read_rgb(source.hazy).pixels)
+        try:
+            pixels = from_levels(read_rgb(source.hazy).pixels)
+        except PhotoError as error:
+            unreadable.append(Oddity(OddityKind.UNREADABLE, source.hazy, str(error)))
+            continue
         rendered = render_haze(pixels, rng, kind=kind)
         paths = {part: folder / part / f"{source.name}.png" for part in ("hazy", "gt", "trans")}
         for path in paths.values():
@@ -61,4 +67,8 @@ def render_dataset(
                 airlight=(red, green, blue),
             )
         )
-    return Dataset(f"{clear.name}-{kind}", tuple(samples), clear.oddities, paired=True)
+    if unreadable and not samples:
+        raise DatasetNotFoundError(f"no picture can be read: {unreadable[0].message}")
+    return Dataset(
+        f"{clear.name}-{kind}", tuple(samples), (*clear.oddities, *unreadable), paired=True
+    )

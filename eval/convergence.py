@@ -15,11 +15,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from dehaze.eval.files import told_left_out
 from dehaze.eval.plots import as_png, import_figure
 from dehaze.eval.probes import solve_steps
 from dehaze.inversion import InversionResult
 from dehaze.inversion.criteria import root_mean_square
-from dehaze.wording import counted
+from dehaze.wording import counted_of
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -120,15 +121,23 @@ HEADER = (
 )
 
 
-def study_table(studies: Sequence[StepStudy], command: str) -> str:
-    """The studies as Markdown, a row for each number of steps."""
+def study_table(studies: Sequence[StepStudy], command: str, left_out: Sequence[str] = ()) -> str:
+    """The studies as Markdown, a row for each number of steps.
+
+    Args:
+        studies: of the same photos.
+        command: the command line that made them.
+        left_out: one line about each photo that could not be read.
+    """
+    photos = studies[0].photos
     rows = "\n".join(study.markdown() for study in studies)
+    told = "".join(f"{line}\n" for line in told_left_out(left_out))
     return (
-        f"{counted(studies[0].photos, 'photo')}. Settled: solved to {SETTLED:g}. "
+        f"{counted_of(photos, photos + len(left_out), 'photo')}. Settled: solved to {SETTLED:g}. "
         f"{', '.join(CERTIFIED)}: share of the settled steps where the bound held after so many "
         "iterations (median of bound / error). Evaluations: of the network, until "
         f"{RACE_TOLERANCE:g}, at most {_RACE_LIMIT}. First: below {VANISHED:g}, of {_TWO_PATHS} "
-        f"iterations.\n\n{HEADER}\n{rows}\n\n`{command}`\n"
+        f"iterations.\n\n{HEADER}\n{rows}\n{told}\n`{command}`\n"
     )
 
 

@@ -57,6 +57,11 @@ def write_table(
     return [folder / file for file in files]
 
 
+def told_left_out(lines: Sequence[str]) -> list[str]:
+    """What a table leaves out, as a list in Markdown after an empty line; nothing for nothing."""
+    return ["", *(f"- left out: {line}" for line in lines)] if lines else []
+
+
 def finite(value: Any) -> Any:
     """A value for JSON, with None for numbers that are infinite or NaN, at any depth."""
     if isinstance(value, Mapping):

@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.eval.files import finite, write_table
+from dehaze.eval.files import finite, told_left_out, write_table
 from dehaze.eval.plots import as_png, evenly_spread, import_figure
 from dehaze.inversion import PREDICTORS
-from dehaze.wording import counted
+from dehaze.wording import counted_of
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -71,11 +71,13 @@ class PredictorStudy:
         command: the command line that made the study.
         photos: how many were inverted.
         errors: step 1 first, the predictors in the registry's order at each step.
+        left_out: one line about each photo that could not be read.
     """
 
     command: str
     photos: int
     errors: tuple[GuessErrors, ...]
+    left_out: tuple[str, ...] = ()
 
     @property
     def steps(self) -> int:
@@ -101,10 +103,11 @@ class PredictorStudy:
         """The table, ready for the terminal and the documentation."""
         names = list(dict.fromkeys(one.predictor for one in self.errors))
         header = " | ".join(f"{name}: mean | variance | relative" for name in names)
+        photos = counted_of(self.photos, self.photos + len(self.left_out), "photo")
         lines = [
-            f"{counted(self.photos, 'photo')}. The error of a guess of z_i, in the units of the "
-            f"latents, against the solution of the step (relative residual below {SOLVED:g}); "
-            "relative: rms of the error over rms of z_i.",
+            f"{photos}. The error of a guess of z_i, in the units of the latents, against the "
+            f"solution of the step (relative residual below {SOLVED:g}); relative: rms of the "
+            "error over rms of z_i.",
             "",
             f"| step | timestep | solved | {header} |",
             f"| ---: | ---: | ---: |{' ---: | ---: | ---: |' * len(names)}",
@@ -125,7 +128,7 @@ class PredictorStudy:
                 "",
                 f"Share of bias in the mean square error from step 2 on: {', '.join(known)}.",
             ]
-        return "\n".join([*lines, "", f"`{self.command}`", ""])
+        return "\n".join([*lines, *told_left_out(self.left_out), "", f"`{self.command}`", ""])
 
     def write(self, folder: Path) -> list[Path]:
         """Writes predictors.json, .csv, .md and .png; returns their paths.
@@ -140,7 +143,12 @@ class PredictorStudy:
         return write_table(
             folder,
             "predictors",
-            content={"command": self.command, "photos": self.photos, "errors": errors},
+            content={
+                "command": self.command,
+                "photos": self.photos,
+                "left_out": self.left_out,
+                "errors": errors,
+            },
             columns=columns,
             rows=[finite({name: one[name] for name in columns}) for one in errors],
             markdown=self.markdown(),
@@ -188,7 +196,12 @@ def _density(errors: GuessErrors) -> NDArray[np.float64]:
 
 
 def study_predictors(
-    pipeline: InversionPipeline, photos: Sequence[Array], *, steps: int, command: str
+    pipeline: InversionPipeline,
+    photos: Sequence[Array],
+    *,
+    steps: int,
+    command: str,
+    left_out: Sequence[str] = (),
 ) -> PredictorStudy:
     """Solves every step of every photo, and compares the predictors' guesses with it.
 
@@ -199,6 +212,7 @@ def study_predictors(
         photos: float32 (H, W, 3) RGB in [0, 1].
         steps: N.
         command: the command line, for the table.
+        left_out: one line about each photo that could not be read, for the table.
 
     Raises:
         NonFiniteError: the network returned values that are not finite.
@@ -233,6 +247,7 @@ def study_predictors(
             for i in range(1, steps + 1)
             for one in _errors_of_step(i, timesteps[i - 1], errors[i - 1], solutions[i - 1])
         ),
+        tuple(left_out),
     )
 
 

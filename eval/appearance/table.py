@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -13,10 +13,11 @@ from dehaze.datasets.appearance import APPEARANCES
 from dehaze.errors import DehazeError
 from dehaze.eval.appearance.methods import REMOVE, EditMethod
 from dehaze.eval.appearance.scores import UNTOUCHED, AppearanceScore, score_photo
-from dehaze.eval.files import write_table
+from dehaze.eval.files import told_left_out, write_table
 from dehaze.eval.metrics import GaussianWindow
+from dehaze.photos import printable
 from dehaze.pipelines.edit import EditPipeline
-from dehaze.wording import counted
+from dehaze.wording import counted_of
 
 Array = NDArray[np.float32]
 
@@ -27,23 +28,23 @@ class AppearanceError(DehazeError, ValueError):
     """The benchmark cannot be run as asked."""
 
 
-def check_sizes(photos: Mapping[str, Array]) -> None:
-    """Refuses photos that cannot be scored.
+def check_size(file: Path, photo: Array) -> None:
+    """Refuses a photo that cannot be scored.
 
     Args:
-        photos: float32 (H, W, 3), by name.
+        file: of the photo.
+        photo: float32 (H, W, 3).
 
     Raises:
-        AppearanceError: a photo is smaller than SSIM's window.
+        AppearanceError: it is smaller than SSIM's window.
     """
     least = GaussianWindow().size
-    for name, photo in photos.items():
-        height, width = photo.shape[:2]
-        if min(height, width) < least:
-            raise AppearanceError(
-                f"{name}: is {width}x{height} pixels, and SSIM's window takes {least}x{least}; "
-                "leave it out"
-            )
+    height, width = photo.shape[:2]
+    if min(height, width) < least:
+        raise AppearanceError(
+            f"{printable(file)}: is {width}x{height} pixels, and SSIM's window takes "
+            f"{least}x{least}"
+        )
 
 
 @dataclass(frozen=True)
@@ -55,12 +56,14 @@ class AppearanceTable:
         photos: how many photos were edited.
         recovery: how the results reached the photos' own size.
         scores: one for each photo, word and method.
+        left_out: one line about each photo that could not be read, or was too small.
     """
 
     command: str
     photos: int
     recovery: str
     scores: tuple[AppearanceScore, ...]
+    left_out: tuple[str, ...] = ()
 
     def means(self) -> dict[tuple[str, str, str], dict[str, float]]:
         """The means of psnr, ssim, background and nfe over the photos, by (task, word, method)."""
@@ -86,14 +89,15 @@ class AppearanceTable:
 
     def markdown(self) -> str:
         """The tables, ready for the terminal and the documentation."""
+        photos = counted_of(self.photos, self.photos + len(self.left_out), "photo")
         lines = [
-            f"{counted(self.photos, 'photo')}, each under each word; results at the photos' own "
+            f"{photos}, each under each word; results at the photos' own "
             f"size ({self.recovery}), 8 bits. Each field: PSNR in dB / SSIM against the answer, "
             "then PSNR of the least touched quarter of the pixels against the photo as given.",
         ]
         for task in dict.fromkeys(score.task for score in self.scores):
             lines += ["", f"**{task}**", "", *self._task_lines(task)]
-        return "\n".join([*lines, "", f"`{self.command}`", ""])
+        return "\n".join([*lines, *told_left_out(self.left_out), "", f"`{self.command}`", ""])
 
     def _task_lines(self, task: str) -> list[str]:
         means, beaten = self.means(), self.beaten(task)
@@ -120,6 +124,7 @@ class AppearanceTable:
             content={
                 "command": self.command,
                 "photos": self.photos,
+                "left_out": self.left_out,
                 "recovery": self.recovery,
                 "means": [
                     {"task": task, "word": word, "method": method} | values
@@ -142,6 +147,7 @@ def evaluate_appearance(
     seed: int,
     recovery: str,
     command: str,
+    left_out: Sequence[str] = (),
     on_photo: Callable[[str, int], None] = lambda word, photo: None,
 ) -> AppearanceTable:
     """Scores every edit of every photo under every word.
@@ -156,6 +162,7 @@ def evaluate_appearance(
         seed: of the renderings.
         recovery: how a result reaches the photo's own size.
         command: the command line, for the table.
+        left_out: one line about each photo that could not be read, for the table.
         on_photo: called with the word and the photo's number when all edits of one are scored.
 
     Raises:
@@ -175,4 +182,4 @@ def evaluate_appearance(
                 pipeline, clear, word, other, methods, photo=number, seed=seed, recovery=recovery
             )
             on_photo(word, number)
-    return AppearanceTable(command, len(photos), recovery, tuple(scores))
+    return AppearanceTable(command, len(photos), recovery, tuple(scores), tuple(left_out))

@@ -56,6 +56,7 @@ class ConceptEvaluation:
         guidance_scale: classifier-free guidance g, of the pictures.
         steps: N, DDIM steps; the model's own when None.
         seed: of the noise.
+        left_out: one line about each photo that could not be read, for the table.
     """
 
     pipeline: SeedSelectPipeline
@@ -71,6 +72,7 @@ class ConceptEvaluation:
     guidance_scale: float
     steps: int | None
     seed: int
+    left_out: Sequence[str] = ()
 
     def run(
         self,
@@ -124,6 +126,7 @@ class ConceptEvaluation:
             (self.classifier.name, len(self.classifier.labels)),
             (judged.features, reference.shape[1]),
             tuple(_score(*key, row, reference) for key, row in rows.items()),
+            tuple(self.left_out),
         )
 
     def _made(

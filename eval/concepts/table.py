@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from math import isnan
 from pathlib import Path
 
-from dehaze.eval.files import finite, write_table
+from dehaze.eval.files import finite, told_left_out, write_table
 
 # Here and not among the methods, since the photos are a row without a method.
 PHOTOS = "the photos themselves"
@@ -56,6 +56,7 @@ class ConceptsTable:
         classifier: its name, and how many labels it has.
         features: what the distance is of, in words, and how many numbers they are.
         scores: the rows.
+        left_out: one line about each photo that could not be read.
     """
 
     command: str
@@ -66,6 +67,7 @@ class ConceptsTable:
     classifier: tuple[str, int]
     features: tuple[str, int]
     scores: tuple[ConceptScore, ...]
+    left_out: tuple[str, ...] = ()
 
     def markdown(self) -> str:
         """The table, ready for the terminal and the documentation."""
@@ -95,9 +97,9 @@ class ConceptsTable:
             if score.caveat:
                 told.setdefault(score.caveat, []).append(score.name)
         caveats = [f"- {'; '.join(names)}: {caveat}" for caveat, names in told.items()]
-        return "\n".join(
-            [*lines, "", *caveats, *([""] if caveats else []), f"`{self.command}`", ""]
-        )
+        lines += ["", *caveats] if caveats else []
+        lines += told_left_out(self.left_out)
+        return "\n".join([*lines, "", f"`{self.command}`", ""])
 
     def write(self, folder: Path) -> list[Path]:
         """Writes concepts.json, .csv and .md; returns their paths.

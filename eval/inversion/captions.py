@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,6 +71,10 @@ class CaptionChoice:
                 f"{self.further} further captions are not used: a photo's first is its prompt"
             )
         return lines
+
+    def of_files(self, files: Collection[Path]) -> CaptionChoice:
+        """The same of these photos alone."""
+        return replace(self, photos=tuple(one for one in self.photos if one.file in files))
 
     def content(self) -> dict[str, Any]:
         """All of it by name, for JSON: the photos with their captions."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dehaze.eval.files import finite, write_table
+from dehaze.eval.files import finite, told_left_out, write_table
 from dehaze.eval.inversion.captions import CaptionChoice
 from dehaze.eval.inversion.methods import InversionMethod
 from dehaze.eval.inversion.scores import (
@@ -27,7 +27,7 @@ from dehaze.eval.plots import as_png, import_figure
 from dehaze.inversion.inverter import check_served
 from dehaze.inversion.reconstruction import holds
 from dehaze.inversion.solvers import idle_settings
-from dehaze.wording import counted
+from dehaze.wording import counted_of
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -45,6 +45,7 @@ class InversionTable:
         scores: one for each method, number of steps and guidance scale.
         ceiling: what the codec alone leaves of the photos.
         captions: how the photos and their captions fit; None where all had the model's own prompt.
+        left_out: one line about each photo that could not be read.
     """
 
     command: str
@@ -52,6 +53,7 @@ class InversionTable:
     scores: tuple[InversionScore, ...]
     ceiling: CodecCeiling
     captions: CaptionChoice | None = None
+    left_out: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """The scores as flat rows; a value that is infinite or NaN is None."""
@@ -80,9 +82,10 @@ class InversionTable:
                 *(f"{_NAMES[name]} {getattr(self.ceiling, name):.4g}" for name in self._measured),
             ]
         )
+        photos = counted_of(self.photos, self.photos + len(self.left_out), "photo")
         under = "" if self.captions is None else ", each under its caption,"
         lines = [
-            f"{counted(self.photos, 'photo')}{under} at the working size, reconstruction "
+            f"{photos}{under} at the working size, reconstruction "
             f"unrounded; the codec alone: {ceiling}.",
             "",
             "| steps | g | method | iterations | tolerance | evaluations a step | PSNR (dB) "
@@ -112,7 +115,7 @@ class InversionTable:
             ]
         if self.captions is not None:
             lines += ["", *self.captions.summary()]
-        return "\n".join([*lines, "", f"`{self.command}`", ""])
+        return "\n".join([*lines, *told_left_out(self.left_out), "", f"`{self.command}`", ""])
 
     def write(self, folder: Path) -> list[Path]:
         """Writes inversion.json, .csv, .md and .png; returns their paths.
@@ -129,6 +132,7 @@ class InversionTable:
             content={
                 "command": self.command,
                 "photos": self.photos,
+                "left_out": self.left_out,
                 "scores": rows,
                 **{f"codec_{name}": value for name, value in asdict(self.ceiling).items()},
                 **({} if self.captions is None else {"captions": self.captions.content()}),
@@ -233,6 +237,7 @@ def evaluate_inversion(
     guidance_scales: Sequence[float],
     command: str,
     captions: CaptionChoice | None = None,
+    left_out: Sequence[str] = (),
     judges: Judges = NO_JUDGES,
     on_score: Callable[[InversionScore], None] = lambda score: None,
 ) -> InversionTable:
@@ -247,6 +252,7 @@ def evaluate_inversion(
         command: the command line, for the table.
         captions: whose photos these are; each is inverted under its caption. The model's own prompt
             for all when None.
+        left_out: one line about each photo that could not be read, for the table.
         judges: what is measured beside PSNR.
         on_score: called with each score as soon as it is there.
 
@@ -285,4 +291,4 @@ def evaluate_inversion(
         )
         on_score(score)
         scores.append(score)
-    return InversionTable(command, len(photos), tuple(scores), ceiling, captions)
+    return InversionTable(command, len(photos), tuple(scores), ceiling, captions, tuple(left_out))

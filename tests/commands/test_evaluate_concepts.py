@@ -170,6 +170,26 @@ def test_the_fewest_and_the_most_inverted_photos_are_told(
     assert "2 to 3 photos of each inverted" in done.stdout
 
 
+def test_a_broken_photo_of_a_class_is_named(
+    class_set: Path, random_model: Path, classifier_folder: Path, tmp_path: Path
+) -> None:
+    broken = shutil.copytree(class_set, tmp_path / "broken")
+    (broken / "haze" / "2.png").write_bytes(b"torn")
+    settings = (
+        "--classifier", classifier_folder, "--model", random_model, "--method", "noise",
+        "--pictures", 1, "--steps", 1, "-o", tmp_path / "out",
+    )  # fmt: skip
+    done = call(broken, *settings)
+    assert done.exit_code == 1, done.output
+    assert f"left out: {broken}/haze/2.png: " in done.stderr
+    assert f"- left out: {broken}/haze/2.png: " in done.stdout
+    assert rows_of(tmp_path / "out")["the photos themselves"]["pictures"] == "5"
+    (broken / "haze" / "1.png").write_bytes(b"torn")
+    done = call(broken, *settings)
+    assert done.exit_code == 2
+    assert f"{broken}/haze: holds 1 photo ({broken}/haze/1.png: " in done.stderr
+
+
 def test_pictures_are_kept_until_a_setting_or_the_user_says_no(
     class_set: Path,
     random_model: Path,

@@ -4,19 +4,74 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.commands import main
+from dehaze.eval import convergence, predictors
 
 pytest.importorskip("matplotlib")
 
+# The least work of each study.
+SMALL = {
+    "appearance": ("--words", "night", "--method", "swap"),
+    "convergence": ("--steps", "1"),
+    "inversion": ("--steps", "1", "--method", "ddim"),
+    "predictors": ("--steps", "1"),
+}
 STUDIES = ("appearance", "convergence", "inversion", "predictors")
 
 
-def call(study: str, folder: Path, output: Path) -> Result:
-    return CliRunner().invoke(main, ["evaluate", study, str(folder), "-o", str(output)])
+def call(study: str, folder: Path, output: Path, *more: object) -> Result:
+    arguments = ["evaluate", study, folder, "-o", output, *more]
+    return CliRunner().invoke(main, list(map(str, arguments)))
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_a_broken_photo_is_named_and_the_others_are_done(
+    tmp_path: Path,
+    random_model: Path,
+    photo: NDArray[np.float32],
+    study: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(convergence, "_LONGEST", 2)
+    monkeypatch.setattr(convergence, "_RACE_LIMIT", 2)
+    monkeypatch.setattr(predictors, "_LONGEST", 2)
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    folder.mkdir()
+    for name in ("b", "c"):
+        Image.fromarray((255 * photo).astype(np.uint8)).save(folder / f"{name}.png")
+    (folder / "a.png").write_bytes((folder / "b.png").read_bytes()[:90])
+    done = call(study, folder, output, "--model", random_model, *SMALL[study])
+    assert done.exit_code == 1, done.output
+    assert f"left out: {folder}/a.png: " in done.stderr
+    table = (output / f"{study}.md").read_text()
+    assert table.startswith("2 of 3 photos")
+    assert f"- left out: {folder}/a.png: " in table
+
+
+@pytest.mark.parametrize("study", ["folder", "inversion", "variants"])
+def test_a_broken_photo_under_rendered_haze_is_named(
+    tmp_path: Path, random_model: Path, photo: NDArray[np.float32], study: str
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    Image.fromarray((255 * photo).astype(np.uint8)).save(folder / "b.png")
+    (folder / "a.png").write_bytes((folder / "b.png").read_bytes()[:90])
+    least = {"folder": ("--method", "hazy"), "variants": ("--model", random_model, "--steps", 1)}
+    more = least.get(study, ("--model", random_model, *SMALL["inversion"]))
+    done = call(study, folder, tmp_path / "out", "--render", "haze", *more)
+    assert done.exit_code == 1, done.output
+    assert f"{folder}/a.png: " in done.stderr
+    assert (tmp_path / "out/rendered/hazy/b.png").is_file()
+    (folder / "b.png").unlink()
+    done = call(study, folder, tmp_path / "out", "--render", "haze", *more)
+    assert done.exit_code == 2, done.output
+    assert "no picture can be read: " in done.stderr
 
 
 @pytest.mark.parametrize("study", STUDIES)

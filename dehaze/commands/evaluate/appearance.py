@@ -10,7 +10,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option
 from dehaze.commands.evaluate.parameters import command_line
-from dehaze.commands.evaluate.pictures import open_photos
+from dehaze.commands.evaluate.pictures import exit_naming, readable_photos
 from dehaze.commands.param_types import Names
 from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError
@@ -39,7 +39,10 @@ if TYPE_CHECKING:
 @options.limit()
 @options.model()
 @options.seed(help="Seed of what is rendered over the pictures.")
+@click.pass_context
 def appearance(
+    context: click.Context,
+    /,
     pictures: Path,
     output: Path,
     words: tuple[str, ...],
@@ -53,33 +56,35 @@ def appearance(
 
     Haze, night, sunset, snow, rain, black and white, and blur are rendered by documented
     procedures, so the answer is known: the clear picture, or the picture under the other word.
+
+    A photo that cannot be read, or is too small for SSIM, is named, and the others are done.
+
+    Exit code: 0, all photos were done; 1, some were left out and are named; 2, the command is
+    wrong.
     """
     quiet_libraries()
-    from dehaze.datasets import PhotoFiles
     from dehaze.datasets.appearance import APPEARANCES
     from dehaze.eval.appearance.methods import get_methods
-    from dehaze.eval.appearance.table import check_sizes, evaluate_appearance
-    from dehaze.photos import printable
+    from dehaze.eval.appearance.table import check_size, evaluate_appearance
     from dehaze.pipelines.edit import EditPipeline
 
     try:
         chosen = get_methods(methods)
-        dataset = open_photos(pictures, output)
-        samples = dataset.spread(limit)
-        photos = list(PhotoFiles(sample.hazy for sample in samples))
-        check_sizes({printable(s.hazy): photo for s, photo in zip(samples, photos, strict=True)})
+        photos, left_out = readable_photos(pictures, output, limit, check_size)
         table = evaluate_appearance(
             model.load(EditPipeline),
-            photos,
+            list(photos),
             words=words or tuple(APPEARANCES.names()),
             methods=chosen,
             seed=seed,
             recovery=recovery,
             command=command_line(),
-            on_photo=lambda word, number: note(f"{word}: photo {number + 1} of {len(samples)}"),
+            left_out=left_out,
+            on_photo=lambda word, number: note(f"{word}: photo {number + 1} of {len(photos)}"),
         )
         result(table.markdown())
         written = table.write(output)
     except DehazeError as error:
         raise CommandError(str(error)) from error
     note(f"written: {', '.join(map(str, written))}")
+    exit_naming(context, left_out)

@@ -11,6 +11,7 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import RESEARCH, Command, Condition, Values, option
 from dehaze.commands.evaluate.parameters import command_line
+from dehaze.commands.evaluate.pictures import exit_naming
 from dehaze.commands.param_types import Names
 from dehaze.commands.progress import progress
 from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
@@ -130,7 +131,10 @@ _SEVERAL = Condition(
     help="Keep pictures that an earlier run made under the same settings, or make all anew."
 )
 @options.model()
+@click.pass_context
 def concepts(
+    context: click.Context,
+    /,
     classes: Path,
     output: Path,
     classifier: str,
@@ -158,6 +162,11 @@ def concepts(
     \b
       dehaze evaluate concepts birds/ --classifier vit-birds/ --clip clip-vit-large/ \\
         --model stable-diffusion-v1-5/stable-diffusion-v1-5 -o runs/birds
+
+    A photo that cannot be read is named, and the others are done.
+
+    Exit code: 0, all photos were done; 1, some were left out and are named; 2, the command is
+    wrong.
     """
     quiet_libraries()
     from dehaze.datasets.classes import open_class_folder
@@ -183,6 +192,7 @@ def concepts(
     try:
         found = open_class_folder(classes, least=2, results=[output])
         device = find_device(model.device)
+        left_out = [line for one in found for line in one.left_out]
         evaluation = ConceptEvaluation(
             pipeline=model.load(SeedSelectPipeline),
             classes={one.name: one.photos for one in found},
@@ -197,6 +207,7 @@ def concepts(
             guidance_scale=guidance_scale,
             steps=steps,
             seed=seed,
+            left_out=left_out,
         )
         with progress(len(found), "class") as ended:
             table = evaluation.run(
@@ -207,3 +218,4 @@ def concepts(
         raise CommandError(str(error)) from error
     result(table.markdown())
     note(f"written: {', '.join(map(str, [*written, output / 'pictures']))}")
+    exit_naming(context, left_out)

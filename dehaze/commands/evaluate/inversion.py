@@ -10,8 +10,8 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option, with_any, without
 from dehaze.commands.evaluate.parameters import Numbers, command_line
-from dehaze.commands.evaluate.pictures import open_photos
-from dehaze.commands.reporting import CommandError, note, problem, quiet_libraries, result
+from dehaze.commands.evaluate.pictures import exit_naming, open_photos, readable_photos
+from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
@@ -97,11 +97,11 @@ def inversion(
       dehaze evaluate inversion val2017 --captions captions_val2017.json --limit 100 \\
         --guidance 2 --method ddim --method fixed-point --method ddim:mode=null-text
 
-    Exit code: 0, all pictures were inverted; 1, some had no caption, or one that the model cannot
-    read, and are named; 2, the command is wrong.
+    Exit code: 0, all pictures were inverted; 1, some could not be read, had no caption, or one that
+    the model cannot read, and are named; 2, the command is wrong.
     """
     quiet_libraries()
-    from dehaze.datasets import PhotoFiles
+    from dehaze.datasets import PhotoFiles, split_readable
     from dehaze.eval.inversion.captions import choose_captioned
     from dehaze.eval.inversion.methods import parse_inversion_method
     from dehaze.eval.inversion.scores import Judges
@@ -122,12 +122,14 @@ def inversion(
         )
         choice = None
         if captions is None:
-            photos = _photos_in(pictures, output, render=render, seed=seed, limit=limit)
+            photos, broken = _photos_in(pictures, output, render=render, seed=seed, limit=limit)
             pipeline = model.load(EditPipeline)
         else:
             pipeline = model.load(EditPipeline)
             choice = choose_captioned(pipeline, pictures, captions, limit=limit, results=[output])
-            photos = PhotoFiles(photo.file for photo in choice.photos)
+            files, broken = split_readable(photo.file for photo in choice.photos)
+            choice = choice.of_files(set(files))
+            photos = PhotoFiles(files)
         table = evaluate_inversion(
             pipeline,
             photos,
@@ -136,6 +138,7 @@ def inversion(
             guidance_scales=guidance,
             command=command_line(),
             captions=choice,
+            left_out=broken,
             judges=judges,
             on_score=lambda score: note(
                 f"{score.settings.steps} steps, guidance {score.guidance_scale:g}, {score.family}: "
@@ -147,21 +150,23 @@ def inversion(
     except (DehazeError, ValueError) as error:
         raise CommandError(str(error)) from error
     note(f"written: {', '.join(map(str, written))}")
-    failures, notes = ([], []) if choice is None else (choice.failures, choice.notes)
-    for line in failures:
-        problem(f"left out: {line}")
-    for line in notes:
+    for line in [] if choice is None else choice.notes:
         note(line)
-    context.exit(1 if failures else 0)
+    exit_naming(context, [*broken, *([] if choice is None else choice.failures)])
 
 
 def _photos_in(
     folder: Path, output: Path, *, render: str | None, seed: int, limit: int | None
-) -> PhotoFiles:
-    """The photos of a folder, with haze rendered over them where ``render`` names a kind."""
+) -> tuple[PhotoFiles, list[str]]:
+    """The photos of a folder, with haze rendered over them where ``render`` names a kind.
+
+    And one line about each that cannot be read.
+    """
     from dehaze.datasets import PhotoFiles, render_dataset
 
-    dataset = open_photos(folder, output)
-    if render is not None:
-        dataset = render_dataset(dataset, output / "rendered", kind=render, seed=seed, limit=limit)
-    return PhotoFiles(sample.hazy for sample in dataset.spread(limit))
+    if render is None:
+        return readable_photos(folder, output, limit)
+    clear = open_photos(folder, output)
+    dataset = render_dataset(clear, output / "rendered", kind=render, seed=seed, limit=limit)
+    left_out = [oddity.message for oddity in dataset.failures]
+    return PhotoFiles(sample.hazy for sample in dataset), left_out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,11 +10,16 @@ import click
 
 from dehaze.commands import options
 from dehaze.commands.command import option, several, with_any
-from dehaze.commands.reporting import CommandError
+from dehaze.commands.reporting import CommandError, problem
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
-    from dehaze.datasets import Dataset
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from dehaze.datasets import Dataset, PhotoFiles
+
+    Check = Callable[[Path, NDArray[np.float32]], None]
 
 # The options that say where the ground truth of a folder is.
 truth_options = several(
@@ -92,3 +98,30 @@ def open_photos(pictures: Path, output: Path) -> Dataset:
         more = f" (and {len(dataset.failures) - 1} more)" if len(dataset.failures) > 1 else ""
         raise CommandError(f"{dataset.failures[0].message}{more}")
     return dataset
+
+
+def readable_photos(
+    pictures: Path, output: Path, limit: int | None, check: Check | None = None
+) -> tuple[PhotoFiles, list[str]]:
+    """The photos of a folder that can be evaluated, and one line about each of the others.
+
+    Args:
+        pictures, output: as for ``open_photos``, with its errors.
+        limit: how many are looked at, evenly spread; None for all.
+        check: as of ``split_readable``.
+
+    Raises:
+        DatasetNotFoundError: none can be evaluated.
+    """
+    from dehaze.datasets import PhotoFiles, split_readable
+
+    files = (sample.hazy for sample in open_photos(pictures, output).spread(limit))
+    readable, left_out = split_readable(files) if check is None else split_readable(files, check)
+    return PhotoFiles(readable), left_out
+
+
+def exit_naming(context: click.Context, left_out: Sequence[str]) -> None:
+    """End the command: with exit code 1 where photos were left out, which are named."""
+    for line in left_out:
+        problem(f"left out: {line}")
+    context.exit(1 if left_out else 0)
