@@ -202,7 +202,7 @@ def transmission_of(depth: Array, density: float) -> Array:
 def extinction_of(depth: Array, density: float) -> float:
     """beta, per unit of the depth, for which the mean of 1 - exp(-beta d) is ``density``.
 
-    Arguments and errors as ``transmission_of``.
+    Arguments and errors as for ``transmission_of``.
     """
     if not 0.0 <= density < 1.0:
         raise ValueError(f"density is {density}, outside [0, 1)")
@@ -256,7 +256,7 @@ def render_haze(
     """
     look = HAZE_KINDS.get(kind)
     if density is None:
-        # By a beta distribution between the kind's bounds; middle densities are the most frequent.
+        # A beta distribution between the kind's bounds makes middle densities the most frequent.
         low, high = look.density
         density = low + (high - low) * float(rng.beta(2.4, 2.0))
     if depth is None:

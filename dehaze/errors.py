@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class DehazeError(Exception):
-    """What was asked for cannot be done; the message names the input, the cause and the cure.
+    """A request cannot be done; the message names the input, the cause and the cure.
 
     Every error class of this library derives from it, and from the built-in class that fits, so
     that one ``except DehazeError`` catches them all and ``except ValueError`` still catches a wrong

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 def uncollected() -> Iterator[None]:
     """Pause Python's garbage collector during imports, which make many objects and drop few.
 
-    Collecting takes a seventh of the time that importing PyTorch takes. Objects that exist after
-    an import are frozen, so that later collections pass over them.
+    Collections slow such imports down. Objects that exist after an import are frozen, so that later
+    collections skip them.
     """
     collecting, imported = gc.isenabled(), len(sys.modules)
     gc.disable()

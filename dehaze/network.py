@@ -1,4 +1,4 @@
-"""The model as inversion and denoising see it: latents and step in, predicted noise out."""
+"""The model under a prompt: latents and step in, predicted noise out."""
 
 from __future__ import annotations
 
@@ -119,8 +119,8 @@ class PromptedNetwork:
         self.evaluations = 0
         self._unet = unet
         self._turn = turn_of(unet)
-        # Asked for once, since diffusers then looks at all the network's parts, and under the lock,
-        # since an overflow in another thread changes it meanwhile.
+        # Read once, since diffusers searches all parts of the network, and under the lock, since an
+        # overflow in another thread changes it meanwhile.
         with self._turn:
             self._dtype: torch.dtype = unet.dtype
         self._unconditional_of_steps = unconditional_of_steps

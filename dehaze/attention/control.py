@@ -20,7 +20,7 @@ class ControlError(DehazeError, ValueError):
 
 @dataclass(frozen=True)
 class TokenMapper:
-    """What each target token takes of the source's attention maps.
+    """The source's attention maps that each target token follows.
 
     Attributes:
         matrix: float (L, L): target token j takes the sum over i of ``matrix[i, j]`` times the map
@@ -111,7 +111,7 @@ class AttentionControl:
     def _like(self, value: Tensor, like: Tensor) -> Tensor:
         """A tensor of the control on the device and in the type of ``like``, copied there once.
 
-        Each layer asks for it in each step, and an accelerator is waited for at a copy.
+        Each layer needs it in each step, and a copy to an accelerator waits for it.
         """
         if value.device == like.device and value.dtype == like.dtype:
             return value
@@ -229,7 +229,8 @@ def prompt_to_prompt(
     """Prompt-to-Prompt's settings for two prompts, words turned into tokens.
 
     Args:
-        control: one of ``CONTROLS``; what fits the prompts when None.
+        source, target: the two prompts as tokens.
+        control: one of ``CONTROLS``; ``choose_control``'s when None.
         cross_replace_steps: a share of the steps, or a share for each of some words of the target;
             ``default`` stands for all others, 0.8 where it is not given.
         self_replace_steps: a share of the steps.
@@ -275,7 +276,7 @@ def mapped(
     source: TokenizedPrompt,
     target: TokenizedPrompt,
 ) -> TokenMapper | None:
-    """What target tokens take of the source's maps, for each tokenizer's tokens by themselves.
+    """The mapper of a whole prompt, made for each tokenizer's tokens separately.
 
     Raises:
         WordError: the prompts do not fit the mapper.

@@ -1,4 +1,4 @@
-"""What a call records of a network's attention, and what it injects: a plan, and a session."""
+"""Recording and injection of a network's attention during one call: a plan, and a session."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class RecordingPlan:
 
     @classmethod
     def asked(cls, record_attention: bool | RecordingPlan, steps: int) -> RecordingPlan | None:
-        """The plan that ``record_attention`` asks for, of so many steps; None for nothing.
+        """The plan that ``record_attention`` asks for, with this number of steps; None for nothing.
 
         Raises:
             RangeError: it is neither a plan nor True or False.
@@ -72,7 +72,7 @@ class RecordingPlan:
 
 
 def may_replace_self(positions: int, latent_size: tuple[int, int]) -> bool:
-    """Whether a self-attention layer of so many positions ever follows the source's maps.
+    """Whether a self-attention layer with this many positions ever follows the source's maps.
 
     See ``AttentionControl.self_replace_steps``.
     """
@@ -82,7 +82,7 @@ def may_replace_self(positions: int, latent_size: tuple[int, int]) -> bool:
 
 @dataclass
 class AttentionSession:
-    """What the processors of a network do during one call, and what they recorded.
+    """The state of one call: the attention to record and to inject, and the recording.
 
     Attributes:
         record: by name (see ``record_name``), the source's queries and keys,
@@ -140,7 +140,7 @@ class AttentionSession:
 
     @contextmanager
     def narrowed(self, rows: Tensor) -> Iterator[None]:
-        """Says that only these rows of the current evaluation are evaluated, in ascending order."""
+        """Inside, only these rows of the current evaluation are evaluated, in ascending order."""
         index, leading = self.index, self.rows
         if leading is not None:
             rows = rows[rows < leading]
@@ -152,7 +152,7 @@ class AttentionSession:
             self.index, self.rows = index, leading
 
     def replaces_self(self, positions: int) -> bool:
-        """Whether a self-attention layer of so many positions follows the source's maps now."""
+        """Whether a self-attention layer with this many positions follows the source's maps now."""
         if self.control is None or not self.control.replaces_self(self.step, self.steps):
             return False
         return may_replace_self(positions, self.latent_size)

@@ -1,4 +1,4 @@
-"""What dehazing changed in a photo, in two numbers, and what a user should be told of it."""
+"""The effect of dehazing on a photo: two numbers, and remarks for the user."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Array = NDArray[np.float32]
 UNCHANGED = "nearly unchanged"
 DARKER = "much darker"
 
-# Share of the range, at strength 1. Clear photos change by less, hazy ones by 6 % and more.
+# Share of the range, at strength 1; clear photos change by less, hazy ones by more.
 _UNCHANGED_BELOW = 0.02
 # Share of the photo's own brightness.
 _DARKER_BELOW = 2 / 3

@@ -81,11 +81,15 @@ class Item:
 
     @property
     def output(self) -> Path:
-        """Where the result goes."""
+        """The path of the result."""
         return self.folder / self.name
 
     def decoded(self) -> Photo:
-        """The photo of an opened item."""
+        """The photo of an opened item.
+
+        Raises:
+            ValueError: the item is not open.
+        """
         if self.photo is None:
             raise ValueError(f"{self.source} is not open")
         return self.photo
@@ -108,7 +112,7 @@ class Item:
         """Take over what another process did with the copy that it was sent."""
         vars(self).update(vars(sent) | {"source": self.source, "folder": self.folder})
         if self.error is not None:
-            # With the name by which the photo was given, not its absolute path.
+            # The error names the photo as the user did, not by its absolute path.
             self.error = PhotoError(self.source, self.error.cause, self.error.cure)
 
 
@@ -124,7 +128,7 @@ class Worker(Protocol):
         """Whether a photo takes one core, so that several processes gain by it."""
 
     def kind(self, photo: Photo) -> Any:
-        """What photos must share to be processed together, hashable."""
+        """The kind of a photo, hashable; photos of one kind can be processed together."""
 
     def process(self, items: Sequence[Item]) -> None:
         """Make the results of opened items of one kind: each has one, or has failed.
@@ -143,7 +147,7 @@ class Worker(Protocol):
 
 
 class Work(Protocol):
-    """What is to be done to each photo: small, so that it can be sent to another process."""
+    """The work on each photo, small enough to be sent to another process."""
 
     def start(self) -> Worker:
         """A worker, ready: whatever it needs is loaded."""
@@ -177,7 +181,7 @@ class Executor(Protocol):
 
 
 def open_item(item: Item, admit: Callable[[Item], None] | None = None) -> None:
-    """Read and decode an item's photo.
+    """Read and decode an item's photo; an error fails the item and is not raised.
 
     Args:
         item: the item.
@@ -194,7 +198,7 @@ def open_item(item: Item, admit: Callable[[Item], None] | None = None) -> None:
                 "changed while it was read",
                 "run it again once it is written, or add --watch",
             )
-        # What the journal says of the file is of what was read.
+        # The journal's size and time are those of the file that was read.
         item.size, item.mtime_ns = before_read
         item.megapixels = file.megapixels
         if admit is not None:
@@ -272,7 +276,7 @@ def named(source: Path, error: Exception) -> PhotoError:
 
 
 def worker_died(source: Path, deaths: int, cure: str) -> PhotoError:
-    """Why a photo fails whose process died again and again."""
+    """The error of a photo whose process died again and again."""
     return PhotoError(
         source, f"its worker died on it {deaths} times", f"look for want of memory, or {cure}"
     )

@@ -22,7 +22,7 @@ from dehaze.photos import PhotoError, discard_unfinished, printable
 
 @dataclass(frozen=True)
 class Summary:
-    """What became of a job.
+    """The outcome of a job.
 
     Attributes:
         items: every photo that was reached, in the order in which they ended.
@@ -151,7 +151,7 @@ class Job:
             yield item
 
     def _keep(self, item: Item) -> bool:
-        """Whether an earlier run did the item; if so, the item gets that run's remarks."""
+        """Whether an earlier run did the item; the item then gets that run's remarks."""
         earlier = self._journal.done(item.name.as_posix())
         if earlier is None or (earlier["settings"], earlier["size"]) != (self._settings, item.size):
             return False
@@ -188,7 +188,7 @@ class Job:
 
 
 class _Account:
-    """What has become of the photos of one run, in memory and in the journal."""
+    """The account of one run's photos, in memory and in the journal."""
 
     def __init__(self, journal: Journal, settings: str, progress: Callable[[Item], None]) -> None:
         self._journal = journal

@@ -38,7 +38,7 @@ class JournalError(DehazeError, ValueError):
 
 @dataclass
 class _Entry:
-    """What the journal knows of one output.
+    """The journal's records of one output.
 
     An attempt that failed or was dropped wrote nothing, so the records before it still hold.
 

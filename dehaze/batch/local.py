@@ -109,7 +109,7 @@ class _Gathered:
 
     def __init__(self, worker: Worker) -> None:
         self._worker = worker
-        # By the age of each one's oldest photo.
+        # Kinds in the order of their oldest photo.
         self._kinds: dict[Hashable, list[Item]] = {}
 
     def __bool__(self) -> bool:
@@ -126,7 +126,7 @@ class _Gathered:
         return self.oldest() if waiting >= _BATCHES_GATHERED * self._worker.batch_size else []
 
     def oldest(self) -> list[Item]:
-        """Return those that have waited longest, however few."""
+        """Return the batch that has waited longest, however small it is."""
         return self._kinds.pop(next(iter(self._kinds)))
 
 
@@ -193,7 +193,7 @@ class LocalExecutor:
         items = iter(items)
         parallel = self.work is not None and self.worker.parallel
         most = _most(self.workers) - 1 if parallel else 0
-        # So many, however small, keep all processes busy, and this one.
+        # This number of items keeps all processes busy, however small they are.
         first = list(islice(items, most * PHOTOS_A_PROCESS + 1)) if most else []
         others = processes_for([item.size or 0 for item in first], most)
         room = _Room(megapixels_for(1 + others) if self.megapixels is None else self.megapixels)
@@ -213,7 +213,7 @@ class LocalExecutor:
             run.run()
 
     def _processes(self, count: int) -> list[RemoteWorker]:
-        """So many processes for one run: those that have been started, and new ones."""
+        """``count`` processes for one run: those that have been started, and new ones."""
         taken = self.started[:count]
         del self.started[:count]
         self.close()
@@ -415,5 +415,5 @@ class _Run:
 
 
 def _ended(futures: Iterable[Future[None]]) -> list[Future[None]]:
-    """In the order in which they began."""
+    """The ended futures, in the order in which they began."""
     return [future for future in futures if future.done()]

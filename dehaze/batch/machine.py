@@ -43,10 +43,9 @@ def memory() -> int | None:
 
 @contextmanager
 def opencv_on_one_core() -> Iterator[None]:
-    """Keep OpenCV to one core, since other workers have the others.
+    """Limit OpenCV to one core, since other workers use the others.
 
-    Where each of two processes has a thread for every core, they wait for each other: a folder
-    takes a quarter longer.
+    Processes that each have a thread for every core wait for each other.
     """
     before = cv2.getNumThreads()
     cv2.setNumThreads(1)
@@ -73,7 +72,7 @@ def _control_groups(controller: str) -> Iterator[Path]:
 
 
 def _quota(path: Path) -> tuple[int, int]:
-    """Microseconds of processor time, and in how many microseconds; 0 for no bound."""
+    """Microseconds of processor time, and the period in microseconds; 0 for no bound."""
     quota, _, period = _content(path).partition(" ")
     return _number(quota), _number(period)
 

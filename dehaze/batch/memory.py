@@ -1,4 +1,4 @@
-"""How much memory a job may take, and how many photos and workers that is."""
+"""The memory that a job may take, as numbers of megapixels and of workers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ BYTES_A_WORKER = 200e6
 
 
 def megapixels_for(workers: int) -> float:
-    """The megapixels that so many workers may have in memory, from decoding to writing."""
+    """The megapixels that this number of workers may have in memory, from decoding to writing."""
     allowed = memory()
     if allowed is None:
         return _MEGAPIXELS

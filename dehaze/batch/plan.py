@@ -43,7 +43,7 @@ class PlanError(DehazeError, ValueError):
 
 @dataclass(frozen=True)
 class Plan:
-    """What a job will do.
+    """The plan of a job.
 
     Attributes:
         output: the output folder.
@@ -71,7 +71,7 @@ class Plan:
         ]
 
     def counts(self) -> PlanCounts:
-        """What there is to do, as the disk shows it now."""
+        """The plan in numbers, by the present state of the disk."""
         inside = target_of(self.output) + os.sep
         return PlanCounts(
             photos=len(self.photos),
@@ -271,7 +271,7 @@ def _is_wanted(below: Path) -> bool:
 
 
 def _prefixes(roots: Sequence[_Root], result_file: ResultFile) -> list[Path]:
-    """For each root the folder name that keeps it apart from the others, or nothing."""
+    """The folder name that keeps each root apart from the others, or an empty path."""
     owners: dict[str, set[int]] = defaultdict(set)
     for index, root in enumerate(roots):
         for below in root.members:

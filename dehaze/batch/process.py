@@ -53,7 +53,7 @@ from dehaze.batch.process import serve
 serve()
 """
 
-# What goes down the pipe beside the work and the items.
+# Messages on the pipe besides the work and the items.
 _ADMITTED, _STOP = "admitted", "stop"
 
 
@@ -62,7 +62,7 @@ class DeadProcessError(DehazeError, RuntimeError):
 
 
 class Room(Protocol):
-    """What bounds the photos in memory."""
+    """The memory budget of photos."""
 
     def admit(self, item: Item) -> None:
         """Wait until there is room for an item; ``CancelledError`` when there will be none."""
@@ -109,7 +109,7 @@ class RemoteWorker:
         return self._thread.submit(self._do, item, room)
 
     def stop(self) -> None:
-        """Let the process finish what it writes, and drop what it has not come so far with."""
+        """Let the process finish the file it is writing, and drop its other work."""
         with self._lock:
             self._ending = True
             if self._process is not None:
@@ -260,11 +260,11 @@ class _Process:
 
 def serve() -> None:
     """Do the items that come down the standard input, until it is closed."""
-    # Of a signal to all processes of a job, the one that holds the journal makes an end.
+    # A terminal signals all processes of a job; the one with the journal stops the others.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    # What a library prints does not get among the answers.
+    # Output that libraries print must not mix with the answers.
     os.dup2(2, 1)
     with opencv_on_one_core():
         _Server(requests, answers).run()
@@ -335,7 +335,7 @@ class _Server:
                     self._stop()
                 self._messages.put(message)
         except EOFError:
-            # Nothing may be written any more: another job may soon hold the folder.
+            # The worker stops at once, since another job may soon hold the folder.
             os._exit(0)
         except Exception:  # noqa: BLE001
             traceback.print_exc()

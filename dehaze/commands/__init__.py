@@ -98,7 +98,7 @@ _CONTEXT = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 @click.version_option(__version__, prog_name="dehaze")
 def main() -> None:
     """Remove haze from photos with nothing but the word "haze"."""
-    # By default torch's threads spin while they wait for each other. With another program on one of
-    # the cores, that makes a photo fifty times slower. Sleeping costs next to nothing. OpenMP reads
-    # this setting when torch is first imported.
+    # By default torch's threads spin while they wait for each other, which is very slow where
+    # another program uses one of the cores. Sleeping costs little. OpenMP reads this setting when
+    # torch is first imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -87,7 +87,7 @@ def doctor(context: click.Context, /, quick: bool, as_json: bool) -> None:
     result(f"dehaze {__version__}, Python {platform.python_version()}, {platform.platform()}")
     for check in checks:
         state = "ok" if check.works else "BROKEN" if check.required else "absent"
-        # With -q as well, since it says what is wrong.
+        # Printed with -q as well, since it names what is wrong.
         line = f"{state:7} {check.name}: {check.detail}"
         say = problem if state == "BROKEN" and verbosity() is Verbosity.QUIET else result
         say(line if check.works or not check.cure else f"{line}; {check.cure}")
@@ -111,7 +111,7 @@ def diagnose() -> list[Check]:
 
 
 def look() -> list[Check]:
-    """What ``diagnose`` finds without imports: versions of packages, the model's files."""
+    """The checks of ``diagnose`` that need no imports: package versions, the model's files."""
     packages = [_installed(name, module) for name, module in REQUIRED.items()]
     extras = [_extra(name, *what) for name, what in EXTRAS.items()]
     return [*packages, *torchvision_fits(), _bundled_files(), *extras]
@@ -215,7 +215,7 @@ def _bundled_model() -> Check:
         from dehaze.models.source import BUNDLED_FOLDER, ModelSource
 
         answers = check_known_answer(BUNDLED_FOLDER, load_parts(ModelSource()))
-        # As dehaze run loads it.
+        # The loader that dehaze run uses.
         if is_plain(BUNDLED_FOLDER):
             check_known_answer(BUNDLED_FOLDER, load_plain_parts(BUNDLED_FOLDER))
     except (ValueError, OSError, RuntimeError, ImportError) as error:

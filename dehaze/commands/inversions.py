@@ -20,7 +20,7 @@ _PLOTTED_ITERATIONS = 12
 
 @dataclass(frozen=True)
 class InversionJob:
-    """What is done to each photo of ``dehaze invert``.
+    """The work of ``dehaze invert`` on each photo.
 
     Attributes:
         pipeline: a ``DehazePipeline``.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
     from dehaze.models.needs import ModelDescription
 
-# What a photo can fail by.
+# Errors that fail one photo.
 _FAILURES = (DehazeError, OSError, ValueError)
 
 

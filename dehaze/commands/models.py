@@ -93,7 +93,7 @@ def info(
 
 
 def _facts(parts: ModelParts) -> dict[str, Any]:
-    """What a model is made of, and its defaults, by name."""
+    """The parts and defaults of a model, by name."""
     from dehaze.inversion.ddim import ignored_settings
     from dehaze.inversion.flow import ignored_flow_settings
     from dehaze.models.kinds import kind_of

@@ -1,4 +1,4 @@
-"""What a command writes: it replaces no input, and files of an earlier run are named."""
+"""Checks of a command's output files: none replaces an input, and earlier files are named."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def plan_photos(inputs: Sequence[Path], asked: RunOptions) -> Plan:
-    """What is to be done to photos and folders of them.
+    """The plan for photos and folders of photos.
 
     Raises:
         CommandError: there is no photo, and none is waited for.

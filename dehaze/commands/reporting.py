@@ -1,4 +1,4 @@
-"""What commands say, and where; -q and -v mean the same to all of them."""
+"""The output of commands: messages, streams, and the meaning of -q and -v."""
 
 from __future__ import annotations
 

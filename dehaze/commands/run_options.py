@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from dehaze.models.choice import ModelChoice
     from dehaze.photos import ResultFile
 
-# What --save can add, and the ending of each file. It is put after the photo's whole name, so that
-# files of a.jpg and a.png stay apart.
+# The maps of --save, and the ending of each file. The ending follows the photo's whole name, so
+# that files of a.jpg and a.png stay apart.
 SIDE_FILES = {
     "attention": ".attention.png",
     "transmission": ".transmission.png",
@@ -46,7 +46,7 @@ TO_FOLDER = Condition(lambda given: given["output"] != STREAM, "with a folder as
 ON_PHOTOS = Condition(
     lambda given: given["photos"], "with photos, not with clips alone", of_input=True
 )
-# Of a setting that decides results: beside photos, clips would be done without it.
+# The condition of settings that have no effect on clips.
 PHOTOS_ALONE = Condition(lambda given: not given["clips"], "with photos alone", of_input=True)
 
 
@@ -249,7 +249,7 @@ run_options = several(
 
 @dataclass(frozen=True)
 class RunOptions:
-    """What the options of one ``dehaze run`` say, each under its own name.
+    """The options of one ``dehaze run``, by name.
 
     Attributes:
         recipe: the options that are no field here: arguments of ``DehazePipeline.__call__``.
@@ -305,7 +305,7 @@ class RunOptions:
         }
 
     def task(self) -> Task:
-        """What is done to each photo."""
+        """The task for each photo."""
         return task_of(
             self.method, self.model, self.recipe, self.side_files, self.batch_size, self.result_file
         )

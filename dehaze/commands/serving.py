@@ -1,4 +1,4 @@
-"""What ``dehaze ui`` and ``dehaze serve`` share: the options, and the server's life."""
+"""Common to ``dehaze ui`` and ``dehaze serve``: the options, and running the server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``dehaze run`` says while it runs and at its end: text, or JSON lines."""
+"""The output of ``dehaze run`` while it runs and at its end: text, or JSON lines."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Text:
-    """For people: progress and failures on stderr, totals on stdout."""
+    """Text for people: progress and failures on stderr, totals on stdout."""
 
     def __init__(self) -> None:
         self._ended: Ended | None = None
@@ -104,7 +104,7 @@ class Text:
 
 
 class JsonLines:
-    """For programs: one JSON object a line on stdout, told apart by "event"."""
+    """JSON for programs: one object a line on stdout; "event" names its kind."""
 
     @contextmanager
     def progress(self, total: int) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""What ``dehaze run`` does to each photo, and where: the work, its settings, its executor."""
+"""The task of ``dehaze run``: the work on each photo, its settings, its executor."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ DIFFUSION = "diffusion"
 
 @dataclass(frozen=True)
 class Task:
-    """What is done to each photo, and all that decides its result.
+    """The work on each photo, and all settings that decide its result.
 
     Attributes:
         work: what is done.

@@ -38,7 +38,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Measurement:
-    """What an evaluation tells of b samples; each field is (b,).
+    """Residuals and bounds of b samples after an evaluation; each field is (b,).
 
     Attributes:
         residual: norm(f(z_k) - z_k) / norm(z_k) along the first path.
@@ -240,7 +240,7 @@ def power(latents: Tensor) -> Tensor:
 
 @lru_cache(maxsize=16)
 def _rings(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """For ``power``: each wave's frequency in whole cycles, (H W,), and how many waves have it."""
+    """Each wave's frequency in whole cycles, (H W,), and the number of waves of that frequency."""
     lengths = (frequencies(height, width) * max(height, width)).round().clamp(min=1.0)
     ring = lengths.long().flatten()
     return ring.to(device), torch.bincount(ring).clamp(min=1).to(device)

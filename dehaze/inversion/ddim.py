@@ -61,7 +61,7 @@ _READ_SETTINGS = frozenset(
         "num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas",
         "rescale_betas_zero_snr", "prediction_type", "timestep_spacing", "steps_offset",
         "set_alpha_to_one", "final_sigmas_type",
-        # Of clipping and thresholding, which are refused.
+        # Settings of clipping and thresholding, which are refused.
         "clip_sample_range", "dynamic_thresholding_ratio", "sample_max_value",
     }
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A network as an inversion sees it."""
+"""The interface of networks that an inversion evaluates."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def mode_names() -> list[str]:
 
 
 def holds(mode: str | None) -> TypeGuard[str]:
-    """Whether anything holds the way back in this mode."""
+    """Whether this mode holds denoising to the inverted path."""
     return mode is not None and mode != PLAIN
 
 
@@ -84,7 +84,7 @@ _INNER_STEPS = 10
 
 @dataclass(frozen=True)
 class Anchors:
-    """What keeps n guided denoising steps of B samples on the inverted path.
+    """Embeddings or offsets that keep n guided denoising steps of B samples on the inverted path.
 
     Attributes:
         unconditional: (n, B, L, D), the unconditional embedding at each step, or (n, 1, L, D) where

@@ -36,7 +36,7 @@ class Relaxation:
     process: Process | None = None
 
     def of_step(self, table: StepTable, i: int, shape: torch.Size) -> Lengthening:
-        """What lengthens the updates of step i."""
+        """The lengthening of step i's updates."""
         return Lengthening(None if self.factors is None else self.factors(table, i, shape))
 
 

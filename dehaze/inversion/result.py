@@ -33,7 +33,7 @@ class InversionMismatchError(DehazeError, ValueError):
 
 @dataclass(frozen=True)
 class Origin:
-    """What an inversion was made of.
+    """The origin of an inversion: photos, prompt and model.
 
     Attributes:
         photos: SHA-256 of each photo's pixels; empty for a generated picture.
@@ -48,7 +48,7 @@ class Origin:
     model: str
 
     def sample(self, b: int) -> Origin:
-        """Of sample b alone."""
+        """The origin of sample b alone."""
         return replace(self, photos=self.photos[b : b + 1], sizes=self.sizes[b : b + 1])
 
 
@@ -114,10 +114,10 @@ class InversionResult:
 
     @classmethod
     def checked(cls, value: InversionResult) -> InversionResult:
-        """The value itself, an inversion.
+        """The value, if it is an inversion.
 
         Raises:
-            InversionMismatchError: it is none.
+            InversionMismatchError: it is no inversion.
         """
         if not isinstance(value, cls):
             raise InversionMismatchError(

@@ -63,7 +63,7 @@ FROM_NOISE = SeedSelectSettings(iterations=30, learning_rate=0.1)
 
 @dataclass(frozen=True)
 class SeedTarget:
-    """What the picture is to be near: the centroids of the photos.
+    """The target of the fit: the centroids of the photos.
 
     Attributes:
         embedding: (1, D), the centroid of the photos' embeddings; its norm is 1.

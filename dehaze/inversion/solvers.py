@@ -74,7 +74,7 @@ class ImplicitStep:
 
 @dataclass(frozen=True)
 class Solution:
-    """What a solver found.
+    """A solver's result for one step.
 
     Attributes:
         z: (B, C, H, W), the z_i of each sample.
@@ -314,7 +314,7 @@ class UpdateRule:
 
 
 def _where(chosen: Tensor, latents: Tensor, others: Tensor) -> Tensor:
-    """Some samples' latents, and others for the rest: (b,), (b, C, H, W) twice."""
+    """The first latents for the chosen samples, the others elsewhere: (b,), (b, C, H, W) twice."""
     return torch.where(chosen[:, None, None, None], latents, others)
 
 

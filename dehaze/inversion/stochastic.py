@@ -67,8 +67,11 @@ def stochastic_step(
     z_{i-1} = sqrt(a_{i-1}) x_0 + sqrt(1 - a_{i-1} - sigma_i^2) eps + sigma_i n, n normal.
 
     Args:
+        table: the schedule.
+        i: the step.
         latents: z_{i-1} as DDIM gives it, (B, C, H, W).
         noise: the step's eps.
+        eta: 0 for DDIM, 1 for DDPM.
         generator: of n; one of the CPU draws the same on every device. PyTorch's own when None.
 
     Source: DDIM, arXiv 2010.02502, eq. 12; used for editing by AIDI, arXiv 2309.04907.

@@ -23,9 +23,8 @@ from dehaze.prompts import tokenize
 ANSWER_FILE = "known_answer.json"
 
 # Tolerance, relative to the numbers' root mean square. Processors, thread counts and library
-# versions add in another order. Over those that were tried, the bundled model's numbers differed by
-# at most 2e-6 (docs/notes/libraries.md). A text encoder with random weights changes them by more
-# than 1e-1.
+# versions add in another order, which changes the numbers far less (docs/notes/libraries.md); wrong
+# weights change them far more.
 TOLERANCE = 1e-3
 # How many numbers of each part's output are kept, evenly spread over it.
 _KEPT = 32
@@ -35,7 +34,7 @@ _LATENT_SIZE = (8, 12)
 
 @dataclass(frozen=True)
 class KnownAnswer:
-    """What a model's parts gave.
+    """The recorded outputs of a model's parts.
 
     Attributes:
         ids: the tokens of its own prompt.

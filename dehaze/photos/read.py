@@ -95,8 +95,11 @@ def open_bytes(data: bytes, path: Path, *, max_megapixels: float = MAX_MEGAPIXEL
 
     Args:
         data: all of its bytes.
-        path: what it is called.
-        max_megapixels: as for ``open_photo``, which raises the same.
+        path: its name, for messages.
+        max_megapixels: as for ``open_photo``.
+
+    Raises:
+        PhotoError: as ``open_photo`` raises it.
     """
     if not data:
         raise PhotoError(path, "is empty (0 bytes)", COPY_AGAIN)

@@ -1,4 +1,4 @@
-"""What follows each denoising step: the edit's changes, the callback, the progress bar."""
+"""Actions after each denoising step: the edit's changes, the callback, the progress bar."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ def check_callback(callback: StepCallback | None) -> None:
 
 @dataclass(frozen=True)
 class StepEnd:
-    """What is done to the latents after a step of the way back.
+    """Changes the latents after a denoising step.
 
     Attributes:
-        pipeline: that the callback is given.
-        inversion: that is denoised.
+        pipeline: given to the callback.
+        inversion: the inversion that is denoised.
         bar: the progress bar.
         revise: as in ``dehaze.inversion.denoise``; it comes first.
         callback: None for none.

@@ -196,9 +196,9 @@ class Dehazing(Inverting, Denoising):
                 list of results: those of each photo alone to within rounding, not to the last bit.
             prompt: what the photo shows, with the haze word in it.
             word: the word (or phrase) of the prompt to swap for null text.
-            inversion: what ``invert`` returned for this photo and prompt, to try several settings
-                without inverting again. An inversion of another photo, prompt or model, or with
-                other settings than those given here, is refused.
+            inversion: from ``invert`` for this photo and prompt, to try several settings without
+                inverting again. An inversion of another photo, prompt or model, or with other
+                settings than those given here, is refused.
             null_text: ``embedding`` puts null text at the word's token positions; ``delete``
                 removes the word from the text and aligns the rest.
             mode: where guidance acts. None guides both ways. ``plain`` inverts at guidance 1 and
@@ -356,7 +356,7 @@ class Dehazing(Inverting, Denoising):
         guidance_scale: float,
         plan: RecordingPlan,
     ) -> list[Anchors]:
-        """What holds the way back of each photo, such as unconditional embeddings of its own.
+        """The mode's anchors of each photo, such as unconditional embeddings of its own.
 
         Empty where the mode holds nothing.
         """
@@ -368,7 +368,7 @@ class Dehazing(Inverting, Denoising):
         ]
 
     def _plan(self, control: AttentionControl, steps: int) -> RecordingPlan:
-        """What the swap and the haze attention map ask of the source's attention."""
+        """The source's attention that the swap and the haze attention map need."""
         layers = self.description.map_layers
         return RecordingPlan(control, steps, None if layers is None else list(layers))
 
@@ -389,6 +389,7 @@ class Dehazing(Inverting, Denoising):
         """Denoises an inversion with the word swapped for null text; see ``__call__``.
 
         Args:
+            prompt, word, null_text, guidance_scale, callback_on_step_end: as for ``__call__``.
             strength: one number, or a map that broadcasts to the latents (B, C, h, w).
             unconditional: of each step and sample, see ``denoise_under``.
             control: Prompt-to-Prompt's settings; the model's own when None.

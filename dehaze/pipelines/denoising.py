@@ -104,7 +104,7 @@ class Denoising(PromptedModel):
         guidance_scale: float,
         plan: RecordingPlan | None = None,
     ) -> Anchors:
-        """What holds a guided way back to the path of an inversion at guidance 1.
+        """The anchors that hold guided denoising to the path of an inversion at guidance 1.
 
         Args:
             inversion: from ``invert``, under the same prompt.

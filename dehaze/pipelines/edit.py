@@ -154,7 +154,8 @@ class EditPipeline(InversionPipeline):
             source: what it shows.
             target: what it shall show; the source prompt where only words are weighted.
             settings: how; the defaults when None.
-            inversion: what ``invert`` returned for this photo and prompt, or ``generate`` for none.
+            inversion: from ``invert`` for this photo and prompt, or from ``generate`` without a
+                photo.
             recovery: ``affine`` carries the change of light and colour to the photo's own size and
                 keeps its details, ``none`` enlarges the model's picture, which may show new things;
                 see ``dehaze.recovery.recover.RECOVERIES``; ``affine`` when None. Only for a photo.
@@ -263,7 +264,7 @@ class EditPipeline(InversionPipeline):
     def recording(
         self, source: str, target: str | None = None, settings: EditSettings | None = None
     ) -> RecordingPlan:
-        """What an edit asks of the source's attention: ``record_attention`` of ``invert``.
+        """The source's attention that an edit needs, for ``record_attention`` of ``invert``.
 
         Arguments and errors as for ``check_prompts``.
         """
@@ -288,6 +289,7 @@ class EditPipeline(InversionPipeline):
 
         Args:
             inversion: of one picture; its attention is recorded anew where it has none.
+            source, target, settings, callback_on_step_end: as for ``__call__``.
             photo: float32 (H, W, 3) in [0, 1]. A strength map has its size, and a score sees the
                 picture without the codec's padding. Not needed otherwise.
             generator: of the noise that ``eta`` adds.

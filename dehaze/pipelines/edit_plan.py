@@ -1,4 +1,4 @@
-"""What an edit needs from attention: control, recording, and where the picture may change."""
+"""An edit's use of attention: control, recording, and where the picture may change."""
 
 from __future__ import annotations
 
@@ -56,12 +56,16 @@ class EditPlan:
         )
 
     def recording(self) -> RecordingPlan:
-        """What the edit asks of the source's attention."""
+        """The source's attention that the edit needs."""
         shown = self.settings.blend or self.settings.needs_focus
         return RecordingPlan(self.control(), map_layers=None if shown else ())
 
     def focus_span(self) -> tuple[int, ...]:
-        """Positions in the source of the words that are being edited."""
+        """Token positions in the source of the edited words.
+
+        Raises:
+            WordError: no word of the source is edited, or ``focus`` is not in it.
+        """
         if self.settings.focus is not None:
             return word_span(self.before, self.settings.focus)
         spans = changed_words(self.before, self.after) or [
@@ -103,7 +107,7 @@ class EditPlan:
         return outside + focus * (inside - outside)
 
     def blend(self, inversion: InversionResult) -> LocalBlend | None:
-        """What holds the change to the blend's words; None without a blend."""
+        """The blend that holds the change to its words; None without one."""
         if not self.settings.blend:
             return None
         return LocalBlend(
@@ -124,13 +128,13 @@ class EditPlan:
 
 @dataclass(frozen=True)
 class EditStep:
-    """What is done to the latents after a step of an edit: noise, then blending.
+    """Changes the latents after a step of an edit: noise, then blending.
 
     Attributes:
-        inversion: that is edited.
+        inversion: the inversion that is edited.
         eta: noise of the denoising steps, 0 for DDIM, 1 for DDPM.
         generator: of that noise; PyTorch's own when None.
-        blend: what holds the change to a place; None without any.
+        blend: holds the change to some words; None without one.
     """
 
     inversion: InversionResult

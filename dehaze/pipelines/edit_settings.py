@@ -19,7 +19,7 @@ PictureScore = Callable[[NDArray[np.uint8], str], float]
 
 
 DEFAULT_THRESHOLD = 0.3
-"""Of LocalBlend, relative to a map's maximum."""
+"""LocalBlend's threshold, relative to a map's maximum."""
 
 
 @dataclass(frozen=True)

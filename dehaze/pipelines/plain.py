@@ -36,7 +36,7 @@ class PlainDehazer(Dehazing):
 
     @property
     def device(self) -> torch.device:
-        """That the networks run on."""
+        """The device that the networks run on."""
         device: torch.device = self.unet.device
         return device
 

@@ -66,7 +66,11 @@ class Concept:
         ]
 
     def selected(self, start: str) -> list[Array]:
-        """The pictures that SeedSelect makes from this start."""
+        """The pictures that SeedSelect makes from this start.
+
+        Raises:
+            ValueError: there is no image encoder.
+        """
         if self.image_encoder is None:
             raise ValueError("SeedSelect compares pictures by CLIP, and there is none")
         noisy = start == "noise"

@@ -62,6 +62,7 @@ def psnr_outside(source: Picture, result: Picture, mask: Mask, prompt: str = "")
         source: uint8 (H, W, 3).
         result: the same shape.
         mask: (H, W), 1 where the picture was to change.
+        prompt: not used; all metrics have the same arguments.
     """
     if _nothing_stays(mask):
         return math.nan

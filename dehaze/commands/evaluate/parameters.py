@@ -1,4 +1,4 @@
-"""What the subcommands of ``dehaze evaluate`` share: options, their kinds, their own command."""
+"""Common to the subcommands of ``dehaze evaluate``: options, option types, the command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What ``evaluate reside`` and ``evaluate folder`` share: the options, and the run itself."""
+"""Common to ``evaluate reside`` and ``evaluate folder``: the options, and the run itself."""
 
 from __future__ import annotations
 
