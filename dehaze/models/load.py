@@ -320,10 +320,10 @@ def _check_text_config(path: Path, config: Mapping[str, Any], kind: Any) -> None
 
 
 def _check_switches(path: Path, config: Mapping[str, Any], kind: Any) -> None:
-    """Refuses values of a network's settings that can only be true or false."""
+    """Refuses texts where settings are true or false; published files have null, too."""
     for name, parameter in inspect.signature(kind.__init__).parameters.items():
         value = config.get(name, parameter.default)
-        if isinstance(parameter.default, bool) and not isinstance(value, (bool, list, tuple)):
+        if isinstance(parameter.default, bool) and isinstance(value, str):
             raise ModelError(f"{path} has {name}={value!r}, which must be true or false")
 
 

@@ -12,6 +12,9 @@ from broken_models import FAULTS, change, refusal, spoil
 from original_format import save_as_one_file
 from safetensors.torch import load_file, save_file
 
+from dehaze.models.load import load_parts
+from dehaze.models.source import ModelSource
+
 WEIGHTS = {
     "unet": "diffusion_pytorch_model.safetensors",
     "vae": "diffusion_pytorch_model.safetensors",
@@ -180,6 +183,11 @@ def test_a_broken_file_is_named(
     said = refusal(model)
     assert cause in said
     assert str(folder) in said or str(model) in said
+
+
+def test_null_for_false_is_read(folder: Path) -> None:
+    change(folder / "unet" / "config.json", upcast_attention=None)
+    assert load_parts(ModelSource(folder)).unet is not None
 
 
 def test_an_end_that_the_tokenizer_does_not_write(folder: Path) -> None:
