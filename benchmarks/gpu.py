@@ -9,8 +9,11 @@ as with ``torch_dtype=torch.float16``. On the CPU, which is slow in float16, eve
 float32. Times are wall-clock times after a warm-up, with the device's work finished. Peak memory is
 that of PyTorch's tensors with the weights, counted by its allocator; there is none on the CPU.
 
-Each part prints its own tables. If one fails, its traceback is printed, the others go on, and the
-exit code is 1. Nothing is downloaded.
+Each part makes its own model and prints its own tables, in the order given, so that a device lent
+for minutes can be given one part after the other. A second table of ``sd15`` says where the time
+goes: in the network, whose calls are timed without waiting for them, in the codec, or elsewhere. If
+a part fails, its traceback is printed, the others go on, and the exit code is 1. Nothing is
+downloaded.
 """
 
 from __future__ import annotations

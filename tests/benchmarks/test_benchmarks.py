@@ -80,15 +80,42 @@ def test_peers_one_converged_branch_gives_the_exact_edit() -> None:
     assert apart["FPI, 5 iterations + two-branch P2P"] > 1e-3
 
 
-@pytest.mark.slow
-def test_gpu_benchmark_runs_on_the_cpu() -> None:
-    said = run("gpu.py", "--small", "--device", "cpu", "--steps", "4", "--batches", "1,2")
+def run_gpu_part(name: str) -> str:
+    small = ("--small", "--device", "cpu", "--steps", "4", "--batches", "1,2")
+    said = run("gpu.py", *small, "--parts", name)
+    assert [line for line in said.splitlines() if line.startswith("## ")] == [f"## {name}"]
     assert "FAILED" not in said
     assert "NO" not in said
-    edits = [line.split(" | ") for line in said.splitlines() if line.startswith("| `best`")]
+    return said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("part", "line"),
+    [
+        ("bundled", "| 2 | "),
+        ("sdxl", "| float16 that overflows | "),
+        ("savers", "| `guidance_in_two_calls` | "),
+        ("flow", "| an evaluation, recorded | "),
+    ],
+)
+def test_a_part_of_the_gpu_benchmark_runs_on_the_cpu(part: str, line: str) -> None:
+    assert f"\n{line}" in run_gpu_part(part)
+
+
+@pytest.mark.slow
+def test_gpu_benchmark_says_where_the_time_of_an_edit_goes() -> None:
+    said = run_gpu_part("sd15")
+    rows = [line[2:-2].split(" | ") for line in said.splitlines() if line.startswith("| `best`")]
+    # Both tables name the ways.
+    edits, times = rows[:2], rows[2:]
     assert [row[1] for row in edits] == ["1", "7.5"]
     # Fewer rows a step than five iterations and two branches take.
     assert float(edits[0][4]) < 7.0
     assert float(edits[1][4]) < 14.0
-    assert "| float16 that overflows | " in said
-    assert "`guidance_in_two_calls`" in said
+    for edit, time in zip(edits, times, strict=True):
+        whole, network, codec, rest = (float(time[column]) for column in (2, 3, 8, 9))
+        calls, evaluated = int(time[4]), int(time[5])
+        assert float(edit[2]) == whole
+        assert network + codec + rest == pytest.approx(whole, abs=0.021)
+        assert evaluated == round(4 * float(edit[4])) == calls * (1 if edit[1] == "1" else 2)
