@@ -22,7 +22,7 @@ LAYOUT = (
 
 @dataclass(frozen=True)
 class CaptionedPhoto:
-    """A photo and what it shows.
+    """A photo and its caption.
 
     Attributes:
         name: its path below the folder, with its extension.
@@ -37,7 +37,7 @@ class CaptionedPhoto:
 
 @dataclass(frozen=True)
 class CaptionedPhotos:
-    """The photos of a folder that have a caption, and what does not fit.
+    """The photos of a folder that have a caption, and names without a match.
 
     Attributes:
         photos: in natural order.

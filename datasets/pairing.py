@@ -70,7 +70,7 @@ class LoadedSample:
 
 @dataclass(frozen=True)
 class Sample:
-    """One hazy picture of a data set, and what is known about it.
+    """One hazy picture of a data set, with its ground truth as far as it is known.
 
     Attributes:
         name: unique within the set: the hazy file's path below its folder, without extension.

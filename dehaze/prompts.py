@@ -1,4 +1,4 @@
-"""Where a word stands in a prompt, and what remains when it is swapped for null text."""
+"""The position of a word in a prompt, and the prompt with the word swapped for null text."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ _tokenizing = threading.Lock()
 
 
 def tokenize(tokenizer: Any, text: str, most: int | None = None) -> TokenizedPrompt:
-    """Tokenizes ``text`` to the tokenizer's full length, or to ``most`` tokens, whichever is less.
+    """Tokenizes ``text`` to the tokenizer's full length, or to ``most`` tokens if that is less.
 
     Raises:
         WordError: the prompt is longer than the tokenizer's length. Cutting it silently could cut
@@ -214,7 +214,7 @@ def _positions(prompt: TokenizedPrompt, found: Sequence[tuple[int, int]]) -> tup
 
 
 def _whole_words(words: str) -> re.Pattern[str]:
-    """Matches a word or phrase in any case, whatever the spaces in it, and no part of a word."""
+    """Matches a word or phrase in any case and with any spaces, but no part of a longer word."""
     parts = r"\s+".join(re.escape(part) for part in words.split())
     return re.compile(rf"(?<!\w){parts}(?!\w)", re.IGNORECASE)
 

@@ -214,7 +214,7 @@ def _write_below(axis: Any, text: str) -> None:
 
 
 def _cut(text: str, length: int = 32) -> str:
-    """The text with lines of at most so many characters."""
+    """The text with lines of at most ``length`` characters."""
     lines = text.split("\n")
     return "\n".join(line if len(line) <= length else f"{line[: length - 1]}…" for line in lines)
 

@@ -34,7 +34,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(eq=False)
 class Item:
-    """One photo, where its result goes, and what has become of it so far.
+    """One photo, the path of its result, and its outcome so far.
 
     Attributes:
         source: the photo, by the path that it was named by; or a folder that cannot be listed.
@@ -55,7 +55,7 @@ class Item:
             is shared evenly.
         evaluations: of the network.
         residual: the worst residual of its inversion, NaN where there is none.
-        effect: how its result differs from it, and what of that should be looked at.
+        effect: the difference of its result, and remarks on it.
         notes: what could not come back as it was, or went another way than asked for.
     """
 

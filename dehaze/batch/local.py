@@ -23,8 +23,8 @@ from dehaze.batch.sent import SentWork
 
 logger = logging.getLogger(__name__)
 
-# A process is started for so many photos that are to be done, or for one of so many bytes: with
-# less to do, it would take longer to load than to work.
+# A process is started for this number of photos, or for each photo of this many bytes; with less to
+# do, it would take longer to load than to work.
 PHOTOS_A_PROCESS = 4
 BYTES_A_PROCESS = 2e6
 

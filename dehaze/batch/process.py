@@ -349,7 +349,7 @@ class _Server:
 
 
 class _Answering(logging.handlers.QueueHandler):
-    """Sends what is logged to the process that says it."""
+    """Sends log records to the other process, which prints them."""
 
     def __init__(self, answer: Callable[[Any], None]) -> None:
         super().__init__(SimpleQueue())

@@ -181,7 +181,7 @@ class RayExecutor:
 def pool(
     resources: Mapping[str, float], items: int, workers: int | None, *, gpu: bool
 ) -> tuple[int, dict[str, int]]:
-    """How many actors a cluster gets, and what each of them takes of it.
+    """The number of actors of a cluster, and the resources of each.
 
     Args:
         resources: "CPU" and "GPU" of the whole cluster, as Ray counts them.

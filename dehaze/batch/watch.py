@@ -28,7 +28,7 @@ def watch(
     result_file: ResultFile | None = None,
     seen: Iterable[Item],
 ) -> Iterator[Plan]:
-    """Look at the inputs again and again, and plan what is new or has changed.
+    """Look at the inputs again and again, and plan new and changed photos.
 
     A photo is due once its size and time were the same at two looks; until then it may still be
     written. A photo that was due once is due again only when it changes.
@@ -42,7 +42,7 @@ def watch(
             when it was read: it may have changed meanwhile.
 
     Yields:
-        a plan of what is due, never empty; the next look is taken after it has been dealt with.
+        a plan of the photos that are due, never empty; the next look follows when it is done.
     """
     dealt_with: dict[Path, Stamp | None] = {
         item.source: None

@@ -1,4 +1,4 @@
-"""The works of a job: small descriptions of what is done to photos, which any process can start."""
+"""The works of a job: small descriptions of the work on photos, which any process can start."""
 
 from __future__ import annotations
 
@@ -175,7 +175,7 @@ class DiffusionWorker:
         item.notes += (note,)
 
     def save(self, item: Item) -> list[Path]:
-        """Write the photo and what is asked for beside it."""
+        """Write the photo and the files beside it."""
         from dehaze.attention.maps import overlay
         from dehaze.recovery.depth import as_levels, relative_depth
 

@@ -171,7 +171,7 @@ def _photos_in(inputs: Sequence[Path], output: Path) -> list[Path]:
 
 
 def _settings(start: str, iterations: int | None) -> SeedSelectSettings:
-    """The published settings of a start, with so many iterations where they are given."""
+    """The published settings of a start, with other iterations if they are given."""
     from dehaze.pipelines.seedselect import STARTS
 
     published = STARTS.get(start)

@@ -1,4 +1,4 @@
-"""``--log-file``: all that a command says, and what the library logs, with the time, in a file."""
+"""``--log-file``: all messages of a command and the library's log, with the time, in a file."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import click
 from dehaze import __version__
 from dehaze.errors import reason
 
-# Everything that commands say goes to the file, whatever -q and -v show on the terminal. A logger
-# of its own keeps it from being said twice.
+# All messages of commands go to the file, at every verbosity. They have a logger of their own, so
+# that none is printed twice.
 said = logging.getLogger("dehaze-commands")
 said.propagate = False
 said.setLevel(logging.DEBUG)
@@ -26,7 +26,7 @@ _LINE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} [A-Z]+ ")
 
 @contextmanager
 def logging_to(path: Path | None) -> Iterator[None]:
-    """Append to a file what is said and logged while this lasts; to none if there is no path.
+    """Inside, messages and log records are appended to a file; without a path nothing happens.
 
     Raises:
         click.BadParameter: the file cannot be written, or holds something else than a log.

@@ -133,7 +133,7 @@ MODE_HOLDS = (
 
 
 def output_folder(written: str, default: str) -> Decorator:
-    """``--output``, the folder of what is written."""
+    """``--output``, the folder of the results."""
     return option(
         "-o",
         "--output",

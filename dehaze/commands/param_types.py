@@ -1,4 +1,4 @@
-"""Types of options' values: each reads a value from its text, or says what is wrong."""
+"""Types of options' values: each reads a value from its text, or names the fault."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def result(text: str) -> None:
 
 
 def note(text: str) -> None:
-    """Say on stderr what is worth knowing; nothing with -q."""
+    """Print a note on stderr; nothing with -q."""
     said.info("%s", text)
     if verbosity() > Verbosity.QUIET:
         _warn(text)

@@ -104,7 +104,7 @@ def _by_model(
 
 
 def with_cards(task: Task, output: Path) -> Task:
-    """The task, which then also keeps in the output folder what a report shows."""
+    """The task, which also keeps the data of a report in the output folder."""
     from dehaze.report import CardingWork
 
     return replace(task, work=CardingWork(task.work, output.absolute()))

@@ -1,4 +1,4 @@
-"""The way back from an inverted latent to a picture: reconstruction, edit, and all between."""
+"""From an inverted latent back to a picture: reconstruction, edit, and mixtures of both."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def unreported(i: int, latents: Tensor) -> None:
 
 @dataclass(frozen=True)
 class WayBack:
-    """The noise of a sampler's denoising steps, and what follows each step.
+    """The noise of a sampler's denoising steps, and the actions after each step.
 
     The noise is eps = eps_src + w (eps_tgt - eps_src).
 

@@ -65,7 +65,7 @@ def renoise_regularised(step: ImplicitStep) -> Solution:
 
 
 def regularised(noise: Tensor, reference: Tensor, generator: torch.Generator) -> Tensor:
-    """A predicted noise, brought nearer to what a network predicts for white noise.
+    """A predicted noise, made more similar to a network's prediction for white noise.
 
     Four rounds of one gradient step of ``patch_divergence`` and five of ``autocorrelation``.
 

@@ -1,4 +1,4 @@
-"""SeedSelect: fits the noise that a picture starts from, so that it shows what a few photos show.
+"""SeedSelect: fits the initial noise of a picture, so that it resembles a few photos.
 
 A model paints a rare concept rightly from few seeds only. The model is not trained. The seed is
 moved by the gradient of two distances between the generated picture and the photos.

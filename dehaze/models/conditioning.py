@@ -1,4 +1,4 @@
-"""The prompt as a network reads it: one text embedding, from whichever text encoders.
+"""The prompt as a network reads it: one text embedding, from one to three text encoders.
 
 An embedding is one tensor (1, L + r, D): a row for each token, then r rows that hold the pooled
 embedding (P,) of Stable Diffusion XL, 3 or FLUX, filled up with zeros; r = 0 elsewhere. So prompts

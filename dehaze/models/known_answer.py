@@ -50,7 +50,7 @@ class KnownAnswer:
 
 
 def write_known_answer(folder: Path, parts: ModelParts) -> None:
-    """Writes what a model gives now into its folder."""
+    """Writes a model's present answer into its folder."""
     text = json.dumps(vars(_answer(parts)))
     (folder / ANSWER_FILE).write_text(text + "\n", encoding="utf-8")
 

@@ -94,7 +94,7 @@ class ModelDescription:
         (folder / DESCRIPTION_FILE).write_text(text + "\n", encoding="utf-8")
 
     def reconstructing(self, steps: int | None = None) -> InversionSettings:
-        """What reconstructs best for its cost, in so many steps, or in the model's own number.
+        """The settings that reconstruct best for their cost; N is the model's own when None.
 
         It is the model's own inversion where nothing was fitted on the model.
         """

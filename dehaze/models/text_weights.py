@@ -1,4 +1,4 @@
-"""Weights of text encoders, under whichever names and precisions files have them."""
+"""Weights of text encoders, from files with old or new names, in any precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Read photos, upright, with what is needed to write them as they came."""
+"""Read photos, upright, with all that is needed to write them in the same format."""
 
 from __future__ import annotations
 

@@ -364,7 +364,7 @@ def _merged(spans: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
 
 
 def _strips(samples: Samples, rows: int, compression: int, order: str) -> Iterator[bytes]:
-    """Coded strips of so many rows each."""
+    """Coded strips of ``rows`` rows each."""
     stored = np.dtype(f"{order}u{samples.dtype.itemsize}")
     for top in range(0, len(samples), rows):
         strip = samples[top : top + rows]

@@ -31,7 +31,7 @@ from dehaze.prompts import TokenizedPrompt, WordError
 
 Array = NDArray[np.float32]
 
-# Whether there is a schedule of so many steps does not depend on the picture's size.
+# Whether a schedule of N steps exists does not depend on the picture's size.
 _ANY_LATENTS = (64, 64)
 _NOTHING_FOLLOWED = AttentionControl(cross_replace_steps=0.0, self_replace_steps=0.0)
 

@@ -1,4 +1,4 @@
-"""A model's parts, and what every pipeline derives from them."""
+"""A model's parts, and everything that all pipelines derive from them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _ATTENTION_DIVISOR = 3
 
 
 class PromptedModel:
-    """The parts of a model, and what is made of them: latents, embeddings, schedule, network.
+    """The parts of a model, and their products: latents, embeddings, schedule, network.
 
     ``dehaze.pipelines.base`` makes a pipeline of diffusers of it, ``dehaze.pipelines.plain`` one
     that starts without that library.

@@ -1,4 +1,4 @@
-"""The pipeline for rare concepts: makes new pictures of what a few photos show."""
+"""The pipeline for rare concepts: makes new pictures that resemble a few photos."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ STARTS.register("noise", FROM_NOISE)
 
 @dataclass(frozen=True)
 class SeedSelectResult:
-    """New pictures of what photos show.
+    """New pictures that resemble photos.
 
     Attributes:
         pictures: at the size that the model works at: float32 (h, w, 3) RGB in [0, 1]; with
@@ -59,7 +59,7 @@ class SeedSelectResult:
 
 
 class SeedSelectPipeline(InversionPipeline):
-    """Makes new pictures of what a few photos show, by fitting their initial noise.
+    """Makes new pictures that resemble a few photos, by fitting their initial noise.
 
     Its parts are those of ``InversionPipeline``.
 

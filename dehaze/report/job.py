@@ -60,7 +60,7 @@ def report_of_job(
     *,
     unreached: int = 0,
 ) -> Report:
-    """The report of what became of a job's photos.
+    """The report of a job's photos.
 
     Args:
         folder: the output folder, where the report will lie.
@@ -136,7 +136,7 @@ def _entry(folder: Path, item: Item, shared: Path) -> Entry:
 
 
 def _card(folder: Path, item: Item) -> tuple[Card | None, tuple[str, ...]]:
-    """The photo's card, kept or made anew, and what is to be said of the photo."""
+    """The photo's card, kept or made anew, and the sentences about the photo."""
     notes = (*item.notes, *item.effect.sentences())
     card = read_card(folder, item.output)
     if card is None and not is_whole(folder, item.files):

@@ -1,4 +1,4 @@
-"""Reads a clip: its properties, what is refused, and its frames one by one."""
+"""Reads a clip: its properties, checks, and its frames one by one."""
 
 from __future__ import annotations
 

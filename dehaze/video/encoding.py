@@ -156,7 +156,7 @@ def choose_encoding(clip: Clip, output: Path) -> Encoding:
 
 
 def _copied(av: Any, clip: Clip, output: Path, fitting: set[str]) -> tuple[list[int], list[str]]:
-    """The streams to copy beside the picture, and what is left out."""
+    """The streams to copy beside the picture, and notes on those left out."""
     copied, notes = [], []
     with av.open(str(clip.path), metadata_errors="replace") as original:
         for stream in original.streams:

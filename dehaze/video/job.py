@@ -178,7 +178,7 @@ class _ClipJob:
     def run(
         self, *, overwrite: bool, on_frame: Callable[[bool], object], began: float
     ) -> ClipResult:
-        """Does what is left to do; see ``dehaze_video``."""
+        """Does the remaining frames; see ``dehaze_video``."""
         records = self._records()
         done = next((each for each in reversed(records) if "done" in each), None)
         there = digest_of_file(self._output) if self._output.is_file() else None

@@ -147,7 +147,7 @@ def _complete(
     try:
         result = work(pipeline)
     except BaseException as error:
-        # Raised to whoever waits for the future.
+        # The future's waiter gets the error.
         logger.debug("work failed", exc_info=error)
         future.set_exception(error)
     else:

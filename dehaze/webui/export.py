@@ -29,7 +29,7 @@ Dehaze = Callable[[Held, Settings], Awaitable[Dehazed]]
 
 
 class _Pipe:
-    """A file that keeps what is written to it until it is taken."""
+    """A file that keeps its bytes until they are taken."""
 
     def __init__(self) -> None:
         self._written = bytearray()

@@ -55,7 +55,7 @@ class Guard:
         self._max_bytes = max_bytes
 
     async def __call__(self, scope: Scope, receive: Any, send: Any) -> None:
-        """Pass a request on, or answer it with what is wrong."""
+        """Pass a request on, or answer it with an error."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -81,7 +81,7 @@ class Guard:
         await self._app(scope, _Limited(receive, self._max_bytes), send_guarded)
 
     def problem(self, headers: dict[str, str]) -> tuple[int, str, str] | None:
-        """Status, cause and cure of what is wrong with a request's headers, or None."""
+        """Status, cause and cure of a fault in a request's headers, or None."""
         host = headers.get("host", "")
         if not self._is_own(_name_of(f"//{host}")):
             return (

@@ -1,4 +1,4 @@
-"""The ways to edit an appearance: the rows of the benchmark's table, and what each does."""
+"""The ways to edit an appearance, which are the rows of the benchmark's table."""
 
 from __future__ import annotations
 

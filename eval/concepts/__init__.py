@@ -1,1 +1,1 @@
-"""Pictures of named things: what a classifier calls them, and their distance from photos."""
+"""Pictures of named things: a classifier's answers, and their distance from photos."""

@@ -40,7 +40,7 @@ class _Row:
 
 @dataclass(frozen=True)
 class ConceptEvaluation:
-    """Which pictures are made of which classes, and by what they are judged.
+    """The evaluation: classes, pictures of each, and the judges.
 
     Attributes:
         pipeline: with the model.

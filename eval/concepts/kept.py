@@ -17,7 +17,7 @@ _RECORD = "made.json"
 
 @dataclass(frozen=True)
 class Made:
-    """Pictures, and what they took.
+    """Pictures, and their cost.
 
     Attributes:
         pictures: float32 (h, w, 3) RGB in [0, 1].

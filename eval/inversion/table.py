@@ -276,7 +276,7 @@ def evaluate_inversion(
             pipeline.check_classifier_free(f"mode {method.mode}")
     prompts = None if captions is None else [photo.caption for photo in captions.photos]
     ceiling = codec_ceiling(pipeline, photos, prompts=prompts, judges=judges)
-    # A first evaluation, so that what a network does once is not in the first row's time.
+    # A first evaluation, so that the first row's time has no one-time costs.
     pipeline.invert(next(iter(photos)), num_inference_steps=steps[0], solver="ddim", depth=1)
     scores = []
     for count, guidance_scale, method in combinations:

@@ -176,7 +176,7 @@ class FeedForward(nn.Module):
 
 
 class TransformerBlock(nn.Module):
-    """Self-attention, cross-attention, feed-forward: each added to what it was given."""
+    """Self-attention, cross-attention and feed-forward, each with a residual connection."""
 
     def __init__(self, width: int, heads: int, context_width: int) -> None:
         super().__init__()
@@ -220,7 +220,7 @@ class Transformer(nn.Module):
 
 
 class Residual(nn.Module):
-    """Two convolutions, the time's embedding between them, added to what they were given."""
+    """Two convolutions with the time embedding between them, and a residual connection."""
 
     def __init__(self, before: int, after: int, time_width: int, groups: int, eps: float) -> None:
         super().__init__()
