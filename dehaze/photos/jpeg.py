@@ -93,7 +93,10 @@ class JpegContainer:
             xmp=_xmp(self.segments) or b"",
             profile=_profile(self.segments) or b"",
             orientation=self.orientation,
-            others=tuple(dict.fromkeys(filter(None, map(_other_name, self.segments)))),
+            others=(
+                *dict.fromkeys(filter(None, map(_other_name, self.segments))),
+                *(["a second block of EXIF"] if len(_exif_blocks(self.segments)) > 1 else []),
+            ),
         )
 
     @classmethod

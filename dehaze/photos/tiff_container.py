@@ -65,7 +65,7 @@ from dehaze.photos.tiff_tags import (
 from dehaze.photos.xmp import upright_xmp, xmp_orientation
 
 # Tags that an EXIF block cannot hold, and their names for notes.
-_NOT_EXIF = {**dict.fromkeys(OF_LEVELS, ""), XMP: "", PROFILE: ""}
+_NOT_EXIF = {**OF_LEVELS, XMP: "", PROFILE: ""}
 _NOT_EXIF |= {33723: "IPTC", 34377: "Photoshop's own"}
 # Tags that lead to a directory of metadata, whatever their type.
 _LEADING = (EXIF_DIRECTORY, GPS_DIRECTORY, INTEROPERABILITY_DIRECTORY, 400)
@@ -170,6 +170,12 @@ class TiffContainer:
         """See ``Container``."""
         exif, has_maker_note = self._exif()
         missed = [name for tag, name in _NOT_EXIF.items() if name and tag in self.values]
+        missed += [
+            f"tag {tag}"
+            for tag, value in self.values.items()
+            if tag not in (EXIF_DIRECTORY, GPS_DIRECTORY)
+            and (tag in _LEADING or value.kind in (*_DIRECTORY_KINDS, *_BIG_KINDS))
+        ]
         return Metadata(
             exif=exif,
             xmp=self.values[XMP].data if XMP in self.values else b"",
@@ -220,20 +226,25 @@ class TiffContainer:
             if directory is None:
                 continue
             has_maker_note |= MAKER_NOTE in directory.tags
-            below = {
-                entry.tag: Value(entry.kind, entry.count, structure.value(entry))
-                for entry in directory.entries
-                if entry.tag not in (MAKER_NOTE, *_LEADING) and entry.kind not in _BIG_KINDS
-            }
+            below = _exif_values(structure, directory)
+            inner = structure.integer(directory, INTEROPERABILITY_DIRECTORY)
+            interoperability = structure.directory(inner)
+            if interoperability is not None:
+                below[INTEROPERABILITY_DIRECTORY] = self._integers(LONG, len(block))
+                block += self._directory(_exif_values(structure, interoperability), len(block))
             values[tag] = self._integers(LONG, len(block))
-            block += directory_bytes(below, len(block), self.order, big=False)
-            block += bytes(len(block) % 2)
+            block += self._directory(below, len(block))
         if not values:
             return b"", has_maker_note
         first = len(block)
         block += directory_bytes(values, first, self.order, big=False)
         block[:8] = header(self.order, first, big=False)
         return bytes(block), has_maker_note
+
+    def _directory(self, values: Mapping[int, Value], start: int) -> bytes:
+        """A directory of an EXIF block, up to an even place."""
+        data = directory_bytes(values, start, self.order, big=False)
+        return data + bytes(len(data) % 2)
 
     @property
     def _endian(self) -> Literal["little", "big"]:
@@ -287,6 +298,15 @@ def container_of(
         compression,
         extras[0] if extras else UNASSOCIATED,
     )
+
+
+def _exif_values(structure: Structure, directory: Directory) -> dict[int, Value]:
+    """The values of a directory that an EXIF block can hold, but for maker notes."""
+    return {
+        entry.tag: Value(entry.kind, entry.count, structure.value(entry))
+        for entry in directory.entries
+        if entry.tag not in (MAKER_NOTE, *_LEADING) and entry.kind not in _BIG_KINDS
+    }
 
 
 def maker_values(

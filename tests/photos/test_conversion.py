@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +15,7 @@ from photo_files import (
     PROFILE,
     TEXT,
     Labels,
+    Tag,
     exif_block,
     jpeg_file,
     jpeg_segments,
@@ -49,8 +50,14 @@ def samples(channels: int = 3, bits: int = 8) -> np.ndarray:
     return random.integers(0, 2**bits, (12, 20, channels)).astype(f"uint{bits}")
 
 
-def tiff(order: str, *, big: bool) -> bytes:
-    return labelled_tiff(samples(), LABELS, orientation=6, order=order, big=big)
+# Another EXIF block, a tag with a value for each of 256 levels, and one with a number of 64 bits.
+TWICE = segment(0xE1, b"Exif\0\0" + exif_block(**TURNED))
+CURVE = (301, 3, 256, bytes(512))
+WIDE = (50000, 16, 1, bytes(8))
+
+
+def tiff(order: str, *, big: bool, others: Sequence[Tag] = ()) -> bytes:
+    return labelled_tiff(samples(), LABELS, orientation=6, order=order, big=big, others=others)
 
 
 SOURCES: dict[str, Callable[[], bytes]] = {
@@ -86,6 +93,7 @@ def test_metadata_go_from_every_format_to_every_other(source: str, suffix: str) 
         assert image.size == (12, 20)
         found = image.getexif()
         details, gps = found.get_ifd(0x8769), found.get_ifd(0x8825)
+        interoperability = found.get_ifd(0xA005)
         xmp = image.info.get("xmp", b"")
     if suffix == "bmp":
         assert coded.endswith(PROFILE)
@@ -98,6 +106,7 @@ def test_metadata_go_from_every_format_to_every_other(source: str, suffix: str) 
     assert details[0x9003] == "2024:11:02 07:31:00"
     assert (details[0xA002], details[0xA003]) == (12, 20)
     assert gps[2] == (54.0, 27.0, 16.0)
+    assert interoperability[1] == "R98"
     assert b'dc:title="\xe9\x9c\xa7' in xmp
     assert b'tiff:Orientation="1"' in xmp
     assert b"<exif:PixelXDimension>12<" in xmp
@@ -123,6 +132,9 @@ def test_maker_notes_keep_their_place_in_a_tiff(source: str) -> None:
         (lambda: tiff("<", big=False), "png", "IPTC, maker notes"),
         (lambda: png_file(samples(), Labels(xmp=b"x" * 70_000)), "jpg", "XMP"),
         (lambda: png_file(samples(), Labels(exif=LABELS.exif)), "bmp", "EXIF"),
+        (lambda: jpeg_file(samples(), LABELS, TWICE), "png", "a second block of EXIF"),
+        (lambda: tiff("<", big=False, others=[CURVE]), "png", "TransferFunction, IPTC, maker"),
+        (lambda: tiff("<", big=True, others=[WIDE]), "png", "IPTC, tag 50000, maker notes"),
     ],
 )
 def test_metadata_without_a_place_are_noted(
