@@ -72,6 +72,8 @@ class OnDevice(Tensor):
 class PretendedDevice(TorchDispatchMode):
     """Inside, the pretended device computes.
 
+    A copy to the host that is not waited for arrives with the next wait, and is NaN until then.
+
     Attributes:
         waits: how often the host waited for the device, or the device for the host: ``read`` of
             numbers, and copies ``to device`` and ``to host`` that are waited for.
@@ -81,6 +83,8 @@ class PretendedDevice(TorchDispatchMode):
         super().__init__()
         self.waits: Counter[str] = Counter()
         self._lists = _Lists()
+        # By the address on the host: where it goes, and what.
+        self._under_way: dict[int, tuple[Tensor, Tensor]] = {}
 
     def __enter__(self) -> PretendedDevice:
         self._lists.__enter__()
@@ -103,12 +107,26 @@ class PretendedDevice(TorchDispatchMode):
             originals[id(value.held)] = value
             return value.held
 
-        plain = tree_map_only(Tensor, taken, (args, kwargs))
+        plain = tree_map_only(Tensor, taken, (list(args), kwargs))
         target = None if kwargs.get("device") is None else torch.device(kwargs["device"])
+        waited = self.waits.total()
         self._watch(func, args, kwargs, others, target, bool(originals))
+        if self.waits.total() > waited:
+            for here, there in self._under_way.values():
+                here.copy_(there)
+            self._under_way.clear()
         if target is not None:
             plain[1]["device"] = _CPU
         plain[1].pop("pin_memory", None)
+        if func is _aten.copy_.default and _leaves(args):
+            here, there = plain[0][:2]
+            self._under_way[here.untyped_storage().data_ptr()] = here, there.to(here.dtype).clone()
+            here.fill_(torch.nan)
+            return args[0]
+        if func is _aten._to_copy.default and target == DEVICE and others:
+            # The device itself copies one after the other.
+            place = others[0].untyped_storage().data_ptr()
+            plain[0][0] = self._under_way.get(place, (None, others[0]))[1]
         result = func(*plain[0], **plain[1])
         if func is _aten.copy_.default:
             return args[0]
@@ -149,6 +167,12 @@ class PretendedDevice(TorchDispatchMode):
             self.waits["read"] += func in _READS
             if any(value.dim() for value in others):
                 raise RuntimeError(f"{func} of a tensor of the device and one of the host")
+
+
+def _leaves(args: Any) -> bool:
+    """Whether these arguments of ``copy_`` copy to the host, and nobody waits for it."""
+    to_host = isinstance(args[1], OnDevice) and not isinstance(args[0], OnDevice)
+    return to_host and len(args) > 2 and bool(args[2])
 
 
 class _Lists(TorchFunctionMode):

@@ -264,7 +264,7 @@ def controlled_attention(network: Any, session: AttentionSession) -> Iterator[At
 
     Several threads may do so at once on one network, each with a session of its own. Threads
     without a session get what the network's own processors compute. These processors return when
-    the last session ends, on any exit.
+    the last session ends, on any exit. What was recorded may be read from then on.
 
     Raises:
         ControlError: the network has no attention layer that takes a processor, or its processors
@@ -279,6 +279,7 @@ def controlled_attention(network: Any, session: AttentionSession) -> Iterator[At
     finally:
         _active.reset(token)
         _release(network, installation)
+        session.settle()
 
 
 def _install(network: Any) -> _Installation:

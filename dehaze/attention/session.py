@@ -118,6 +118,8 @@ class AttentionSession:
     index: Tensor = field(default_factory=lambda: torch.zeros(1, dtype=torch.int64))
     rows: int | None = None
     _kept_here: int = field(default=0, init=False)
+    # The device whose copies to the host nobody has waited for yet.
+    _under_way: torch.device | None = field(default=None, init=False)
 
     @contextmanager
     def leading(self, rows: int) -> Iterator[None]:
@@ -164,10 +166,21 @@ class AttentionSession:
             kept = self.record[name] = self.room((self.batch, *value.shape[1:]), value)
         # A step that overflowed in half precision is evaluated again in float32.
         if len(self.index) == self.batch:
-            # Copying to page-locked memory needs no copy in between.
-            kept.copy_(value)
+            # Copying to page-locked memory needs no copy in between, and no layer waits for it.
+            elsewhere = kept.device != value.device
+            kept.copy_(value, non_blocking=elsewhere)
+            if elsewhere:
+                self._under_way = value.device
         else:
+            self.settle()
             kept[self.index.to(kept.device)] = value.to(kept.device, kept.dtype)
+
+    def settle(self) -> None:
+        """Waits until all that was recorded in the host's memory is there."""
+        if self._under_way is not None:
+            # What is read comes after all that was asked of the device before.
+            torch.zeros((), device=self._under_way).cpu()
+            self._under_way = None
 
     def room(self, shape: tuple[int, ...], like: Tensor) -> Tensor:
         """Zeros for a recording: on the network's device within the budget, else on the host."""
@@ -189,8 +202,12 @@ class AttentionSession:
                 f"no attention was recorded for {name}: invert with attention recording on"
             )
         kept = self.record[name]
+        if len(self.index) == self.batch:
+            # The device copies it back after what is under way.
+            return kept
+        self.settle()
         # Indexing makes a copy, which is not in page-locked memory.
-        return kept if len(self.index) == self.batch else kept[self.index.to(kept.device)]
+        return kept[self.index.to(kept.device)]
 
 
 def record_name(layer: str, kind: str, tensor: str, step: int) -> str:

@@ -7,10 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
-from pretended_device import PretendedDevice, put_on_device
+from pretended_device import DEVICE, PretendedDevice, put_on_device
 
+from dehaze.attention.processors import controlled_attention
+from dehaze.attention.session import AttentionSession
 from dehaze.inversion import InversionResult
+from dehaze.models.conditioning import network_output
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.pipelines.edit import EditPipeline
 from dehaze.pipelines.edit_settings import EditSettings
@@ -117,6 +121,37 @@ def test_an_iteration_of_an_inversion_waits_twice(
     assert many["read"] - few["read"] <= 2 * iterations
     assert many["to device"] - few["to device"] <= iterations * GIVEN + 1
     assert many["to host"] == few["to host"]
+
+
+def test_attention_in_the_hosts_memory_is_waited_for_at_the_end(
+    on_cpu: EditPipeline, on_device: EditPipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(on_device, "attention_memory", 0)
+    expected = inverted(on_cpu, photo, 2, EditSettings())
+    with PretendedDevice() as device:
+        found = inverted(on_device, photo, 2, EditSettings())
+        short = device.waits["to host"]
+        inverted(on_device, photo, 4, EditSettings())
+        assert device.waits["to host"] == 2 * short
+        edited = on_device.edit(found, SOURCE, TARGET).latents.cpu()
+    # What a device sent without being waited for is there, whoever reads it.
+    assert {value.device.type for value in found.attention.values()} == {"cpu"}
+    for name, value in expected.attention.items():
+        torch.testing.assert_close(found.attention[name], value, rtol=1e-3, atol=1e-3)
+    wanted = on_cpu.edit(expected, SOURCE, TARGET).latents
+    torch.testing.assert_close(edited, wanted, rtol=1e-3, atol=1e-3)
+
+
+def test_attention_of_a_bare_network_has_arrived_at_the_end(on_device: EditPipeline) -> None:
+    session = AttentionSession(recording=True, budget=0, latent_size=(8, 8), step=1)
+    prompts = on_device.prompts
+    with PretendedDevice():
+        embedding = prompts.embed(prompts.tokens(SOURCE))
+        latents = torch.zeros(1, on_device.latent_channels, 8, 8, device=DEVICE)
+        with controlled_attention(on_device.unet, session):
+            network_output(on_device.unet, latents, 1.0, embedding, prompts.length, (16, 16), 1.0)
+    assert session.record
+    assert all(torch.isfinite(value).all() for value in session.record.values())
 
 
 def test_weights_are_hashed_with_few_copies(on_cpu: EditPipeline, on_device: EditPipeline) -> None:
