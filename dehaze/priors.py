@@ -26,7 +26,7 @@ _FAST_FROM = 2_000_000
 
 @dataclass(frozen=True)
 class HazeEstimate:
-    """What a prior reads from a hazy picture.
+    """A prior's estimate from a hazy picture.
 
     Attributes:
         transmission: t, (H, W) float32 in [0, 1].
@@ -46,7 +46,7 @@ class ClassicalMethod:
         title: what it is, in a few words.
         source: the publication or program that it follows.
         run: the method itself.
-        estimate: its reading of transmission and airlight, where it has one.
+        estimate: its estimate of transmission and airlight, where it has one.
     """
 
     name: str
@@ -70,7 +70,7 @@ def checked(hazy: Array) -> Array:
 
 
 def thinning(hazy: Array) -> int:
-    """By how much the guided filter's grid is thinned for a picture of this size."""
+    """The factor by which the guided filter's grid is thinned for a picture of this size."""
     return 4 if hazy.shape[0] * hazy.shape[1] > _FAST_FROM else 1
 
 

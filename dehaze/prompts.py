@@ -27,7 +27,7 @@ def check_text(name: str, value: str) -> str:
         value: that a user gives.
 
     Raises:
-        WordError: it is none.
+        WordError: it is no text.
 
     Example:
         >>> check_text("word", "haze")

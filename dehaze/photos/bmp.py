@@ -14,7 +14,7 @@ _FILE_HEADER = 14
 # Lengths of the headers, which tell their kinds apart.
 _V3, _V4, _V5 = 40, 108, 124
 _NO_DENSITY = bytes(8)
-# Of a profile in the file, of one in a file of its own, and of sRGB without any.
+# Colour space types of the header: an embedded profile, a linked one, and sRGB without a profile.
 _EMBEDDED, _LINKED, _SRGB = b"DEBM", b"KNIL", b"BGRs"
 _MASKS = struct.pack("<4I", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 _BIT_FIELDS = 3
@@ -113,7 +113,7 @@ def open_bmp(data: bytes) -> BmpSource:
 
     Raises:
         UnreadableError: of a kind that cannot be read.
-        Exception: whatever the decoder raises for damaged data.
+        Exception: any error of the decoder, for damaged data.
     """
     try:
         with opened(data, "BMP") as image:

@@ -1,4 +1,4 @@
-"""EXIF of a photo turned upright: what it says of the pixels is corrected in place.
+"""EXIF of a photo turned upright: tags about the pixels are corrected in place.
 
 Maker notes refer to places in the block, so nothing in it may move.
 """

@@ -24,8 +24,8 @@ class Format:
     Attributes:
         beginning: a pattern of the first bytes of its files.
         open: reads the header of a file's bytes.
-        container: the class of what its files have besides their pixels.
-        bytes_per_pixel: about what its files take, of photos with 8 bits a channel.
+        container: the class that holds everything in its files besides the pixels.
+        bytes_per_pixel: approximate size of its files, for photos with 8 bits a channel.
         depths: bits a channel that its files can have.
         has_alpha: whether they can be transparent.
         has_grey: whether they can have one channel of colour.

@@ -1,4 +1,4 @@
-"""The files that are read, so that no result takes the place of one."""
+"""The input files of a command, so that no result replaces one."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def place_of(path: Path) -> str:
 
 
 def target_of(path: Path) -> str:
-    """Where a name leads, all links followed; folded on Windows."""
+    """The file that a name leads to, with all links followed; case-folded on Windows."""
     return os.path.normcase(os.path.realpath(path))
 
 

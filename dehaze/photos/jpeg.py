@@ -45,7 +45,7 @@ Segment = tuple[int, bytes]
 
 @dataclass(frozen=True)
 class JpegContainer:
-    """What a JPEG has besides its pixels.
+    """Everything in a JPEG besides its pixels.
 
     Attributes:
         segments: marker and content of each application segment and comment that is kept.
@@ -53,7 +53,7 @@ class JpegContainer:
         quantisation: tables of the channels in their order, 64 values each, or None. The last one
             is also that of the channels that follow.
         subsampling: of the chroma: 0 is 4:4:4, 1 is 4:2:2, 2 is 4:2:0.
-        progressive: in several scans.
+        progressive: whether it has several scans.
         quality: 1 to 100, which replaces the tables; None for the tables, or for 95 without any.
     """
 

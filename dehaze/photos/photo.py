@@ -1,4 +1,4 @@
-"""A photo in memory, what its file has besides the pixels, and the errors of both."""
+"""A photo in memory, the rest of its file, and the errors of both."""
 
 from __future__ import annotations
 
@@ -47,14 +47,14 @@ class UnreadableError(DehazeError, ValueError):
 
 @dataclass(frozen=True)
 class Metadata:
-    """What a file says of its photo that other formats have a place for as well.
+    """Metadata of a photo that other formats have a place for as well.
 
     Attributes:
         exif: an EXIF block from its byte order mark on, or empty.
         xmp: an XMP packet, or empty.
         profile: an ICC colour profile, or empty.
         orientation: 1 to 8, as the block and the packet state it; the pixels are upright.
-        others: names of what else there is.
+        others: names of all other metadata.
     """
 
     exif: bytes = b""
@@ -65,7 +65,7 @@ class Metadata:
 
 
 class Container(Protocol):
-    """What a file has besides its pixels, and how it lies around them.
+    """Everything in a file besides its pixels, and its layout around them.
 
     Each format has its own class. A container made without arguments has no metadata.
     """
@@ -106,7 +106,7 @@ class Source(Protocol):
 
         Raises:
             UnreadableError: of a kind that cannot be read.
-            Exception: whatever the decoder raises for damaged data.
+            Exception: any error of the decoder, for damaged data.
         """
 
 
@@ -127,7 +127,7 @@ class Decoded:
 
 @dataclass(frozen=True)
 class Encoding:
-    """How a photo lay in its file.
+    """The format and settings of a photo's file.
 
     Attributes:
         format: "JPEG", "PNG", "TIFF", "WEBP" or "BMP".
@@ -152,7 +152,7 @@ class Photo:
         pixels: (H, W, 3) float32 RGB in [0, 1], as encoded in the file (sRGB unless the profile
             says otherwise). A grey photo has three equal channels.
         alpha: (H, W) float32 opacity in [0, 1], or None. Pixels are never multiplied by it.
-        encoding: what is needed to write the photo as it came.
+        encoding: all that is needed to write the photo in its own format.
         notes: one sentence for each thing that cannot come back as it was.
     """
 

@@ -38,7 +38,7 @@ _LONGEST_TEXT = 64 * 2**20
 _LIBDEFLATE_LEVEL = 6
 # Every fifth row and column of a 16-bit photo is compared with a second decoder.
 _EVERY = 5
-# Of cICP: transfer functions (ITU-T H.273) that are those of sRGB, or close to it.
+# Transfer functions of cICP (ITU-T H.273) that equal sRGB's or are close to it.
 _LIKE_SRGB = {1, 2, 4, 5, 6, 13, 14, 15}
 
 Chunk = tuple[bytes, bytes]
@@ -46,7 +46,7 @@ Chunk = tuple[bytes, bytes]
 
 @dataclass(frozen=True)
 class PngContainer:
-    """What a PNG has besides its pixels.
+    """Everything in a PNG besides its pixels.
 
     Attributes:
         before: name and content of each kept chunk that came before the pixels.
@@ -300,10 +300,10 @@ def _chunks(data: bytes) -> tuple[list[Chunk], list[memoryview], int]:
 def _heeded(
     chunks: Sequence[Chunk], wholes: Sequence[memoryview]
 ) -> tuple[list[Chunk], list[memoryview], list[str]]:
-    """The chunks that readers heed, as ``_chunks`` gives them, and a note of each other one.
+    """The chunks that readers use, as ``_chunks`` gives them, and a note of each other one.
 
-    Readers pass over an ancillary chunk whose checksum is wrong, and over a colour key behind the
-    pixels or behind another. Written anew, either would count.
+    Readers ignore an ancillary chunk with a wrong checksum, and a colour key after the pixels or
+    after another one. Written anew, it would be used.
     """
     notes: list[str] = []
     kept: list[tuple[Chunk, memoryview]] = []

@@ -356,7 +356,7 @@ def _pictures(data: bytes) -> tuple[Structure, list[Directory]]:
 
 
 def _notes_on_pictures(full: Sequence[Directory]) -> Iterator[str]:
-    """What is left out of a file's pictures: all but the first, and its layers."""
+    """Notes on pictures that are left out: all but the first, and Photoshop's layers."""
     if len(full) > 1:
         yield f"only the first of its {len(full)} pictures is kept"
     if LAYERS in full[0].tags:
@@ -364,7 +364,7 @@ def _notes_on_pictures(full: Sequence[Directory]) -> Iterator[str]:
 
 
 def _notes_on_tags(structure: Structure, directory: Directory) -> Iterator[str]:
-    """Which tags cannot be kept, in the directory and in those that it leads to."""
+    """Notes on tags that cannot be kept, in the directory and in those that it leads to."""
     unread = sorted({*directory.unread} - {*LAYOUT, LAYERS, *directory.tags})
     if unread:
         named = ", ".join(map(str, unread))

@@ -1,4 +1,4 @@
-"""What a TIFF has besides its pixels: new strips between the metadata, which stay in place.
+"""Everything in a TIFF besides its pixels: new strips between the metadata, which stay in place.
 
 Maker notes refer to places in the file, so the EXIF directory and all that it leads to stay in
 place. Strips fill the gaps, and a new first directory comes last.

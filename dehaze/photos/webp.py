@@ -119,7 +119,7 @@ def open_webp(data: bytes) -> WebpSource:
 
     Raises:
         UnreadableError: of a kind that cannot be read.
-        Exception: whatever the decoder raises for damaged data.
+        Exception: any error of the decoder, for damaged data.
     """
     if len(data) < 8 + int.from_bytes(data[4:8], "little"):
         raise UnreadableError("is cut short")

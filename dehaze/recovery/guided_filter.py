@@ -67,8 +67,8 @@ def solve_positive(
 ) -> list[NDArray[np.float64]]:
     """Solves a small positive definite system at each pixel, by Cholesky's method (L D L^T).
 
-    A whole picture is one entry of the matrix, so that each operation is one over the picture:
-    several times as fast as ``np.linalg.solve`` with a matrix for each pixel.
+    Each entry of the matrix is a whole picture, so each operation is one over the picture. That is
+    faster than ``np.linalg.solve`` with a matrix for each pixel.
 
     Args:
         matrix: the rows' entries up to the diagonal: ``matrix[i][j]``, j <= i, of one shape each.
