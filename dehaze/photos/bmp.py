@@ -138,8 +138,19 @@ def open_bmp(data: bytes) -> BmpSource:
     # Some writers leave the length of the file 0, or state that of its headers.
     if int.from_bytes(data[10:14], "little") < end < len(data) and data[end:].strip(b"\0"):
         notes.append(f"{len(data) - end} bytes behind its end are left out")
+    if _has_fourth_bytes(data, length, width * height):
+        notes.append("the fourth byte of its pixels, to which BMP gives no meaning, is left out")
     container = BmpContainer(density.ljust(8, b"\0"), colours, profile)
     return BmpSource(width, height, data, container, tuple(notes))
+
+
+def _has_fourth_bytes(data: bytes, length: int, pixels: int) -> bool:
+    """Whether pixels of 32 bits without bit fields differ in the byte that is not a colour."""
+    if length < _V3 or struct.unpack("<HI", data[28:34]) != (32, 0):
+        return False
+    start = int.from_bytes(data[10:14], "little")
+    fourth = np.frombuffer(data[start : start + 4 * pixels], np.uint8)[3::4]
+    return fourth.size > 0 and bool((fourth != fourth[0]).any())
 
 
 def _unsupported(error: Exception) -> UnreadableError:

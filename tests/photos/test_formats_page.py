@@ -126,6 +126,11 @@ def masked_bmp() -> bytes:
     return struct.pack("<2sIII", b"BM", 82, 0, 66) + header + masks + bytes(16)
 
 
+def bmp_of_32_bits() -> bytes:
+    header = struct.pack("<IiiHHIIiiII", 40, 2, 2, 1, 32, 0, 16, 2835, 2835, 0, 0)
+    return struct.pack("<2sIII", b"BM", 70, 0, 54) + header + bytes(range(16))
+
+
 def profiled_bmp() -> bytes:
     plain = pillow("BMP", dpi=(96, 96))
     pixels = plain[54:]
@@ -299,6 +304,9 @@ CASES = {
     "WebP: alpha": Case((webp_file(samples(4), NONE),)),
     "WebP: animations": Case((moving("WEBP"),)),
     "BMP: grey, RGB, alpha": Case((pillow("BMP", "L"), pillow("BMP"))),
+    "BMP: a fourth byte beside the colours that no bit field gives a meaning": Case(
+        (bmp_of_32_bits(),)
+    ),
     "BMP: unusual bit fields": Case((masked_bmp(),)),
     "JPEG: EXIF, maker notes": Case((jpeg_file(samples(), ALL),), shares(EXIF, MAKER_NOTE)),
     "JPEG: XMP, extended XMP": Case(
