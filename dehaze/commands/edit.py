@@ -260,11 +260,10 @@ def edit(
     import torch
 
     from dehaze.commands.outputs import check_inputs_stay
-    from dehaze.inversion import InversionResult
     from dehaze.models.choice import find_device
     from dehaze.models.clip import load_clip
     from dehaze.network import NonFiniteError
-    from dehaze.photos import PhotoError, check_name, read_photo
+    from dehaze.photos import PhotoError
     from dehaze.pipelines.edit_settings import EditSettings
 
     check_inputs_stay([] if image is None else [image], [destination], "file")
@@ -276,10 +275,7 @@ def edit(
             score=None if clip is None else load_clip(clip, find_device(model.device)),
             **settings,
         )
-        photo = None if image is None else read_photo(image)
-        if photo is not None and output is not None:
-            check_name(output, photo)
-        path = None if inversion is None else InversionResult.load(inversion)
+        photo, path = _opened(image, inversion, output)
         if attention_memory is not None:
             _refuse_recorded_attention(inversion, path, chosen.mode)
         pipe = _load(model, attention_memory)
@@ -310,6 +306,24 @@ def edit(
         raise CommandError(str(error)) from error
     made = 0 if generate is None or path is None else int(path.trace.nfe.sum())
     say(f"edited: {destination}{_in_words(result, made, clip is not None)}")
+
+
+def _opened(
+    image: Path | None, inversion: Path | None, output: Path | None
+) -> tuple[Photo | None, InversionResult | None]:
+    """The photo and the saved inversion that are named, None for each that is not.
+
+    Raises:
+        PhotoError: the photo cannot be read, or ``output`` names another format than it has.
+        InversionFileError: the file is no saved inversion, or a broken one.
+    """
+    from dehaze.inversion import InversionResult
+    from dehaze.photos import check_name, read_photo
+
+    photo = None if image is None else read_photo(image)
+    if photo is not None and output is not None:
+        check_name(output, photo)
+    return photo, None if inversion is None else InversionResult.load(inversion)
 
 
 def _refuse_recorded_attention(
