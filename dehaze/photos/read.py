@@ -208,7 +208,7 @@ def _values(samples: Samples, *, premultiplied: bool) -> tuple[FloatArray, Float
     colours = np.empty((*samples.shape[:2], 3), np.float32)
     # In one pass, without a second copy of the photo in memory.
     np.divide(samples[..., : 1 if channels < 3 else 3], top, out=colours)
-    alpha = samples[..., -1] / top if channels in (2, 4) else None
+    alpha = np.asarray(samples[..., -1] / top, np.float32) if channels in (2, 4) else None
     if premultiplied and alpha is not None:
         # Fully transparent pixels have no colour; they stay 0, as stored.
         np.divide(colours, alpha[..., None], out=colours, where=alpha[..., None] > 0)

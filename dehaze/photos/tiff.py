@@ -239,7 +239,7 @@ class TiffSource:
         body, places, sizes = bytearray(8), [], []
         for piece in pieces:
             data = self.structure.data[offsets[piece] : offsets[piece] + lengths[piece]]
-            data = data if unpack is None else unpack(data)
+            data = data if unpack is None else bytes(unpack(data))
             places.append(len(body))
             sizes.append(len(data))
             body += data + bytes(len(data) % 2)

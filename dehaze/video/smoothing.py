@@ -148,7 +148,8 @@ def follow(past: Past, frame: Array, estimate: ProxyEstimate, time: float) -> Pa
     if is_cut(followed, grey):
         return begin(frame, estimate, time)
     share = max(weight_of(time - past.time), 1.0 / (past.frames + 1))
-    changed = _box(np.abs(grey.astype(np.float32) - followed) / 255.0, _CHANGE_RADIUS)
+    difference = cv2.absdiff(grey.astype(np.float32), followed)
+    changed = _box(difference / np.float32(255), _CHANGE_RADIUS)
     weight = np.maximum(share, _ramp(changed, *_CHANGED))
     new = _density(estimate)
     density = _continued(follow_motion(past.density, flow), new, has_entered(flow))

@@ -155,7 +155,7 @@ class ClipSimilarity:
         if self.edited:
             if mask.sum() == 0.0:
                 return math.nan
-            result = np.uint8(result * mask[..., None])
+            result = (result * mask[..., None]).astype(np.uint8)
         return max(self.clip(result, prompt), 0.0)
 
 
