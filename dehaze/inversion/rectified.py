@@ -107,7 +107,7 @@ class Midpoint(_OverFlow):
 
 def rf_solver_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
     """The way back of ``rf_solver_invert``: z_0, by the same rule from noise to the picture."""
-    return _take_midpoints_back(inversion, way, Midpoint)
+    return take_steps_back(inversion, _by_rule(way, Midpoint), inversion.steps)
 
 
 def fireflow_invert(
@@ -148,8 +148,9 @@ class ReusedMidpoint(_OverFlow):
     Its calls are those of one way back, in their order.
 
     Attributes:
-        network: that is evaluated, once a step, and once more in the first.
-        last: the velocity of the step before, (B, C, H, W); None before the first.
+        network: that is evaluated, once a step, and once more where there is no ``last``.
+        last: the velocity of the step before, (B, C, H, W); None before the first, and after
+            latents were revised.
     """
 
     last: Tensor | None = None
@@ -163,21 +164,44 @@ class ReusedMidpoint(_OverFlow):
         return self.last
 
 
+@dataclass(frozen=True)
+class _Forgetting:
+    """What follows each step of FireFlow; latents that it changes are not those of the velocity.
+
+    Attributes:
+        revise: as of ``WayBack``.
+        rules: whose velocities are dropped, so that the next step evaluates them.
+    """
+
+    revise: Callable[[int, Tensor, Tensor], Tensor]
+    rules: Sequence[NoiseNetwork | None]
+
+    def __call__(self, i: int, latents: Tensor, noise: Tensor) -> Tensor:
+        revised = self.revise(i, latents, noise)
+        if not torch.equal(revised, latents):
+            for rule in self.rules:
+                if isinstance(rule, ReusedMidpoint):
+                    rule.last = None
+        return revised
+
+
 def fireflow_denoise(inversion: InversionResult, way: WayBack) -> Tensor:
-    """The way back of ``fireflow_invert``: z_0, by the same rule from noise to the picture."""
-    return _take_midpoints_back(inversion, way, ReusedMidpoint)
+    """The way back of ``fireflow_invert``: z_0, by the same rule from noise to the picture.
+
+    A step after latents were revised, as by a callback or a blend, takes two evaluations.
+    """
+    by_rule = _by_rule(way, ReusedMidpoint)
+    revise = _Forgetting(way.revise, (by_rule.network, by_rule.source_network))
+    return take_steps_back(inversion, replace(by_rule, revise=revise), inversion.steps)
 
 
-def _take_midpoints_back(
-    inversion: InversionResult, way: WayBack, rule: type[Midpoint] | type[ReusedMidpoint]
-) -> Tensor:
+def _by_rule(way: WayBack, rule: type[Midpoint] | type[ReusedMidpoint]) -> WayBack:
     source = way.source_network
-    by_rule = replace(
+    return replace(
         way,
         network=rule(_of_flow(way.network)[0]),
         source_network=None if source is None else rule(_of_flow(source)[0]),
     )
-    return take_steps_back(inversion, by_rule, inversion.steps)
 
 
 def rf_inversion_invert(

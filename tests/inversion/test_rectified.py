@@ -89,6 +89,27 @@ def test_fireflow_equals_its_paper_both_ways() -> None:
     assert result.trace.nfe[:, 0].tolist() == [2] + [1] * (STEPS - 1)
 
 
+def test_fireflow_forgets_its_velocity_where_latents_change() -> None:
+    """As by a callback; a callback that leaves them as they are costs nothing."""
+    result, changed_at = inverted("fireflow"), 5
+
+    def changed(i: int, z: Tensor, noise: Tensor) -> Tensor:
+        return z + 0.5 if i == changed_at else z.clone()
+
+    sigmas = TABLE.sigmas
+    target, v = VelocityNetwork(TABLE, edited), VelocityNetwork(TABLE, edited)
+    z, stored = result.latents, None
+    for i in range(STEPS, 0, -1):
+        h = sigmas[i - 1] - sigmas[i]
+        opening = v.velocity(z, sigmas[i]) if stored is None else stored
+        stored = v.velocity(z + 0.5 * h * opening, 0.5 * (sigmas[i] + sigmas[i - 1]))
+        z = z + h * stored
+        if i == changed_at:
+            z, stored = z + 0.5, None
+    torch.testing.assert_close(denoise(result, target, revise=changed), z, atol=1e-12, rtol=0)
+    assert len(target.sigmas) == STEPS + 2
+
+
 def even(steps: int) -> FlowTable:
     sigmas = tuple(i / steps for i in range(steps + 1))
     return FlowTable(tuple(1000.0 * sigma for sigma in sigmas[1:]), sigmas)
