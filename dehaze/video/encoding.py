@@ -358,7 +358,8 @@ def _mux_all(
     end: int,
 ) -> None:
     with av.open(str(runs[0])) as first:
-        picture = container.add_stream_from_template(first.streams.video[0])
+        # Opaque: a decoder, such as libdav1d, may have no encoder of its name.
+        picture = container.add_stream_from_template(first.streams.video[0], opaque=True)
         picture.time_base = clip.time_base
         picture.metadata.update(original.streams[clip.stream].metadata)
         if encoding.encoder.codec == "hevc" and encoding.container != "matroska":

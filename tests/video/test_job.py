@@ -112,6 +112,7 @@ def test_a_turned_clip_is_written_upright(
         ("libx264", "yuv420p10le", ".mp4", (40, 60), ("h264", "yuv420p10le")),
         ("libx265", "yuv420p", ".mp4", (40, 60), ("hevc", "yuv420p")),
         ("libvpx-vp9", "yuv420p", ".webm", (41, 61), ("vp9", "yuv420p")),
+        ("libsvtav1", "yuv420p", ".mp4", (40, 60), ("av1", "yuv420p")),
         ("mjpeg", "yuvj422p", ".mov", (40, 60), ("mjpeg", "yuv422p")),
         ("ffv1", "yuv420p", ".mkv", (41, 61), ("ffv1", "yuv420p")),
         ("mpeg2video", "yuv420p", ".mkv", (40, 60), ("h264", "yuv420p")),
