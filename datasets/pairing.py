@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -172,8 +173,11 @@ def list_images(
         folder: an existing folder.
         recursive: descend into subfolders.
         results: folders of results, which are not searched; they may lie below ``folder``.
+
+    Raises:
+        OSError: a folder cannot be listed.
     """
-    entries = folder.rglob("*") if recursive else folder.iterdir()
+    entries = _files_below(folder) if recursive else folder.iterdir()
     closed = {path.resolve() for path in results}
     images, others = [], []
     for path in entries:
@@ -187,6 +191,17 @@ def list_images(
         else:
             others.append(Oddity(OddityKind.NOT_AN_IMAGE, path, f"{path}: no picture, left alone"))
     return sorted(images, key=lambda path: natural_key(str(path))), others
+
+
+def _files_below(folder: Path) -> Iterator[Path]:
+    for parent, folders, names in os.walk(folder, onerror=_refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        yield from (Path(parent, name) for name in names)
+
+
+def _refuse(error: OSError) -> None:
+    # Photos that nobody sees would be missing from every number.
+    raise error
 
 
 def pair(

@@ -17,13 +17,19 @@ from dehaze.photos import write_bytes
 
 
 def write_results(runner: Runner, evaluation: Evaluation) -> None:
-    """Write the result files into the run's folder, each whole or not at all."""
+    """Write the result files into the run's folder, each whole or not at all.
+
+    A picture of an earlier run there, of which this one has none, is removed: it would look like
+    this one's.
+    """
     write_bytes(runner.out / "results.json", _results_json(runner, evaluation))
     write_bytes(runner.out / "scores.csv", records_as_csv(evaluation.records).encode())
     write_bytes(runner.out / "table.md", markdown_table(runner, evaluation).encode())
     write_bytes(runner.out / "table.tex", latex_table(runner, evaluation).encode())
     sheet = picture_sheet(runner, evaluation)
-    if sheet is not None:
+    if sheet is None:
+        (runner.out / "sheet.png").unlink(missing_ok=True)
+    else:
         buffer = io.BytesIO()
         sheet.save(buffer, format="PNG")
         write_bytes(runner.out / "sheet.png", buffer.getvalue())

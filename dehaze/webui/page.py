@@ -280,7 +280,7 @@ def _photos_in(folder: str) -> list[Path]:
     """The photos of a folder of this machine, to the bottom, as ``dehaze run`` finds them.
 
     Raises:
-        PhotoError: there is no such folder, or no photo in it.
+        PhotoError: there is no such folder, no photo in it, or a part of it cannot be listed.
     """
     path = Path(os.path.expanduser(folder.strip()))
     if not path.is_dir():
@@ -290,6 +290,8 @@ def _photos_in(folder: str) -> list[Path]:
         found = plan([path], path / ".dehaze-nowhere")
     except PlanError as error:
         raise PhotoError(path, str(error), "name another folder") from error
+    if found.unreadable:
+        raise found.unreadable[0]
     if not found.photos:
         raise PhotoError(path, f"there is no photo in {str(path)!r}", "name another folder")
     return [photo.source for photo in found.photos]

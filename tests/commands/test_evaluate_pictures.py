@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,38 @@ def test_a_broken_photo_under_rendered_haze_is_named(
     done = call(study, folder, tmp_path / "out", "--render", "haze", *more)
     assert done.exit_code == 2, done.output
     assert "no picture can be read: " in done.stderr
+
+
+@pytest.mark.parametrize("study", [*STUDIES, "folder", "variants"])
+def test_a_subfolder_that_cannot_be_listed_is_named(
+    tmp_path: Path, study: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closed = tmp_path / "photos" / "closed"
+    closed.mkdir(parents=True)
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / "a.png")
+    scandir = os.scandir
+
+    def refusing(path: object) -> object:
+        if str(path) == str(closed):
+            raise PermissionError(13, "Permission denied", str(closed))
+        return scandir(path)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    done = call(study, tmp_path / "photos", tmp_path / "out")
+    assert done.exit_code == 2
+    assert f"{closed}: cannot be read or written (Permission denied)" in done.stderr
+
+
+def test_a_sheet_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None:
+    """Without ground truth there is none."""
+    folder, output = tmp_path / "photos", tmp_path / "out"
+    for made in (folder, output):
+        made.mkdir()
+        Image.new("RGB", (16, 16)).save(made / "sheet.png")
+    done = call("folder", folder, output, "--method", "hazy")
+    assert done.exit_code == 0, done.output
+    assert not (output / "sheet.png").exists()
+    assert "sheet.png" not in done.stderr
 
 
 @pytest.mark.parametrize("study", STUDIES)

@@ -36,8 +36,11 @@ def call(root: Path, model: Path, *arguments: str) -> Result:
 def test_variants_write_a_figure_and_scores_and_resume(
     root: Path, stable_diffusion_1: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (root / "out").mkdir()
+    (root / "out/variants.pdf").write_bytes(b"of an earlier run")
     done = call(root, stable_diffusion_1)
     assert done.exit_code == 0, done.output
+    assert not (root / "out/variants.pdf").exists()
     for way in WAYS:
         assert f"| {way} | 1 | 0 |" in done.stdout
     figure = (root / "out/variants.svg").read_bytes()

@@ -94,7 +94,7 @@ def variants(
     quiet_libraries()
     from dehaze.commands.evaluate.reporting import report_of_evaluation
     from dehaze.eval.methods import HazyInput, PipelineOptions, load_pipeline
-    from dehaze.eval.plots import import_figure
+    from dehaze.eval.plots import FIGURES, import_figure
     from dehaze.eval.protocol import BenchProtocol
     from dehaze.eval.results import result_files, write_results
     from dehaze.eval.runner import EvaluationSet, Runner
@@ -130,6 +130,8 @@ def variants(
         context.exit(INTERRUPTED)
     write_results(runner, evaluation)
     write_report(output / REPORT_NAME, report_of_evaluation(runner, evaluation))
+    for kind in set(FIGURES) - set(drawn):
+        (output / f"variants.{kind}").unlink(missing_ok=True)
     for kind, content in drawn.items():
         write_bytes(output / f"variants.{kind}", content)
     result(markdown_table(runner, evaluation))
