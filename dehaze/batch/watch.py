@@ -44,6 +44,8 @@ def watch(
     Yields:
         a plan of the photos that are due, never empty; the next look follows when it is done.
     """
+    seen = tuple(seen)
+    unlistable = {str(item.error) for item in seen if item.error is not None}
     dealt_with: dict[Path, Stamp | None] = {
         item.source: None
         if item.size is None or item.mtime_ns is None
@@ -68,6 +70,10 @@ def watch(
                 logger.warning("%s", error)
             said = str(error)
             continue
+        now = {str(error) for error in found.unreadable}
+        for message in sorted(now - unlistable):
+            logger.warning("%s", message)
+        unlistable = now
         look = {photo.source: _stamp(photo.source) for photo in found.photos}
         due = tuple(
             photo

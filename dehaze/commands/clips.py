@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from dehaze.commands.summaries import JsonLines, Text
     from dehaze.models.choice import ModelChoice
     from dehaze.pipelines.dehazing import Dehazing
+
+logger = logging.getLogger(__name__)
 
 # How many clips that are left alone are named; the others are counted.
 _NAMED = 3
@@ -111,7 +114,6 @@ class ClipsJob:
             say: tells of them.
             received: the signals so far; the last one interrupts.
         """
-        from dehaze.errors import DehazeError, one_line
         from dehaze.photos import printable
         from dehaze.video.clip import VideoLibraryError, load_av
 
@@ -125,10 +127,10 @@ class ClipsJob:
                 return 128 + received[-1]
             except VideoLibraryError:
                 raise
-            except (DehazeError, OSError) as error:
-                text = one_line(error)
-                named = str(source) in text or str(output) in text
-                say.clip_failed(source, text if named else f"{printable(source)}: {text}")
+            except Exception as error:
+                # Whatever it is, it ends this clip alone.
+                logger.debug("%s failed", source, exc_info=error)
+                say.clip_failed(source, _reason(source, output, error))
                 failed = True
         return int(failed)
 
@@ -163,3 +165,18 @@ class ClipsJob:
         else:
             quiet_libraries()
         return DiffusionWork(self.recipe, self.model).start().pipe
+
+
+def _reason(source: Path, output: Path, error: Exception) -> str:
+    """Why a clip failed, in one line that names it."""
+    from dehaze.errors import DehazeError, first_line, one_line
+    from dehaze.photos import printable
+
+    if not isinstance(error, (DehazeError, OSError)):
+        cause = f"{type(error).__name__}: {first_line(error)}"
+        return (
+            f"{printable(source)}: cannot be dehazed ({cause}); the other clips are not affected; "
+            "dehaze doctor may help"
+        )
+    text = one_line(error)
+    return text if str(source) in text or str(output) in text else f"{printable(source)}: {text}"

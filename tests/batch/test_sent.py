@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,16 @@ def test_sent_work_starts_on_the_same_code() -> None:
 def test_sent_work_does_not_start_on_other_code() -> None:
     sent = replace(SentWork.of(FakeWork()), code="older")
     with pytest.raises(OtherWorkError, match="install the same version for every worker"):
+        sent.start()
+
+
+def test_sent_work_does_not_start_on_another_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent = SentWork.of(FakeWork())
+    real = metadata.version
+    monkeypatch.setattr(
+        "dehaze.batch.sent.version", lambda name: "1.0" if name == "numpy" else real(name)
+    )
+    with pytest.raises(OtherWorkError, match=r"its numpy is 1\.0 and the job's is "):
         sent.start()
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -92,3 +92,31 @@ def test_watch_survives_lost_photos_and_new_folders(
     assert collect(folder, seen) == [["sub/b.png"]]
     # The folder was missing at two looks and was named once.
     assert caplog.text.count("does not exist") == 1
+
+
+def test_a_folder_that_cannot_be_listed_is_named_once(
+    tmp_path: Path,
+    between_looks: list[Step],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    folder = tmp_path / "in"
+    photo_at(folder / "a.png")
+    closed = {folder / "before"}
+    for name in ("before", "later"):
+        (folder / name).mkdir()
+    listed = Path.iterdir
+
+    def iterdir(path: Path) -> Iterator[Path]:
+        if path in closed:
+            raise PermissionError(13, "Permission denied")
+        return listed(path)
+
+    monkeypatch.setattr(Path, "iterdir", iterdir)
+    seen = do(plan([folder], tmp_path / "out")).items
+    between_looks += [lambda: None, lambda: closed.add(folder / "later"), lambda: None]
+    assert collect(folder, seen) == []
+    # The job itself has named the first one.
+    assert caplog.messages == [
+        f"{folder / 'later'}: cannot be listed (Permission denied); check the folder's permissions"
+    ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from dehaze.models.choice import ModelChoice
 from dehaze.photos import write_photo
 from dehaze.pipelines.dehaze import DehazePipeline
 from dehaze.video.clip import open_clip
-from dehaze.video.job import work_folder
+from dehaze.video.job import ClipResult, dehaze_video, work_folder
 
 Array = NDArray[np.float32]
 Invoke = Callable[..., Result]
@@ -86,6 +87,26 @@ def test_a_clip_that_fails_is_named_and_the_others_are_done(invoke: Invoke) -> N
     assert Path("out/a.mp4").is_file()
     failed = invoke("broken.mp4", "-o", "out", "--json", *QUICK)
     assert json.loads(failed.stdout)["status"] == "failed"
+
+
+@pytest.mark.usefixtures("clip")
+def test_an_unforeseen_error_ends_one_clip_alone(
+    invoke: Invoke, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("odd.mp4").write_bytes(Path("a.mp4").read_bytes())
+
+    def fail_once(source: Path, *arguments: Any, **named: Any) -> ClipResult:
+        if source.name == "odd.mp4":
+            raise LookupError("no encoder\nof this name")
+        return dehaze_video(source, *arguments, **named)
+
+    monkeypatch.setattr("dehaze.video.job.dehaze_video", fail_once)
+    result = invoke("odd.mp4", "a.mp4", "-o", "out", *QUICK)
+    assert result.exit_code == 1
+    assert result.stderr.startswith(
+        "dehaze: odd.mp4: cannot be dehazed (LookupError: no encoder); the other clips are not"
+    )
+    assert Path("out/a.mp4").is_file()
 
 
 @pytest.mark.parametrize(
