@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,6 +24,11 @@ Array = NDArray[np.float32]
 SOURCE, TARGET = "a street with haze", "a street with snow"
 # Of a network: its timestep, and what Stable Diffusion XL is told of the picture's size.
 GIVEN = 2
+
+
+def slow(name: str, *values: object) -> Any:
+    """A case that `.ci/run` alone tries: all of the pretended device passes through Python."""
+    return pytest.param(*values, id=name, marks=pytest.mark.slow)
 
 
 @pytest.fixture(scope="module")
@@ -76,12 +82,11 @@ def inverted(
 @pytest.mark.parametrize(
     "settings",
     [
-        EditSettings(),
-        EditSettings(guidance_scale=3.0),
-        EditSettings(cross_replace_steps={"snow": 0.4, "default": 0.9}),
-        EditSettings(word_weights={"snow": 2.0}, blend=("snow",)),
+        pytest.param(EditSettings(), id="plain"),
+        slow("guided", EditSettings(guidance_scale=3.0)),
+        slow("a share for a word", EditSettings(cross_replace_steps={"snow": 0.4, "default": 0.9})),
+        slow("weighted and blended", EditSettings(word_weights={"snow": 2.0}, blend=("snow",))),
     ],
-    ids=["plain", "guided", "a share for a word", "weighted and blended"],
 )
 def test_a_step_of_an_edit_waits_once(
     on_device: EditPipeline, photo: Array, settings: EditSettings
@@ -96,7 +101,11 @@ def test_a_step_of_an_edit_waits_once(
 
 @pytest.mark.parametrize(
     ("solver", "criterion"),
-    [("fixed-point", "residual"), ("anderson", "reconstruction"), ("renoise", "inter-path")],
+    [
+        ("fixed-point", "residual"),
+        slow("anderson", "anderson", "reconstruction"),
+        slow("renoise", "renoise", "inter-path"),
+    ],
 )
 def test_an_iteration_of_an_inversion_waits_twice(
     on_device: EditPipeline, photo: Array, solver: str, criterion: str
@@ -123,6 +132,7 @@ def test_an_iteration_of_an_inversion_waits_twice(
     assert many["to host"] == few["to host"]
 
 
+@pytest.mark.slow
 def test_attention_in_the_hosts_memory_is_waited_for_at_the_end(
     on_cpu: EditPipeline, on_device: EditPipeline, photo: Array, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -162,6 +172,7 @@ def test_weights_are_hashed_with_few_copies(on_cpu: EditPipeline, on_device: Edi
     assert device.waits["to host"] <= 1 + weights // 100
 
 
+@pytest.mark.slow
 def test_an_edit_on_a_device_is_that_on_the_cpu(
     on_cpu: EditPipeline, on_device: EditPipeline, photo: Array
 ) -> None:
@@ -172,6 +183,7 @@ def test_an_edit_on_a_device_is_that_on_the_cpu(
     np.testing.assert_allclose(found, expected, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_photos_dehazed_on_a_device_are_those_on_the_cpu(random_model: Path, photo: Array) -> None:
     pipe = DehazePipeline.from_pretrained(random_model)
     pipe.set_progress_bar_config(disable=True)
