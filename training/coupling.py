@@ -40,7 +40,7 @@ from training.batches import (
 )
 from training.captions import Caption
 from training.export import MAP_LAYER
-from training.networks import Networks, embed_captions, latents_of
+from training.networks import Networks, bfloat16_where_fast, embed_captions, latents_of
 from training.pool import PoolReader
 from training.train import Run, TrainingSettings
 
@@ -100,7 +100,7 @@ def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tens
     """The noise (B, C, h, w) of pictures, by inversion under their captions."""
     latents = latents.to(networks.unet.device)
     table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
-    with torch.autocast(networks.unet.device.type, dtype=torch.bfloat16):
+    with bfloat16_where_fast(networks.unet.device.type):
         context = embed_captions(networks, [(caption, False) for caption in captions])
         settings = InversionSettings(
             steps=INVERSION_STEPS, tolerance=1e-3, max_iterations=INVERSION_ITERATIONS

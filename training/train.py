@@ -18,7 +18,13 @@ from torch import Tensor
 
 from training.batches import Batch, BatchSource
 from training.captions import vocabulary
-from training.networks import Networks, build_networks, build_tokenizer, embed_captions
+from training.networks import (
+    Networks,
+    bfloat16_where_fast,
+    build_networks,
+    build_tokenizer,
+    embed_captions,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +84,7 @@ def losses_of(
     root, sigma = alpha.sqrt(), (1.0 - alpha).sqrt()
     noisy = present.sqrt() * target + (1.0 - present).sqrt() * noise
     velocity = root * noise - sigma * target
-    with torch.autocast(device.type, dtype=torch.bfloat16):
+    with bfloat16_where_fast(device.type):
         context = embed_captions(networks, batch.captions)
         predicted = networks.unet(noisy, timesteps, context).sample
     errors = predicted.float() - velocity

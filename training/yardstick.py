@@ -22,7 +22,7 @@ from torch import Tensor
 from dehaze.models.codec import CellsCodec
 from training.captions import HAZE_WORDS
 from training.data import CELL_SIZE
-from training.networks import latents_of
+from training.networks import bfloat16_where_fast, latents_of
 from training.pool import PoolReader
 from training.train import TrainingSettings
 
@@ -74,7 +74,7 @@ class Yardstick:
     def estimate(self, latents: Tensor) -> Tensor:
         """The clear latents (B, 36, h, w) of hazy ones."""
         zero = torch.zeros(len(latents), dtype=torch.int64)
-        with torch.autocast("cpu", dtype=torch.bfloat16):
+        with bfloat16_where_fast("cpu"):
             return latents + self.network(latents, zero).sample.float()
 
     def use_average(self) -> None:
