@@ -254,9 +254,13 @@ class PromptedNetwork:
                 ).to(output.dtype)
             if _is_finite(output):
                 return output
+        cure = (
+            "run it in float32"
+            if made.dtype in HALF_PRECISION
+            else "the latents diverge: try less guidance, fewer iterations or another solver"
+        )
         raise NonFiniteError(
-            f"the network's output at step {i} (timestep {timestep:g}) is not finite: run it in "
-            "float32"
+            f"the network's output at step {i} (timestep {timestep:g}) is not finite: {cure}"
         )
 
     def _output_in_single_precision(

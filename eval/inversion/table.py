@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from dehaze.eval.files import finite, told_left_out, write_table
 from dehaze.eval.inversion.captions import CaptionChoice
-from dehaze.eval.inversion.methods import InversionMethod
+from dehaze.eval.inversion.methods import InversionMethod, family
 from dehaze.eval.inversion.scores import (
     NO_JUDGES,
     CodecCeiling,
@@ -24,10 +24,12 @@ from dehaze.eval.inversion.scores import (
     score_inversion,
 )
 from dehaze.eval.plots import as_png, import_figure
+from dehaze.inversion import InversionSettings
 from dehaze.inversion.inverter import check_served
 from dehaze.inversion.reconstruction import holds
 from dehaze.inversion.solvers import idle_settings
-from dehaze.wording import counted_of
+from dehaze.network import NonFiniteError
+from dehaze.wording import counted, counted_of
 
 if TYPE_CHECKING:
     from dehaze.pipelines.base import InversionPipeline
@@ -46,6 +48,7 @@ class InversionTable:
         ceiling: what the codec alone leaves of the photos.
         captions: how the photos and their captions fit; None where all had the model's own prompt.
         left_out: one line about each photo that could not be read.
+        failed: one line about each row whose network values were not finite.
     """
 
     command: str
@@ -54,6 +57,7 @@ class InversionTable:
     ceiling: CodecCeiling
     captions: CaptionChoice | None = None
     left_out: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     def rows(self) -> list[dict[str, Any]]:
         """The scores as flat rows; a value that is infinite or NaN is None."""
@@ -115,7 +119,8 @@ class InversionTable:
             ]
         if self.captions is not None:
             lines += ["", *self.captions.summary()]
-        return "\n".join([*lines, *told_left_out(self.left_out), "", f"`{self.command}`", ""])
+        told = told_left_out([*self.failed, *self.left_out])
+        return "\n".join([*lines, *told, "", f"`{self.command}`", ""])
 
     def write(self, folder: Path) -> list[Path]:
         """Writes inversion.json, .csv, .md and .png; returns their paths.
@@ -133,6 +138,7 @@ class InversionTable:
                 "command": self.command,
                 "photos": self.photos,
                 "left_out": self.left_out,
+                "failed": self.failed,
                 "scores": rows,
                 **{f"codec_{name}": value for name, value in asdict(self.ceiling).items()},
                 **({} if self.captions is None else {"captions": self.captions.content()}),
@@ -170,12 +176,12 @@ class InversionTable:
             for score in self.scores
             if (score.settings.steps, score.guidance_scale) == (steps, guidance_scale)
         ]
-        for position, family in enumerate(dict.fromkeys(score.family for score in self.scores)):
+        for position, name in enumerate(dict.fromkeys(score.family for score in self.scores)):
             points = sorted(
-                (getattr(score, x), getattr(score, y)) for score in shown if score.family == family
+                (getattr(score, x), getattr(score, y)) for score in shown if score.family == name
             )
             if points:
-                axis.plot(*zip(*points, strict=True), "o-", label=family, color=f"C{position}")
+                axis.plot(*zip(*points, strict=True), "o-", label=name, color=f"C{position}")
         ceiling = getattr(self.ceiling, y)
         best = max(getattr(score, y) for score in self.scores)
         # The legend names a ceiling that is out of sight, such as that of a lossless codec.
@@ -224,6 +230,14 @@ def _make_logarithmic(axis: Any) -> None:
     axis.set_xlim(low, high)
 
 
+def _row_name(settings: InversionSettings, mode: str, guidance_scale: float) -> str:
+    """What tells a row from the others of a table, in words."""
+    named = f"{settings.steps} steps, guidance {guidance_scale:g}, {family(settings, mode)}"
+    if "max_iterations" in idle_settings(settings.solver):
+        return named
+    return f"{named}, at most {counted(settings.max_iterations, 'iteration')}"
+
+
 def _decibels(ceiling: float) -> str:
     return f"{ceiling:.1f} dB" if isfinite(ceiling) else "no loss"
 
@@ -256,10 +270,14 @@ def evaluate_inversion(
         judges: what is measured beside PSNR.
         on_score: called with each score as soon as it is there.
 
+    Returns:
+        The table. A row whose iterations diverge until the network's values are not finite is
+        named in ``failed``, and the other rows are scored.
+
     Raises:
         ValueError: a method does not fit the model or a guidance scale; before anything is run.
         PhotoError: a photo does not decode; likewise.
-        NonFiniteError: the network returned values that are not finite.
+        NonFiniteError: no row's values are finite.
     """
     combinations = [
         (count, guidance_scale, method)
@@ -278,17 +296,34 @@ def evaluate_inversion(
     ceiling = codec_ceiling(pipeline, photos, prompts=prompts, judges=judges)
     # A first evaluation, so that the first row's time has no one-time costs.
     pipeline.invert(next(iter(photos)), num_inference_steps=steps[0], solver="ddim", depth=1)
-    scores = []
+    scores, failed = [], []
     for count, guidance_scale, method in combinations:
-        score = score_inversion(
-            pipeline,
-            photos,
-            method,
-            steps=count,
-            guidance_scale=guidance_scale,
-            prompts=prompts,
-            judges=judges,
-        )
+        try:
+            score = score_inversion(
+                pipeline,
+                photos,
+                method,
+                steps=count,
+                guidance_scale=guidance_scale,
+                prompts=prompts,
+                judges=judges,
+            )
+        except NonFiniteError as error:
+            if len(failed) + 1 == len(combinations):
+                raise
+            settings = method.settings(
+                pipeline.description, steps=count, guidance_scale=guidance_scale
+            )
+            failed.append(f"{_row_name(settings, method.mode, guidance_scale)}: {error}")
+            continue
         on_score(score)
         scores.append(score)
-    return InversionTable(command, len(photos), tuple(scores), ceiling, captions, tuple(left_out))
+    return InversionTable(
+        command,
+        len(photos),
+        tuple(scores),
+        ceiling,
+        captions,
+        left_out=tuple(left_out),
+        failed=tuple(failed),
+    )

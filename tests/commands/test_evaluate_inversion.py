@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from dehaze.commands import main
+from dehaze.eval.inversion.scores import InversionScore, score_inversion
+from dehaze.network import NonFiniteError
 
 
 @pytest.fixture
@@ -51,6 +54,25 @@ def test_it_prints_the_table_and_writes_four_files(photos: Path, random_model: P
     for name in ("inversion.csv", "inversion.png"):
         assert (out / name).is_file()
         assert name in done.stderr
+
+
+def test_a_row_that_diverges_costs_no_other_row(
+    photos: Path, random_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("matplotlib")
+
+    def diverging(*arguments: Any, guidance_scale: float, **options: Any) -> InversionScore:
+        if guidance_scale == 2.0:
+            raise NonFiniteError("step 1 is not finite")
+        return score_inversion(*arguments, guidance_scale=guidance_scale, **options)
+
+    monkeypatch.setattr("dehaze.eval.inversion.table.score_inversion", diverging)
+    settings = ("--model", random_model, "--steps", 2, "--method", "ddim")
+    done = call(photos, *settings, "--guidance", "2,1")
+    assert done.exit_code == 1, done.output
+    assert "left out: 2 steps, guidance 2, ddim: step 1 is not finite" in done.stderr
+    content = json.loads((photos.parent / "out" / "inversion.json").read_text())
+    assert len(content["scores"]) == len(content["failed"]) == 1
 
 
 def test_captions_are_prompts_and_what_is_left_out_is_named(

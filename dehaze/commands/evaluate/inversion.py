@@ -97,8 +97,10 @@ def inversion(
       dehaze evaluate inversion val2017 --captions captions_val2017.json --limit 100 \\
         --guidance 2 --method ddim --method fixed-point --method ddim:mode=null-text
 
-    Exit code: 0, all pictures were inverted; 1, some could not be read, had no caption, or one that
-    the model cannot read, and are named; 2, the command is wrong.
+    A row whose latents diverge is named, and the other rows are done.
+
+    Exit code: 0, all pictures were inverted; 1, a row diverged, or some pictures could not be read,
+    had no caption, or one that the model cannot read, and are named; 2, the command is wrong.
     """
     quiet_libraries()
     from dehaze.datasets import PhotoFiles, split_readable
@@ -152,7 +154,7 @@ def inversion(
     note(f"written: {', '.join(map(str, written))}")
     for line in [] if choice is None else choice.notes:
         note(line)
-    exit_naming(context, [*broken, *([] if choice is None else choice.failures)])
+    exit_naming(context, [*table.failed, *broken, *([] if choice is None else choice.failures)])
 
 
 def _photos_in(

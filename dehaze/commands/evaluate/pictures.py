@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,12 +14,8 @@ from dehaze.commands.reporting import CommandError, problem
 from dehaze.errors import DehazeError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
     from dehaze.datasets import Dataset, PhotoFiles
-
-    Check = Callable[[Path, NDArray[np.float32]], None]
+    from dehaze.datasets.readable import Check
 
 # The options that say where the ground truth of a folder is.
 truth_options = several(
@@ -116,7 +112,7 @@ def readable_photos(
     from dehaze.datasets import PhotoFiles, split_readable
 
     files = (sample.hazy for sample in open_photos(pictures, output).spread(limit))
-    readable, left_out = split_readable(files) if check is None else split_readable(files, check)
+    readable, left_out = split_readable(files, check)
     return PhotoFiles(readable), left_out
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from dehaze.eval.inversion.methods import (
 from dehaze.eval.inversion.scores import Judges, score_inversion
 from dehaze.eval.inversion.table import InversionTable, evaluate_inversion
 from dehaze.eval.plots import PlotsMissingError
+from dehaze.network import NonFiniteError
 from dehaze.pipelines.dehaze import DehazePipeline
 
 Array = NDArray[np.float32]
@@ -116,6 +118,35 @@ def test_bad_settings_are_refused_before_any_row(
                 on_score=seen.append,
             )
     assert seen == []
+
+
+def test_a_row_that_diverges_is_named_and_the_others_are_scored(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    def scored(*guidance: float) -> InversionTable:
+        methods = [InversionMethod("fixed-point", {"max_iterations": 1}), InversionMethod("ddim")]
+        return evaluate_inversion(
+            pipeline, [photo], methods, steps=(2,), guidance_scales=guidance, command=""
+        )
+
+    # Two rows at once are guided.
+    hook = pipeline.unet.register_forward_pre_hook(
+        lambda unet, arguments: (
+            (arguments[0] * (inf if len(arguments[0]) == 2 else 1.0), *arguments[1:])
+        )
+    )
+    try:
+        table = scored(1.0, 2.0)
+        with pytest.raises(NonFiniteError, match="diverge"):
+            scored(2.0)
+    finally:
+        hook.remove()
+    assert [score.family for score in table.scores] == ["fixed-point", "ddim"]
+    first, second = table.failed
+    assert first.startswith("2 steps, guidance 2, fixed-point, at most 1 iteration: ")
+    assert second.startswith("2 steps, guidance 2, ddim: ")
+    assert "the latents diverge: try less guidance" in first
+    assert f"- left out: {first}\n" in table.markdown()
 
 
 @pytest.fixture
