@@ -13,13 +13,12 @@ from dehaze.datasets.registry import DatasetNotFoundError
 from dehaze.errors import DehazeError
 from dehaze.levels import from_levels
 
-
-def unchecked(file: Path, photo: NDArray[np.float32]) -> None:
-    """Takes every photo that decodes."""
+Check = Callable[[Path, NDArray[np.float32]], None]
+"""Refuses a photo, float32 (H, W, 3) in [0, 1], by a ``DehazeError``."""
 
 
 def split_readable(
-    files: Iterable[Path], check: Callable[[Path, NDArray[np.float32]], None] = unchecked
+    files: Iterable[Path], check: Check | None = None
 ) -> tuple[list[Path], list[str]]:
     """The files that can be evaluated, and one line about each of the others.
 
@@ -27,8 +26,7 @@ def split_readable(
 
     Args:
         files: of photos.
-        check: called with each file and its pixels, float32 (H, W, 3) in [0, 1]; refuses one by
-            a ``DehazeError``.
+        check: called with each file and its pixels; None takes every photo that decodes.
 
     Raises:
         DatasetNotFoundError: there are files, and none can be evaluated.
@@ -36,7 +34,9 @@ def split_readable(
     readable, left_out = [], []
     for file in files:
         try:
-            check(file, from_levels(read_rgb(file).pixels))
+            pixels = from_levels(read_rgb(file).pixels)
+            if check is not None:
+                check(file, pixels)
         except DehazeError as error:
             left_out.append(str(error))
         else:

@@ -121,29 +121,34 @@ def train(
     from training.batches import first_batches
     from training.export import export
     from training.networks import load_networks
-    from training.pool import PoolReader
     from training.train import Run, TrainingSettings
 
     folder.mkdir(parents=True, exist_ok=True)
     settings = _settings(TrainingSettings(), steps, batch_size, learning_rate, seed)
     run = Run(folder, settings, device, None if initial is None else load_networks(initial))
-    reader = PoolReader(pool, device)
-    noise_of = _closed_form(folder, run, reader, device)
-    run.resume()
+    reader, noise_of = _resumed(run, pool, device)
     run.train(first_batches(reader, run.networks, noise_of), noise_of.unwhitened)
     if output is not None:
         export(run, output)
 
 
-def _closed_form(folder: Path, run: Run, reader: PoolReader, device: str) -> GaussianNoise:
-    """The closed-form inversion of a run, computed once and saved in its folder."""
+def _resumed(run: Run, pool: Path, device: str) -> tuple[PoolReader, GaussianNoise]:
+    """Continues a run from its last checkpoint, if there is one.
+
+    Returns:
+        The reader of the run's pool, and its closed-form inversion, which is computed once and
+        saved in the run's folder.
+    """
     from training.batches import gaussian_noise
     from training.noise import GaussianNoise
+    from training.pool import PoolReader
 
-    found = folder / "noise.npz"
+    reader = PoolReader(pool, device)
+    found = run.folder / "noise.npz"
     if not found.exists():
         gaussian_noise(run.networks, reader).save(found)
-    return GaussianNoise.load(found, device)
+    run.resume()
+    return reader, GaussianNoise.load(found, device)
 
 
 @main.command()
@@ -180,7 +185,6 @@ def couple(
     from training.coupling import COUPLED, SETTLED, CoupledBatches, freeze_map
     from training.export import export
     from training.networks import load_networks
-    from training.pool import PoolReader
     from training.train import Run
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -189,9 +193,7 @@ def couple(
     run = Run(folder, settings, device, load_networks(initial))
     if keep_map:
         freeze_map(run.networks)
-    reader = PoolReader(pool, device)
-    noise_of = _closed_form(folder, run, reader, device)
-    run.resume()
+    reader, noise_of = _resumed(run, pool, device)
     run.train(CoupledBatches(run, reader, noise_of, chunks, renew_every), noise_of.unwhitened)
     if output is not None:
         export(run, output)
