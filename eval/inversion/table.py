@@ -296,7 +296,8 @@ def evaluate_inversion(
     ceiling = codec_ceiling(pipeline, photos, prompts=prompts, judges=judges)
     # A first evaluation, so that the first row's time has no one-time costs.
     pipeline.invert(next(iter(photos)), num_inference_steps=steps[0], solver="ddim", depth=1)
-    scores, failed = [], []
+    scores: list[InversionScore] = []
+    failed: list[str] = []
     for count, guidance_scale, method in combinations:
         try:
             score = score_inversion(
