@@ -48,7 +48,7 @@ class InversionTable:
         ceiling: what the codec alone leaves of the photos.
         captions: how the photos and their captions fit; None where all had the model's own prompt.
         left_out: one line about each photo that could not be read.
-        failed: one line about each row whose network values were not finite.
+        failed: one line about each row whose latents diverged.
     """
 
     command: str
@@ -271,8 +271,8 @@ def evaluate_inversion(
         on_score: called with each score as soon as it is there.
 
     Returns:
-        The table. A row whose iterations diverge until the network's values are not finite is
-        named in ``failed``, and the other rows are scored.
+        The table. A row whose latents diverge, until the network's values are not finite, is named
+        in ``failed``, and the other rows are scored.
 
     Raises:
         ValueError: a method does not fit the model or a guidance scale; before anything is run.
