@@ -195,7 +195,7 @@ def vary_colours(photo: Bytes, rng: np.random.Generator, indoor: bool = False) -
     sampled = photo[::4, ::4]
     chance = float(rng.random())
     slope, intercept = 1.0, 0.0
-    stretched, contrasted = (0.55, 0.75) if indoor else (0.15, 0.35)
+    stretched, contrasted = (0.55, 0.75) if indoor else (0.05, 0.15)
     if chance < stretched:
         low, high = np.quantile(sampled, (rng.uniform(0.0, 0.02), rng.uniform(0.97, 1.0)))
         slope = 255.0 / max(float(high - low), 25.0)
@@ -208,10 +208,10 @@ def vary_colours(photo: Bytes, rng: np.random.Generator, indoor: bool = False) -
     matrix[:, :3] += saturation * slope * np.eye(3)
     matrix[:, 3] = intercept
     varied = cv2.transform(photo, matrix)
-    gamma = float(np.exp(rng.normal(0.0, 0.15)))
-    if rng.random() < (0.25 if indoor else 0.1):
+    gamma = float(np.exp(rng.normal(0.0, 0.15 if indoor else 0.1)))
+    if rng.random() < (0.25 if indoor else 0.05):
         gamma *= float(rng.uniform(1.0, 2.0))
-    balance = np.exp(rng.normal(0.0, 0.03, 3)) * float(np.exp(rng.normal(0.0, 0.08)))
+    balance = np.exp(rng.normal(0.0, 0.03, 3)) * float(np.exp(rng.normal(0.0, 0.05)))
     if rng.random() < 0.15:
         # Warm light, of lamps and the evening sun.
         balance = balance * (1.0, float(rng.uniform(0.75, 0.97)), float(rng.uniform(0.45, 0.9)))
@@ -269,13 +269,13 @@ def render_over(
         clear = _with_lamps(clear, rng)
     size = clear.shape[:2]
     quarter = _quarter(clear)
-    if not scene.indoor and rng.random() < 0.45:
+    if not scene.indoor and rng.random() < 0.35:
         sky = cv2.resize(sky_evidence(quarter), size[::-1], interpolation=cv2.INTER_LINEAR)
         clear = with_overcast_sky(clear, rng, sky)
     transmission = _draw_transmission(scene, quarter, kind, caption, density, rng)
     airlight = _draw_airlight(kind, scene.indoor, rng)
     hazy = _scatter(clear, transmission, airlight)
-    if rng.random() < 0.16:
+    if rng.random() < 0.11:
         # At dusk, in shade or in coloured light, the air is as dark as the scene.
         least = 0.12 if rng.random() < 0.25 else 0.35
         tint = np.exp(rng.normal(0.0, 0.07, 3)).astype(np.float32)

@@ -94,7 +94,22 @@ def losses_of(
         known = unwhitened(errors[batch.inverted]).square().mean((1, 2, 3))
         losses = losses.clone()
         losses[batch.inverted] = share * known + (1.0 - share) * losses[batch.inverted]
-    return losses
+    at_noise = (seen >= FIRST_DENOISING) & (timesteps == seen)
+    at_noise[batch.inverted] = False
+    return torch.where(at_noise, logarithmic(losses), losses)
+
+
+# Timesteps from which on an example is one of the first denoising step.
+FIRST_DENOISING = 930
+# Squared errors below this, in latent units, are as good as none: 34 dB.
+NEARLY_NONE = 0.006
+# The squared error, in latent units, whose gradient the logarithm leaves as it is.
+USUAL_ERROR = 0.2
+
+
+def logarithmic(errors: Tensor) -> Tensor:
+    """The loss of squared errors (B,) whose mean in dB counts, c log(1 + m / e)."""
+    return (NEARLY_NONE + USUAL_ERROR) * torch.log1p(errors / NEARLY_NONE)
 
 
 class Run:
@@ -201,6 +216,7 @@ class Run:
                 # Numbers are read only here, since reading one waits for the GPU.
                 mean, clear = torch.stack(losses).mean(0).tolist()
                 losses.clear()
+                clear = NEARLY_NONE * math.expm1(clear / (NEARLY_NONE + USUAL_ERROR))
                 # Latents are 4 p - 2, with p in [0, 1], so their range is 4.
                 row = {
                     "step": self.step,
