@@ -26,7 +26,7 @@ from training.captions import Caption
 from training.coupling import INVERSION_STEPS, Chunk, make_chunk, map_attention
 from training.networks import Networks
 from training.pool import PoolReader
-from training.train import Run, TrainingSettings, losses_of
+from training.train import Run, TrainingSettings, clip_gradients, losses_of
 
 logger = logging.getLogger(__name__)
 
@@ -200,7 +200,7 @@ def localise(
         loss, error, found = stage.loss(chunk, settings.batch_size, rng)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(stage.parameters, 1.0)
+        clip_gradients(stage.parameters)
         optimizer.step()
         for average, parameter in zip(averages, stage.parameters, strict=True):
             average.lerp_(parameter.detach(), 1.0 - settings.ema_decay)

@@ -6,7 +6,7 @@ import json
 import logging
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,10 +61,50 @@ class TrainingSettings:
         return self.learning_rate * rise * 0.5 * (1.0 + math.cos(math.pi * min(1.0, fall)))
 
 
+# An example at this timestep or later belongs to the first denoising step.
+FIRST_DENOISING = 930
+# e in log(1 + m / e): a squared error in latent units. Smaller errors hardly count: the picture has
+# 34 dB or more.
+NEARLY_NONE = 0.006
+# Squared error m, in latent units, at which the logarithm has a gradient of 1.
+USUAL_ERROR = 0.2
+
+
+def logarithmic(errors: Tensor) -> Tensor:
+    """(m0 + e) log(1 + m / e) of squared errors m (B,): the loss whose mean follows the mean PSNR.
+
+    With the squared error itself, a model that cannot tell whether a photo has haze removes half of
+    it. m0 is ``USUAL_ERROR`` and e is ``NEARLY_NONE``.
+    """
+    return (USUAL_ERROR + NEARLY_NONE) * torch.log1p(errors / NEARLY_NONE)
+
+
+def squared(loss: float) -> float:
+    """The squared error of a logarithmic loss: the inverse of ``logarithmic``."""
+    return NEARLY_NONE * math.expm1(loss / (USUAL_ERROR + NEARLY_NONE))
+
+
+def clip_gradients(parameters: Iterable[Tensor]) -> None:
+    """Scales gradients down to a norm of 1 where it is larger.
+
+    Raises:
+        FloatingPointError: the norm is not finite, so that a step would spoil the weights.
+    """
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
+    if not math.isfinite(norm):
+        raise FloatingPointError(
+            f"the norm of the gradients is {norm}, so a step would spoil the weights: try a smaller "
+            "learning rate; a run with checkpoints continues from the last one"
+        )
+
+
 def losses_of(
     networks: Networks, batch: Batch, unwhitened: Callable[[Tensor], Tensor] | None = None
 ) -> Tensor:
-    """Squared error (B,) of the predicted velocity.
+    """Losses (B,): the squared errors of the predicted velocity, or the logarithm of them.
+
+    The logarithm is taken where an example is one of the first denoising step, the only one that
+    ``denoising_steps`` leaves.
 
     Whitening gives errors in all directions the same weight, but the directions in which photos
     differ most matter most for the picture. So for inverted examples, errors of the noise are
@@ -97,19 +137,6 @@ def losses_of(
     at_noise = (seen >= FIRST_DENOISING) & (timesteps == seen)
     at_noise[batch.inverted] = False
     return torch.where(at_noise, logarithmic(losses), losses)
-
-
-# Timesteps from which on an example is one of the first denoising step.
-FIRST_DENOISING = 930
-# Squared errors below this, in latent units, are as good as none: 34 dB.
-NEARLY_NONE = 0.006
-# The squared error, in latent units, whose gradient the logarithm leaves as it is.
-USUAL_ERROR = 0.2
-
-
-def logarithmic(errors: Tensor) -> Tensor:
-    """The loss of squared errors (B,) whose mean in dB counts, c log(1 + m / e)."""
-    return (NEARLY_NONE + USUAL_ERROR) * torch.log1p(errors / NEARLY_NONE)
 
 
 class Run:
@@ -189,6 +216,9 @@ class Run:
         Args:
             source: gives the batch of a step.
             unwhitened: as for ``losses_of``.
+
+        Raises:
+            FloatingPointError: as for ``clip_gradients``.
         """
         settings = self.settings
         log = (self.folder / "log.jsonl").open("a")
@@ -206,22 +236,20 @@ class Run:
             loss = errors.mean()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+            clip_gradients(self.parameters)
             self.optimizer.step()
             self.average.step(self.parameters)
             self.step += 1
             losses.append(torch.stack([loss, errors[: batch.clear].mean()]).detach())
             if self.step % 50 == 0:
                 self.seconds = time.perf_counter() - started
-                # Numbers are read only here, since reading one waits for the GPU.
                 mean, clear = torch.stack(losses).mean(0).tolist()
                 losses.clear()
-                clear = NEARLY_NONE * math.expm1(clear / (NEARLY_NONE + USUAL_ERROR))
                 # Latents are 4 p - 2, with p in [0, 1], so their range is 4.
                 row = {
                     "step": self.step,
                     "loss": mean,
-                    "clear_db": float(10.0 * np.log10(16.0 / clear)),
+                    "clear_db": 10.0 * math.log10(16.0 / squared(clear)),
                     "seconds": round(self.seconds, 1),
                 }
                 log.write(json.dumps(row) + "\n")

@@ -24,7 +24,7 @@ from training.captions import HAZE_WORDS
 from training.data import CELL_SIZE
 from training.networks import bfloat16_where_fast, latents_of
 from training.pool import PoolReader
-from training.train import TrainingSettings
+from training.train import TrainingSettings, clip_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Yardstick:
             loss = (self.estimate(hazy) - clear).square().mean()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
-            torch.nn.utils.clip_grad_norm_(self.network.parameters(), 1.0)
+            clip_gradients(self.network.parameters())
             self.optimizer.step()
             self.average.step(self.network.parameters())
             self.step += 1

@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from dehaze.eval.probes import codec_roundtrip
 from dehaze.inversion import DDIMTable
@@ -26,7 +30,7 @@ from training.networks import (
 )
 from training.noise import GaussianNoise
 from training.pool import PoolReader
-from training.train import Run, TrainingSettings, losses_of
+from training.train import Run, TrainingSettings, logarithmic, losses_of, squared
 
 
 def test_the_velocity_leads_to_the_target(
@@ -69,6 +73,56 @@ def test_errors_of_the_noise_count_as_errors_of_the_picture(
     # All of the velocity is noise at the first timestep, nothing of it at the last.
     assert losses[2] == pytest.approx(4.0 * float(losses[0]), rel=0.01)
     assert float(losses[1]) == pytest.approx(float(losses[3]), abs=1e-6)
+
+
+def test_the_first_denoising_step_counts_the_logarithm_of_its_error(
+    networks: Networks, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nothing(noisy: torch.Tensor, *_: object) -> object:
+        return type("Output", (), {"sample": torch.zeros_like(noisy)})
+
+    monkeypatch.setattr(networks.unet, "forward", nothing)
+    caption = hazy_caption(np.random.default_rng(0))
+    # At the last timestep the velocity is the negative picture, so the squared errors are 1, 4, 4.
+    picture = torch.ones(4, 36, 16, 24) * torch.tensor([1.0, 2.0, 2.0, 2.0])[:, None, None, None]
+    timesteps = torch.tensor([999, 999, 900, 999])
+    seen = torch.tensor([999, 999, 900, 940])
+    captions = [(caption, False)] * 4
+    batch = Batch(picture, torch.zeros_like(picture), timesteps, captions, 2, slice(4, 4), seen)
+    with torch.no_grad():
+        losses = losses_of(networks, batch)
+        plain = losses_of(networks, replace(batch, inverted=slice(0, 4)))
+    expected = [(0.2 + 0.006) * math.log(1.0 + error / 0.006) for error in (1.0, 4.0)]
+    assert losses[:2].tolist() == pytest.approx(expected, rel=1e-5)
+    assert plain[:2].tolist() == pytest.approx([1.0, 4.0], rel=1e-5)
+    # Earlier timesteps, and steps of the inversion, count squared errors.
+    assert torch.equal(losses[2:], plain[2:])
+
+
+@given(st.floats(0.0, 8.0))
+def test_the_logarithmic_loss_has_an_inverse(error: float) -> None:
+    loss = float(logarithmic(torch.tensor(error, dtype=torch.float64)))
+    assert squared(loss) == pytest.approx(error, rel=1e-9, abs=1e-15)
+
+
+def test_a_step_that_would_spoil_the_weights_ends_the_run(
+    pool: Path, noise_of: GaussianNoise, tmp_path: Path
+) -> None:
+    run = Run(tmp_path / "run", TrainingSettings(steps=2, batch_size=4, checkpoint_every=1), "cpu")
+    batches = first_batches(PoolReader(pool), run.networks, noise_of)
+
+    def spoiled(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
+        batch = batches(count, rng, generator)
+        if run.step == 1:
+            batch.target[0, 0, 0, 0] = torch.nan
+        return batch
+
+    with pytest.raises(FloatingPointError, match=r"gradients is nan.* learning rate"):
+        run.train(spoiled)
+    assert run.step == 1
+    assert all(torch.isfinite(weight).all() for weight in run.parameters)
+    state = torch.load(run.checkpoint, weights_only=True)
+    assert state["step"] == 1
 
 
 def test_the_swap_in_training_is_the_swap_of_the_pipeline(networks: Networks) -> None:
