@@ -20,6 +20,15 @@ printed() {
     "$@" > "$out/$name.txt" 2> "$out/$name.err"
 }
 
+# Makes $out/bsds_NAME, with links to the photos that BSDS500's NAME.txt lists.
+linked() {
+    rm -rf "$out/bsds_$1"
+    mkdir "$out/bsds_$1"
+    while read -r photo; do
+        ln -s "$clean/bsds500/$photo" "$out/bsds_$1/"
+    done < "$clean/bsds500/$1.txt"
+}
+
 # README.md, docs/quality.md, docs/evaluation.md
 pairs() {
     printed pairs dehaze evaluate reside --root "$DEHAZE_DATA" --no-ceilings --output "$out/reside" \
@@ -28,11 +37,7 @@ pairs() {
 
 # docs/quality.md, the model card
 rendered() {
-    rm -rf "$out/bsds_test"
-    mkdir "$out/bsds_test"
-    while read -r photo; do
-        ln -s "$clean/bsds500/$photo" "$out/bsds_test/"
-    done < "$clean/bsds500/test.txt"
+    linked test
     printed clear dehaze evaluate folder "$kodak" --gt "$kodak" --no-ceilings --output "$out/clear"
     printed ablation dehaze evaluate folder "$out/bsds_test" --render haze --limit 20 --no-ceilings \
         --output "$out/ablation" --method dcp --method cap --method ours --method ours:recovery=affine \
@@ -62,8 +67,11 @@ inversion() {
         --output "$out/inversion" --method ddim --method best --method fixed-point:iterations=10 \
         --method fixed-point --method renoise --method renoise-3 --method anderson \
         --method renoise-regularised:iterations=10
-    printed inversion-12 dehaze evaluate inversion "$kodak" --render haze --limit 12 --steps 10 \
-        --output "$out/inversion-12" --method ddim --method best --method fixed-point:iterations=10
+    for steps in 10:12 20:6 50:3; do
+        printed "inversion-${steps%:*}" dehaze evaluate inversion "$kodak" --render haze \
+            --limit "${steps#*:}" --steps "${steps%:*}" --output "$out/inversion-${steps%:*}" \
+            --method ddim --method best --method fixed-point:iterations=10
+    done
     printed solvers dehaze evaluate inversion "$kodak" --render haze --limit 2 --steps 10 --guidance 1,3 \
         --output "$out/solvers" --method ddim --method easyinv --method fixed-point:iterations=3 \
         --method damped:iterations=3 --method averaged:iterations=3 --method anderson:iterations=3 \
@@ -71,7 +79,8 @@ inversion() {
     printed modes dehaze evaluate inversion "$kodak" --render haze --limit 2 --steps 10 --guidance 3 \
         --output "$out/modes" --method best:mode=plain --method best:mode=negative-prompt \
         --method best:mode=direct --method best:mode=null-text
-    printed convergence dehaze evaluate convergence "$kodak" --limit 2 --steps 10 --output "$out/convergence"
+    linked val
+    printed convergence dehaze evaluate convergence "$out/bsds_val" --limit 2 --steps 10 --output "$out/convergence"
     printed plots dehaze invert examples/kodim19_haze.jpg -o "$out/k.safetensors" --steps 10 --plots "$out/plots"
 }
 

@@ -93,7 +93,7 @@ def clip_gradients(parameters: Iterable[Tensor]) -> None:
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, 1.0))
     if not math.isfinite(norm):
         raise FloatingPointError(
-            f"the norm of the gradients is {norm}, so a step would spoil the weights: try a smaller "
+            f"the norm of the gradients is {norm}, which would spoil the weights: try a smaller "
             "learning rate; a run with checkpoints continues from the last one"
         )
 
