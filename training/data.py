@@ -51,6 +51,10 @@ APPEARANCE_WEIGHTS = {
     "blur": 0.05,
 }
 
+# Haze whose mean t is smaller is dense; of it, this share is lit unevenly.
+DENSE = 0.6
+UNEVEN_SHARE = 0.3
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -275,6 +279,8 @@ def render_over(
     transmission = _draw_transmission(scene, quarter, kind, caption, density, rng)
     airlight = _draw_airlight(kind, scene.indoor, rng)
     hazy = _scatter(clear, transmission, airlight)
+    if float(transmission.mean()) < DENSE and rng.random() < UNEVEN_SHARE:
+        hazy += _uneven_light(transmission, rng) * airlight
     if rng.random() < 0.11:
         # At dusk, in shade or in coloured light, the air is as dark as the scene.
         least = 0.12 if rng.random() < 0.25 else 0.35
@@ -283,6 +289,19 @@ def render_over(
         hazy, clear, airlight = hazy * light, clear * light, np.minimum(airlight * light, 1.0)
     clear = np.clip(clear, 0.0, 1.0).astype(np.float32)
     return RenderedHaze(hazy, clear, transmission, airlight)
+
+
+def _uneven_light(transmission: Array, rng: np.random.Generator) -> Array:
+    """(V - 1) (1 - t), (H, W, 1), of haze that is lit unevenly: I = J t + A V (1 - t).
+
+    V is smooth and about 1. Real fog is brighter above a town or round a lamp, and a lens darkens
+    the corners of a photo.
+    """
+    height, width = transmission.shape
+    noise = smooth_noise((height // 4, width // 4), int(rng.integers(2, 5)), rng)
+    excess = np.expm1(float(rng.uniform(0.03, 0.2)) * noise)
+    enlarged = cv2.resize(excess, (width, height), interpolation=cv2.INTER_LINEAR)
+    return np.asarray((enlarged * (1.0 - transmission))[..., None], dtype=np.float32)
 
 
 def _draw_transmission(

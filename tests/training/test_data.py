@@ -10,10 +10,13 @@ from dehaze.models.unshuffling import cells_of
 from training.captions import HAZE_WORDS
 from training.data import (
     CELL_SIZE,
+    PLAIN,
+    Scene,
     draw_pair,
     draw_pair_of_cells,
     draw_plain_density,
     find_cells,
+    render_over,
 )
 from training.photos import PhotoCache
 
@@ -85,3 +88,30 @@ def test_plain_densities_are_clear_thin_and_in_fog() -> None:
         assert densities.min() >= 0.0
         assert densities.max() <= densest
         assert np.mean(densities < 0.04) == pytest.approx(1 / 6, abs=0.025)
+
+
+def test_some_dense_haze_is_lit_unevenly_and_thin_haze_never() -> None:
+    clear = 0.8 * np.random.default_rng(0).random((*SIZE, 3), dtype=np.float32)
+    depth = np.tile(np.linspace(0.2, 1.0, SIZE[1], dtype=np.float32), (SIZE[0], 1))
+    scene = Scene(clear, depth, metres=0.0, indoor=True)
+    shares = {}
+    for density in (0.2, 0.8):
+        uneven = []
+        for seed in range(200):
+            rng = np.random.default_rng(seed)
+            haze = render_over(scene, PLAIN, "haze", density, rng)
+            if max(haze.airlight.max(), haze.clear.max()) >= 1.0:
+                # Where the truth is cut off at white, the model does not hold.
+                continue
+            transmission = haze.transmission[..., None]
+            even = haze.clear * transmission + haze.airlight * (1.0 - transmission)
+            # V, which all channels share, in I = J t + A V (1 - t).
+            light = 1.0 + (haze.hazy - even) / (haze.airlight * (1.0 - transmission))
+            uneven.append(float(np.abs(light - 1.0).max()) > 1e-3)
+            if uneven[-1]:
+                assert np.ptp(light, axis=2).max() < 1e-3
+                assert light.mean() == pytest.approx(1.0, abs=0.1)
+                assert 0.01 < light.std() < 0.3
+        shares[density] = np.mean(uneven)
+    assert shares[0.2] == 0.0
+    assert shares[0.8] == pytest.approx(0.3, abs=0.1)
