@@ -86,17 +86,16 @@ def wiener(table: StepTable, i: int, shape: torch.Size) -> float:
 
 
 # Fitted on the bundled network with rendered haze over BSDS500's validation photos, see
-# docs/notes/inversion.md. c(0) and c(_KNEE) of ``spectral``:
-_COARSEST = 0.95
-_AT_KNEE = 0.8
-# In units of the latents' Nyquist frequency.
-_KNEE = 0.5
+# docs/notes/inversion.md. c(0) of ``spectral``:
+_COARSEST = 0.8
+# How much c falls over half the latents' Nyquist frequency: by the factor 1 / (1 + _FALL).
+_FALL = 0.8
 # The ratio r of noise to signal at which noise begins to hide every structure.
 _DROWNED = 100.0
 # The variance V of the finest waves.
-_FLOOR = 0.03
+_FLOOR = 0.07
 # The exponent of step 1's factors.
-_FIRST_STEP = 0.13
+_FIRST_STEP = 0.2
 
 
 def spectral(table: StepTable, i: int, shape: torch.Size) -> Tensor:
@@ -106,11 +105,11 @@ def spectral(table: StepTable, i: int, shape: torch.Size) -> Tensor:
     has k = a_i V / s_i^2. The network predicts coarse structures better. With r = s_i^2 / a_i, and
     the frequency q in units of the latents' Nyquist frequency,
 
-        k = c(q) / (1 + sqrt(r / 100)) + 0.03 / r,    c(q) = 0.95 / (1 + 1.19 q / 0.5).
+        k = c(q) / (1 + sqrt(r / 100)) + 0.07 / r,    c(q) = 0.8 / (1 + 0.8 q / 0.5).
 
     The first term is for structures, which the network recognises until noise hides them. The
-    second is for the finest waves, of variance 0.03. At step 1, which starts far from its solution,
-    the factors are w^0.13.
+    second is for the finest waves, of variance 0.07. At step 1, which starts far from its solution,
+    the factors are w^0.2.
 
     Raises:
         TypeError: the table is of another process than DDIM's: nothing was fitted on a flow.
@@ -122,7 +121,7 @@ def spectral(table: StepTable, i: int, shape: torch.Size) -> Tensor:
     _, B = table.coefficients(i)
     q = frequencies(*shape[-2:])
     noise = table.sigma(i) ** 2 / table.alphas[i]
-    coarse = _COARSEST / (1.0 + (_COARSEST / _AT_KNEE) * q / _KNEE)
+    coarse = _COARSEST / (1.0 + _FALL * q / 0.5)
     known = coarse / (1.0 + math.sqrt(noise / _DROWNED)) + _FLOOR / noise
     factors = 1.0 / (1.0 - (B / table.sigma(i)) / (1.0 + known))
     return factors**_FIRST_STEP if i == 1 else factors
