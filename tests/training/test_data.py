@@ -90,7 +90,7 @@ def test_plain_densities_are_clear_thin_and_in_fog() -> None:
         assert np.mean(densities < 0.04) == pytest.approx(1 / 6, abs=0.025)
 
 
-def test_some_dense_haze_is_lit_unevenly_and_thin_haze_never() -> None:
+def test_dense_haze_is_sometimes_lit_unevenly_thin_haze_never() -> None:
     clear = 0.8 * np.random.default_rng(0).random((*SIZE, 3), dtype=np.float32)
     depth = np.tile(np.linspace(0.2, 1.0, SIZE[1], dtype=np.float32), (SIZE[0], 1))
     scene = Scene(clear, depth, metres=0.0, indoor=True)

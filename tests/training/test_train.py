@@ -75,7 +75,7 @@ def test_errors_of_the_noise_count_as_errors_of_the_picture(
     assert float(losses[1]) == pytest.approx(float(losses[3]), abs=1e-6)
 
 
-def test_the_first_denoising_step_counts_the_logarithm_of_its_error(
+def test_the_first_denoising_step_counts_the_log_of_its_error(
     networks: Networks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def nothing(noisy: torch.Tensor, *_: object) -> object:
