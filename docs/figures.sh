@@ -31,15 +31,15 @@ linked() {
 
 # README.md, docs/quality.md, docs/evaluation.md
 pairs() {
-    printed pairs dehaze evaluate reside --root "$DEHAZE_DATA" --no-ceilings --output "$out/reside" \
+    printed pairs dehaze evaluate reside --root "$DEHAZE_DATA" --no-ceilings --overwrite --output "$out/reside" \
         --subset sots-indoor,sots-outdoor,i-haze,o-haze,dense-haze,nh-haze --method ours --method cap
 }
 
 # docs/quality.md, the model card
 rendered() {
     linked test
-    printed clear dehaze evaluate folder "$kodak" --gt "$kodak" --no-ceilings --output "$out/clear"
-    printed ablation dehaze evaluate folder "$out/bsds_test" --render haze --limit 20 --no-ceilings \
+    printed clear dehaze evaluate folder "$kodak" --gt "$kodak" --no-ceilings --overwrite --output "$out/clear"
+    printed ablation dehaze evaluate folder "$out/bsds_test" --render haze --limit 20 --no-ceilings --overwrite \
         --output "$out/ablation" --method dcp --method cap --method ours --method ours:recovery=affine \
         --method ours:cross_replace_steps=0.8,self_replace_steps=0.4 --method ours:null_text=delete \
         --method ours:solver=ddim --method ours:solver=anderson,steps=6,max_iterations=4 --method ours:steps=20 \
@@ -82,6 +82,10 @@ inversion() {
     linked val
     printed convergence dehaze evaluate convergence "$out/bsds_val" --limit 2 --steps 10 --output "$out/convergence"
     printed plots dehaze invert examples/kodim19_haze.jpg -o "$out/k.safetensors" --steps 10 --plots "$out/plots"
+    # docs/images/inversion.png is $out/solvers/inversion.png without the panels of seconds.
+    cp "$out/plots/residuals.png" docs/images/inversion-residuals.png
+    cp "$out/plots/contraction.png" docs/images/inversion-contraction.png
+    cp "$out/convergence/convergence.png" docs/images/inversion-paths.png
 }
 
 # docs/papers.md
