@@ -127,7 +127,8 @@ clips() {
 # The pictures of README.md, docs/editing.md and docs/inversion.md
 pictures() {
     sh docs/edit/pictures.sh > "$out/pictures.txt" 2>&1
-    printed example dehaze run examples/kodim19_haze.jpg -o docs/example --save transmission,attention --resume
+    printed example dehaze run examples/kodim19_haze.jpg -o "$out/example" --save transmission,attention --overwrite
+    cp "$out"/example/kodim19_haze.jpg* docs/example
 }
 
 for part in ${*:-pairs rendered words inversion papers peers clips pictures}; do

@@ -18,7 +18,7 @@ edit reweight --word-weight haze=-1 --cross-replace 1
 edit half --target "a photo" --strength 0.5
 edit more --target "a photo" --strength 1.5
 edit more-fresh --target "a photo" --strength 1.5 --fresh-source
-edit blend --target "a photo" --blend haze --blend-threshold 0.8
+edit blend --target "a photo" --blend haze --blend-threshold 0.9
 edit smoke --target "a photo with dense smoke" --control refine
 edit night --target "a photo at night" --control refine
 
