@@ -17,7 +17,10 @@ printed() {
     name=$1
     shift
     echo "$name: $*"
-    "$@" > "$out/$name.txt" 2> "$out/$name.err"
+    "$@" > "$out/$name.txt" 2> "$out/$name.err" || {
+        cat "$out/$name.err" >&2
+        exit 1
+    }
 }
 
 # Makes $out/bsds_NAME, with links to the photos that BSDS500's NAME.txt lists.

@@ -57,31 +57,30 @@ def test_the_velocity_leads_to_the_target(
         assert losses_of(networks, batch, lambda error: 100.0 * error).max() < 1e-2
 
 
-def test_errors_of_the_noise_count_as_errors_of_the_picture(
-    networks: Networks, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def zero_networks(networks: Networks, monkeypatch: pytest.MonkeyPatch) -> Networks:
+    """Networks that predict a velocity of 0, so that the errors are the velocity itself."""
+
     def nothing(noisy: torch.Tensor, *_: object) -> object:
         return type("Output", (), {"sample": torch.zeros_like(noisy)})
 
     monkeypatch.setattr(networks.unet, "forward", nothing)
+    return networks
+
+
+def test_errors_of_the_noise_count_as_errors_of_the_picture(zero_networks: Networks) -> None:
     caption = hazy_caption(np.random.default_rng(0))
     picture, noise = torch.zeros(4, 36, 16, 24), torch.ones(4, 36, 16, 24)
     timesteps = torch.tensor([0, 999, 0, 999])
     batch = Batch(picture, noise, timesteps, [(caption, False)] * 4, 0, slice(2, 4), timesteps)
     with torch.no_grad():
-        losses = losses_of(networks, batch, lambda error: 2.0 * error)
+        losses = losses_of(zero_networks, batch, lambda error: 2.0 * error)
     # All of the velocity is noise at the first timestep, nothing of it at the last.
     assert losses[2] == pytest.approx(4.0 * float(losses[0]), rel=0.01)
     assert float(losses[1]) == pytest.approx(float(losses[3]), abs=1e-6)
 
 
-def test_the_first_denoising_step_counts_the_log_of_its_error(
-    networks: Networks, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def nothing(noisy: torch.Tensor, *_: object) -> object:
-        return type("Output", (), {"sample": torch.zeros_like(noisy)})
-
-    monkeypatch.setattr(networks.unet, "forward", nothing)
+def test_the_first_denoising_step_counts_the_log_of_its_error(zero_networks: Networks) -> None:
     caption = hazy_caption(np.random.default_rng(0))
     # At the last timestep the velocity is the negative picture, so the squared errors are 1, 4, 4.
     picture = torch.ones(4, 36, 16, 24) * torch.tensor([1.0, 2.0, 2.0, 2.0])[:, None, None, None]
@@ -90,8 +89,8 @@ def test_the_first_denoising_step_counts_the_log_of_its_error(
     captions = [(caption, False)] * 4
     batch = Batch(picture, torch.zeros_like(picture), timesteps, captions, 2, slice(4, 4), seen)
     with torch.no_grad():
-        losses = losses_of(networks, batch)
-        plain = losses_of(networks, replace(batch, inverted=slice(0, 4)))
+        losses = losses_of(zero_networks, batch)
+        plain = losses_of(zero_networks, replace(batch, inverted=slice(0, 4)))
     expected = [(0.2 + 0.006) * math.log(1.0 + error / 0.006) for error in (1.0, 4.0)]
     assert losses[:2].tolist() == pytest.approx(expected, rel=1e-5)
     assert plain[:2].tolist() == pytest.approx([1.0, 4.0], rel=1e-5)
