@@ -8,14 +8,11 @@ returned, is below the tolerance. A criterion that watches another number only s
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import lru_cache
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from dehaze.inversion.relaxation import filtered, frequencies, transformed
-from dehaze.inversion.schedule import StepTable
 from dehaze.registry import Registry
 
 
@@ -48,8 +45,8 @@ class Measurement:
             NaN after the first evaluation of a single path.
         bound: upper bound of norm(z_{k+1} - z*) / norm(f(z_k)), where z_{k+1} is the solver's next
             iterate; infinite where q is unknown or not below 1.
-        added: norm(z_{k+1} - f(z_k)) / norm(f(z_k)), with the difference weighted by the
-            criterion's ``gain``.
+        expected: expected norm(z_{k+1} - z*) / norm(f(z_k)), from the doubt of the slope by which
+            the update is relaxed. Where none is known it is ``intra``.
     """
 
     residual: Tensor
@@ -57,7 +54,7 @@ class Measurement:
     inter: Tensor
     contraction: Tensor
     bound: Tensor
-    added: Tensor
+    expected: Tensor
 
 
 @dataclass(frozen=True)
@@ -68,9 +65,6 @@ class Criterion:
         watched: the number, (b,), that must fall below the tolerance.
         source: where it was published.
         paths: how many paths are followed, each from a start of its own.
-        later: the number to watch after step 1; None for ``watched`` at every step.
-        gain: (B, 1, H, W), the factor by which each spatial frequency of an error grows on the way
-            to the picture, for ``Measurement.added``; None for 1.
         retreats: whether a sample stops when its residual grows, and returns the iterate before.
         evaluated: whether the iterate of the smallest residual is returned, whose residual is
             known, rather than the solver's last iterate.
@@ -79,20 +73,8 @@ class Criterion:
     watched: Callable[[Measurement], Tensor]
     source: str
     paths: int = 1
-    later: Callable[[Measurement], Tensor] | None = None
-    gain: Tensor | None = None
     retreats: bool = False
     evaluated: bool = False
-
-    def of_step(self, table: StepTable, i: int, clean: Tensor) -> Criterion:
-        """The criterion at step i of the inversion of z_0, (B, C, H, W)."""
-        if self.later is None or i == 1:
-            return self
-        return replace(self, watched=self.later, gain=gain_to_picture(table, i, clean))
-
-    def weighted(self, difference: Tensor, index: Tensor) -> Tensor:
-        """A difference of latents (b, C, H, W), each spatial frequency times its ``gain``."""
-        return difference if self.gain is None else filtered(difference, self.gain[index])
 
 
 CRITERIA: Registry[Criterion] = Registry("criterion")
@@ -118,16 +100,10 @@ CRITERIA.register(
         lambda measured: measured.bound, "Banach's a-posteriori bound, its constant estimated"
     ),
 )
-# At step 1 the residual is the error of the reconstructed picture. At later steps, after one
-# evaluation, the error is about as large as what a relaxation added to f(z).
+# It asks no more of a step than one evaluation, where a relaxation can be trusted.
 CRITERIA.register(
-    "reconstruction",
-    Criterion(
-        lambda measured: measured.intra,
-        "this project",
-        later=lambda measured: measured.added,
-        retreats=True,
-    ),
+    "expected-error",
+    Criterion(lambda measured: measured.expected, "this project", retreats=True),
 )
 
 
@@ -145,8 +121,8 @@ def measure(
     now: Evaluation,
     before: Evaluation | None,
     following: Tensor,
-    index: Tensor,
     criterion: Criterion,
+    doubt: float = 1.0,
 ) -> Measurement:
     """Residuals, the contraction and Banach's bound after an evaluation.
 
@@ -154,8 +130,8 @@ def measure(
         now: the evaluation at z_k.
         before: the one at z_{k-1}; None after the first.
         following: z_{k+1}, (paths * b, C, H, W).
-        index: (b,), the samples' positions in the batch.
         criterion: what follows the paths.
+        doubt: of the lengthening that made z_{k+1}, see ``Lengthening``.
     """
     paths = criterion.paths
     latents, mapped = (rows.unflatten(0, (paths, -1)) for rows in (now.latent, now.mapped))
@@ -177,7 +153,7 @@ def measure(
         inter=inter,
         contraction=contraction,
         bound=root_mean_square(difference) / scale + banach_bound(intra, cautious(contraction)),
-        added=root_mean_square(criterion.weighted(difference, index)) / scale,
+        expected=doubt * intra,
     )
 
 
@@ -216,53 +192,3 @@ def banach_bound(change: Tensor, contraction: Tensor) -> Tensor:
     """
     bound = contraction / (1.0 - contraction) * change
     return torch.where(contraction < 1.0, bound, torch.inf)
-
-
-def power(latents: Tensor) -> Tensor:
-    """For each wave of the cosine transform, the mean square of all waves of its frequency.
-
-    Frequencies are rounded to whole cycles of the longer side. The mean of the latents, frequency
-    0, is counted to the lowest frequency, so that an error of the mean has a weight even where the
-    mean is 0.
-
-    Args:
-        latents: (B, C, H, W).
-
-    Returns:
-        (B, 1, H, W), averaged over channels.
-    """
-    height, width = latents.shape[-2:]
-    ring, members = _rings(height, width, latents.device)
-    squares = transformed(latents).square().mean(1).flatten(1)
-    sums = squares.new_zeros(len(squares), len(members)).index_add_(1, ring, squares)
-    return (sums / members)[:, ring].view(-1, 1, height, width)
-
-
-@lru_cache(maxsize=16)
-def _rings(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Each wave's frequency in whole cycles, (H W,), and the number of waves of that frequency."""
-    lengths = (frequencies(height, width) * max(height, width)).round().clamp(min=1.0)
-    ring = lengths.long().flatten()
-    return ring.to(device), torch.bincount(ring).clamp(min=1).to(device)
-
-
-def gain_to_picture(table: StepTable, i: int, clean: Tensor) -> Tensor:
-    """The factor by which an error of z_i is expected to grow until z_0, on the way back.
-
-    If pictures are Gaussian in a direction, with the variance V, the deterministic path keeps the
-    quantile: z_0 / sqrt(V) = z_i / sqrt(k_i^2 V + s_i^2), where z_i is the picture with the weight
-    k_i and noise with the weight s_i. An error of z_i is then multiplied by
-    sqrt(V / (k_i^2 V + s_i^2)). V is the picture's own ``power``.
-
-    Args:
-        table: the schedule.
-        i: the step.
-        clean: z_0, (B, C, H, W).
-
-    Returns:
-        a factor for each wave, (B, 1, H, W).
-
-    Source: this project; Song et al., arXiv 2011.13456, for the path.
-    """
-    variance = power(clean)
-    return (variance / (table.signal(i) ** 2 * variance + table.sigma(i) ** 2)).sqrt()

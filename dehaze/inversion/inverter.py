@@ -87,7 +87,7 @@ def invert(
 def check_served(process: Process, settings: InversionSettings) -> None:
     """Refuses a solver or relaxation that is made for another process than the model's.
 
-    ReNoise's regularisation needs a predicted noise, and ``spectral`` was fitted on DDIM, so a flow
+    ReNoise's regularisation needs a predicted noise, and ``fitted`` was fitted on DDIM, so a flow
     takes neither. RF-Solver, FireFlow and RF-Inversion are for flows alone.
 
     Raises:

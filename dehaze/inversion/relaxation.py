@@ -7,17 +7,49 @@ w = 1 / (1 - f'), which is Newton's step along a direction of that slope.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
-from dehaze.inversion.ddim import DDIMTable
 from dehaze.inversion.schedule import Process, StepTable
 from dehaze.registry import Registry
+
+
+@dataclass(frozen=True)
+class Slope:
+    """An estimate of f' at one step.
+
+    Attributes:
+        value: f', below 1.
+        uncertainty: by how much f' would change if the network knew e times as much of the picture,
+            or a part of 1 / e: the derivative of f' by ln k, without its sign.
+    """
+
+    value: float
+    uncertainty: float
+
+
+@dataclass(frozen=True)
+class Lengthening:
+    """How the updates of one step are lengthened: z + w (f(z) - z).
+
+    Attributes:
+        factor: w.
+        doubt: norm of the updated latent's expected error over norm(f(z) - z). It is 1 where
+            nothing is known of the slope.
+    """
+
+    factor: float = 1.0
+    doubt: float = 1.0
+
+    def __call__(self, start: Tensor, mapped: Tensor) -> Tensor:
+        """z + w (f(z) - z), from z and f(z), (B, C, H, W) each."""
+        if self.factor == 1.0:
+            # Not start + (mapped - start), which differs by rounding.
+            return mapped
+        return start + self.factor * (mapped - start)
 
 
 @dataclass(frozen=True)
@@ -25,44 +57,33 @@ class Relaxation:
     """A registered relaxation.
 
     Attributes:
-        factors: takes the table, step i and the latents' shape (B, C, H, W); returns w, a number,
-            or (H, W), a number for each wave of the latents' cosine transform. None for w = 1.
+        slope: takes the table, step i and the latents' shape (B, C, H, W); None for no relaxation.
         source: where it was published.
         process: the only one whose steps it is made for; None for any.
     """
 
-    factors: Callable[[StepTable, int, torch.Size], float | Tensor] | None
+    slope: Callable[[StepTable, int, torch.Size], Slope] | None
     source: str
     process: Process | None = None
 
     def of_step(self, table: StepTable, i: int, shape: torch.Size) -> Lengthening:
-        """The lengthening of step i's updates."""
-        return Lengthening(None if self.factors is None else self.factors(table, i, shape))
+        """The lengthening of step i's updates, w = 1 / (1 - f').
 
-
-@dataclass(frozen=True)
-class Lengthening:
-    """The w of one step: a number, or (H, W), a number for each wave; None for 1."""
-
-    factors: float | Tensor | None = None
-
-    def __call__(self, start: Tensor, mapped: Tensor) -> Tensor:
-        """z + w (f(z) - z), from z and f(z), (B, C, H, W) each."""
-        if self.factors is None:
-            # Not start + (mapped - start), which differs by rounding.
-            return mapped
-        residual = mapped - start
-        if isinstance(self.factors, Tensor):
-            return start + filtered(residual, self.factors)
-        return start + self.factors * residual
+        An error of f' moves the update by w^2 times that error, times f(z) - z.
+        """
+        if self.slope is None:
+            return Lengthening()
+        slope = self.slope(table, i, shape)
+        factor = 1.0 / (1.0 - slope.value)
+        return Lengthening(factor, factor**2 * slope.uncertainty)
 
 
 # Half or twice this number reconstructs about as well, see docs/notes/inversion.md.
 _SHARE = 1.0 / 16.0
 
 
-def wiener(table: StepTable, i: int, shape: torch.Size) -> float:
-    """w = 1 / (1 - f'), with the slope f' of f if the network were a Wiener filter.
+def wiener(table: StepTable, i: int, shape: torch.Size) -> Slope:
+    """The slope f' of f if the network were a Wiener filter.
 
     With x0hat = (z - s_i p) / c_i and J its derivative, f' = (B_i / s_i) (1 - c_i J). The best
     linear denoiser of a direction in which pictures have the variance V has
@@ -79,100 +100,43 @@ def wiener(table: StepTable, i: int, shape: torch.Size) -> float:
     """
     _, B = table.coefficients(i)
     signal, sigma, variance = table.signal(i), table.sigma(i), shape[1:].numel() * _SHARE
-    # s^2 + k^2 V - c k V, over k^2 V + s^2.
-    unexplained = sigma**2 + signal * (signal - table.picture_scale(i)) * variance
-    slope = (B / sigma) * unexplained / (signal**2 * variance + sigma**2)
-    return 1.0 / (1.0 - slope)
+    # c_i k_i V / (k_i^2 V + s_i^2), which is c_i J.
+    total = signal**2 * variance + sigma**2
+    explained = signal * table.picture_scale(i) * variance / total
+    # Its derivative by ln V is itself times s_i^2 / (k_i^2 V + s_i^2).
+    ratio = B / sigma
+    return Slope(ratio * (1.0 - explained), abs(ratio) * explained * sigma**2 / total)
 
 
 # Fitted on the bundled network with rendered haze over BSDS500's validation photos, see
-# docs/notes/inversion.md. c(0) of ``spectral``:
-_COARSEST = 0.8
-# How much c falls over half the latents' Nyquist frequency: by the factor 1 / (1 + _FALL).
-_FALL = 0.8
-# The ratio r of noise to signal at which noise begins to hide every structure.
-_DROWNED = 100.0
-# The variance V of the finest waves.
-_FLOOR = 0.07
-# The exponent of step 1's factors.
-_FIRST_STEP = 0.2
+# docs/notes/inversion.md: k at equal weights of picture and noise, and its exponent.
+_KNOWN_AT_EQUAL_WEIGHTS = 2.32
+_EXPONENT = 0.55
 
 
-def spectral(table: StepTable, i: int, shape: torch.Size) -> Tensor:
-    """w = 1 / (1 - f') for each spatial frequency of the latents, fitted on the bundled network.
+def fitted(table: StepTable, i: int, shape: torch.Size) -> Slope:
+    """The slope f' that was fitted on the bundled network.
 
     As in ``wiener``, f' = (B_i / s_i) (1 - sqrt(a_i) J) = (B_i / s_i) / (1 + k). A Wiener filter
-    has k = a_i V / s_i^2. The network predicts coarse structures better. With r = s_i^2 / a_i, and
-    the frequency q in units of the latents' Nyquist frequency,
+    has k = V a_i / s_i^2. The network still recognises structures where noise hides them from a
+    filter, so k falls more slowly:
 
-        k = c(q) / (1 + sqrt(r / 100)) + 0.07 / r,    c(q) = 0.8 / (1 + 0.8 q / 0.5).
-
-    The first term is for structures, which the network recognises until noise hides them. The
-    second is for the finest waves, of variance 0.07. At step 1, which starts far from its solution,
-    the factors are w^0.2.
+        k = 2.32 (a_i / s_i^2)^0.55.
 
     Raises:
         TypeError: the table is of another process than DDIM's: nothing was fitted on a flow.
 
     Source: this project.
     """
-    if not isinstance(table, DDIMTable):
-        raise TypeError("spectral was fitted on DDIM's steps")
+    if table.process != "ddim":
+        raise TypeError("the slope was fitted on DDIM's steps")
     _, B = table.coefficients(i)
-    q = frequencies(*shape[-2:])
-    noise = table.sigma(i) ** 2 / table.alphas[i]
-    coarse = _COARSEST / (1.0 + _FALL * q / 0.5)
-    known = coarse / (1.0 + math.sqrt(noise / _DROWNED)) + _FLOOR / noise
-    factors = 1.0 / (1.0 - (B / table.sigma(i)) / (1.0 + known))
-    return factors**_FIRST_STEP if i == 1 else factors
+    ratio = B / table.sigma(i)
+    k = _KNOWN_AT_EQUAL_WEIGHTS * (table.signal(i) / table.sigma(i)) ** (2.0 * _EXPONENT)
+    return Slope(ratio / (1.0 + k), ratio * k / (1.0 + k) ** 2)
 
 
 RELAXATIONS: Registry[Relaxation] = Registry("relaxation")
 RELAXATIONS.register("none", Relaxation(None, "as each solver's own source has it"))
 RELAXATIONS.register("wiener", Relaxation(wiener, "this project"))
-RELAXATIONS.register("spectral", Relaxation(spectral, "this project", process="ddim"))
-
-
-@lru_cache(maxsize=16)
-def cosines(size: int) -> Tensor:
-    """The orthonormal cosine transform of type II: float64 (size, size), a row for each frequency.
-
-    Source: N. Ahmed, T. Natarajan and K. Rao, Discrete Cosine Transform (1974).
-    """
-    waves = torch.arange(size, dtype=torch.float64)
-    rows = torch.cos(math.pi / size * waves[:, None] * (waves + 0.5)) * math.sqrt(2.0 / size)
-    rows[0] /= math.sqrt(2.0)
-    return rows
-
-
-# Few sizes, on few devices: a photo's height and width, and those of other photos in a folder.
-@lru_cache(maxsize=16)
-def _cosines_on(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    """``cosines`` on a device, copied there once."""
-    return cosines(size).to(device, dtype)
-
-
-def frequencies(height: int, width: int) -> Tensor:
-    """The frequency of each wave, in units of the Nyquist frequency: (height, width)."""
-    return torch.hypot(torch.arange(height)[:, None] / height, torch.arange(width)[None] / width)
-
-
-def transformed(latents: Tensor) -> Tensor:
-    """The cosine transform of each channel, (B, C, H, W)."""
-    rows, columns = _cosines_like(latents)
-    return rows @ latents @ columns.T
-
-
-def filtered(latents: Tensor, factors: Tensor) -> Tensor:
-    """Latents (B, C, H, W) with each wave multiplied by its factor, (H, W) or (B, 1, H, W)."""
-    rows, columns = _cosines_like(latents)
-    return rows.T @ (factors.to(latents) * transformed(latents)) @ columns
-
-
-def _cosines_like(latents: Tensor) -> tuple[Tensor, Tensor]:
-    """The transforms of a column and of a row of latents, on their device and in their type."""
-    height, width = latents.shape[-2:]
-    return (
-        _cosines_on(height, latents.device, latents.dtype),
-        _cosines_on(width, latents.device, latents.dtype),
-    )
+RELAXATIONS.register("fitted", Relaxation(fitted, "this project", process="ddim"))

@@ -135,10 +135,9 @@ def best_at_equal_cost(steps: int) -> InversionSettings:
     """The settings that reconstruct best for their cost with the bundled network.
 
     They were fitted on that network. A step starts from an extrapolation and takes one evaluation
-    with a relaxed update. Where that is not enough, Anderson acceleration goes on: for at most six
-    evaluations, or ten from 20 steps on. It is not enough at the first step, which starts from the
-    clean picture and hardly contracts, nor where the relaxation added an error that the picture
-    would show. The tolerance is 0.15 N^(-3/2). Only ``checked`` tells whether a step has converged.
+    with a relaxed update. Where its expected error is too large, Anderson acceleration goes on: for
+    at most six evaluations, or ten from 20 steps on. The tolerance is 0.02 N^(-3/2). Only
+    ``checked`` tells whether a step has converged.
 
     Args:
         steps: N.
@@ -148,8 +147,8 @@ def best_at_equal_cost(steps: int) -> InversionSettings:
         spacing=None,
         solver="anderson",
         predictor="extrapolated",
-        relaxation="spectral",
-        criterion="reconstruction",
+        relaxation="fitted",
+        criterion="expected-error",
         max_iterations=max(6, min(10, steps // 2)),
-        tolerance=0.15 * steps**-1.5,
+        tolerance=0.02 * steps**-1.5,
     )

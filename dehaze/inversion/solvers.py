@@ -273,7 +273,7 @@ class UpdateRule:
             history = [*history[1 - self.window :], Evaluation(now.latent, lengthened)]
             # 2. Update them, and measure.
             z[rows] = self.update(history)
-            measured = measure(now, before, z[rows], active, criterion)
+            measured = measure(now, before, z[rows], criterion, step.lengthening.doubt)
             log.note(k, active, measured)
             # 3. Which samples stop, and which iterate they return.
             stopped[active] = criterion.watched(measured) < step.tolerance

@@ -104,7 +104,7 @@ def solve_step(
         ValueError: a setting is unknown, or the solver has no implicit steps.
     """
     table, clean = network.table, trajectory[0]
-    criterion = CRITERIA.get(settings.criterion).of_step(table, i, clean)
+    criterion = CRITERIA.get(settings.criterion)
     solver = SOLVERS.get(settings.solver)
     if isinstance(solver, Sampler):
         raise ValueError(f"{settings.solver} has no implicit steps to solve")

@@ -75,9 +75,9 @@ def test_the_bundled_model_uses_its_fitted_settings(picture: Path) -> None:
         main, ["invert", str(picture), "-o", str(picture.parent / "a.safetensors"), "--steps", "5"]
     )
     assert done.exit_code == 0, done.output
-    assert "ended by the criterion 'reconstruction'; their errors were not" in done.stdout
+    assert "ended by the criterion 'expected-error'; their errors were not" in done.stdout
     made = InversionResult.load(picture.parent / "a.safetensors")
-    assert made.settings.relaxation == "spectral"
+    assert made.settings.relaxation == "fitted"
     assert not made.trace.converged.any()
 
 

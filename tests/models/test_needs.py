@@ -50,7 +50,7 @@ def test_every_field_that_is_saved_comes_back(pipeline: DehazePipeline, tmp_path
         spacing="trailing",
         solver="damped",
         predictor="previous",
-        relaxation="spectral",
+        relaxation="fitted",
         criterion="certificate",
         max_iterations=3,
         tolerance=0.02,

@@ -103,7 +103,7 @@ def test_a_step_of_an_edit_waits_once(
     ("solver", "criterion"),
     [
         ("fixed-point", "residual"),
-        slow("anderson", "anderson", "reconstruction"),
+        slow("anderson", "anderson", "expected-error"),
         slow("renoise", "renoise", "inter-path"),
     ],
 )
