@@ -151,8 +151,8 @@ def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:
 
 
 # Examples of each kind among 64 of the second stage.
-CLEAR_AT_THE_TOP = 26
-FIRST_STAGE_CLEAR = 16
+CLEAR_AT_THE_TOP = 38
+FIRST_STAGE_CLEAR = 4
 DEGRADED = 14
 CLEAR_CAPTIONS = 3
 
@@ -160,8 +160,8 @@ CLEAR_CAPTIONS = 3
 class CoupledBatches:
     """The second stage's batches, from chunks that are renewed during training.
 
-    Of 64 examples, 26 are clear photos of a chunk at the noisy end, with the noise that the
-    inversion found. The others are drawn from the pool as in the first stage: 16 clear photos at
+    Of 64 examples, 38 are clear photos of a chunk at the noisy end, with the noise that the
+    inversion found. The others are drawn from the pool as in the first stage: 4 clear photos at
     the noisy end, 14 degraded pictures, 3 clear photos under clear captions, and 5 pictures of any
     kind with independent normal noise.
 

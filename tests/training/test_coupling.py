@@ -88,9 +88,9 @@ def test_a_batch_shares_the_noise_of_its_pairs(run: Run, pool: Path) -> None:
             for k in range(len(chunk.captions))
         )
 
-    assert batch.clear == 13
-    assert all(is_pair(position) for position in range(13))
-    assert not any(is_pair(position) for position in range(13, 32))
+    assert batch.clear == 19
+    assert all(is_pair(position) for position in range(19))
+    assert not any(is_pair(position) for position in range(19, 32))
     # All of the way back is its first step.
     assert int(batch.timesteps[:21].min()) >= 930
     # What is to be inverted goes to the closed form's noise.
