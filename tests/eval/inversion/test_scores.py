@@ -120,7 +120,7 @@ def examples() -> list[Array]:
 
 
 @pytest.mark.slow
-def test_best_comes_near_ten_picard_iterations_for_a_sixth(
+def test_best_is_as_good_as_ten_picard_iterations_for_a_sixth(
     bundled: DehazePipeline, examples: list[Array]
 ) -> None:
     best, picard = (
@@ -129,7 +129,7 @@ def test_best_comes_near_ten_picard_iterations_for_a_sixth(
     )
     assert picard.nfe_per_step > 9.0
     assert best.nfe_per_step <= 1.6
-    assert best.psnr >= picard.psnr - 1.5
+    assert best.psnr >= picard.psnr
 
 
 @pytest.mark.slow
