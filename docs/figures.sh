@@ -105,7 +105,7 @@ papers() {
     printed predictors dehaze evaluate predictors "$kodak" --limit 2 --steps 10 --output "$out/predictors"
     for guidance in 1 3; do
         printed "variants-$guidance" dehaze evaluate variants "$kodak" --render haze --limit 6 \
-            --guidance "$guidance" --figure png --output "$out/variants-$guidance"
+            --guidance "$guidance" --figure png --overwrite --output "$out/variants-$guidance"
     done
 }
 
