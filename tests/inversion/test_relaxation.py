@@ -97,7 +97,7 @@ def test_fitted_solves_a_network_of_its_own_slope_at_once() -> None:
         pytest.param("fitted", noisy_table(10), id="fitted"),
     ],
 )
-def test_the_doubt_is_how_far_another_slope_would_move_the_update(
+def test_the_doubt_is_how_far_another_slope_moves_the_update(
     name: str, table: StepTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relaxation = RELAXATIONS.get(name)

@@ -120,7 +120,7 @@ def examples() -> list[Array]:
 
 
 @pytest.mark.slow
-def test_best_is_as_good_as_ten_picard_iterations_for_a_sixth(
+def test_best_equals_ten_picard_iterations_for_a_sixth(
     bundled: DehazePipeline, examples: list[Array]
 ) -> None:
     best, picard = (
