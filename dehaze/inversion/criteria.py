@@ -100,7 +100,7 @@ CRITERIA.register(
         lambda measured: measured.bound, "Banach's a-posteriori bound, its constant estimated"
     ),
 )
-# It asks no more of a step than one evaluation, where a relaxation can be trusted.
+# One evaluation is enough where the slope of the relaxation is nearly certain.
 CRITERIA.register(
     "expected-error",
     Criterion(lambda measured: measured.expected, "this project", retreats=True),
@@ -122,7 +122,7 @@ def measure(
     before: Evaluation | None,
     following: Tensor,
     criterion: Criterion,
-    doubt: float = 1.0,
+    doubt: float,
 ) -> Measurement:
     """Residuals, the contraction and Banach's bound after an evaluation.
 

@@ -23,8 +23,8 @@ class Slope:
 
     Attributes:
         value: f', below 1.
-        uncertainty: by how much f' would change if the network knew e times as much of the picture,
-            or a part of 1 / e: the derivative of f' by ln k, without its sign.
+        uncertainty: the absolute derivative of f' by ln k, where k is what the network knows of the
+            picture: see ``fitted``, and V in ``wiener``.
     """
 
     value: float
@@ -94,6 +94,7 @@ def wiener(table: StepTable, i: int, shape: torch.Size) -> Slope:
 
     It is 0 where the signal is far above the noise, and B_i / s_i where noise hides the signal. V =
     C H W / 16 is the variance of coarse structure, if 16 directions of the latents hold all of it.
+    In pure noise, as at a flow's last step, a filter knows nothing: the uncertainty is 0 there.
 
     Source: this project; N. Wiener, Extrapolation, Interpolation, and Smoothing of Stationary Time
     Series (1949), for the filter.

@@ -7,7 +7,6 @@ import torch
 from schedules import FunctionNetwork, flow_table_of, mild, table_of
 from torch import Tensor
 
-import dehaze.inversion.relaxation
 from dehaze.inversion import RELAXATIONS, DDIMTable, InversionSettings, invert
 from dehaze.inversion.schedule import StepTable
 
@@ -89,29 +88,28 @@ def test_fitted_solves_a_network_of_its_own_slope_at_once() -> None:
     torch.testing.assert_close(once.trajectory, exact.trajectory, rtol=1e-9, atol=1e-9)
 
 
-@pytest.mark.parametrize(
-    ("name", "table"),
-    [
-        pytest.param("wiener", noisy_table(10), id="wiener, ddim"),
-        pytest.param("wiener", flow_table_of(10), id="wiener, flow"),
-        pytest.param("fitted", noisy_table(10), id="fitted"),
-    ],
-)
-def test_the_doubt_is_how_far_another_slope_moves_the_update(
-    name: str, table: StepTable, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    relaxation = RELAXATIONS.get(name)
-    constant = {"wiener": "_SHARE", "fitted": "_KNOWN_AT_EQUAL_WEIGHTS"}[name]
-    own = getattr(dehaze.inversion.relaxation, constant)
-    change = 1e-5
+@pytest.mark.parametrize("table", [noisy_table(10), flow_table_of(10)], ids=["ddim", "flow"])
+def test_the_doubt_is_how_far_another_variance_moves_the_update(table: StepTable) -> None:
+    """V = C H W / 16 of ``wiener``: latents that are a little wider have a larger V."""
+    wiener, change = RELAXATIONS.get("wiener"), 1e-5
     for i in range(1, 11):
-        stated = relaxation.of_step(table, i, latents().shape)
-        monkeypatch.setattr(dehaze.inversion.relaxation, constant, own * (1.0 + change))
-        moved = relaxation.of_step(table, i, latents().shape).factor
-        monkeypatch.setattr(dehaze.inversion.relaxation, constant, own)
+        stated = wiener.of_step(table, i, torch.Size((1, 1, 1, 100_000)))
+        moved = wiener.of_step(table, i, torch.Size((1, 1, 1, 100_001))).factor
         assert abs(moved - stated.factor) / change == pytest.approx(stated.doubt, rel=1e-3)
         # Pure noise, as at a flow's last step, tells a filter nothing of the picture.
         assert stated.doubt > 0.0 or table.signal(i) == 0.0
+
+
+def test_the_doubt_is_how_far_another_k_moves_the_update() -> None:
+    table, change = noisy_table(10), 1e-5
+    for i in range(1, 11):
+        ratio = table.coefficients(i)[1] / table.sigma(i)
+        k = 2.32 * (table.alphas[i] / table.sigma(i) ** 2) ** 0.55
+        own, moved = (1.0 / (1.0 - ratio / (1.0 + each)) for each in (k, k * (1.0 + change)))
+        stated = RELAXATIONS.get("fitted").of_step(table, i, latents().shape)
+        assert stated.factor == pytest.approx(own)
+        assert abs(moved - own) / change == pytest.approx(stated.doubt, rel=1e-3)
+        assert stated.doubt > 0.0
 
 
 @pytest.mark.parametrize("relaxation", RELAXATIONS.names())
