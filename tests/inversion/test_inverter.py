@@ -212,10 +212,10 @@ def test_easyinv_blends_only_in_its_share_of_the_steps() -> None:
 def test_a_step_is_left_where_its_expected_error_is_small() -> None:
     # Without a relaxation the whole change may be an error.
     settings = settings_of("anderson", max_iterations=60)
-    picard = invert(MILD, latents(), settings.changed(criterion="expected-error"))
+    unrelaxed = invert(MILD, latents(), settings.changed(criterion="expected-error"))
     change = invert(MILD, latents(), settings.changed(criterion="intra-path"))
-    assert torch.equal(picard.trace.nfe, change.trace.nfe)
-    # A relaxed update needs fewer evaluations, and the more the stricter the tolerance is.
+    assert torch.equal(unrelaxed.trace.nfe, change.trace.nfe)
+    # With one, a step takes one evaluation, and more where the tolerance is stricter.
     relaxed = settings.changed(relaxation="fitted", criterion="expected-error")
     nfe = [
         int(invert(MILD, latents(), relaxed.changed(tolerance=tolerance)).trace.nfe.sum())
