@@ -49,6 +49,7 @@ rendered() {
         --method ours:short_side=48
     printed validate python -m training validate --data "$DEHAZE_DATA" --photos 40
     printed sheet python -m training sheet --kodak "$kodak"
+    printed lightness python benchmarks/lightness.py "$DEHAZE_DATA/real_hazy"
 }
 
 # docs/editing.md

@@ -45,6 +45,13 @@ def test_reading_and_writing_is_timed_beside_a_checkout() -> None:
     assert all(float(line.split(" | ")[2]) > 0 for line in said[2:])
 
 
+def test_lightness_counts_dark_results() -> None:
+    said = run("lightness.py", str(ROOT / "examples"), "--limit", "1").splitlines()
+    photos, loss, lost, dark = (cell.strip("| ") for cell in said[2].split(" | "))
+    assert (photos, dark) == ("1", "0")
+    assert (float(loss) > 30.0) == (lost == "1")
+
+
 @pytest.mark.slow
 def test_kill_job_ends_as_an_undisturbed_run() -> None:
     said = run("kill_job.py", "--kills", "2", "--photos", "4", "--megapixels", "0.01")
