@@ -97,11 +97,12 @@ class InversionSettings:
         """These settings with the given ones changed; a setting that is None stays.
 
         A named solver runs as it was published, from z_{i-1}, with its own updates and the
-        criterion ``intra-path``, unless these settings are named too.
+        criterion ``intra-path``, unless these settings are named too. Where these settings take one
+        iteration a step, it takes up to ten.
 
         Raises:
-            ValueError: there is no such solver, a value is out of range, or the solver does not use
-                a setting that is given.
+            ValueError: there is no such solver, a value is out of range, the solver does not use a
+                setting that is given, or a tolerance is given for steps of one iteration.
             TypeError: there is no such setting.
         """
         given: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, **options}
@@ -110,12 +111,21 @@ class InversionSettings:
         if unknown:
             raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
         published = PUBLISHED if "solver" in given else {}
+        if published and self.max_iterations == 1:
+            # After one iteration, every solver would be DDIM inversion.
+            published = published | {"max_iterations": InversionSettings.max_iterations}
         changed = replace(self, **(published | given))
         for name in idle_settings(changed.solver):
             if name in given:
                 raise ValueError(
                     f"{name} has no effect with the solver {changed.solver!r}: leave it out"
                 )
+        ends_anyway = changed.max_iterations == 1 and "max_iterations" not in given
+        if "tolerance" in given and ends_anyway and not changed.checked:
+            raise ValueError(
+                "tolerance has no effect where a step takes one iteration, as it does here: give "
+                "more iterations too"
+            )
         return changed
 
     def generated(self) -> InversionSettings:

@@ -125,7 +125,10 @@ class FrameDehazer:
         self._control = AttentionControl(needs.cross_replace_steps, needs.self_replace_steps)
         # A clip has no maps, so only what the way back needs is recorded.
         self._plan = RecordingPlan(self._control, self._inversion.inverted_steps, ())
-        self._iterates = "max_iterations" not in idle_settings(self._inversion.solver)
+        self._iterates = (
+            self._inversion.max_iterations > 1
+            and "max_iterations" not in idle_settings(self._inversion.solver)
+        )
 
     def __call__(self, frame: Array, time: float) -> FrameResult:
         """Dehazes the next frame.

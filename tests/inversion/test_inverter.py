@@ -163,6 +163,23 @@ def test_a_named_solver_runs_as_it_was_published() -> None:
     assert best.changed(max_iterations=3).criterion == "expected-error"
 
 
+def test_a_named_solver_iterates_where_the_model_takes_one_iteration() -> None:
+    single = InversionSettings(max_iterations=1)
+    assert single.changed(solver="anderson").max_iterations == 10
+    assert single.changed(solver="anderson", max_iterations=1).max_iterations == 1
+    assert single.changed(steps=3).max_iterations == 1
+    assert replace(single, max_iterations=2).changed(solver="anderson").max_iterations == 2
+
+
+def test_a_tolerance_for_steps_of_one_iteration_is_refused() -> None:
+    single = InversionSettings(max_iterations=1)
+    with pytest.raises(ValueError, match="tolerance has no effect where a step takes one"):
+        single.changed(tolerance=1e-6)
+    assert single.changed(tolerance=1e-6, max_iterations=9).tolerance == 1e-6
+    # The check says which steps are within the tolerance.
+    assert single.changed(tolerance=1e-6, checked=True).tolerance == 1e-6
+
+
 def test_the_trace_names_its_worst_residual_and_is_plain_data() -> None:
     result = invert(MILD, latents(), settings_of(max_iterations=3, tolerance=1e-9))
     last = result.trace.residuals[:, -1]

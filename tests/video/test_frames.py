@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 from clips import moving_scene
 from numpy.typing import NDArray
 
@@ -32,6 +33,20 @@ def test_a_frame_of_a_still_camera_takes_fewer_evaluations(
     first, second, third = (dehazer(photo, n / 25) for n in range(3))
     assert third.evaluations < second.evaluations == first.evaluations
     assert not third.is_first
+
+
+def test_steps_of_one_iteration_do_not_start_from_the_frame_before(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    # Every step meets this tolerance, but to start from the last frame would save nothing.
+    settings = FrameSettings(**QUICK | {"max_iterations": 1}, tolerance=1.0)
+    dehazer = FrameDehazer(pipeline, settings)
+    paths = []
+    for n in range(4):
+        dehazer(photo, n / 25)
+        assert dehazer.memory is not None
+        paths.append(dehazer.memory.start.trajectory)
+    assert all(torch.equal(path, paths[0]) for path in paths)
 
 
 def test_steps_that_are_cut_off_do_not_show_the_frame_before(
