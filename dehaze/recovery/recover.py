@@ -12,6 +12,11 @@ third term holds colours and fine detail, where haze is less even, and where noi
 are. There the scene has the amplitude t and the variance 1, and everything else has the variance
 r (1 - t)^2. The gain g has the least squared error (Wiener's filter): it is 1 / t where haze is
 thin, and 0 where nothing but haze is seen.
+
+In dense haze the first two terms are a small difference divided by a small t, and an error of A
+shifts them far. There J gets the lightness of J_low: a smooth e is added,
+
+    e = mean over a window of (1 - g t) (J_low - J), of the mean of the channels.
 """
 
 from __future__ import annotations
@@ -25,6 +30,7 @@ from numpy.typing import NDArray
 
 from dehaze.recovery.guided_filter import (
     apply_coefficients,
+    box_mean,
     guided_coefficients,
     guided_filter,
     resize,
@@ -59,11 +65,13 @@ class ProxyEstimate:
         photo: I at that size, float32 (h, w, 3) in [0, 1].
         transmission: t, float32 (h, w) in (0, 1].
         airlight: A, float32 (3,) in [0, 1].
+        lightness: e, what is added to J, float32 (h, w).
     """
 
     photo: Array
     transmission: Array
     airlight: Array
+    lightness: Array
 
 
 def recover_by_physics(
@@ -90,7 +98,7 @@ def recover_by_physics(
 def estimate_by_physics(
     photo: Array, hazy: Array, clear: Array, settings: RecoverySettings = RECOVERY
 ) -> ProxyEstimate:
-    """The t and A that ``recover_by_physics`` removes. Arguments as there."""
+    """The t, A and e that ``recover_by_physics`` recovers by. Arguments as there."""
     fitted, airlight = fit_scattering(hazy, clear, settings)
     shrunk = shrink_thin_haze(fitted, settings.density_error)
     proxy = _proxy(photo, settings)
@@ -102,7 +110,9 @@ def estimate_by_physics(
     )
     transmission = apply_coefficients(guide, slopes, intercepts)
     np.clip(transmission, settings.least_transmission, 1.0, out=transmission)
-    return ProxyEstimate(proxy, transmission, airlight)
+    recovered = remove_haze(proxy, transmission, airlight, settings, grey=guide)
+    lightness = missing_lightness(recovered, transmission, clear[..., :3], settings)
+    return ProxyEstimate(proxy, transmission, airlight, lightness)
 
 
 def recover_through(
@@ -122,7 +132,9 @@ def recover_through(
         )
         transmission = apply_coefficients(grey, slopes, intercepts)
         np.clip(transmission, settings.least_transmission, 1.0, out=transmission)
-    image = remove_haze(photo, transmission, estimate.airlight, settings, grey=grey)
+    image = remove_haze(
+        photo, transmission, estimate.airlight, settings, grey=grey, lightness=estimate.lightness
+    )
     return Recovery(image, transmission, estimate.airlight)
 
 
@@ -153,8 +165,9 @@ def remove_haze(
     settings: RecoverySettings = RECOVERY,
     *,
     grey: Array | None = None,
+    lightness: Array | None = None,
 ) -> Array:
-    """J = a + (L - a) / t + g (I - L - (1 - t) (A - a)); see the head of this module.
+    """J = a + (L - a) / t + g (I - L - (1 - t) (A - a)) + e; see the head of this module.
 
     Args:
         photo: I, float32 (H, W, 3) in [0, 1].
@@ -162,6 +175,7 @@ def remove_haze(
         airlight: A, float32 (3,).
         settings: r, and how luminance is smoothed.
         grey: the mean of I's channels, float32 (H, W); computed when None.
+        lightness: e, float32 of any size (h, w); 0 when None.
 
     Returns:
         J, float32 (H, W, 3) in [0, 1].
@@ -172,6 +186,8 @@ def remove_haze(
     coarse = guided_filter(grey, grey, radius, settings.coarse_variance, subsample)
     mean = np.float32(airlight.mean())
     luminance = mean + (coarse - mean) / transmission
+    if lightness is not None:
+        luminance += resize(lightness, grey.shape)
     detail_gain = gain(transmission, settings.noise_ratio)
     density = 1.0 - transmission
     image = np.empty_like(photo)
@@ -183,6 +199,28 @@ def remove_haze(
         plane += luminance
         np.clip(plane, 0.0, 1.0, out=image[..., channel])
     return image
+
+
+def missing_lightness(
+    recovered: Array, transmission: Array, scene: Array, settings: RecoverySettings = RECOVERY
+) -> Array:
+    """e, by which the model's scene is lighter than J where haze is dense; negative if darker.
+
+    Args:
+        recovered: J without e, float32 (H, W, 3) in [0, 1].
+        transmission: t, float32 (H, W) in (0, 1].
+        scene: J_low, float32 (h, w, 3) in [0, 1].
+        settings: r, and the half-width of the windows, in pixels of ``scene``.
+
+    Returns:
+        float32 (H, W).
+    """
+    size = (scene.shape[0], scene.shape[1])
+    t = resize(transmission, size)
+    weight = 1.0 - gain(t, settings.noise_ratio) * t
+    difference = weight * (_grey(np.ascontiguousarray(scene)) - _grey(resize(recovered, size)))
+    mean = box_mean(difference, settings.window).astype(np.float32)
+    return resize(mean, (transmission.shape[0], transmission.shape[1]))
 
 
 def gain(transmission: Array, noise_ratio: float) -> Array:

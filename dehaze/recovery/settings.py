@@ -10,7 +10,8 @@ class RecoverySettings:
     """How the model's small result reaches the photo's own size.
 
     Attributes:
-        window: half-width, in pixels of the small pictures, of the windows that have one t each.
+        window: half-width, in pixels of the small pictures, of the windows that have one t each,
+            and in which lightness is compared.
         alternations: how often t and A are fitted in turn.
         transmission_weight: weight by which the fit draws t to that of the whole photo, in squared
             units of [0, 1]. It decides where the scene has A's own colour.
@@ -37,7 +38,7 @@ class RecoverySettings:
     airlight_weight: float = 0.01
     brightest: float = 0.01
     density_error: float = 0.07
-    least_transmission: float = 0.1
+    least_transmission: float = 0.05
     noise_ratio: float = 0.04
     coarse_radius: float = 0.03
     coarse_variance: float = 1e-4

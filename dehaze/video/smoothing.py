@@ -2,9 +2,9 @@
 
 The estimate of the haze trembles a little from frame to frame. The division by t makes that, and
 the camera's noise, visible. So the optical density d = -log t is moved along with the picture, and
-changes only slowly, as haze does. The mean of several frames is dehazed, so that their noise is not
-divided by t. The mean follows the camera, and begins anew where something else moves. At a cut
-everything begins anew.
+changes only slowly, as haze does. So does the lightness that is added to the scene. The mean of
+several frames is dehazed, so that their noise is not divided by t. The mean follows the camera, and
+begins anew where something else moves. At a cut everything begins anew.
 
 Source: this project.
 """
@@ -82,6 +82,7 @@ class Past:
         grey: the last frame's luma at the estimate's size, uint8 (h, w).
         density: d = -log t, smoothed, float32 (h, w), 0 or above.
         airlight: A, smoothed, float32 (3,) in [0, 1].
+        lightness: e of ``ProxyEstimate``, smoothed, float32 (h, w).
         mean: the mean of the frames where they show the same, else the last frame, float32
             (H, W, 3) in [0, 1].
         counted: how many frames are in the mean at each place, float32 (h, w), at least 1.
@@ -94,6 +95,7 @@ class Past:
     grey: Bytes
     density: Array
     airlight: Array
+    lightness: Array
     mean: Array
     counted: Array
     noise: float = math.inf
@@ -108,7 +110,7 @@ class Past:
     def estimate(self) -> ProxyEstimate:
         """The haze of the mean, see ``dehaze.recovery.recover.recover_through``."""
         small = resize(self.mean, (self.density.shape[0], self.density.shape[1]))
-        return ProxyEstimate(small, np.exp(-self.density), self.airlight)
+        return ProxyEstimate(small, np.exp(-self.density), self.airlight, self.lightness)
 
     def to_arrays(self) -> dict[str, NDArray[np.generic]]:
         """All of it as arrays by name, for a file."""
@@ -127,8 +129,16 @@ class Past:
 def begin(frame: Array, estimate: ProxyEstimate, time: float) -> Past:
     """The past after the first frame of a shot; arguments as those of ``follow``."""
     density = _density(estimate)
-    ones = np.ones_like(density)
-    return Past(time, 1, _grey(estimate.photo), density, estimate.airlight, frame, ones)
+    return Past(
+        time=time,
+        frames=1,
+        grey=_grey(estimate.photo),
+        density=density,
+        airlight=estimate.airlight,
+        lightness=estimate.lightness,
+        mean=frame,
+        counted=np.ones_like(density),
+    )
 
 
 def follow(past: Past, frame: Array, estimate: ProxyEstimate, time: float) -> Past:
@@ -151,12 +161,15 @@ def follow(past: Past, frame: Array, estimate: ProxyEstimate, time: float) -> Pa
     difference = cv2.absdiff(grey.astype(np.float32), followed)
     changed = _box(difference / np.float32(255), _CHANGE_RADIUS)
     weight = np.maximum(share, _ramp(changed, *_CHANGED))
-    new = _density(estimate)
-    density = _continued(follow_motion(past.density, flow), new, has_entered(flow))
-    density += weight * (new - density)
-    airlight = past.airlight + np.float32(share) * (estimate.airlight - past.airlight)
+    density = _smoothed(past.density, _density(estimate), flow, weight)
     after = replace(
-        past, time=time, frames=past.frames + 1, grey=grey, density=density, airlight=airlight
+        past,
+        time=time,
+        frames=past.frames + 1,
+        grey=grey,
+        density=np.maximum(density, 0.0),
+        airlight=past.airlight + np.float32(share) * (estimate.airlight - past.airlight),
+        lightness=_smoothed(past.lightness, estimate.lightness, flow, weight),
     )
     return _averaged(after, frame, flow, weight_of(time - past.time))
 
@@ -289,15 +302,19 @@ def is_cut(followed: Array, grey: Bytes) -> bool:
     return 1.0 - (float((before * after).mean()) + 1e-4) / (spread + 1e-4) > CUT
 
 
-def _continued(density: Array, new: Array, entered: NDArray[np.bool_]) -> Array:
-    """The density, with this frame's in places that have entered, as their neighbours correct it.
+def _smoothed(before: Array, new: Array, flow: Array, weight: Array) -> Array:
+    """Values (h, w) of the frame before, moved along, and this frame's in their mean.
 
-    Without that correction each frame of a pan would leave a stripe.
+    Places that have entered get this frame's values, as their neighbours correct them. Without that
+    correction each frame of a pan would leave a stripe.
     """
-    radius = max(1, round(_NEIGHBOURS * min(density.shape)))
+    values, entered = follow_motion(before, flow), has_entered(flow)
+    radius = max(1, round(_NEIGHBOURS * min(values.shape)))
     known = np.where(entered, np.float32(0.0), np.float32(1.0))
-    correction = _box(known * (density - new), radius) / np.maximum(_box(known, radius), 1e-6)
-    return np.where(entered, np.maximum(new + correction, 0.0), density)
+    correction = _box(known * (values - new), radius) / np.maximum(_box(known, radius), 1e-6)
+    values = np.where(entered, new + correction, values)
+    values += weight * (new - values)
+    return values
 
 
 def _averaged(past: Past, frame: Array, flow: Array, share: float) -> Past:

@@ -15,6 +15,7 @@ from dehaze.recovery.recover import (
     ProxyEstimate,
     estimate_by_physics,
     gain,
+    missing_lightness,
     recover_by_physics,
     recover_through,
     remove_haze,
@@ -294,6 +295,33 @@ def test_a_known_veil_is_removed_at_every_photo_size() -> None:
     assert errors[1] < 1.3 * errors[0]
 
 
+def dense_haze(t: float, airlight_error: float) -> tuple[Array, ProxyEstimate, Array]:
+    """A photo in even haze, its estimate with a wrong airlight, and the scene."""
+    clear, transmission = scene(192, 288), np.full((192, 288), t, np.float32)
+    hazy = scatter(clear, transmission, AIRLIGHT)
+    wrong = AIRLIGHT + np.float32(airlight_error)
+    plain = remove_haze(hazy, transmission, wrong)
+    lightness = missing_lightness(plain, transmission, resize(clear, (32, 48)))
+    return hazy, ProxyEstimate(hazy, transmission, wrong, lightness), clear
+
+
+def test_dense_haze_leaves_the_lightness_of_the_models_scene() -> None:
+    hazy, estimate, clear = dense_haze(t=0.06, airlight_error=0.01)
+    unknown = replace(estimate, lightness=np.zeros_like(estimate.lightness))
+    plain, found = (recover_through(hazy, each).image for each in (unknown, estimate))
+    assert plain.mean() < clear.mean() - 0.05
+    assert found.mean() == pytest.approx(clear.mean(), abs=0.02)
+    # No detail comes from the scene.
+    within = np.s_[40:60, 40:60]
+    detail = [picture[within].mean(2) - picture[within].mean() for picture in (plain, found)]
+    assert detail[1].std() == pytest.approx(detail[0].std(), rel=0.15)
+
+
+def test_thin_haze_leaves_the_lightness_of_the_photo() -> None:
+    _, estimate, _ = dense_haze(t=0.9, airlight_error=0.1)
+    assert np.abs(estimate.lightness).max() < 1e-4
+
+
 @given(density=st.floats(0.0, 0.9), error=st.floats(0.01, 0.2))
 @settings(max_examples=40)
 def test_thin_haze_is_shrunk_and_dense_haze_is_not(density: float, error: float) -> None:
@@ -339,7 +367,10 @@ def test_edges_that_overshoot_do_not_pass_the_least_transmission() -> None:
     photo = scene(96, 144)
     small = resize(photo, (24, 36))
     estimate = ProxyEstimate(
-        small, np.clip(small.mean(2) - 0.3, RECOVERY.least_transmission, 1.0), AIRLIGHT
+        small,
+        np.clip(small.mean(2) - 0.3, RECOVERY.least_transmission, 1.0),
+        AIRLIGHT,
+        np.zeros(small.shape[:2], np.float32),
     )
     found = recover_through(photo, estimate)
     assert found.transmission is not None

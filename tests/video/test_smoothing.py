@@ -39,7 +39,7 @@ def picture(seed: int, height: int = 96, width: int = 144) -> Array:
 
 def estimate_of(frame: Array, t: float | Array = 0.5) -> ProxyEstimate:
     transmission = np.broadcast_to(np.float32(t), frame.shape[:2]).astype(np.float32)
-    return ProxyEstimate(frame, transmission, AIRLIGHT)
+    return ProxyEstimate(frame, transmission, AIRLIGHT, np.zeros_like(transmission))
 
 
 def after(frames: list[Array], t: list[float] | None = None, noise: float = 0.0) -> list[Past]:
