@@ -61,13 +61,14 @@ class DiffusionWork:
             WordError: the word is not in the prompt.
             ScheduleError: the solver is not made for the model, or its schedule has fewer
                 steps.
+            SettingError: a setting of the inversion has no effect.
         """
+        from dehaze.inversion import InversionOptions
+
         pipe = _load(self.model)
         pipe.check_prompt(self.recipe.get("prompt"), self.recipe.get("word"))
-        pipe.check_settings(
-            solver=self.recipe.get("solver"),
-            num_inference_steps=self.recipe.get("num_inference_steps"),
-        )
+        given = {name: self.recipe.get(name) for name in InversionOptions.__annotations__}
+        pipe.check_settings(num_inference_steps=self.recipe.get("num_inference_steps"), **given)
         return DiffusionWorker(pipe, self)
 
     def on_cpu(self) -> DiffusionWork:

@@ -21,7 +21,12 @@ from dehaze.inversion.result import (
     Origin,
 )
 from dehaze.inversion.schedule import ScheduleError, StepTable
-from dehaze.inversion.settings import InversionOptions, InversionSettings, best_at_equal_cost
+from dehaze.inversion.settings import (
+    InversionOptions,
+    InversionSettings,
+    SettingError,
+    best_at_equal_cost,
+)
 from dehaze.inversion.solvers import SOLVERS, ExactSampler, Sampler, Solver
 from dehaze.inversion.trace import InversionTrace
 
@@ -44,6 +49,7 @@ __all__ = [
     "Origin",
     "Sampler",
     "ScheduleError",
+    "SettingError",
     "Solver",
     "StepTable",
     "WayBack",

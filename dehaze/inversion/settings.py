@@ -8,7 +8,12 @@ from typing import Any
 from typing_extensions import TypedDict, Unpack
 
 from dehaze import ranges
+from dehaze.errors import DehazeError
 from dehaze.inversion.solvers import idle_settings
+
+
+class SettingError(DehazeError, ValueError):
+    """A setting that is given has no effect beside the others."""
 
 
 class InversionOptions(TypedDict, total=False):
@@ -101,8 +106,9 @@ class InversionSettings:
         iteration a step, it takes up to ten.
 
         Raises:
-            ValueError: there is no such solver, a value is out of range, the solver does not use a
-                setting that is given, or a tolerance is given for steps of one iteration.
+            SettingError: the solver does not use a setting that is given, or a criterion or a
+                tolerance is given for steps that end after one iteration anyway.
+            ValueError: there is no such solver, or a value is out of range.
             TypeError: there is no such setting.
         """
         given: dict[str, Any] = {"steps": steps, "guidance_scale": guidance_scale, **options}
@@ -117,15 +123,16 @@ class InversionSettings:
         changed = replace(self, **(published | given))
         for name in idle_settings(changed.solver):
             if name in given:
-                raise ValueError(
+                raise SettingError(
                     f"{name} has no effect with the solver {changed.solver!r}: leave it out"
                 )
         ends_anyway = changed.max_iterations == 1 and "max_iterations" not in given
-        if "tolerance" in given and ends_anyway and not changed.checked:
-            raise ValueError(
-                "tolerance has no effect where a step takes one iteration, as it does here: give "
-                "more iterations too"
-            )
+        for name in ("criterion", "tolerance"):
+            if name in given and ends_anyway and not changed.checked:
+                raise SettingError(
+                    f"{name} has no effect where a step takes one iteration, as it does here: give "
+                    "the number of iterations too"
+                )
         return changed
 
     def generated(self) -> InversionSettings:

@@ -14,6 +14,7 @@ from dehaze.inversion import (
     ExactSampler,
     InversionResult,
     InversionSettings,
+    SettingError,
     denoise,
     invert,
 )
@@ -171,13 +172,14 @@ def test_a_named_solver_iterates_where_the_model_takes_one_iteration() -> None:
     assert replace(single, max_iterations=2).changed(solver="anderson").max_iterations == 2
 
 
-def test_a_tolerance_for_steps_of_one_iteration_is_refused() -> None:
+@pytest.mark.parametrize("option", [{"tolerance": 1e-6}, {"criterion": "residual"}])
+def test_steps_of_one_iteration_have_no_end_to_choose(option: dict[str, Any]) -> None:
     single = InversionSettings(max_iterations=1)
-    with pytest.raises(ValueError, match="tolerance has no effect where a step takes one"):
-        single.changed(tolerance=1e-6)
-    assert single.changed(tolerance=1e-6, max_iterations=9).tolerance == 1e-6
-    # The check says which steps are within the tolerance.
-    assert single.changed(tolerance=1e-6, checked=True).tolerance == 1e-6
+    with pytest.raises(SettingError, match=f"{next(iter(option))} has no effect where a step"):
+        single.changed(**option)
+    # More iterations end by it, and the check measures by it.
+    assert single.changed(**option, max_iterations=9).max_iterations == 9
+    assert single.changed(**option, checked=True).checked
 
 
 def test_the_trace_names_its_worst_residual_and_is_plain_data() -> None:
