@@ -320,8 +320,8 @@ def test_side_files_stand_beside_their_photo(invoke: Invoke) -> None:
     assert json.loads((folder / "a.jpg.airlight.json").read_text()) == [0.5, 0.75, 1.0]
     with Image.open(folder / "a.jpg.depth.png") as image:
         assert (image.mode, image.size) == ("I;16", (9, 6))
-        # The depth -log 0.5 as a share of the largest, -log 0.1, in 65534 levels.
-        assert image.getpixel((4, 3)) == pytest.approx(19728, abs=40)
+        # The depth -log 0.5 as a share of the largest, -log 0.05, in 65534 levels.
+        assert image.getpixel((4, 3)) == pytest.approx(15163, abs=40)
     with Image.open(folder / "a.jpg.transmission.png") as image:
         assert (image.mode, image.size) == ("L", (9, 6))
         assert image.getpixel((0, 0)) == round(0.6 * 255)

@@ -8,12 +8,10 @@ import pytest
 import torch
 from schedules import FunctionNetwork
 
-from dehaze.inversion import DDIMTable, InversionSettings
+from dehaze.inversion import DDIMTable
 from dehaze.inversion import invert as invert_latents
 from training.captions import Caption, vocabulary
 from training.coupling import (
-    INVERSION_ITERATIONS,
-    INVERSION_STEPS,
     Chunk,
     CoupledBatches,
     averaged,
@@ -21,7 +19,7 @@ from training.coupling import (
     invert,
     make_chunk,
 )
-from training.export import MAP_LAYER
+from training.export import INVERSION, MAP_LAYER
 from training.networks import Networks, build_networks, build_tokenizer, embed_captions
 from training.pool import PoolReader
 from training.train import Run, TrainingSettings
@@ -44,16 +42,13 @@ def test_the_noise_is_what_the_inversion_ends_in(networks: Networks) -> None:
     networks.unet.eval()
     latents = torch.randn(2, 36, 16, 16, generator=torch.Generator().manual_seed(0))
     noise = invert(networks, latents, [CAPTION] * 2)
-    table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
+    table = DDIMTable.from_scheduler(networks.scheduler, INVERSION.steps, INVERSION.spacing)
     with torch.no_grad():
         context = embed_captions(networks, [(CAPTION, False)] * 2)
         network = FunctionNetwork(
             table, lambda z, i, index: networks.unet(z, table.timestep(i), context[index]).sample
         )
-        settings = InversionSettings(
-            steps=INVERSION_STEPS, tolerance=1e-3, max_iterations=INVERSION_ITERATIONS
-        ).changed(solver="fixed-point", predictor="ife")
-        exact = invert_latents(network, latents, settings)
+        exact = invert_latents(network, latents, INVERSION)
     alpha = table.alphas[-1]
     ends = alpha**0.5 * latents + (1 - alpha) ** 0.5 * noise
     # bfloat16 has eight bits: the two agree to about that.
