@@ -45,8 +45,8 @@ rendered() {
     printed ablation dehaze evaluate folder "$out/bsds_test" --render haze --limit 20 --no-ceilings --overwrite \
         --output "$out/ablation" --method dcp --method cap --method ours --method ours:recovery=affine \
         --method ours:cross_replace_steps=0.8,self_replace_steps=0.4 --method ours:null_text=delete \
-        --method ours:solver=ddim --method ours:solver=anderson,steps=6,max_iterations=4 --method ours:steps=20 \
-        --method ours:short_side=48
+        --method ours:solver=ddim --method ours:max_iterations=3 \
+        --method ours:solver=anderson,steps=6,max_iterations=4 --method ours:steps=20 --method ours:short_side=48
     printed validate python -m training validate --data "$DEHAZE_DATA" --photos 40
     printed sheet python -m training sheet --kodak "$kodak"
     printed lightness python benchmarks/lightness.py "$DEHAZE_DATA/real_hazy"

@@ -129,11 +129,15 @@ def load_pipeline(options: PipelineOptions) -> Any:
     """The pipeline on its device, with a prompt that it can work with.
 
     Raises:
-        MethodError: the model does not load, or the prompt lacks the word.
+        MethodError: the model does not load, the prompt lacks the word, or a setting of the
+            inversion does not fit the model.
     """
     pipeline = _load_model(options.model, options.short_side)
+    settings = options.inversion()
+    prompt, word = (settings.pop(name, None) for name in ("prompt", "word"))
     try:
-        pipeline.check_prompt(options.prompt, options.word)
+        pipeline.check_prompt(prompt, word)
+        pipeline.check_settings(**settings)
     except ValueError as error:
         raise MethodError(str(error)) from error
     return pipeline

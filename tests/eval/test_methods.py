@@ -234,6 +234,12 @@ def test_a_model_or_prompt_that_cannot_be_used_stops_the_run(
         parse_method("ours", options).run(SOURCE)
 
 
+def test_a_setting_without_effect_stops_the_run() -> None:
+    bundled = PipelineOptions(model=ModelChoice(device="cpu"))
+    with pytest.raises(MethodError, match="tolerance has no effect where a step takes one"):
+        parse_method("ours:tolerance=1e-5", bundled).run(SOURCE)
+
+
 def test_settings_tell_new_weights_under_an_old_path(
     tmp_path: Path,
 ) -> None:
