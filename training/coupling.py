@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dehaze.inversion import DDIMTable, InversionSettings
+from dehaze.inversion import DDIMTable
 from dehaze.inversion import invert as invert_latents
 from training.batches import (
     Batch,
@@ -39,16 +39,13 @@ from training.batches import (
     taken_away,
 )
 from training.captions import Caption
-from training.export import MAP_LAYER
+from training.export import INVERSION, MAP_LAYER
 from training.networks import Networks, bfloat16_where_fast, embed_captions, latents_of
 from training.pool import PoolReader
 from training.train import Run, TrainingSettings
 
 logger = logging.getLogger(__name__)
 
-# The inversion that the pipeline uses by default: DEFAULTS in training/export.py.
-INVERSION_STEPS = 4
-INVERSION_ITERATIONS = 2
 # Size of a chunk, in batches.
 CHUNK_BATCHES = 2
 
@@ -99,14 +96,11 @@ class _CaptionedNetwork:
 def invert(networks: Networks, latents: Tensor, captions: list[Caption]) -> Tensor:
     """The noise (B, C, h, w) of pictures, by inversion under their captions."""
     latents = latents.to(networks.unet.device)
-    table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
+    table = DDIMTable.from_scheduler(networks.scheduler, INVERSION.steps, INVERSION.spacing)
     with bfloat16_where_fast(networks.unet.device.type):
         context = embed_captions(networks, [(caption, False) for caption in captions])
-        settings = InversionSettings(
-            steps=INVERSION_STEPS, tolerance=1e-3, max_iterations=INVERSION_ITERATIONS
-        ).changed(solver="fixed-point", predictor="ife")
         network = _CaptionedNetwork(networks.unet, table, context)
-        last = invert_latents(network, latents, settings).latents
+        last = invert_latents(network, latents, INVERSION).latents
     # z_N = sqrt(a_N) x + s_N z, solved for z.
     alpha = table.alphas[-1]
     return torch.as_tensor((last - alpha**0.5 * latents) / (1.0 - alpha) ** 0.5)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from dehaze.inversion import InversionSettings
 from dehaze.models.codec import CellsCodec
 from dehaze.models.hashes import write_manifest
 from dehaze.models.known_answer import write_known_answer
@@ -18,19 +19,32 @@ from training.train import Run
 MAP_LAYER = "up_blocks.2.attentions.1.transformer_blocks.0.attn2"
 """The cross-attention layer of the haze attention map, at the latents' own size."""
 
+INVERSION = InversionSettings(
+    steps=4,
+    spacing="noisy-end",
+    solver="fixed-point",
+    predictor="ife",
+    relaxation="fitted",
+    criterion="intra-path",
+    max_iterations=1,
+    tolerance=1e-3,
+)
+"""The inversion of the pipeline by default, which is the inversion of training/coupling.py too."""
+
 # Chosen on haze rendered over BSDS500's validation photos: see the model card.
 DEFAULTS: dict[str, Any] = {
     # In cells. It was trained at 32 cells; more cells give better results.
     "short_side": 40,
-    "steps": 4,
+    "steps": INVERSION.steps,
     # The model is trained to find the clear picture from noise in one step: training/coupling.py.
     "denoising_steps": 1,
-    "spacing": "noisy-end",
-    "solver": "fixed-point",
-    "predictor": "ife",
-    "criterion": "intra-path",
-    "max_iterations": 2,
-    "tolerance": 1e-3,
+    "spacing": INVERSION.spacing,
+    "solver": INVERSION.solver,
+    "predictor": INVERSION.predictor,
+    "relaxation": INVERSION.relaxation,
+    "criterion": INVERSION.criterion,
+    "max_iterations": INVERSION.max_iterations,
+    "tolerance": INVERSION.tolerance,
     "fitted_inversion": True,
     # The network has learned the swap itself; the source's attention would hinder it.
     "cross_replace_steps": 0.0,

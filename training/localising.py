@@ -23,7 +23,8 @@ from dehaze.inversion import DDIMTable
 from dehaze.prompts import tokenize, word_span
 from training.batches import Batch
 from training.captions import Caption
-from training.coupling import INVERSION_STEPS, Chunk, make_chunk, map_attention
+from training.coupling import Chunk, make_chunk, map_attention
+from training.export import INVERSION
 from training.networks import Networks
 from training.pool import PoolReader
 from training.train import Run, TrainingSettings, clip_gradients, losses_of
@@ -165,8 +166,8 @@ class Localising:
 
 def inversion_timesteps(networks: Networks) -> list[int]:
     """The timesteps at which an inversion's attention is recorded."""
-    table = DDIMTable.from_scheduler(networks.scheduler, INVERSION_STEPS, "noisy-end")
-    return [int(table.timestep(i)) for i in range(1, INVERSION_STEPS + 1)]
+    table = DDIMTable.from_scheduler(networks.scheduler, INVERSION.steps, INVERSION.spacing)
+    return [int(table.timestep(i)) for i in range(1, INVERSION.steps + 1)]
 
 
 def word_attention(
