@@ -118,7 +118,7 @@ class InversionSettings:
             raise TypeError(f"there is no option {', '.join(sorted(unknown))}")
         published = PUBLISHED if "solver" in given else {}
         if published and self.max_iterations == 1:
-            # After one iteration, every solver would be DDIM inversion.
+            # After one iteration every published solver is DDIM inversion.
             published = published | {"max_iterations": InversionSettings.max_iterations}
         changed = replace(self, **(published | given))
         for name in idle_settings(changed.solver):
