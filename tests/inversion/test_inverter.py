@@ -164,7 +164,7 @@ def test_a_named_solver_runs_as_it_was_published() -> None:
     assert best.changed(max_iterations=3).criterion == "expected-error"
 
 
-def test_a_named_solver_iterates_where_the_model_takes_one_iteration() -> None:
+def test_a_named_solver_iterates_where_the_model_does_not() -> None:
     single = InversionSettings(max_iterations=1)
     assert single.changed(solver="anderson").max_iterations == 10
     assert single.changed(solver="anderson", max_iterations=1).max_iterations == 1

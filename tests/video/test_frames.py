@@ -35,7 +35,7 @@ def test_a_frame_of_a_still_camera_takes_fewer_evaluations(
     assert not third.is_first
 
 
-def test_steps_of_one_iteration_do_not_start_from_the_frame_before(
+def test_single_iterations_do_not_start_from_the_frame_before(
     pipeline: DehazePipeline, photo: Array
 ) -> None:
     # Every step meets this tolerance, but to start from the last frame would save nothing.
