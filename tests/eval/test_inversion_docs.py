@@ -22,8 +22,8 @@ def test_every_predictor_criterion_and_mode_is_named() -> None:
             assert f"`{name}`" in TEXT
 
 
-def test_every_picture_is_there() -> None:
-    pictures = [part.split(")")[0] for part in TEXT.split("](")[1:]]
-    assert len(pictures) >= 4
-    for picture in pictures:
-        assert (DOCS / picture).is_file()
+def test_every_picture_and_page_is_there() -> None:
+    links = [part.split(")")[0].split("#")[0] for part in TEXT.split("](")[1:]]
+    assert len(links) >= 4
+    for link in links:
+        assert (DOCS / link).is_file()
