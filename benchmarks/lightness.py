@@ -20,17 +20,10 @@ from numpy.typing import NDArray
 from dehaze import DehazePipeline
 from dehaze.luma import luma
 from dehaze.photos import PHOTO_SUFFIXES, read_photo
-from dehaze.recovery.guided_filter import resize
+from dehaze.recovery.guided_filter import reduced
 
 SHORT_SIDE = 400
 LOST, DARK = 30.0, 60.0
-
-
-def reduced(photo: NDArray[np.float32]) -> NDArray[np.float32]:
-    """The photo at a short side of at most ``SHORT_SIDE`` pixels."""
-    height, width = photo.shape[:2]
-    scale = min(1.0, SHORT_SIDE / min(height, width))
-    return resize(photo, (round(height * scale), round(width * scale)))
 
 
 def levels(photo: NDArray[np.float32]) -> float:
@@ -53,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{given.photos} holds no photos")
     before, after = [], []
     for file in files:
-        photo = reduced(read_photo(file).pixels)
+        photo = reduced(read_photo(file).pixels, SHORT_SIDE)
         before.append(levels(photo))
         after.append(levels(pipe(photo).image))
     losses = np.subtract(before, after)

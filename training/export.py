@@ -12,6 +12,7 @@ from dehaze.models.codec import CellsCodec
 from dehaze.models.hashes import write_manifest
 from dehaze.models.known_answer import write_known_answer
 from dehaze.models.load import load_parts
+from dehaze.models.needs import INVERSION_FIELDS
 from dehaze.models.source import ModelSource
 from training.captions import vocabulary
 from training.train import Run
@@ -29,22 +30,15 @@ INVERSION = InversionSettings(
     max_iterations=1,
     tolerance=1e-3,
 )
-"""The inversion of the pipeline by default, which is the inversion of training/coupling.py too."""
+"""The default inversion of the bundled model. ``training.coupling`` inverts in the same way."""
 
 # Chosen on haze rendered over BSDS500's validation photos: see the model card.
 DEFAULTS: dict[str, Any] = {
     # In cells. It was trained at 32 cells; more cells give better results.
     "short_side": 40,
-    "steps": INVERSION.steps,
+    **{name: getattr(INVERSION, name) for name in INVERSION_FIELDS},
     # The model is trained to find the clear picture from noise in one step: training/coupling.py.
     "denoising_steps": 1,
-    "spacing": INVERSION.spacing,
-    "solver": INVERSION.solver,
-    "predictor": INVERSION.predictor,
-    "relaxation": INVERSION.relaxation,
-    "criterion": INVERSION.criterion,
-    "max_iterations": INVERSION.max_iterations,
-    "tolerance": INVERSION.tolerance,
     "fitted_inversion": True,
     # The network has learned the swap itself; the source's attention would hinder it.
     "cross_replace_steps": 0.0,

@@ -67,7 +67,7 @@ class ModelDescription:
 
     def settings(self) -> dict[str, Any]:
         """The fields as ``dehaze.json`` holds them, those of the inversion beside the others."""
-        own = {name: getattr(self.inversion, name) for name in _INVERSION_FIELDS}
+        own = {name: getattr(self.inversion, name) for name in INVERSION_FIELDS}
         for name, value in vars(self).items():
             if name != "inversion":
                 own[name] = sorted(value) if isinstance(value, frozenset) else value
@@ -83,7 +83,7 @@ class ModelDescription:
         lost = [
             name
             for name, value in vars(self.inversion).items()
-            if name not in _INVERSION_FIELDS and value != usual[name]
+            if name not in INVERSION_FIELDS and value != usual[name]
         ]
         if lost:
             raise ModelError(
@@ -140,7 +140,7 @@ def describe(network: Any, vae: Any, folder: Path | None = None) -> ModelDescrip
         may, check = _FIELDS[name]
         if not check(value):
             raise ModelError(f"{own}: {name} is {value!r}, and must be {may}")
-    inversion = {name: settings.pop(name) for name in _INVERSION_FIELDS if name in settings}
+    inversion = {name: settings.pop(name) for name in INVERSION_FIELDS if name in settings}
     settings["inversion"] = replace(derived.inversion, **inversion)
     if settings.get("vocabulary") is not None:
         settings["vocabulary"] = frozenset(settings["vocabulary"])
@@ -218,7 +218,7 @@ _FIELDS: dict[str, _Field] = {
     "zero_null_text": _CHOICE,
 }
 # The fields among them that belong to ``inversion``.
-_INVERSION_FIELDS: dict[str, _Field] = {
+INVERSION_FIELDS: dict[str, _Field] = {
     "steps": _COUNT,
     "spacing": (
         f"null or one of {', '.join(SPACINGS.names())}",
@@ -231,4 +231,4 @@ _INVERSION_FIELDS: dict[str, _Field] = {
     "max_iterations": _COUNT,
     "tolerance": ("a number above 0", lambda value: _is_number(value) and value > 0),
 }
-_FIELDS |= _INVERSION_FIELDS
+_FIELDS |= INVERSION_FIELDS

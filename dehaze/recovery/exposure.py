@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.luma import luma
-from dehaze.recovery.guided_filter import resize
+from dehaze.recovery.guided_filter import reduced
 
 Array = NDArray[np.float32]
 
@@ -67,8 +67,8 @@ def slope_to_photo(scene: Array, photo: Array) -> float:
     """
     if scene.shape != photo.shape:
         raise ValueError(f"the scene is {scene.shape} and the photo {photo.shape}")
-    small = _proxy(scene)
-    wanted = float(luma(_proxy(photo)).mean())
+    small = reduced(scene, _PROXY_SHORT_SIDE)
+    wanted = float(luma(reduced(photo, _PROXY_SHORT_SIDE)).mean())
     grey, largest = luma(small), small.max(axis=2)
     # The mean grows with a: the interval that holds the answer is halved.
     low, high = -np.log(STEEPEST), np.log(STEEPEST)
@@ -97,11 +97,3 @@ def keep_exposure(scene: Array, photo: Array, share: float) -> Array:
     if share == 0.0:
         return scene
     return lighten(scene, slope_to_photo(scene, photo) ** share)
-
-
-def _proxy(picture: Array) -> Array:
-    height, width = picture.shape[:2]
-    scale = _PROXY_SHORT_SIDE / min(height, width)
-    if scale >= 1.0:
-        return picture
-    return resize(picture, (max(1, round(height * scale)), max(1, round(width * scale))))

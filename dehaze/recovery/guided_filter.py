@@ -161,6 +161,13 @@ def resize(image: Array, size: tuple[int, int]) -> Array:
     return np.asarray(cv2.resize(image, size[::-1], interpolation=method), dtype=np.float32)
 
 
+def reduced(image: Array, short_side: int) -> Array:
+    """(H, W) or (H, W, C), made smaller to a short side of at most ``short_side`` pixels."""
+    height, width = image.shape[:2]
+    scale = min(1.0, short_side / min(height, width))
+    return resize(image, (round(height * scale), round(width * scale)))
+
+
 def box_mean(values: NDArray[Any], radius: int) -> NDArray[np.float64]:
     """The mean of each square window of this half-width, in pixels; the border is mirrored."""
     side = 2 * radius + 1

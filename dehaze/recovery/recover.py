@@ -33,6 +33,7 @@ from dehaze.recovery.guided_filter import (
     box_mean,
     guided_coefficients,
     guided_filter,
+    reduced,
     resize,
 )
 from dehaze.recovery.scattering import fit_scattering
@@ -101,7 +102,7 @@ def estimate_by_physics(
     """The t, A and e that ``recover_by_physics`` recovers by. Arguments as there."""
     fitted, airlight = fit_scattering(hazy, clear, settings)
     shrunk = shrink_thin_haze(fitted, settings.density_error)
-    proxy = _proxy(photo, settings)
+    proxy = reduced(photo, settings.largest_proxy)
     guide = _grey(proxy)
     radius = max(1, round(min(guide.shape) / min(hazy.shape[:2])))
     coarse = cv2.resize(shrunk, guide.shape[::-1], interpolation=cv2.INTER_CUBIC)
@@ -274,12 +275,3 @@ RECOVERIES.register("none", recover_by_resizing)
 
 def _grey(photo: Array) -> Array:
     return np.asarray(cv2.transform(photo, np.full((1, 3), 1.0 / 3.0, dtype=np.float32)))
-
-
-def _proxy(photo: Array, settings: RecoverySettings) -> Array:
-    """The photo, reduced to a short side of at most ``largest_proxy``."""
-    short = min(photo.shape[:2])
-    if short <= settings.largest_proxy:
-        return photo
-    scale = settings.largest_proxy / short
-    return resize(photo, (round(photo.shape[0] * scale), round(photo.shape[1] * scale)))

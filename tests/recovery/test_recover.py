@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dehaze.recovery.guided_filter import guided_coefficients, guided_filter, resize
+from dehaze.recovery.guided_filter import guided_coefficients, guided_filter, reduced, resize
 from dehaze.recovery.recover import (
     RECOVERIES,
     ProxyEstimate,
@@ -100,6 +100,15 @@ def test_the_guided_filter_equals_its_definition(channels: int) -> None:
     expected = brute_force_coefficients(guide, target, 2, 1e-3)
     np.testing.assert_allclose(slopes, expected[0], atol=1e-6)
     np.testing.assert_allclose(intercepts, expected[1], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"), [((60, 90), (40, 60)), ((500, 45), (444, 40)), ((9, 12), (9, 12))]
+)
+def test_a_picture_is_reduced_to_its_short_side(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    assert reduced(scene(*size), 40).shape == (*expected, 3)
 
 
 def test_a_target_that_is_affine_in_the_guide_passes_the_filter() -> None:
