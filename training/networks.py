@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -39,7 +40,10 @@ class Networks:
     scheduler: Any
 
     def save(self, folder: Path) -> None:
-        """Writes the components in diffusers' format: one folder each, weights as safetensors."""
+        """Writes the components in diffusers' format: one folder each, weights as safetensors.
+
+        Weights are rounded to float16, which halves their size; they are loaded as float32 again.
+        """
         parts = vars(self)
         # Otherwise the padding of the last batch would be saved as the tokenizer's setting.
         self.tokenizer.backend_tokenizer.no_padding()
@@ -47,7 +51,8 @@ class Networks:
         for name, part in parts.items():
             part.save_pretrained(folder / name)
             _forget_origin(folder / name / "config.json")
-        _prefix_text_weights(folder / "text_encoder" / "model.safetensors")
+        _rewrite(folder / "text_encoder" / "model.safetensors", _prefixed)
+        _rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors", str)
         index: dict[str, Any] = {"_class_name": "DehazePipeline"}
         for name, part in parts.items():
             index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
@@ -63,16 +68,21 @@ def _forget_origin(config: Path) -> None:
         config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def _prefix_text_weights(file: Path) -> None:
-    """Renames a text encoder's weights so that every version of transformers 5 reads them.
+def _prefixed(name: str) -> str:
+    """The name of a text encoder's weight that every version of transformers 5 reads.
 
     Versions before 5.6 need the prefix ``text_model``, and otherwise leave the encoder random;
     later versions save the weights without the prefix.
     """
     inside = "text_model."
+    return inside + name.removeprefix(inside)
+
+
+def _rewrite(file: Path, renamed: Callable[[str], str]) -> None:
+    """Rounds the weights in a file to float16, and renames them."""
     # Loaded weights may be views of the file that is overwritten here, so they are copied.
     weights = {
-        inside + name.removeprefix(inside): value.clone() for name, value in load_file(file).items()
+        renamed(name): value.to(torch.float16, copy=True) for name, value in load_file(file).items()
     }
     save_file(weights, file, metadata={"format": "pt"})
 
