@@ -160,20 +160,14 @@ def _resumed(run: Run, pool: Path, device: str) -> tuple[PoolReader, GaussianNoi
     help="Most chunks kept; each holds two batches of pairs.",
 )
 @click.option("--renew-every", default=12, show_default=True, help="Steps between new chunks.")
-@click.option(
-    "--keep-map",
-    is_flag=True,
-    help="Train the fourth stage, after `localise`: the word's attention is frozen.",
-)
 @of_a_run(Path("runs/coupled"))
-@of_a_stage(steps=3000)
+@of_a_stage(steps=1200)
 def couple(
     initial: Path,
     pool: Path,
     folder: Path,
     chunks: int,
     renew_every: int,
-    keep_map: bool,
     steps: int,
     batch_size: int,
     learning_rate: float | None,
@@ -181,56 +175,51 @@ def couple(
     seed: int,
     output: Path | None,
 ) -> None:
-    """Trains the second stage (the fourth with --keep-map), on noise found by inversion."""
-    from training.coupling import COUPLED, SETTLED, CoupledBatches, freeze_map
+    """Trains the second stage, on noise found by inversion, and the haze attention map."""
+    from training.coupling import COUPLED, CoupledBatches
     from training.export import export
+    from training.localising import MapLoss
     from training.networks import load_networks
     from training.train import Run
 
     folder.mkdir(parents=True, exist_ok=True)
-    stage = SETTLED if keep_map else COUPLED
-    settings = _settings(stage, steps, batch_size, learning_rate, seed)
+    settings = _settings(COUPLED, steps, batch_size, learning_rate, seed)
     run = Run(folder, settings, device, load_networks(initial))
-    if keep_map:
-        freeze_map(run.networks)
     reader, noise_of = _resumed(run, pool, device)
-    run.train(CoupledBatches(run, reader, noise_of, chunks, renew_every), noise_of.unwhitened)
+    batches = CoupledBatches(run, reader, noise_of, chunks, renew_every)
+    run.train(batches, noise_of.unwhitened, MapLoss(run.networks))
     if output is not None:
         export(run, output)
 
 
+def _levels(context: click.Context, parameter: click.Parameter, text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(count) for count in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of whole numbers, as 1,2,2") from None
+
+
 @main.command()
 @of_a_model
-@of_a_stage(steps=300)
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(path_type=Path),
-    required=True,
-    help="Folder to export the weights to after the last step; there are no checkpoints.",
-)
-def localise(
-    initial: Path,
-    pool: Path,
-    steps: int,
-    batch_size: int,
-    learning_rate: float | None,
-    device: str,
-    seed: int,
-    output: Path,
+@click.option("--layers", callback=_levels, required=True, help="At each level, as 1,2,2.")
+@click.option("--transformers", callback=_levels, required=True, help="Blocks of each layer.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True)
+def grow(
+    initial: Path, layers: tuple[int, ...], transformers: tuple[int, ...], output: Path
 ) -> None:
-    """Trains the third stage: the haze word's attention learns where the haze is."""
-    from training.export import export
-    from training.localising import LOCALISING
-    from training.localising import localise as train_attention
-    from training.networks import load_networks
-    from training.pool import PoolReader
-    from training.train import Run
+    """Writes a model with a deeper network that computes the same, to be trained on."""
+    import torch
 
-    settings = _settings(LOCALISING, steps, batch_size, learning_rate, seed)
-    run = Run(output, settings, device, load_networks(initial))
-    train_attention(run, PoolReader(pool, device), settings)
-    export(run, output)
+    from training.growing import grow as grow_network
+    from training.networks import load_networks
+
+    torch.manual_seed(0)
+    networks = load_networks(initial)
+    try:
+        networks.unet = grow_network(networks.unet, layers, transformers)
+    except ValueError as error:
+        raise click.ClickException(f"{initial}: {error}") from None
+    networks.save(output)
 
 
 @main.command()

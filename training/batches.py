@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dehaze.prompts import without_word
 from training.captions import Caption, clear_caption
+from training.density import density_of
 from training.networks import Networks, latents_of
 from training.noise import GaussianNoise
 from training.pool import PoolReader, Shard
@@ -29,6 +30,8 @@ class Batch:
         clear: number of examples, at the front, that start from pure noise; their loss measures
             dehazing.
         inverted: slice of the examples whose noise the network has to find from the picture.
+        degraded: slice of those among them that are degraded pictures.
+        density: float32 (n, h, w), the density 1 - t of the degraded pictures.
         seen: int64 (B,), the timesteps of z_t. For inverted examples this is where an inversion
             step begins, at or before ``timesteps``.
     """
@@ -39,6 +42,8 @@ class Batch:
     captions: list[tuple[Caption, bool]]
     clear: int
     inverted: slice
+    degraded: slice
+    density: Tensor
     seen: Tensor
 
 
@@ -110,7 +115,8 @@ class Parts:
         self.targets: list[Tensor] = []
         self.noises: list[Tensor] = []
         self.captions: list[tuple[Caption, bool]] = []
-        self.inverted = slice(0, 0)
+        self.inverted = self.degraded = slice(0, 0)
+        self.density = torch.zeros(0)
 
     @property
     def count(self) -> int:
@@ -145,9 +151,11 @@ class Parts:
         self.inverted = slice(begin, self.count)
 
     def add_degraded(self, count: int) -> None:
-        """Adds degraded pictures under their captions, with their closed-form noise."""
+        """Adds degraded pictures under their captions, with closed-form noise and density."""
         rows = self._rows(count)
         latents = self._latents(self.shard.degraded, rows)
+        self.density = density_of(latents, self._latents(self.shard.clear, rows))
+        self.degraded = slice(self.count, self.count + count)
         self.targets.append(latents)
         self.noises.append(self.noise_of(latents))
         self.captions += [(self.shard.captions[row], False) for row in rows]
@@ -186,6 +194,8 @@ class Parts:
             self.captions,
             clear,
             self.inverted,
+            self.degraded,
+            self.density,
             timesteps.clone(),
         )
 

@@ -39,7 +39,7 @@ from training.batches import (
     taken_away,
 )
 from training.captions import Caption
-from training.export import INVERSION, MAP_LAYER
+from training.export import INVERSION
 from training.networks import Networks, bfloat16_where_fast, embed_captions, latents_of
 from training.pool import PoolReader
 from training.train import Run, TrainingSettings
@@ -50,12 +50,7 @@ logger = logging.getLogger(__name__)
 CHUNK_BATCHES = 2
 
 COUPLED = TrainingSettings(
-    steps=3000, learning_rate=1e-3, warmup=50, decay=0.9, checkpoint_every=100
-)
-
-# The fourth stage: the attention of the third is frozen, and the other weights adapt to it.
-SETTLED = TrainingSettings(
-    steps=700, learning_rate=4e-4, warmup=20, decay=0.9, ema_decay=0.99, checkpoint_every=100
+    steps=1200, warmup=100, decay=0.65, ema_decay=0.993, checkpoint_every=100
 )
 
 
@@ -64,18 +59,14 @@ class Chunk:
     """Pairs of one working size, with the noise that the model's inversion found.
 
     Attributes:
-        degraded: float32 (n, C, h, w), latents of what the captions say.
-        clear: float32 (n, C, h, w), latents of the photos behind them.
-        noise: float32 (n, C, h, w), z of each degraded picture.
-        captions: of ``degraded``.
-        targets: of ``clear``, and whether the word is swapped for null text.
+        clear: float32 (n, C, h, w), latents of the clear photos.
+        noise: float32 (n, C, h, w), z of their degraded pictures.
+        captions: of ``clear``, and whether the word is swapped for null text.
     """
 
-    degraded: Tensor
     clear: Tensor
     noise: Tensor
-    captions: list[Caption]
-    targets: list[tuple[Caption, bool]]
+    captions: list[tuple[Caption, bool]]
 
 
 @dataclass(frozen=True)
@@ -117,18 +108,6 @@ def averaged(run: Run) -> Iterator[Networks]:
         run.average.restore(run.parameters)
 
 
-def map_attention(networks: Networks) -> tuple[Any, Any]:
-    """The cross-attention of the haze attention map, and the norm before it."""
-    block = networks.unet.get_submodule(MAP_LAYER.rpartition(".")[0])
-    return block.attn2, block.norm2
-
-
-def freeze_map(networks: Networks) -> None:
-    """Freezes the attention behind the haze attention map, and the text encoder."""
-    for part in (*map_attention(networks), networks.text_encoder):
-        part.requires_grad_(False)
-
-
 def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:
     """Draws pairs of the pool and inverts them with the running average of the weights."""
     shard = reader.draw(rng)
@@ -141,7 +120,7 @@ def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:
         degraded = latents_of(networks, shard.degraded[rows])
         noise = invert(networks, degraded, captions)
     clear = latents_of(run.networks, shard.clear[rows])
-    return Chunk(degraded, clear, noise, captions, targets)
+    return Chunk(clear, noise, targets)
 
 
 # Examples of each kind among 64 of the second stage.
@@ -208,13 +187,17 @@ class CoupledBatches:
         timesteps[: own + first] = draw_top_timesteps(own + first, generator)
         rest = parts.batch(timesteps[own:], 0)
         rest.seen[rest.inverted] = draw_seen_timesteps(rest.timesteps[rest.inverted], generator)
-        inverted = slice(own + parts.inverted.start, own + parts.inverted.stop)
+        inverted, pictures = (
+            slice(own + part.start, own + part.stop) for part in (parts.inverted, parts.degraded)
+        )
         return Batch(
             torch.cat([chunk.clear[rows], rest.target]),
             torch.cat([chunk.noise[rows], rest.noise]),
             timesteps,
-            [*(chunk.targets[row] for row in rows), *rest.captions],
+            [*(chunk.captions[row] for row in rows), *rest.captions],
             own,
             inverted,
+            pictures,
+            parts.density,
             torch.cat([timesteps[:own], rest.seen]),
         )

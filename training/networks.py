@@ -161,14 +161,14 @@ def build_networks(tokenizer: Any) -> Networks:
         in_channels=channels,
         out_channels=channels,
         block_out_channels=(48, 96, 128),
-        layers_per_block=1,
+        layers_per_block=(1, 2, 2),
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         mid_block_type="UNetMidBlock2DCrossAttn",
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
         # Attention at the latents' own size is costly, so only the block of the haze attention map
         # has it.
-        transformer_layers_per_block=[[1], [1], [1]],
-        reverse_transformer_layers_per_block=[[1, 1], [1, 1], [0, 1]],
+        transformer_layers_per_block=[[1], [1, 1], [2, 2]],
+        reverse_transformer_layers_per_block=[[2, 2, 2], [1, 1, 1], [0, 1]],
         cross_attention_dim=128,
         attention_head_dim=(2, 3, 4),
         norm_num_groups=16,
@@ -199,14 +199,22 @@ def embed_captions(networks: Networks, captions: list[tuple[Caption, bool]]) -> 
     texts = {"": 0}
     rows = [texts.setdefault(caption.text, len(texts)) for caption, _ in captions]
     ids = torch.stack([_tokenized(networks.tokenizer, text).ids for text in texts])
-    null = torch.zeros((len(captions), ids.shape[1], 1), dtype=torch.bool)
-    for mask, (caption, swapped) in zip(null, captions, strict=True):
-        if swapped and caption.word is not None:
-            mask[list(_span(networks.tokenizer, caption.text, caption.word))] = True
+    swapped = torch.tensor([swapped for _, swapped in captions])
+    null = word_mask(networks.tokenizer, [caption for caption, _ in captions]) & swapped[:, None]
     device = networks.text_encoder.device
     embedded = networks.text_encoder(ids.to(device)).last_hidden_state
     # As ``dehaze.prompts.swap_for_null_text`` does, for all captions at once.
-    return torch.where(null.to(device), embedded[0], embedded[torch.tensor(rows, device=device)])
+    kept = embedded[torch.tensor(rows, device=device)]
+    return torch.where(null[..., None].to(device), embedded[0], kept)
+
+
+def word_mask(tokenizer: Any, captions: list[Caption]) -> Tensor:
+    """bool (B, L), true at the tokens of each caption's word."""
+    mask = torch.zeros((len(captions), PROMPT_LENGTH), dtype=torch.bool)
+    for row, caption in zip(mask, captions, strict=True):
+        if caption.word is not None:
+            row[list(_span(tokenizer, caption.text, caption.word))] = True
+    return mask
 
 
 @cache
@@ -227,12 +235,13 @@ def latents_of(networks: HasCodec, cells: Tensor) -> Tensor:
 
 
 def bfloat16_where_fast(device: str) -> torch.autocast:
-    """Inside, networks compute in bfloat16, unless the CPU has no instructions for it.
+    """Inside, networks compute in bfloat16 on a CPU that has instructions for it.
 
-    A CPU with AVX2 alone emulates bfloat16, and is several times as fast in float32.
+    A CPU with AVX2 alone emulates bfloat16, and is several times as fast in float32. A GPU is fast
+    enough in TF32, see ``Run``.
 
     Args:
         device: the type of a device, such as "cpu" or "cuda".
     """
-    fast = device != "cpu" or torch.backends.cpu.get_cpu_capability().startswith("AVX512")
+    fast = device == "cpu" and torch.backends.cpu.get_cpu_capability().startswith("AVX512")
     return torch.autocast(device, dtype=torch.bfloat16, enabled=fast)

@@ -159,6 +159,8 @@ class Run:
             tokenizer = build_tokenizer(vocabulary(), folder / "tokenizer_source")
             networks = build_networks(tokenizer)
         self.networks = networks
+        # In TF32 a GPU computes products several times as fast as in float32.
+        torch.backends.cuda.matmul.allow_tf32 = True
         self.networks.unet.to(device)
         self.networks.text_encoder.to(device)
         if device == "cpu":
@@ -209,13 +211,17 @@ class Run:
         return self.networks
 
     def train(
-        self, source: BatchSource, unwhitened: Callable[[Tensor], Tensor] | None = None
+        self,
+        source: BatchSource,
+        unwhitened: Callable[[Tensor], Tensor] | None = None,
+        map_loss: Callable[[Batch], Tensor] | None = None,
     ) -> None:
         """Trains up to the settings' number of steps; may be stopped at any moment and resumed.
 
         Args:
             source: gives the batch of a step.
             unwhitened: as for ``losses_of``.
+            map_loss: from a batch that the network has just seen; added to the mean of the losses.
 
         Raises:
             FloatingPointError: as for ``clip_gradients``.
@@ -234,6 +240,8 @@ class Run:
                 group["lr"] = settings.learning_rate_at(self.step)
             errors = losses_of(self.networks, batch, unwhitened)
             loss = errors.mean()
+            if map_loss is not None:
+                loss = loss + map_loss(batch)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             clip_gradients(self.parameters)

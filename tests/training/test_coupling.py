@@ -15,12 +15,17 @@ from training.coupling import (
     Chunk,
     CoupledBatches,
     averaged,
-    freeze_map,
     invert,
     make_chunk,
 )
-from training.export import INVERSION, MAP_LAYER
-from training.networks import Networks, build_networks, build_tokenizer, embed_captions
+from training.export import INVERSION
+from training.networks import (
+    Networks,
+    build_networks,
+    build_tokenizer,
+    embed_captions,
+    latents_of,
+)
 from training.pool import PoolReader
 from training.train import Run, TrainingSettings
 
@@ -79,7 +84,7 @@ def test_a_batch_shares_the_noise_of_its_pairs(run: Run, pool: Path) -> None:
         return any(
             torch.equal(batch.target[position], chunk.clear[k])
             and torch.equal(batch.noise[position], chunk.noise[k])
-            and batch.captions[position] == chunk.targets[k]
+            and batch.captions[position] == chunk.captions[k]
             for k in range(len(chunk.captions))
         )
 
@@ -91,6 +96,9 @@ def test_a_batch_shares_the_noise_of_its_pairs(run: Run, pool: Path) -> None:
     # What is to be inverted goes to the closed form's noise.
     assert torch.equal(batch.noise[batch.inverted], 0.5 * batch.target[batch.inverted])
     assert batch.inverted == slice(21, 29)
+    # Of these, seven are degraded pictures.
+    assert batch.degraded == slice(21, 28)
+    assert batch.density.shape == (7, *batch.target.shape[2:])
     assert batch.noise[29:].std() == pytest.approx(1.0, abs=0.05)
 
 
@@ -113,26 +121,16 @@ def test_chunks_are_renewed(run: Run, pool: Path) -> None:
 
 
 def test_a_chunk_holds_the_runs_own_inversion(run: Run, pool: Path) -> None:
-    chunk = make_chunk(run, PoolReader(pool), np.random.default_rng(0))
-    again = invert(run.networks, chunk.degraded, chunk.captions)
+    reader = PoolReader(pool)
+    chunk = make_chunk(run, reader, np.random.default_rng(0))
+    # The same draws once more.
+    rng = np.random.default_rng(0)
+    shard = reader.draw(rng)
+    rows = np.sort(rng.choice(len(shard.captions), 4, replace=False))
+    captions = [shard.captions[row] for row in rows]
+    again = invert(run.networks, latents_of(run.networks, shard.degraded[rows]), captions)
     torch.testing.assert_close(chunk.noise, again, atol=1e-4, rtol=1e-4)
-    for caption, (target, swapped) in zip(chunk.captions, chunk.targets, strict=True):
+    torch.testing.assert_close(chunk.clear, latents_of(run.networks, shard.clear[rows]))
+    for caption, (target, swapped) in zip(captions, chunk.captions, strict=True):
+        assert caption.word is not None
         assert target == caption if swapped else caption.word not in target.text.split()
-
-
-def test_a_frozen_map_keeps_its_attention(tmp_path: Path, pool: Path) -> None:
-    run = Run(tmp_path / "run", TrainingSettings(steps=1, batch_size=8), "cpu")
-    run.folder.mkdir(exist_ok=True)
-    freeze_map(run.networks)
-    unet = run.networks.unet
-    before = {name: value.detach().clone() for name, value in unet.named_parameters()}
-    words = [value.detach().clone() for value in run.networks.text_encoder.parameters()]
-    run.train(CoupledBatches(run, PoolReader(pool), lambda z: z, chunks=1, every=9))
-    block = MAP_LAYER.rpartition(".")[0]
-    kept = {name for name, value in unet.named_parameters() if torch.equal(value, before[name])}
-    frozen = {name for name in before if name.startswith((MAP_LAYER, f"{block}.norm2"))}
-    assert frozen
-    assert kept >= frozen
-    assert len(kept) < len(before) / 2
-    now = run.networks.text_encoder.parameters()
-    assert all(torch.equal(value, old) for value, old in zip(now, words, strict=True))

@@ -1,68 +1,64 @@
-"""The third stage: the word's attention and the density of the haze."""
+"""The haze attention map's own loss."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch.nn import functional
 
-from dehaze.models.codec import CellsCodec
-from training.captions import vocabulary
+from training.batches import first_batches
+from training.density import correlation
 from training.export import MAP_LAYER
-from training.localising import (
-    correlation,
-    density_of,
-    localise,
-)
-from training.networks import build_networks, build_tokenizer
-from training.photos import PhotoCache
-from training.pool import PoolReader, fill_pool
-from training.train import Run, TrainingSettings
+from training.localising import MAP_WEIGHT, MapLoss, word_attention
+from training.networks import word_mask
+from training.noise import GaussianNoise
+from training.pool import PoolReader
+from training.train import Run, TrainingSettings, losses_of
 
 
-def test_density_is_read_from_a_pair_of_one_transmission() -> None:
-    rng = np.random.default_rng(0)
-    clear = torch.from_numpy(rng.random((2, 9, 32, 48)).astype(np.float32))
-    codec, airlight = CellsCodec(), torch.tensor([0.8, 0.9, 0.7]).repeat(3)[:, None, None]
-    for t in (0.3, 0.8):
-        hazy = clear * t + airlight * (1.0 - t)
-        latents = [codec.unshuffle(cells * 2 - 1) * 2 for cells in (hazy, clear)]
-        assert density_of(*latents) == pytest.approx(1.0 - t, abs=0.02)
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "run", TrainingSettings(batch_size=16, seed=3), "cpu")
 
 
-def test_density_is_that_of_each_place() -> None:
-    rng = np.random.default_rng(0)
-    clear = torch.from_numpy(rng.random((1, 9, 32, 48)).astype(np.float32))
-    t = torch.linspace(0.9, 0.2, 48).expand(1, 1, 32, 48)
-    codec = CellsCodec()
-    hazy = clear * t + 0.8 * (1.0 - t)
-    found = density_of(*(codec.unshuffle(cells * 2 - 1) * 2 for cells in (hazy, clear)))
-    assert correlation(found, 1.0 - functional.avg_pool2d(t, 2)[:, 0]) > 0.97
+def test_a_words_attention_is_the_mean_over_its_tokens() -> None:
+    probabilities = torch.rand(2, 3, 4, 5)
+    mask = torch.zeros(2, 5, dtype=torch.bool)
+    mask[0, 1:3] = mask[1, 4] = True
+    found = word_attention(probabilities, mask)
+    torch.testing.assert_close(found[0], probabilities[0, :, :, 1:3].mean((0, 2)))
+    torch.testing.assert_close(found[1], probabilities[1, :, :, 4].mean(0))
 
 
-def test_correlation_is_pearsons() -> None:
-    first, second = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
-    expected = [
-        np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(first, second, strict=True)
-    ]
-    np.testing.assert_allclose(correlation(first, second), expected, atol=1e-5)
+def test_the_loss_is_the_missing_correlation(run: Run, pool: Path, noise_of: GaussianNoise) -> None:
+    networks = run.networks
+    loss = MapLoss(networks)
+    batches = first_batches(PoolReader(pool), networks, noise_of)
+    batch = batches(64, np.random.default_rng(0), torch.Generator().manual_seed(0))
+    losses_of(networks, batch)
+    captions = [caption for caption, _ in batch.captions[batch.degraded]]
+    attention = word_attention(
+        loss.processor.probabilities[batch.degraded], word_mask(networks.tokenizer, captions)
+    ).reshape(batch.density.shape)
+    varied = batch.density.flatten(1).std(1) > 0.02
+    assert 0 < int(varied.sum()) < len(varied)
+    expected = MAP_WEIGHT * (1.0 - correlation(attention, batch.density)[varied]).mean()
+    torch.testing.assert_close(loss(batch), expected)
+    flat = replace(batch, density=torch.full_like(batch.density, 0.4))
+    assert loss(flat).item() == 0.0
 
 
-def test_only_the_exported_blocks_attention_learns(photo_cache: PhotoCache, tmp_path: Path) -> None:
-    fill_pool(photo_cache, tmp_path / "pool", shards=1, most=1, pairs=8)
-    torch.manual_seed(0)
-    networks = build_networks(build_tokenizer(vocabulary(), tmp_path / "source"))
-    run = Run(tmp_path, TrainingSettings(steps=1), "cpu", networks)
-    before = {name: value.clone() for name, value in networks.unet.state_dict().items()}
-    localise(run, PoolReader(tmp_path / "pool"), TrainingSettings(steps=2, batch_size=4, warmup=1))
-    changed = {
-        name
-        for name, value in run.use_average().unet.state_dict().items()
-        if not torch.equal(value, before[name])
-    }
-    assert changed
-    own = (MAP_LAYER, MAP_LAYER.removesuffix("attn2") + "norm2")
-    assert all(name.startswith(own) for name in changed)
+def test_the_loss_trains_the_maps_attention(run: Run, pool: Path, noise_of: GaussianNoise) -> None:
+    loss = MapLoss(run.networks)
+    batches = first_batches(PoolReader(pool), run.networks, noise_of)
+    batch = batches(32, np.random.default_rng(0), torch.Generator().manual_seed(0))
+    losses_of(run.networks, batch)
+    loss(batch).backward()
+    attention = run.networks.unet.get_submodule(MAP_LAYER)
+    assert attention.to_q.weight.grad.abs().max() > 0
+    assert attention.to_k.weight.grad.abs().max() > 0
+    # The map needs the attention's shares alone.
+    assert attention.to_v.weight.grad is None

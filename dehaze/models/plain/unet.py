@@ -86,7 +86,10 @@ def why_not(config: Mapping[str, Any]) -> str | None:
         return "down_block_types"
     if not set(config["up_block_types"]) <= {_UP, _CROSS_UP}:
         return "up_block_types"
-    for name in ("layers_per_block", "cross_attention_dim", "norm_num_groups"):
+    layers = _layers(config)
+    if len(layers) != levels or not all(isinstance(count, int) for count in layers):
+        return "layers_per_block"
+    for name in ("cross_attention_dim", "norm_num_groups"):
         if not isinstance(config[name], int):
             return name
     return None
@@ -340,17 +343,23 @@ class _Depths:
     up: Sequence[Sequence[int]]
 
 
+def _layers(config: Mapping[str, Any]) -> list[int]:
+    """The residual blocks of each level on the way down; there is one more on the way up."""
+    given = config["layers_per_block"]
+    return given if isinstance(given, list) else [given] * len(config["block_out_channels"])
+
+
 def _depths(config: Mapping[str, Any]) -> _Depths:
-    levels, layers = len(config["block_out_channels"]), config["layers_per_block"]
+    levels, layers = len(config["block_out_channels"]), _layers(config)
     given = config["transformer_layers_per_block"]
     down = [given] * levels if isinstance(given, int) else given
     reverse = config["reverse_transformer_layers_per_block"]
     up = list(reversed(down)) if reverse is None else reverse
     lowest = down[-1]
     return _Depths(
-        [_of_layers(depth, layers) for depth in down],
+        [_of_layers(depth, count) for depth, count in zip(down, layers, strict=True)],
         lowest if isinstance(lowest, int) else lowest[0],
-        [_of_layers(depth, layers + 1) for depth in up],
+        [_of_layers(depth, count + 1) for depth, count in zip(up, reversed(layers), strict=True)],
     )
 
 
@@ -364,13 +373,13 @@ class _Blocks:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.widths: list[int] = config["block_out_channels"]
         self._config = config
-        self._layers: int = config["layers_per_block"]
+        self._layers = _layers(config)
         self._depths = _depths(config)
 
     def down(self, level: int, kind: str) -> Level:
         """The level on the way down, 0 at the picture's size; ``kind`` as diffusers names it."""
         width = self.widths[level]
-        sizes = [self.widths[max(level - 1, 0)], *[width] * self._layers]
+        sizes = [self.widths[max(level - 1, 0)], *[width] * self._layers[level]]
         return Level(
             [self._residual(*pair) for pair in pairwise(sizes)],
             [self._transformer(level, depth) for depth in self._depths.down[level]]
@@ -383,11 +392,11 @@ class _Blocks:
         """The level on the way up, whose place is 0 at the lowest one."""
         lowest = len(self.widths) - 1
         level = lowest - place
-        width = self.widths[level]
+        width, layers = self.widths[level], self._layers[level]
         # Channels of the level below, then of this level, beside those kept on the way down, the
         # last of which are of the level above.
-        given = [self.widths[min(level + 1, lowest)], *[width] * self._layers]
-        kept = [*[width] * self._layers, self.widths[max(level - 1, 0)]]
+        given = [self.widths[min(level + 1, lowest)], *[width] * layers]
+        kept = [*[width] * layers, self.widths[max(level - 1, 0)]]
         return Level(
             [self._residual(a + b, width) for a, b in zip(given, kept, strict=True)],
             [self._transformer(level, depth) for depth in self._depths.up[place]]

@@ -24,14 +24,15 @@ SMALL = {
     "attention_head_dim": [2, 4],
     "norm_num_groups": 8,
 }
-# The network that training makes: attention at the lower two levels and in one block at the top.
+# As the network that training makes: attention at the lower two levels and in one block at the top.
 CELLS = SMALL | {
     "block_out_channels": [16, 24, 32],
     "down_block_types": ["DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"],
     "up_block_types": ["CrossAttnUpBlock2D"] * 3,
     "attention_head_dim": [2, 3, 4],
-    "transformer_layers_per_block": [[1], [1], [1]],
-    "reverse_transformer_layers_per_block": [[1, 1], [1, 1], [0, 1]],
+    "layers_per_block": [1, 2, 2],
+    "transformer_layers_per_block": [[1], [1, 1], [2, 2]],
+    "reverse_transformer_layers_per_block": [[2, 2, 2], [1, 1, 1], [0, 1]],
 }
 TWO_LAYERS = SMALL | {"layers_per_block": 2, "transformer_layers_per_block": 2}
 
@@ -100,7 +101,8 @@ def test_the_bundled_network_has_nothing_beyond() -> None:
         ("cross_attention_dim", [24, 24]),
         ("down_block_types", ["DownBlock2D", "AttnDownBlock2D"]),
         ("flip_sin_to_cos", False),
-        ("layers_per_block", [1, 2]),
+        ("layers_per_block", [1, 2, 2]),
+        ("layers_per_block", [1, "two"]),
         ("mid_block_type", None),
         ("norm_num_groups", None),
         ("up_block_types", ["UpBlock2D", "AttnUpBlock2D"]),
