@@ -12,7 +12,6 @@ from torch import Tensor
 
 from dehaze.prompts import without_word
 from training.captions import Caption, clear_caption
-from training.density import density_of
 from training.networks import Networks, latents_of
 from training.noise import GaussianNoise
 from training.pool import PoolReader, Shard
@@ -31,7 +30,7 @@ class Batch:
             dehazing.
         inverted: slice of the examples whose noise the network has to find from the picture.
         degraded: slice of those among them that are degraded pictures.
-        density: float32 (n, h, w), the density 1 - t of the degraded pictures.
+        density: float32 (n, h, w), the haze's 1 - t in the degraded pictures.
         seen: int64 (B,), the timesteps of z_t. For inverted examples this is where an inversion
             step begins, at or before ``timesteps``.
     """
@@ -154,7 +153,7 @@ class Parts:
         """Adds degraded pictures under their captions, with closed-form noise and density."""
         rows = self._rows(count)
         latents = self._latents(self.shard.degraded, rows)
-        self.density = density_of(latents, self._latents(self.shard.clear, rows))
+        self.density = self.shard.density[torch.from_numpy(rows)].float()
         self.degraded = slice(self.count, self.count + count)
         self.targets.append(latents)
         self.noises.append(self.noise_of(latents))

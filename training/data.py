@@ -58,10 +58,35 @@ UNEVEN_SHARE = 0.3
 
 @dataclass(frozen=True)
 class Pair:
-    """A degraded picture, the clear photo behind it, (H, W, 3) in [0, 1] each, and the caption."""
+    """A degraded picture, the clear photo behind it, and the caption.
+
+    Attributes:
+        degraded: float32 (H, W, 3) in [0, 1].
+        clear: float32 (H, W, 3) in [0, 1].
+        density: the haze's 1 - t, float32 (H, W); 0 where the picture has another appearance.
+        caption: of ``degraded``.
+    """
 
     degraded: Array
     clear: Array
+    density: Array
+    caption: Caption
+
+
+@dataclass(frozen=True)
+class PairOfCells:
+    """The same as cells.
+
+    Attributes:
+        degraded: float32 (h, w, 9) in [0, 1].
+        clear: float32 (h, w, 9) in [0, 1].
+        density: float32 (h / 2, w / 2), a mean for each position of the latents.
+        caption: of ``degraded``.
+    """
+
+    degraded: Array
+    clear: Array
+    density: Array
     caption: Caption
 
 
@@ -104,19 +129,25 @@ def draw_working_size(rng: np.random.Generator) -> tuple[int, int]:
 
 def draw_pair_of_cells(
     cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator
-) -> tuple[Array, Array, Caption]:
-    """The cells (h, w, 9) of a degraded picture and of the clear one, and the caption."""
+) -> PairOfCells:
+    """A pair of ``size`` (height, width) in cells; both are even."""
     height, width = size
     drawn = size
     if size == (32, 48) and rng.random() < MIRRORED_SHARE:
         drawn = (height, FOUR_TO_THREE)
     pair = draw_pair(cache, (drawn[0] * CELL_SIZE, drawn[1] * CELL_SIZE), rng)
-    missing = ((0, 0), (0, width - drawn[1]), (0, 0))
+    missing = ((0, 0), (0, width - drawn[1]))
     degraded, clear = (
-        np.pad(find_cells(picture), missing, mode="symmetric")
+        np.pad(find_cells(picture), (*missing, (0, 0)), mode="symmetric")
         for picture in (pair.degraded, pair.clear)
     )
-    return degraded, clear, pair.caption
+    of_cells = cv2.resize(pair.density, drawn[::-1], interpolation=cv2.INTER_AREA)
+    density = cv2.resize(
+        np.pad(of_cells, missing, mode="symmetric"),
+        (width // 2, height // 2),
+        interpolation=cv2.INTER_AREA,
+    )
+    return PairOfCells(degraded, clear, np.asarray(density), pair.caption)
 
 
 def draw_pair(cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator) -> Pair:
@@ -129,9 +160,10 @@ def draw_pair(cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator
     if rng.random() < APPEARANCE_SHARE:
         word = str(rng.choice(list(APPEARANCE_WEIGHTS), p=list(APPEARANCE_WEIGHTS.values())))
         rendered = render_appearance(scene.clear, word, rng)
-        return Pair(as_stored(rendered.picture, rng), scene.clear, appearance_caption(word, rng))
+        picture, none = as_stored(rendered.picture, rng), np.zeros(size, dtype=np.float32)
+        return Pair(picture, scene.clear, none, appearance_caption(word, rng))
     haze, caption = _draw_haze(scene, rng)
-    return Pair(as_stored(haze.hazy, rng), haze.clear, caption)
+    return Pair(as_stored(haze.hazy, rng), haze.clear, 1.0 - haze.transmission, caption)
 
 
 def draw_scene(

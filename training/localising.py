@@ -12,13 +12,13 @@ import torch
 from torch import Tensor
 
 from training.batches import Batch
-from training.density import correlation
 from training.export import MAP_LAYER
 from training.networks import Networks, word_mask
 
 # Weight of 1 - r beside the other losses.
 MAP_WEIGHT = 0.1
-# Pairs whose density varies less than this standard deviation have no correlation.
+# Pairs whose density varies less than this standard deviation have no correlation. Of appearances
+# other than haze it is 0 everywhere.
 LEAST_VARIATION = 0.02
 
 
@@ -88,3 +88,10 @@ def word_attention(probabilities: Tensor, mask: Tensor) -> Tensor:
     """
     shares = mask.to(probabilities) / mask.sum(1, keepdim=True)
     return torch.einsum("bhpt,bt->bp", probabilities, shares) / probabilities.shape[1]
+
+
+def correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Pearson's correlation (B,) of two maps (B, h, w)."""
+    first, second = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (first, second))
+    product = (first * second).sum(1)
+    return product / (first.square().sum(1) * second.square().sum(1) + 1e-12).sqrt()

@@ -28,6 +28,7 @@ from training.photos import PhotoCache
 logger = logging.getLogger(__name__)
 
 SHARD_PAIRS = 512
+_ARRAYS = ("degraded", "clear", "density")
 
 
 @dataclass(frozen=True)
@@ -37,22 +38,24 @@ class Shard:
     Attributes:
         degraded: float16 (n, h, w, 9) in [0, 1], the cells of the degraded pictures.
         clear: float16 (n, h, w, 9) in [0, 1], the cells of their clear photos.
+        density: float16 (n, h / 2, w / 2), the haze's 1 - t.
         captions: of ``degraded``.
     """
 
     degraded: Tensor
     clear: Tensor
+    density: Tensor
     captions: list[Caption]
 
     @classmethod
     def load(cls, folder: Path, device: str = "cpu") -> Shard:
         captions = [Caption(**row) for row in json.loads((folder / "captions.json").read_text())]
         # Copy-on-write, since torch warns of memory that cannot be written.
-        degraded, clear = (
-            torch.from_numpy(np.load(folder / name, mmap_mode="c")).to(device)
-            for name in ("degraded.npy", "clear.npy")
+        degraded, clear, density = (
+            torch.from_numpy(np.load(folder / f"{name}.npy", mmap_mode="c")).to(device)
+            for name in _ARRAYS
         )
-        return cls(degraded, clear, [_with_bounds(caption) for caption in captions])
+        return cls(degraded, clear, density, [_with_bounds(caption) for caption in captions])
 
 
 def _with_bounds(caption: Caption) -> Caption:
@@ -113,9 +116,10 @@ def write_shard(
     unfinished = pool / f"{number:06d}.part"
     shutil.rmtree(unfinished, ignore_errors=True)
     unfinished.mkdir(parents=True)
-    np.save(unfinished / "degraded.npy", np.stack([pair[0] for pair in drawn]).astype(np.float16))
-    np.save(unfinished / "clear.npy", np.stack([pair[1] for pair in drawn]).astype(np.float16))
-    captions = json.dumps([asdict(pair[2]) for pair in drawn])
+    for name in _ARRAYS:
+        stacked = np.stack([getattr(pair, name) for pair in drawn])
+        np.save(unfinished / f"{name}.npy", stacked.astype(np.float16))
+    captions = json.dumps([asdict(pair.caption) for pair in drawn])
     (unfinished / "captions.json").write_text(captions)
     final = pool / f"{number:06d}"
     os.replace(unfinished, final)

@@ -99,6 +99,7 @@ def test_a_batch_shares_the_noise_of_its_pairs(run: Run, pool: Path) -> None:
     # Of these, seven are degraded pictures.
     assert batch.degraded == slice(21, 28)
     assert batch.density.shape == (7, *batch.target.shape[2:])
+    assert batch.density.max() > 0.0
     assert batch.noise[29:].std() == pytest.approx(1.0, abs=0.05)
 
 

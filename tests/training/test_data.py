@@ -69,11 +69,34 @@ def test_a_density_word_names_the_density(photo_cache: PhotoCache) -> None:
 def test_cells_fill_the_working_size(photo_cache: PhotoCache, size: tuple[int, int]) -> None:
     rng = np.random.default_rng(0)
     for _ in range(6):
-        degraded, clear, _ = draw_pair_of_cells(photo_cache, size, rng)
+        pair = draw_pair_of_cells(photo_cache, size, rng)
+        degraded, clear = pair.degraded, pair.clear
         assert degraded.shape == clear.shape == (*size, 9)
+        assert pair.density.shape == (size[0] // 2, size[1] // 2)
         # The darkest value of a cell is at most its mean, in padded cells too.
         assert (degraded[..., 3:6] <= degraded[..., :3] + 1e-6).all()
         assert (degraded[..., 6:] >= degraded[..., :3] - 1e-6).all()
+
+
+def test_the_density_of_a_pair_is_where_contrast_is_lost(photo_cache: PhotoCache) -> None:
+    rng = np.random.default_rng(2)
+    densities, losses = [], []
+    for _ in range(60):
+        pair = draw_pair(photo_cache, SIZE, rng)
+        assert pair.density.shape == SIZE
+        if pair.caption.word not in HAZE_WORDS:
+            assert not pair.density.any()
+            continue
+        half = SIZE[1] // 2
+        for side in (slice(0, half), slice(half, None)):
+            hazy, clear = (
+                float((each[:, side] - each[:, side].mean((0, 1))).std())
+                for each in (pair.degraded, pair.clear)
+            )
+            densities.append(float(pair.density[:, side].mean()))
+            losses.append(1.0 - hazy / clear)
+    # With one t everywhere they are equal, but for noise, clipping and uneven light.
+    assert np.corrcoef(densities, losses)[0, 1] > 0.8
 
 
 def test_plain_densities_are_clear_thin_and_in_fog() -> None:

@@ -10,9 +10,8 @@ import pytest
 import torch
 
 from training.batches import first_batches
-from training.density import correlation
 from training.export import MAP_LAYER
-from training.localising import MAP_WEIGHT, MapLoss, word_attention
+from training.localising import MAP_WEIGHT, MapLoss, correlation, word_attention
 from training.networks import word_mask
 from training.noise import GaussianNoise
 from training.pool import PoolReader
@@ -62,3 +61,11 @@ def test_the_loss_trains_the_maps_attention(run: Run, pool: Path, noise_of: Gaus
     assert attention.to_k.weight.grad.abs().max() > 0
     # The map needs the attention's shares alone.
     assert attention.to_v.weight.grad is None
+
+
+def test_correlation_is_pearsons() -> None:
+    first, second = torch.randn(3, 4, 5), torch.randn(3, 4, 5)
+    expected = [
+        np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(first, second, strict=True)
+    ]
+    np.testing.assert_allclose(correlation(first, second), expected, atol=1e-5)

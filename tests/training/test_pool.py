@@ -33,7 +33,7 @@ def test_several_workers_render_the_same_shards(photo_cache: PhotoCache, tmp_pat
     fill_pool(photo_cache, tmp_path / "two", 2, 2, pairs=2, workers=2)
     for one, two in zip(shard_paths(tmp_path / "one"), shard_paths(tmp_path / "two"), strict=True):
         assert one.name == two.name
-        for file in ("degraded.npy", "clear.npy", "captions.json"):
+        for file in ("degraded.npy", "clear.npy", "density.npy", "captions.json"):
             assert (one / file).read_bytes() == (two / file).read_bytes()
 
 
