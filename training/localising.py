@@ -86,7 +86,8 @@ def word_attention(probabilities: Tensor, mask: Tensor) -> Tensor:
         probabilities: (B, heads, positions, tokens).
         mask: bool (B, tokens), true at the word's tokens.
     """
-    shares = mask.to(probabilities) / mask.sum(1, keepdim=True)
+    word = mask.to(probabilities)
+    shares = word / word.sum(1, keepdim=True)
     return torch.einsum("bhpt,bt->bp", probabilities, shares) / probabilities.shape[1]
 
 
