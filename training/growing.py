@@ -69,7 +69,8 @@ def grow(unet: Any, layers: Sequence[int], transformers: Sequence[int]) -> Any:
     weights = {
         _moved(name, list(reversed(added))): value for name, value in unet.state_dict().items()
     }
-    deeper.load_state_dict(weights, strict=False)
+    found = deeper.load_state_dict(weights, strict=False)
+    assert not found.unexpected_keys, found.unexpected_keys
     for name, module in deeper.named_modules():
         if not any(known.startswith(f"{name}.") for known in weights):
             _make_identity(module)
