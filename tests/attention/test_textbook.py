@@ -420,7 +420,7 @@ def check_direct(model: Model) -> None:
     assert edit > 0.01 * wanted.norm()
     assert (kept - inversion.trajectory[0]).norm() < 2e-3 * edit
     assert (direct.latents - wanted).norm() < 2e-3 * edit
-    assert (plain.latents - wanted).norm() > 1e-2 * edit
+    assert (plain.latents - wanted).norm() > 5e-3 * edit
 
 
 def test_direct_inversion_equals_the_paper_on_random_models(random: Model) -> None:
