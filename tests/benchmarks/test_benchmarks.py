@@ -45,6 +45,7 @@ def test_reading_and_writing_is_timed_beside_a_checkout() -> None:
     assert all(float(line.split(" | ")[2]) > 0 for line in said[2:])
 
 
+@pytest.mark.slow
 def test_lightness_counts_dark_results() -> None:
     said = run("lightness.py", str(ROOT / "examples"), "--limit", "1").splitlines()
     photos, loss, lost, dark = (cell.strip("| ") for cell in said[2].split(" | "))

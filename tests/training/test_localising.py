@@ -36,7 +36,7 @@ def test_the_loss_is_the_missing_correlation(run: Run, pool: Path, noise_of: Gau
     networks = run.networks
     loss = MapLoss(networks)
     batches = first_batches(PoolReader(pool), networks, noise_of)
-    batch = batches(64, np.random.default_rng(0), torch.Generator().manual_seed(0))
+    batch = batches(48, np.random.default_rng(0), torch.Generator().manual_seed(0))
     losses_of(networks, batch)
     captions = [caption for caption, _ in batch.captions[batch.degraded]]
     attention = word_attention(
