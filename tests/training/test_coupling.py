@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from schedules import FunctionNetwork
 
 from dehaze.inversion import DDIMTable
 from dehaze.inversion import invert as invert_latents
+from training.__main__ import main
 from training.captions import Caption, vocabulary
 from training.coupling import (
     Chunk,
@@ -18,13 +20,14 @@ from training.coupling import (
     invert,
     make_chunk,
 )
-from training.export import INVERSION
+from training.export import INVERSION, MAP_LAYER
 from training.networks import (
     Networks,
     build_networks,
     build_tokenizer,
     embed_captions,
     latents_of,
+    load_networks,
 )
 from training.pool import PoolReader
 from training.train import Run, TrainingSettings
@@ -135,3 +138,20 @@ def test_a_chunk_holds_the_runs_own_inversion(run: Run, pool: Path) -> None:
     for caption, (target, swapped) in zip(captions, chunk.captions, strict=True):
         assert caption.word is not None
         assert target == caption if swapped else caption.word not in target.text.split()
+
+
+def test_the_command_trains_the_pictures_and_the_map(
+    networks: Networks, pool: Path, tmp_path: Path
+) -> None:
+    networks.save(tmp_path / "first")
+    folder = tmp_path / "run"
+    arguments = ["couple", "--initial", str(tmp_path / "first"), "--pool", str(pool)]
+    arguments += ["--run", str(folder), "--steps", "1", "--batch-size", "8", "--chunks", "1"]
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == 0, result.output
+    state = torch.load(folder / "checkpoint.pt", weights_only=True)
+    assert state["step"] == 1
+    before = load_networks(tmp_path / "first").unet.state_dict()
+    changed = {name for name, old in before.items() if not torch.equal(old, state["unet"][name])}
+    assert f"{MAP_LAYER}.to_q.weight" in changed
+    assert "conv_in.weight" in changed
