@@ -61,26 +61,10 @@ class Pair:
     """A degraded picture, the clear photo behind it, and the caption.
 
     Attributes:
-        degraded: float32 (H, W, 3) in [0, 1].
-        clear: float32 (H, W, 3) in [0, 1].
-        density: the haze's 1 - t, float32 (H, W); 0 where the picture has another appearance.
-        caption: of ``degraded``.
-    """
-
-    degraded: Array
-    clear: Array
-    density: Array
-    caption: Caption
-
-
-@dataclass(frozen=True)
-class PairOfCells:
-    """The same as cells.
-
-    Attributes:
-        degraded: float32 (h, w, 9) in [0, 1].
-        clear: float32 (h, w, 9) in [0, 1].
-        density: float32 (h / 2, w / 2), a mean for each position of the latents.
+        degraded: float32 (H, W, 3) in [0, 1]; its cells, (h, w, 9), from ``draw_pair_of_cells``.
+        clear: likewise.
+        density: the haze's 1 - t, float32 (H, W), or (h / 2, w / 2) as the latents of the cells; 0
+            where the picture has another appearance.
         caption: of ``degraded``.
     """
 
@@ -127,10 +111,14 @@ def draw_working_size(rng: np.random.Generator) -> tuple[int, int]:
     return WORKING_SIZES[int(rng.choice(len(WORKING_SIZES), p=WORKING_SIZE_WEIGHTS))]
 
 
-def draw_pair_of_cells(
-    cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator
-) -> PairOfCells:
-    """A pair of ``size`` (height, width) in cells; both are even."""
+def draw_pair_of_cells(cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator) -> Pair:
+    """A pair as cells.
+
+    Args:
+        cache: of the photos.
+        size: (height, width) in cells; both are even.
+        rng: the only source of chance.
+    """
     height, width = size
     drawn = size
     if size == (32, 48) and rng.random() < MIRRORED_SHARE:
@@ -147,7 +135,7 @@ def draw_pair_of_cells(
         (width // 2, height // 2),
         interpolation=cv2.INTER_AREA,
     )
-    return PairOfCells(degraded, clear, np.asarray(density), pair.caption)
+    return Pair(degraded, clear, np.asarray(density), pair.caption)
 
 
 def draw_pair(cache: PhotoCache, size: tuple[int, int], rng: np.random.Generator) -> Pair:

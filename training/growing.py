@@ -16,6 +16,8 @@ from diffusers.models.attention import BasicTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 
+from dehaze.models.plain.unet import layers_of
+
 
 @torch.no_grad()
 def grow(unet: Any, layers: Sequence[int], transformers: Sequence[int]) -> Any:
@@ -40,8 +42,7 @@ def grow(unet: Any, layers: Sequence[int], transformers: Sequence[int]) -> Any:
     levels = len(settings["block_out_channels"])
     if not len(layers) == len(transformers) == levels:
         raise ValueError(f"the network has {levels} levels: state layers and blocks for each")
-    had = settings["layers_per_block"]
-    had = [had] * levels if isinstance(had, int) else list(had)
+    had = layers_of(settings)
     added = [new - old for new, old in zip(layers, had, strict=True)]
     if min(added) < 0:
         raise ValueError(f"layers {list(layers)} are fewer than the network's {had}")
@@ -55,7 +56,7 @@ def grow(unet: Any, layers: Sequence[int], transformers: Sequence[int]) -> Any:
         [_more(count, blocks) for count in (before[:1] * more + before)]
         for before, more, blocks in zip(
             map(list, settings["reverse_transformer_layers_per_block"]),
-            reversed(added),
+            added[::-1],
             reversed(transformers),
             strict=True,
         )
@@ -66,9 +67,7 @@ def grow(unet: Any, layers: Sequence[int], transformers: Sequence[int]) -> Any:
         "reverse_transformer_layers_per_block": up,
     }
     deeper = UNet2DConditionModel.from_config(settings)
-    weights = {
-        _moved(name, list(reversed(added))): value for name, value in unet.state_dict().items()
-    }
+    weights = {_moved(name, added[::-1]): value for name, value in unet.state_dict().items()}
     found = deeper.load_state_dict(weights, strict=False)
     assert not found.unexpected_keys, found.unexpected_keys
     for name, module in deeper.named_modules():

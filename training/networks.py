@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from itertools import pairwise
@@ -51,8 +50,10 @@ class Networks:
         for name, part in parts.items():
             part.save_pretrained(folder / name)
             _forget_origin(folder / name / "config.json")
-        _rewrite(folder / "text_encoder" / "model.safetensors", _prefixed)
-        _rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors", str)
+        # transformers before 5.6 needs the prefix, and otherwise leaves the encoder random; later
+        # versions save the weights without it, and read both.
+        _rewrite(folder / "text_encoder" / "model.safetensors", prefix="text_model.")
+        _rewrite(folder / "unet" / "diffusion_pytorch_model.safetensors")
         index: dict[str, Any] = {"_class_name": "DehazePipeline"}
         for name, part in parts.items():
             index[name] = [type(part).__module__.split(".")[0], type(part).__name__]
@@ -68,21 +69,12 @@ def _forget_origin(config: Path) -> None:
         config.write_text(json.dumps(settings, indent=2, sort_keys=True) + "\n")
 
 
-def _prefixed(name: str) -> str:
-    """The name of a text encoder's weight that every version of transformers 5 reads.
-
-    Versions before 5.6 need the prefix ``text_model``, and otherwise leave the encoder random;
-    later versions save the weights without the prefix.
-    """
-    inside = "text_model."
-    return inside + name.removeprefix(inside)
-
-
-def _rewrite(file: Path, renamed: Callable[[str], str]) -> None:
-    """Rounds the weights in a file to float16, and renames them."""
+def _rewrite(file: Path, prefix: str = "") -> None:
+    """Rounds the weights in a file to float16, and gives each name the prefix, once."""
     # Loaded weights may be views of the file that is overwritten here, so they are copied.
     weights = {
-        renamed(name): value.to(torch.float16, copy=True) for name, value in load_file(file).items()
+        prefix + name.removeprefix(prefix): value.to(torch.float16, copy=True)
+        for name, value in load_file(file).items()
     }
     save_file(weights, file, metadata={"format": "pt"})
 

@@ -86,7 +86,7 @@ def why_not(config: Mapping[str, Any]) -> str | None:
         return "down_block_types"
     if not set(config["up_block_types"]) <= {_UP, _CROSS_UP}:
         return "up_block_types"
-    layers = _layers(config)
+    layers = layers_of(config)
     if len(layers) != levels or not all(isinstance(count, int) for count in layers):
         return "layers_per_block"
     for name in ("cross_attention_dim", "norm_num_groups"):
@@ -343,14 +343,15 @@ class _Depths:
     up: Sequence[Sequence[int]]
 
 
-def _layers(config: Mapping[str, Any]) -> list[int]:
+def layers_of(config: Mapping[str, Any]) -> list[int]:
     """The residual blocks of each level on the way down; there is one more on the way up."""
     given = config["layers_per_block"]
-    return given if isinstance(given, list) else [given] * len(config["block_out_channels"])
+    levels = len(config["block_out_channels"])
+    return list(given) if isinstance(given, (list, tuple)) else [given] * levels
 
 
 def _depths(config: Mapping[str, Any]) -> _Depths:
-    levels, layers = len(config["block_out_channels"]), _layers(config)
+    levels, layers = len(config["block_out_channels"]), layers_of(config)
     given = config["transformer_layers_per_block"]
     down = [given] * levels if isinstance(given, int) else given
     reverse = config["reverse_transformer_layers_per_block"]
@@ -373,7 +374,7 @@ class _Blocks:
     def __init__(self, config: Mapping[str, Any]) -> None:
         self.widths: list[int] = config["block_out_channels"]
         self._config = config
-        self._layers = _layers(config)
+        self._layers = layers_of(config)
         self._depths = _depths(config)
 
     def down(self, level: int, kind: str) -> Level:
