@@ -401,7 +401,7 @@ def test_the_identity_mapper_equals_following_without_a_mapper(random: Model) ->
 
 
 def check_direct(model: Model) -> None:
-    pipe, target = model.pipe, SOURCE.replace("haze", "snow")
+    pipe, target, guidance = model.pipe, SOURCE.replace("haze", "snow"), 5.0
     photo = torch.rand(3, 16, 24, generator=torch.Generator().manual_seed(3))
     # As published: plain DDIM inversion, whose own attention is that of other latents.
     inversion = pipe.invert(photo, SOURCE, solver="ddim", num_inference_steps=STEPS)
@@ -410,9 +410,11 @@ def check_direct(model: Model) -> None:
             pipe.prompts.embed(tokenize(pipe.tokenizer, text)) for text in (SOURCE, target, "")
         )
     contexts = torch.cat([source, after])
-    kept, wanted = Textbook().edit_directly(pipe, inversion, contexts, null, 3.0).split(1)
-    settings = {mode: EditSettings(mode=mode, guidance_scale=3.0) for mode in ("direct", "plain")}
-    direct, plain = (pipe.edit(inversion, SOURCE, target, each) for each in settings.values())
+    kept, wanted = Textbook().edit_directly(pipe, inversion, contexts, null, guidance).split(1)
+    direct, plain = (
+        pipe.edit(inversion, SOURCE, target, EditSettings(mode=mode, guidance_scale=guidance))
+        for mode in ("direct", "plain")
+    )
     assert direct.nfe == 2 * STEPS + 2 * STEPS
     # Relative to the whole edit. Batches of two and of one round differently, and guidance enlarges
     # that; attention of other latents would change far more.
@@ -420,7 +422,7 @@ def check_direct(model: Model) -> None:
     assert edit > 0.01 * wanted.norm()
     assert (kept - inversion.trajectory[0]).norm() < 2e-3 * edit
     assert (direct.latents - wanted).norm() < 2e-3 * edit
-    assert (plain.latents - wanted).norm() > 5e-3 * edit
+    assert (plain.latents - wanted).norm() > 1e-2 * edit
 
 
 def test_direct_inversion_equals_the_paper_on_random_models(random: Model) -> None:
