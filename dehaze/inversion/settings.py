@@ -9,6 +9,7 @@ from typing_extensions import TypedDict, Unpack
 
 from dehaze import ranges
 from dehaze.errors import DehazeError
+from dehaze.inversion.criteria import CRITERIA
 from dehaze.inversion.solvers import idle_settings
 
 
@@ -121,17 +122,24 @@ class InversionSettings:
             # After one iteration every published solver is DDIM inversion.
             published = published | {"max_iterations": InversionSettings.max_iterations}
         changed = replace(self, **(published | given))
-        for name in idle_settings(changed.solver):
+        idle = idle_settings(changed.solver)
+        for name in idle:
             if name in given:
                 raise SettingError(
                     f"{name} has no effect with the solver {changed.solver!r}: leave it out"
                 )
-        ends_anyway = changed.max_iterations == 1 and "max_iterations" not in given
-        for name in ("criterion", "tolerance"):
-            if name in given and ends_anyway and not changed.checked:
+        single = changed.max_iterations == 1 or "max_iterations" in idle
+        stated = "max_iterations" in given
+        # Some criteria evaluate the solution, which is compared with the tolerance, in any case.
+        used = {
+            "criterion": stated,
+            "tolerance": stated and CRITERIA.get(changed.criterion).evaluated,
+        }
+        for name, has_effect in used.items():
+            if name in given and single and not changed.checked and not has_effect:
                 raise SettingError(
-                    f"{name} has no effect where a step takes one iteration, as it does here: give "
-                    "the number of iterations too"
+                    f"{name} has no effect where a step takes one iteration, as it does here: "
+                    "leave it out, or let a step take more"
                 )
         return changed
 

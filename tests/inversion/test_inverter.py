@@ -182,6 +182,33 @@ def test_steps_of_one_iteration_have_no_end_to_choose(option: dict[str, Any]) ->
     assert single.changed(**option, checked=True).checked
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"solver": "anderson", "max_iterations": 1},
+        {"max_iterations": 1, "criterion": "certificate"},
+        {"solver": "ddim"},
+        {"solver": "easyinv"},
+    ],
+)
+def test_a_tolerance_that_nothing_is_compared_with_is_refused(given: dict[str, Any]) -> None:
+    settings = InversionSettings(steps=10)
+    with pytest.raises(SettingError, match="tolerance has no effect where a step takes one"):
+        settings.changed(**given, tolerance=1e-6)
+    assert settings.changed(**given, tolerance=1e-6, checked=True).tolerance == 1e-6
+
+
+def test_one_iteration_is_compared_with_the_tolerance_where_its_residual_is_evaluated() -> None:
+    def converged(tolerance: float) -> bool:
+        settings = InversionSettings(steps=10).changed(
+            max_iterations=1, criterion="residual", tolerance=tolerance
+        )
+        return bool(invert(MILD, latents(), settings).trace.converged.any())
+
+    assert converged(1.0)
+    assert not converged(1e-8)
+
+
 def test_the_trace_names_its_worst_residual_and_is_plain_data() -> None:
     result = invert(MILD, latents(), settings_of(max_iterations=3, tolerance=1e-9))
     last = result.trace.residuals[:, -1]
