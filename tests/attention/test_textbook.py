@@ -365,6 +365,7 @@ def test_every_control_equals_the_reference_on_random_models(random: Model, case
     check_case(random, case)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", list(CASES))
 def test_every_control_equals_the_reference_on_the_bundled_model(shipped: Model, case: str) -> None:
     check_case(shipped, case)

@@ -23,9 +23,9 @@ def run(script: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_thousands_of_damaged_files_give_photos_or_named_errors() -> None:
-    said = run("fuzz_reader.py", "--files", "3000", "--seed", "1")
-    assert "3000 damaged files of 23 kinds" in said
+def test_a_thousand_damaged_files_give_photos_or_named_errors() -> None:
+    said = run("fuzz_reader.py", "--files", "1000", "--seed", "1")
+    assert "1000 damaged files of 23 kinds" in said
     # Some damaged files are still read, and some are refused.
     assert " a photo\n" in said
     assert "named: cannot be decoded" in said

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,12 +27,18 @@ SMALL = {
 STUDIES = ("appearance", "convergence", "inversion", "predictors")
 
 
+def slow(study: str) -> Any:
+    return pytest.param(study, marks=pytest.mark.slow)
+
+
 def call(study: str, folder: Path, output: Path, *more: object) -> Result:
     arguments = ["evaluate", study, folder, "-o", output, *more]
     return CliRunner().invoke(main, list(map(str, arguments)))
 
 
-@pytest.mark.parametrize("study", STUDIES)
+@pytest.mark.parametrize(
+    "study", ["appearance", slow("convergence"), "inversion", slow("predictors")]
+)
 def test_a_broken_photo_is_named_and_the_others_are_done(
     tmp_path: Path,
     random_model: Path,
@@ -55,7 +62,7 @@ def test_a_broken_photo_is_named_and_the_others_are_done(
     assert f"- left out: {folder}/a.png: " in table
 
 
-@pytest.mark.parametrize("study", ["folder", "inversion", "variants"])
+@pytest.mark.parametrize("study", ["folder", "inversion", slow("variants")])
 def test_a_broken_photo_under_rendered_haze_is_named(
     tmp_path: Path, random_model: Path, photo: NDArray[np.float32], study: str
 ) -> None:

@@ -28,7 +28,7 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["interpolate", *map(str, arguments)])
 
 
-@pytest.mark.parametrize("path", ["nao", "slerp"])
+@pytest.mark.parametrize("path", ["nao", pytest.param("slerp", marks=pytest.mark.slow)])
 def test_the_pictures_lead_from_one_photo_to_the_other(
     pictures: list[Path], any_model: Path, path: str
 ) -> None:

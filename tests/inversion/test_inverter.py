@@ -191,14 +191,14 @@ def test_steps_of_one_iteration_have_no_end_to_choose(option: dict[str, Any]) ->
         {"solver": "easyinv"},
     ],
 )
-def test_a_tolerance_that_nothing_is_compared_with_is_refused(given: dict[str, Any]) -> None:
+def test_a_tolerance_without_effect_is_refused(given: dict[str, Any]) -> None:
     settings = InversionSettings(steps=10)
     with pytest.raises(SettingError, match="tolerance has no effect where a step takes one"):
         settings.changed(**given, tolerance=1e-6)
     assert settings.changed(**given, tolerance=1e-6, checked=True).tolerance == 1e-6
 
 
-def test_one_iteration_is_compared_with_the_tolerance_where_its_residual_is_evaluated() -> None:
+def test_a_tolerance_judges_one_iteration_by_its_residual() -> None:
     def converged(tolerance: float) -> bool:
         settings = InversionSettings(steps=10).changed(
             max_iterations=1, criterion="residual", tolerance=tolerance

@@ -50,7 +50,14 @@ def check_trace(pipe: DehazePipeline, inversion: InversionResult) -> None:
     assert not (trace.converged[:, 0] & (found > 1.1 * settings.tolerance)).any()
 
 
-@pytest.mark.parametrize("sensitivity", [0.02, 1.0, 4.0], ids=["contractive", "hardly", "not"])
+@pytest.mark.parametrize(
+    "sensitivity",
+    [
+        pytest.param(0.02, id="contractive"),
+        pytest.param(1.0, id="hardly", marks=pytest.mark.slow),
+        pytest.param(4.0, id="not"),
+    ],
+)
 def test_the_default_converges_or_reports_that_it_did_not(
     model: Path, photo: NDArray[np.float32], sensitivity: float
 ) -> None:

@@ -440,6 +440,7 @@ def test_exact_methods_swap_the_word_along_their_own_way_back(
     assert np.isfinite(pipeline(photo, num_inference_steps=4, solver=method).image).all()
 
 
+@pytest.mark.slow
 def test_a_mode_holds_a_guided_way_back(pipeline: DehazePipeline, photo: Array) -> None:
     settings: dict[str, Any] = {
         "num_inference_steps": 4, "tolerance": 1e-5, "max_iterations": 15, "guidance_scale": 3.0,
@@ -467,6 +468,7 @@ def test_an_adjusted_inversion_starts_elsewhere(pipeline: DehazePipeline, photo:
     assert int(adjusted.trace.nfe.sum()) >= 4 + 4
 
 
+@pytest.mark.slow
 def test_the_fitted_settings_beat_plain_inversion(bundled: DehazePipeline, photo: Array) -> None:
     def lost(**settings: Any) -> float:
         original, back = reconstruct(bundled, photo, num_inference_steps=20, **settings)

@@ -75,6 +75,7 @@ def test_codec_loss_bounds_every_solver(
     assert score_inversion(pipeline, [photo], solved, steps=4).psnr == pytest.approx(ceiling, abs=1)
 
 
+@pytest.mark.slow
 def test_a_mode_inverts_unguided_and_counts_its_preparation(
     pipeline: DehazePipeline, photo: Array
 ) -> None:
