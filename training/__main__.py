@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from dehaze.pipelines.dehaze import DehazePipeline
@@ -37,6 +38,11 @@ def of_a_stage(steps: int) -> Callable[[Command], Command]:
     options = (
         click.option("--pool", type=click.Path(path_type=Path, exists=True), required=True),
         click.option("--steps", default=steps, show_default=True),
+        click.option(
+            "--minutes",
+            type=click.FloatRange(min=0.0, min_open=True),
+            help="Length of training, without interruptions; instead of --steps.",
+        ),
         click.option("--batch-size", default=32, show_default=True),
         click.option("--learning-rate", type=float, help="AdamW's; each stage has a default."),
         click.option("--device", default="cpu", show_default=True),
@@ -52,11 +58,25 @@ def of_a_stage(steps: int) -> Callable[[Command], Command]:
 
 
 def _settings(
-    stage: TrainingSettings, steps: int, batch_size: int, learning_rate: float | None, seed: int
+    stage: TrainingSettings,
+    steps: int,
+    minutes: float | None,
+    batch_size: int,
+    learning_rate: float | None,
+    seed: int,
 ) -> TrainingSettings:
     """A stage's settings, replaced by those of the command line."""
-    rate = stage.learning_rate if learning_rate is None else learning_rate
-    return replace(stage, steps=steps, batch_size=batch_size, learning_rate=rate, seed=seed)
+    source = click.get_current_context().get_parameter_source("steps")
+    if minutes is not None and source is ParameterSource.COMMANDLINE:
+        raise click.UsageError("--steps has no effect with --minutes: leave one of them out")
+    return replace(
+        stage,
+        steps=steps,
+        minutes=minutes,
+        batch_size=batch_size,
+        learning_rate=stage.learning_rate if learning_rate is None else learning_rate,
+        seed=seed,
+    )
 
 
 def of_a_run(folder: Path) -> Callable[[Command], Command]:
@@ -111,6 +131,7 @@ def train(
     pool: Path,
     folder: Path,
     steps: int,
+    minutes: float | None,
     batch_size: int,
     learning_rate: float | None,
     device: str,
@@ -124,7 +145,7 @@ def train(
     from training.train import Run, TrainingSettings
 
     folder.mkdir(parents=True, exist_ok=True)
-    settings = _settings(TrainingSettings(), steps, batch_size, learning_rate, seed)
+    settings = _settings(TrainingSettings(), steps, minutes, batch_size, learning_rate, seed)
     run = Run(folder, settings, device, None if initial is None else load_networks(initial))
     reader, noise_of = _resumed(run, pool, device)
     run.train(first_batches(reader, run.networks, noise_of), noise_of.unwhitened)
@@ -169,6 +190,7 @@ def couple(
     chunks: int,
     renew_every: int,
     steps: int,
+    minutes: float | None,
     batch_size: int,
     learning_rate: float | None,
     device: str,
@@ -183,7 +205,7 @@ def couple(
     from training.train import Run
 
     folder.mkdir(parents=True, exist_ok=True)
-    settings = _settings(COUPLED, steps, batch_size, learning_rate, seed)
+    settings = _settings(COUPLED, steps, minutes, batch_size, learning_rate, seed)
     run = Run(folder, settings, device, load_networks(initial))
     reader, noise_of = _resumed(run, pool, device)
     batches = CoupledBatches(run, reader, noise_of, chunks, renew_every)

@@ -85,7 +85,7 @@ def first_batches(
     """
 
     def draw(count: int, rng: np.random.Generator, generator: torch.Generator) -> Batch:
-        shard = reader.draw(rng)
+        shard = reader.draw_pairs(rng, count)
         parts = Parts(shard, networks, rng, noise_of)
         top = count * CLEAR_AT_THE_TOP // 64
         parts.add_clear(top, generator)

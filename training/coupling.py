@@ -110,8 +110,8 @@ def averaged(run: Run) -> Iterator[Networks]:
 
 def make_chunk(run: Run, reader: PoolReader, rng: np.random.Generator) -> Chunk:
     """Draws pairs of the pool and inverts them with the running average of the weights."""
-    shard = reader.draw(rng)
-    pairs = min(CHUNK_BATCHES * run.settings.batch_size, len(shard.captions))
+    pairs = CHUNK_BATCHES * run.settings.batch_size
+    shard = reader.draw_pairs(rng, pairs)
     drawn = np.sort(rng.choice(len(shard.captions), pairs, replace=False))
     captions = [shard.captions[row] for row in drawn]
     targets = [taken_away(caption, rng) for caption in captions]
@@ -178,7 +178,7 @@ class CoupledBatches:
             for share in (CLEAR_AT_THE_TOP, FIRST_STAGE_CLEAR, DEGRADED, CLEAR_CAPTIONS)
         )
         rows = rng.integers(len(chunk.captions), size=own)
-        shard = self.reader.draw_of(rng, chunk.clear.shape)
+        shard = self.reader.draw_pairs(rng, count, chunk.clear.shape)
         parts = Parts(shard, self.run.networks, rng, self.noise_of)
         parts.add_clear(first, generator)
         parts.add_inverted(degraded, captions)

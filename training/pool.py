@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import shutil
+from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -57,6 +58,16 @@ class Shard:
         )
         return cls(degraded, clear, density, [_with_bounds(caption) for caption in captions])
 
+    @classmethod
+    def joined(cls, shards: Sequence[Shard]) -> Shard:
+        """All pairs of some shards of one working size."""
+        degraded, clear, density = (
+            torch.cat([getattr(shard, name) for shard in shards]) for name in _ARRAYS
+        )
+        return cls(
+            degraded, clear, density, [caption for each in shards for caption in each.captions]
+        )
+
 
 def _with_bounds(caption: Caption) -> Caption:
     """The caption of a JSON object, whose bounds become a tuple again."""
@@ -81,26 +92,59 @@ class PoolReader:
         self.pool, self.device = pool, device
         self._shards: dict[str, Shard] = {}
 
-    def draw_of(self, rng: np.random.Generator, latents: tuple[int, ...]) -> Shard:
-        """A random shard whose latents have the height and width of ``latents``."""
-        while True:
-            shard = self.draw(rng)
-            height, width = shard.clear.shape[1:3]
-            if height * latents[-1] == width * latents[-2]:
-                return shard
-
     def draw(self, rng: np.random.Generator) -> Shard:
         """One of the shards.
 
         Raises:
             FileNotFoundError: the pool is empty.
         """
+        paths = self._paths()
+        return self._loaded(paths[int(rng.integers(len(paths)))])
+
+    def draw_pairs(
+        self, rng: np.random.Generator, pairs: int, latents: tuple[int, ...] | None = None
+    ) -> Shard:
+        """Random shards of one working size, joined until they hold enough pairs.
+
+        No shard comes twice before all others of its size have come.
+
+        Args:
+            rng: draws the shards.
+            pairs: least number of pairs.
+            latents: shape whose height and width the latents have; of a random shard when None.
+
+        Raises:
+            FileNotFoundError: the pool is empty, or holds no shard of this size.
+        """
+        drawn: list[Shard] = []
+        missing = pairs
+        while missing > 0:
+            present = missing
+            paths = self._paths()
+            for path in (paths[position] for position in rng.permutation(len(paths))):
+                if path.name not in self._shards and not path.exists():
+                    continue  # It has just been renewed.
+                shard = self._loaded(path)
+                height, width = shard.clear.shape[1:3]
+                latents = (height, width) if latents is None else latents
+                if height * latents[-1] == width * latents[-2]:
+                    drawn.append(shard)
+                    missing -= len(shard.captions)
+                if missing <= 0:
+                    break
+            if missing == present:
+                raise FileNotFoundError(f"{self.pool} holds no shard for latents of {latents}")
+        return drawn[0] if len(drawn) == 1 else Shard.joined(drawn)
+
+    def _paths(self) -> list[Path]:
         paths = shard_paths(self.pool)
         if not paths:
             raise FileNotFoundError(f"{self.pool} holds no shards: run `python -m training render`")
-        path = paths[int(rng.integers(len(paths)))]
+        return paths
+
+    def _loaded(self, path: Path) -> Shard:
         if path.name not in self._shards:
-            present = {each.name for each in paths}
+            present = {each.name for each in shard_paths(self.pool)}
             self._shards = {name: s for name, s in self._shards.items() if name in present}
             self._shards[path.name] = Shard.load(path, self.device)
         return self._shards[path.name]

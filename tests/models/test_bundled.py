@@ -30,10 +30,10 @@ def edges(picture: Array) -> float:
 
 def reconstruction(bundled: DehazePipeline, photo: Array, solver: str) -> float:
     settings: dict[str, Any] = {
-        "num_inference_steps": 20, "spacing": "leading", "solver": solver, "tolerance": 1e-3
+        "num_inference_steps": 20, "spacing": "leading", "solver": solver
     }  # fmt: skip
     if solver != "ddim":
-        settings["max_iterations"] = 5
+        settings |= {"max_iterations": 5, "tolerance": 1e-3}
     small, back = reconstruct(bundled, photo, **settings)
     return float(peak_signal_noise_ratio(small, back, data_range=1.0))
 

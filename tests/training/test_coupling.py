@@ -129,7 +129,7 @@ def test_a_chunk_holds_the_runs_own_inversion(run: Run, pool: Path) -> None:
     chunk = make_chunk(run, reader, np.random.default_rng(0))
     # The same draws once more.
     rng = np.random.default_rng(0)
-    shard = reader.draw(rng)
+    shard = reader.draw_pairs(rng, 4)
     rows = np.sort(rng.choice(len(shard.captions), 4, replace=False))
     captions = [shard.captions[row] for row in rows]
     again = invert(run.networks, latents_of(run.networks, shard.degraded[rows]), captions)
@@ -138,6 +138,12 @@ def test_a_chunk_holds_the_runs_own_inversion(run: Run, pool: Path) -> None:
     for caption, (target, swapped) in zip(captions, chunk.captions, strict=True):
         assert caption.word is not None
         assert target == caption if swapped else caption.word not in target.text.split()
+
+
+def test_a_chunk_of_a_small_pool_holds_two_batches(pool: Path, tmp_path: Path) -> None:
+    run = Run(tmp_path / "run", TrainingSettings(batch_size=20), "cpu")
+    chunk = make_chunk(run, PoolReader(pool), np.random.default_rng(0))
+    assert len(chunk.clear) == len(chunk.noise) == len(chunk.captions) == 40
 
 
 def test_the_command_trains_the_pictures_and_the_map(

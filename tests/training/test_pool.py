@@ -45,6 +45,29 @@ def test_a_reader_follows_a_pool_that_is_renewed(photo_cache: PhotoCache, tmp_pa
     assert reader.draw(rng).captions != first.captions
 
 
+def test_shards_of_one_size_are_joined(photo_cache: PhotoCache, tmp_path: Path) -> None:
+    fill_pool(photo_cache, tmp_path, 8, 8, pairs=2)
+    reader, rng = PoolReader(tmp_path), np.random.default_rng(0)
+    drawn = reader.draw_pairs(rng, 5)
+    assert drawn.clear.shape == drawn.degraded.shape
+    assert len(drawn.captions) == len(drawn.clear) == len(drawn.density) == 6
+    stored = [Shard.load(path) for path in shard_paths(tmp_path)]
+    sizes = [shard.clear.shape[1:] for shard in stored]
+    of_a_size = sizes.count(drawn.clear.shape[1:])
+    # Where shards suffice, each pair comes once.
+    once = min(6, 2 * of_a_size)
+    assert len(np.unique(drawn.clear.numpy().reshape(6, -1), axis=0)) == once
+    height, width = drawn.clear.shape[1:3]
+    like = reader.draw_pairs(rng, 1, (1, 36, height // 2, width // 2))
+    assert like.clear.shape[1:3] == (height, width)
+
+
+def test_a_size_that_no_shard_has_is_an_error(photo_cache: PhotoCache, tmp_path: Path) -> None:
+    fill_pool(photo_cache, tmp_path, 1, 1, pairs=2)
+    with pytest.raises(FileNotFoundError, match=r"no shard for latents of \(3, 8\)"):
+        PoolReader(tmp_path).draw_pairs(np.random.default_rng(0), 1, (3, 8))
+
+
 def test_an_empty_pool_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="training render"):
         PoolReader(tmp_path).draw(np.random.default_rng(0))

@@ -214,6 +214,35 @@ def test_the_learning_rate_rises_stays_and_falls_to_0() -> None:
     assert rates[-1] < 0.01 * settings.learning_rate
 
 
+def test_the_learning_rate_may_fall_by_the_clock() -> None:
+    settings = TrainingSettings(minutes=2.0, warmup=1, decay=0.5)
+    rates = [settings.learning_rate_at(9, seconds) for seconds in (0.0, 60.0, 90.0, 120.0)]
+    full = settings.learning_rate
+    assert rates == pytest.approx([full, full, full / 2, 0.0])
+    assert settings.share_done(10**6, 30.0) == 0.25
+
+
+def test_a_run_by_the_clock_ends_and_is_resumed(
+    pool: Path, noise_of: GaussianNoise, tmp_path: Path
+) -> None:
+    settings = TrainingSettings(minutes=1e-4, batch_size=2)
+    run = Run(tmp_path / "run", settings, "cpu")
+    run.train(first_batches(PoolReader(pool), run.networks, noise_of))
+    # It does not begin another step after its six milliseconds.
+    assert run.step == 1
+    again = Run(tmp_path / "run", replace(settings, minutes=1.0), "cpu")
+    again.resume()
+    assert again.step == 1
+    assert 0.006 < again.seconds < 60.0
+
+
+def test_steps_beside_minutes_are_refused(pool: Path, tmp_path: Path) -> None:
+    arguments = ["train", "--pool", str(pool), "--run", str(tmp_path / "run")]
+    done = CliRunner().invoke(main, [*arguments, "--minutes", "1", "--steps", "3"])
+    assert done.exit_code == 2
+    assert "--steps has no effect with --minutes" in done.output
+
+
 def test_one_command_trains_resumes_and_exports(pool: Path, tmp_path: Path) -> None:
     arguments = ["train", "--pool", str(pool), "--run", str(tmp_path / "run")]
     arguments += ["--batch-size", "2", "--output", str(tmp_path / "model")]
