@@ -139,7 +139,11 @@ def test_the_main_job_needs_no_extra(tmp_path: Path) -> None:
     ("command", "message"),
     [
         (("evaluate", "folder"), "CIEDE2000 needs scikit-image: pip install 'dehaze-diffusion[ev"),
-        (("interpolate", "a.png"), "need SciPy: pip install 'dehaze-diffusion[interpolate]'"),
+        pytest.param(
+            ("interpolate", "a.png"),
+            "need SciPy: pip install 'dehaze-diffusion[interpolate]'",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_missing_extra_is_named_before_any_work(

@@ -48,6 +48,9 @@ def test_one_file_does_what_its_folder_does(stable_diffusion: Path, picture: Pat
     assert "prediction" in call("models", "info", file).stdout
 
 
+@pytest.mark.parametrize(
+    "stable_diffusion", ["epsilon", pytest.param("xl", marks=pytest.mark.slow)], indirect=True
+)
 def test_every_command_runs(stable_diffusion: Path, picture: Path) -> None:
     out = picture.parent / "out"
     settings = ("--model", stable_diffusion, "--steps", 2)

@@ -172,6 +172,10 @@ BROKEN: list[tuple[str, Callable[[Path], object], str]] = [
 ]
 
 
+# XL has all files of 1.x.
+@pytest.mark.parametrize(
+    "stable_diffusion", [pytest.param("epsilon", marks=pytest.mark.slow), "xl"], indirect=True
+)
 @pytest.mark.parametrize(
     ("name", "break_it", "cause"), BROKEN, ids=[f"{name}-{cause[:20]}" for name, _, cause in BROKEN]
 )

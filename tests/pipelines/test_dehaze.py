@@ -49,7 +49,9 @@ def photos(photo: Array) -> list[Array]:
     return [photo, 0.3 + 0.5 * photo[::-1, 1:], 0.9 - 0.2 * larger]
 
 
-@pytest.mark.parametrize("solver", ["anderson", "fixed-point", "edict", "bdia"])
+@pytest.mark.parametrize(
+    "solver", ["anderson", "fixed-point", "edict", pytest.param("bdia", marks=pytest.mark.slow)]
+)
 def test_photos_in_a_batch_fare_as_each_of_them_alone(
     pipeline: DehazePipeline, photos: list[Array], solver: str
 ) -> None:

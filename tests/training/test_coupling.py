@@ -11,6 +11,7 @@ from schedules import FunctionNetwork
 
 from dehaze.inversion import DDIMTable
 from dehaze.inversion import invert as invert_latents
+from dehaze.models.plain.load import is_plain
 from training.__main__ import main
 from training.captions import Caption, vocabulary
 from training.coupling import (
@@ -141,9 +142,9 @@ def test_a_chunk_holds_the_runs_own_inversion(run: Run, pool: Path) -> None:
 
 
 def test_a_chunk_of_a_small_pool_holds_two_batches(pool: Path, tmp_path: Path) -> None:
-    run = Run(tmp_path / "run", TrainingSettings(batch_size=20), "cpu")
+    run = Run(tmp_path / "run", TrainingSettings(batch_size=8), "cpu")
     chunk = make_chunk(run, PoolReader(pool), np.random.default_rng(0))
-    assert len(chunk.clear) == len(chunk.noise) == len(chunk.captions) == 40
+    assert len(chunk.clear) == len(chunk.noise) == len(chunk.captions) == 16
 
 
 def test_the_command_trains_the_pictures_and_the_map(
@@ -153,6 +154,7 @@ def test_the_command_trains_the_pictures_and_the_map(
     folder = tmp_path / "run"
     arguments = ["couple", "--initial", str(tmp_path / "first"), "--pool", str(pool)]
     arguments += ["--run", str(folder), "--steps", "1", "--batch-size", "8", "--chunks", "1"]
+    arguments += ["--output", str(tmp_path / "model")]
     result = CliRunner().invoke(main, arguments)
     assert result.exit_code == 0, result.output
     state = torch.load(folder / "checkpoint.pt", weights_only=True)
@@ -161,3 +163,6 @@ def test_the_command_trains_the_pictures_and_the_map(
     changed = {name for name, old in before.items() if not torch.equal(old, state["unet"][name])}
     assert f"{MAP_LAYER}.to_q.weight" in changed
     assert "conv_in.weight" in changed
+    first, exported = (tmp_path / name / "unet" / "config.json" for name in ("first", "model"))
+    assert exported.read_text() == first.read_text()
+    assert is_plain(tmp_path / "model")

@@ -36,8 +36,9 @@ def test_the_loss_is_the_missing_correlation(run: Run, pool: Path, noise_of: Gau
     networks = run.networks
     loss = MapLoss(networks)
     batches = first_batches(PoolReader(pool), networks, noise_of)
-    batch = batches(48, np.random.default_rng(0), torch.Generator().manual_seed(0))
-    losses_of(networks, batch)
+    batch = batches(32, np.random.default_rng(0), torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        losses_of(networks, batch)
     captions = [caption for caption, _ in batch.captions[batch.degraded]]
     attention = word_attention(
         loss.processor.probabilities[batch.degraded], word_mask(networks.tokenizer, captions)
@@ -53,7 +54,7 @@ def test_the_loss_is_the_missing_correlation(run: Run, pool: Path, noise_of: Gau
 def test_the_loss_trains_the_maps_attention(run: Run, pool: Path, noise_of: GaussianNoise) -> None:
     loss = MapLoss(run.networks)
     batches = first_batches(PoolReader(pool), run.networks, noise_of)
-    batch = batches(32, np.random.default_rng(0), torch.Generator().manual_seed(0))
+    batch = batches(16, np.random.default_rng(0), torch.Generator().manual_seed(0))
     losses_of(run.networks, batch)
     loss(batch).backward()
     attention = run.networks.unet.get_submodule(MAP_LAYER)
