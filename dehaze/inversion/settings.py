@@ -139,7 +139,7 @@ class InversionSettings:
             if name in given and single and not changed.checked and not has_effect:
                 raise SettingError(
                     f"{name} has no effect where a step takes one iteration, as it does here: "
-                    "leave it out, or let a step take more"
+                    "leave it out, or let a step take more of them"
                 )
         return changed
 
