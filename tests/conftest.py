@@ -100,7 +100,7 @@ def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         sample_size=16,
         in_channels=12,
         out_channels=12,
-        block_out_channels=(64, 128),
+        block_out_channels=(32, 64),
         layers_per_block=1,
         down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
