@@ -33,16 +33,19 @@ of_a_model = click.option(
 )
 
 
+of_some_minutes = click.option(
+    "--minutes",
+    type=click.FloatRange(min=0.0, min_open=True),
+    help="Length of training, without interruptions; instead of --steps.",
+)
+
+
 def of_a_stage(steps: int) -> Callable[[Command], Command]:
     """The options of every training stage; ``steps`` is the default of ``--steps``."""
     options = (
         click.option("--pool", type=click.Path(path_type=Path, exists=True), required=True),
         click.option("--steps", default=steps, show_default=True),
-        click.option(
-            "--minutes",
-            type=click.FloatRange(min=0.0, min_open=True),
-            help="Length of training, without interruptions; instead of --steps.",
-        ),
+        of_some_minutes,
         click.option("--batch-size", default=32, show_default=True),
         click.option("--learning-rate", type=float, help="AdamW's; each stage has a default."),
         click.option("--device", default="cpu", show_default=True),
@@ -248,13 +251,14 @@ def grow(
 @click.option("--pool", type=click.Path(path_type=Path, exists=True), required=True)
 @click.option("--run", "folder", type=click.Path(path_type=Path), default=Path("runs/yardstick"))
 @click.option("--steps", default=4000, show_default=True)
+@of_some_minutes
 @click.option("--batch-size", default=32, show_default=True)
-def yardstick(pool: Path, folder: Path, steps: int, batch_size: int) -> None:
+def yardstick(pool: Path, folder: Path, steps: int, minutes: float | None, batch_size: int) -> None:
     """Trains the yardstick: a plain regressor on the same pairs, for comparison."""
     from training.pool import PoolReader
     from training.yardstick import YARDSTICK, Yardstick
 
-    settings = replace(YARDSTICK, steps=steps, batch_size=batch_size)
+    settings = _settings(YARDSTICK, steps, minutes, batch_size, None, YARDSTICK.seed)
     Yardstick(folder, settings).train(PoolReader(pool))
 
 

@@ -63,13 +63,14 @@ class Yardstick:
         self.optimizer = torch.optim.AdamW(parameters, betas=(0.9, 0.99), weight_decay=0.01)
         self.average = EMAModel(parameters, decay=settings.ema_decay)
         self.step = 0
+        self.seconds = 0.0
         checkpoint = folder / "checkpoint.pt"
         if checkpoint.is_file():
             state = torch.load(checkpoint, weights_only=True)
             self.network.load_state_dict(state["network"])
             self.optimizer.load_state_dict(state["optimizer"])
             self.average.load_state_dict(state["average"])
-            self.step = int(state["step"])
+            self.step, self.seconds = int(state["step"]), float(state["seconds"])
 
     def estimate(self, latents: Tensor) -> Tensor:
         """The clear latents (B, 36, h, w) of hazy ones."""
@@ -82,15 +83,15 @@ class Yardstick:
         self.average.copy_to(self.network.parameters())
 
     def train(self, reader: PoolReader) -> None:
-        """Trains up to the settings' number of steps, from the last checkpoint."""
+        """Trains for the settings' steps or minutes, from the last checkpoint."""
         settings = self.settings
         self.folder.mkdir(parents=True, exist_ok=True)
-        started, losses = time.perf_counter(), []
-        while self.step < settings.steps:
+        started, losses = time.perf_counter() - self.seconds, []
+        while settings.share_done(self.step, self.seconds) < 1.0:
             rng = np.random.default_rng((settings.seed, self.step))
             hazy, clear = self._draw(reader, rng)
             for group in self.optimizer.param_groups:
-                group["lr"] = settings.learning_rate_at(self.step)
+                group["lr"] = settings.learning_rate_at(self.step, self.seconds)
             loss = (self.estimate(hazy) - clear).square().mean()
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -98,17 +99,19 @@ class Yardstick:
             self.optimizer.step()
             self.average.step(self.network.parameters())
             self.step += 1
+            self.seconds = time.perf_counter() - started
+            ended = settings.share_done(self.step, self.seconds) >= 1.0
             losses.append(float(loss.detach()))
-            if self.step % 50 == 0 or self.step == settings.steps:
+            if ended or self.step % 50 == 0:
                 row = {
                     "step": self.step,
                     "clear_db": float(10.0 * np.log10(16.0 / np.mean(losses[-50:]))),
-                    "seconds": round(time.perf_counter() - started, 1),
+                    "seconds": round(self.seconds, 1),
                 }
                 with (self.folder / "log.jsonl").open("a") as log:
                     log.write(json.dumps(row) + "\n")
                 logger.info("step %(step)d clear %(clear_db).2f dB", row)
-            if self.step % settings.checkpoint_every == 0 or self.step == settings.steps:
+            if ended or self.step % settings.checkpoint_every == 0:
                 self._save()
 
     def _draw(self, reader: PoolReader, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -123,6 +126,7 @@ class Yardstick:
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict(),
             "step": self.step,
+            "seconds": self.seconds,
         }
         partial = self.folder / "checkpoint.part"
         torch.save(state, partial)

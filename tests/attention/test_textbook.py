@@ -430,6 +430,7 @@ def test_direct_inversion_equals_the_paper_on_random_models(random: Model) -> No
     check_direct(random)
 
 
+@pytest.mark.slow
 def test_direct_inversion_equals_the_paper_on_the_bundled_model(shipped: Model) -> None:
     check_direct(shipped)
 

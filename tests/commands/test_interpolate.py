@@ -15,6 +15,11 @@ from dehaze.eval.probes import retrace
 from dehaze.pipelines.interpolate import InterpolatePipeline
 
 
+ON_BUNDLED = pytest.mark.parametrize(
+    "any_model", ["bundled", pytest.param("xl", marks=pytest.mark.slow)], indirect=True
+)
+
+
 @pytest.fixture
 def pictures(tmp_path: Path, photo: NDArray[np.float32]) -> list[Path]:
     eight = (255 * photo).astype(np.uint8)
@@ -28,6 +33,7 @@ def call(*arguments: object) -> Result:
     return CliRunner().invoke(main, ["interpolate", *map(str, arguments)])
 
 
+@ON_BUNDLED
 @pytest.mark.parametrize("path", ["nao", pytest.param("slerp", marks=pytest.mark.slow)])
 def test_the_pictures_lead_from_one_photo_to_the_other(
     pictures: list[Path], any_model: Path, path: str
@@ -49,6 +55,7 @@ def test_the_pictures_lead_from_one_photo_to_the_other(
     assert "log density" in done.stdout
 
 
+@ON_BUNDLED
 def test_quiet_says_nothing(pictures: list[Path], any_model: Path) -> None:
     out = pictures[0].parent / "made"
     done = call(*pictures[:2], "-n", 2, "--model", any_model, "-o", out, "-q")

@@ -38,6 +38,12 @@ def on_cpu(any_model: Path) -> EditPipeline:
     return loaded
 
 
+# XL has all that the bundled kind has, and a second text encoder.
+ON_XL = pytest.mark.parametrize(
+    "any_model", [pytest.param("bundled", marks=pytest.mark.slow), "xl"], indirect=True
+)
+
+
 @pytest.fixture(scope="module")
 def on_device(any_model: Path) -> EditPipeline:
     loaded = EditPipeline.from_pretrained(any_model)
@@ -79,6 +85,7 @@ def inverted(
     )
 
 
+@ON_XL
 @pytest.mark.parametrize(
     "settings",
     [
@@ -99,6 +106,7 @@ def test_a_step_of_an_edit_waits_once(
     assert waits["to host"] == 0
 
 
+@ON_XL
 @pytest.mark.parametrize(
     ("solver", "criterion"),
     [

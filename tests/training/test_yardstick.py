@@ -21,3 +21,12 @@ def test_the_yardstick_learns_and_resumes(pool: Path, tmp_path: Path) -> None:
     latents = torch.zeros(1, 36, 16, 24)
     with torch.no_grad():
         assert resumed.estimate(latents).shape == latents.shape
+
+
+def test_the_yardstick_may_end_by_the_clock(pool: Path, tmp_path: Path) -> None:
+    arguments = ["yardstick", "--pool", str(pool), "--run", str(tmp_path), "--batch-size", "2"]
+    done = CliRunner().invoke(main, [*arguments, "--minutes", "0.0001"])
+    assert done.exit_code == 0, done.output
+    resumed = Yardstick(tmp_path, TrainingSettings(minutes=0.0001))
+    assert resumed.step == 1
+    assert resumed.seconds > 0.006
