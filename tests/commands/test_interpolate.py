@@ -14,7 +14,6 @@ from dehaze.commands import main
 from dehaze.eval.probes import retrace
 from dehaze.pipelines.interpolate import InterpolatePipeline
 
-
 ON_BUNDLED = pytest.mark.parametrize(
     "any_model", ["bundled", pytest.param("xl", marks=pytest.mark.slow)], indirect=True
 )
