@@ -64,7 +64,7 @@ class TrainingSettings:
         """
         return step / self.steps if self.minutes is None else seconds / (60.0 * self.minutes)
 
-    def learning_rate_at(self, step: int, seconds: float = 0.0) -> float:
+    def learning_rate_at(self, step: int, seconds: float) -> float:
         """The learning rate of a step: linear warm-up, plateau, cosine decay.
 
         Arguments as ``share_done``.

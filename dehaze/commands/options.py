@@ -101,7 +101,10 @@ def used_by_solver(setting: str, solver: str = "solver") -> Condition:
 
         named = given[solver]
         names = (named,) if isinstance(named, str) else named
-        return not names or any(setting not in idle_settings(name) for name in names)
+        checked = bool(given.get("checked"))
+        return not names or any(
+            setting not in idle_settings(name, checked=checked) for name in names
+        )
 
     return Condition(holds, "with a --solver that uses it")
 

@@ -122,13 +122,12 @@ class InversionSettings:
             # After one iteration every published solver is DDIM inversion.
             published = published | {"max_iterations": InversionSettings.max_iterations}
         changed = replace(self, **(published | given))
-        idle = idle_settings(changed.solver)
-        for name in idle:
+        for name in idle_settings(changed.solver, checked=changed.checked):
             if name in given:
                 raise SettingError(
                     f"{name} has no effect with the solver {changed.solver!r}: leave it out"
                 )
-        single = changed.max_iterations == 1 or "max_iterations" in idle
+        single = changed.max_iterations == 1 and not changed.checked
         stated = "max_iterations" in given
         # Some criteria evaluate the solution, which is compared with the tolerance, in any case.
         used = {
@@ -136,7 +135,7 @@ class InversionSettings:
             "tolerance": stated and CRITERIA.get(changed.criterion).evaluated,
         }
         for name, has_effect in used.items():
-            if name in given and single and not changed.checked and not has_effect:
+            if name in given and single and not has_effect:
                 raise SettingError(
                     f"{name} has no effect where a step takes one iteration, as it does here: "
                     "leave it out, or let a step take more of them"

@@ -461,8 +461,12 @@ SOLVERS.register(
 )
 
 
-def idle_settings(name: str) -> tuple[str, ...]:
+def idle_settings(name: str, *, checked: bool = False) -> tuple[str, ...]:
     """The fields of ``InversionSettings`` that have no effect with a solver.
+
+    Args:
+        name: of the solver.
+        checked: whether the solution of every step is checked, and compared with the tolerance.
 
     Raises:
         UnknownNameError: there is no such solver.
@@ -470,4 +474,6 @@ def idle_settings(name: str) -> tuple[str, ...]:
     solver = SOLVERS.get(name)
     if isinstance(solver, Sampler):
         return ("predictor", "relaxation", "criterion", "max_iterations", "tolerance", "checked")
+    if "max_iterations" in solver.idle and not checked:
+        return (*solver.idle, "tolerance")
     return solver.idle

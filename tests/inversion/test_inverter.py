@@ -143,6 +143,8 @@ def test_bad_settings_are_named(settings: dict[str, Any], cause: str) -> None:
         ("anderson", {"solver": "bdia", "predictor": "ife"}),
         ("edict", {"checked": True}),
         ("anderson", {"solver": "ddim", "max_iterations": 3}),
+        ("anderson", {"solver": "ddim", "tolerance": 1e-3}),
+        ("easyinv", {"tolerance": 1e-3}),
         ("easyinv", {"criterion": "residual"}),
     ],
 )
@@ -187,8 +189,6 @@ def test_steps_of_one_iteration_have_no_end_to_choose(option: dict[str, Any]) ->
     [
         {"solver": "anderson", "max_iterations": 1},
         {"max_iterations": 1, "criterion": "certificate"},
-        {"solver": "ddim"},
-        {"solver": "easyinv"},
     ],
 )
 def test_a_tolerance_without_effect_is_refused(given: dict[str, Any]) -> None:
@@ -196,6 +196,18 @@ def test_a_tolerance_without_effect_is_refused(given: dict[str, Any]) -> None:
     with pytest.raises(SettingError, match="tolerance has no effect where a step takes one"):
         settings.changed(**given, tolerance=1e-6)
     assert settings.changed(**given, tolerance=1e-6, checked=True).tolerance == 1e-6
+
+
+@pytest.mark.parametrize("solver", ["ddim", "easyinv"])
+def test_a_checked_solution_is_compared_with_the_tolerance(solver: str) -> None:
+    def converged(tolerance: float) -> bool:
+        settings = InversionSettings(steps=10).changed(
+            solver=solver, checked=True, tolerance=tolerance
+        )
+        return bool(invert(MILD, latents(), settings).trace.converged.any())
+
+    assert converged(1.0)
+    assert not converged(1e-8)
 
 
 def test_a_tolerance_judges_one_iteration_by_its_residual() -> None:

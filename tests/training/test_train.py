@@ -207,7 +207,7 @@ def test_an_export_names_no_folder_of_the_machine(networks: Networks, tmp_path: 
 
 def test_the_learning_rate_rises_stays_and_falls_to_0() -> None:
     settings = TrainingSettings(steps=100, warmup=10, decay=0.3)
-    rates = [settings.learning_rate_at(step) for step in range(100)]
+    rates = [settings.learning_rate_at(step, 0.0) for step in range(100)]
     assert rates[0] == pytest.approx(settings.learning_rate / 10)
     assert rates[10:70] == [settings.learning_rate] * 60
     assert rates[70:] == sorted(rates[70:], reverse=True)
