@@ -381,5 +381,6 @@ def test_residual_returns_the_best_of_a_diverging_map() -> None:
 
 def test_settings_without_effect_are_known() -> None:
     assert "tolerance" in idle_settings("edict")
-    assert idle_settings("ddim") == ("criterion", "max_iterations")
+    assert idle_settings("ddim") == ("criterion", "max_iterations", "tolerance")
+    assert idle_settings("ddim", checked=True) == ("criterion", "max_iterations")
     assert idle_settings("anderson") == ()
