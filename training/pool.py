@@ -10,7 +10,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from functools import lru_cache, partial
@@ -99,7 +99,7 @@ class PoolReader:
             FileNotFoundError: the pool is empty.
         """
         paths = self._paths()
-        return self._loaded(paths[int(rng.integers(len(paths)))])
+        return self._loaded(paths[int(rng.integers(len(paths)))], paths)
 
     def draw_pairs(
         self, rng: np.random.Generator, pairs: int, latents: tuple[int, ...] | None = None
@@ -117,24 +117,30 @@ class PoolReader:
             FileNotFoundError: the pool is empty, or holds no shard of this size.
         """
         drawn: list[Shard] = []
-        missing = pairs
-        while missing > 0:
-            present = missing
-            paths = self._paths()
+        for shard in self._of_one_size(rng, latents):
+            drawn.append(shard)
+            pairs -= len(shard.captions)
+            if pairs <= 0:
+                break
+        return drawn[0] if len(drawn) == 1 else Shard.joined(drawn)
+
+    def _of_one_size(
+        self, rng: np.random.Generator, latents: tuple[int, ...] | None
+    ) -> Iterator[Shard]:
+        """All shards of one working size in a random order, then in another, without end."""
+        found = True
+        while found:
+            found, paths = False, self._paths()
             for path in (paths[position] for position in rng.permutation(len(paths))):
                 if path.name not in self._shards and not path.exists():
                     continue  # It has just been renewed.
-                shard = self._loaded(path)
+                shard = self._loaded(path, paths)
                 height, width = shard.clear.shape[1:3]
                 latents = (height, width) if latents is None else latents
                 if height * latents[-1] == width * latents[-2]:
-                    drawn.append(shard)
-                    missing -= len(shard.captions)
-                if missing <= 0:
-                    break
-            if missing == present:
-                raise FileNotFoundError(f"{self.pool} holds no shard for latents of {latents}")
-        return drawn[0] if len(drawn) == 1 else Shard.joined(drawn)
+                    found = True
+                    yield shard
+        raise FileNotFoundError(f"{self.pool} holds no shard for latents of {latents}")
 
     def _paths(self) -> list[Path]:
         paths = shard_paths(self.pool)
@@ -142,9 +148,10 @@ class PoolReader:
             raise FileNotFoundError(f"{self.pool} holds no shards: run `python -m training render`")
         return paths
 
-    def _loaded(self, path: Path) -> Shard:
+    def _loaded(self, path: Path, paths: Sequence[Path]) -> Shard:
+        """A shard, loaded once; those that are no longer among ``paths`` are forgotten."""
         if path.name not in self._shards:
-            present = {each.name for each in shard_paths(self.pool)}
+            present = {each.name for each in paths}
             self._shards = {name: s for name, s in self._shards.items() if name in present}
             self._shards[path.name] = Shard.load(path, self.device)
         return self._shards[path.name]

@@ -184,7 +184,7 @@ class Run:
             *self.networks.unet.parameters(),
             *self.networks.text_encoder.parameters(),
         ]
-        # Fused, a step on a GPU is a few launches instead of thousands.
+        # A fused step takes a few launches on a GPU, not one for each weight.
         self.optimizer = torch.optim.AdamW(
             self.parameters, betas=(0.9, 0.99), weight_decay=0.01, fused=device.startswith("cuda")
         )

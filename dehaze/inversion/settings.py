@@ -127,19 +127,16 @@ class InversionSettings:
                 raise SettingError(
                     f"{name} has no effect with the solver {changed.solver!r}: leave it out"
                 )
-        single = changed.max_iterations == 1 and not changed.checked
-        stated = "max_iterations" in given
-        # Some criteria evaluate the solution, which is compared with the tolerance, in any case.
-        used = {
-            "criterion": stated,
-            "tolerance": stated and CRITERIA.get(changed.criterion).evaluated,
-        }
-        for name, has_effect in used.items():
-            if name in given and single and not has_effect:
-                raise SettingError(
-                    f"{name} has no effect where a step takes one iteration, as it does here: "
-                    "leave it out, or let a step take more of them"
-                )
+        if changed.max_iterations == 1 and not changed.checked:
+            stated = "max_iterations" in given
+            # A criterion that evaluates the solution compares it with the tolerance even then.
+            compared = stated and CRITERIA.get(changed.criterion).evaluated
+            for name, has_effect in (("criterion", stated), ("tolerance", compared)):
+                if name in given and not has_effect:
+                    raise SettingError(
+                        f"{name} has no effect where a step takes one iteration, as it does here: "
+                        "leave it out, or allow more iterations"
+                    )
         return changed
 
     def generated(self) -> InversionSettings:
