@@ -250,8 +250,8 @@ def test_regions_that_enter_a_pan_start_a_new_mean() -> None:
     wide = picture(3)
     wide[:, 60:] = wide[:, 60:61]
     pasts = after([wide[:, 2 * n : 2 * n + 96] for n in range(8)], noise=0.01)
-    # Versions of OpenCV differ in a few pixels.
-    assert (pasts[-1].counted[8:-8, -1] == 1.0).mean() > 0.8
+    # OpenCV 4.13.0.90 has exactly this share.
+    assert (pasts[-1].counted[8:-8, -1] == 1.0).mean() >= 0.9
     assert pasts[-1].counted[8:-8, 8:40].mean() > 4.0
 
 
