@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 from diffusers import DiffusionPipeline
+from torch import nn
 
 from dehaze.inversion.ddim import check_scheduler
 from dehaze.inversion.flow import check_flow_scheduler
 from dehaze.models import ModelError
+from dehaze.models.hooks import is_offloaded
 from dehaze.models.kinds import KINDS, STABLE_DIFFUSION, kind_of
 from dehaze.models.load import load_parts
 from dehaze.models.needs import ModelDescription, describe
@@ -76,6 +79,22 @@ class InversionPipeline(Inverting, Denoising, DiffusionPipeline):
             tokenizer_3=tokenizer_3,
         )
         self.description = description or describe(self.denoiser, vae)
+
+    @property
+    def _execution_device(self) -> torch.device:
+        """The device that the networks run on.
+
+        At each reading diffusers walks through all modules of all parts several times, to find
+        what is offloaded. Where one walk finds nothing, the weights say where they are.
+        """
+        parts = [part for part in self.components.values() if isinstance(part, nn.Module)]
+        if any(map(is_offloaded, parts)):
+            device: torch.device = super()._execution_device
+            return device
+        weights = (next(chain(part.parameters(), part.buffers()), None) for part in parts)
+        devices = [tensor.device for tensor in weights if tensor is not None]
+        elsewhere = (device for device in devices if device.type not in ("cpu", "meta"))
+        return next(elsewhere, devices[0])
 
     @classmethod
     def from_pretrained(

@@ -87,7 +87,7 @@ class PromptedModel:
             self.tokenizer_2,
             self.text_encoder_2,
             self._execution_device,
-            self.denoiser.dtype,
+            self.denoiser,
         )
         if self.kind.process == "ddim":
             return PromptEncoder(*own)

@@ -33,7 +33,7 @@ class PromptEncoder:
         tokenizer, text_encoder: CLIP's.
         tokenizer_2, text_encoder_2: of Stable Diffusion XL, or None.
         device: that the encoders run on.
-        dtype: of the network, which takes the embeddings.
+        denoiser: the network, which takes the embeddings in its own dtype.
     """
 
     description: ModelDescription
@@ -42,7 +42,7 @@ class PromptEncoder:
     tokenizer_2: Any
     text_encoder_2: Any
     device: torch.device
-    dtype: torch.dtype
+    denoiser: Any
 
     def tokens(self, prompt: str | None = None) -> TokenizedPrompt:
         """A prompt as tokens; the model's own when None.
@@ -74,7 +74,7 @@ class PromptEncoder:
             embedding = embed_two(self.text_encoder, ids, self.text_encoder_2, ids_2)
         if self.description.zero_null_text and not prompt.text:
             embedding = torch.zeros_like(embedding)
-        return embedding.to(self.dtype)
+        return embedding.to(self.denoiser.dtype)
 
     def null_text(self) -> Tensor:
         """(1, L, D), the embedding of the empty prompt, with further rows as in ``embed``."""
@@ -125,9 +125,9 @@ class FlowPromptEncoder(PromptEncoder):
         if self.kind is STABLE_DIFFUSION_3:
             clip, t5 = prompt.parts
             ids = self._ids(clip, _again(self.tokenizer_2, clip), t5)
-            return embed_three(encoders, ids).to(self.dtype)
+            return embed_three(encoders, ids).to(self.denoiser.dtype)
         ids = self._ids(tokenize(self.tokenizer, prompt.text), prompt)
-        return embed_flux(encoders, ids).to(self.dtype)
+        return embed_flux(encoders, ids).to(self.denoiser.dtype)
 
     def _ids(self, *prompts: TokenizedPrompt) -> list[Tensor]:
         return [prompt.ids[None].to(self.device) for prompt in prompts]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from diffusers import DiffusionPipeline
+from diffusers.hooks import apply_group_offloading
 from numpy.typing import NDArray
 
 from dehaze.inversion.seedselect import SeedSelectSettings
@@ -67,6 +70,27 @@ def test_parts_are_offloaded_after_every_call(
         reset.clear()
         call()
         assert reset == ["the accelerator"], number
+
+
+def test_the_device_is_the_one_that_diffusers_finds(pipeline: DehazePipeline) -> None:
+    def found() -> tuple[torch.device, torch.device]:
+        theirs = DiffusionPipeline._execution_device.fget(pipeline)
+        return pipeline._execution_device, theirs
+
+    cpu, elsewhere = torch.device("cpu"), torch.device("meta")
+    assert found() == (cpu, cpu)
+    pipeline.unet.to(elsewhere)
+    assert found() == (cpu, cpu)
+    for part in (pipeline.vae, pipeline.text_encoder, pipeline.unet):
+        part._hf_hook = SimpleNamespace(execution_device="cuda:1")
+    assert found() == (torch.device("cuda:1"),) * 2
+
+
+def test_the_device_of_groups_of_layers_is_theirs(pipeline: DehazePipeline) -> None:
+    # The same device by another name, which stands for an accelerator.
+    named, cpu = torch.device("cpu:0"), torch.device("cpu")
+    apply_group_offloading(pipeline.unet, named, cpu, offload_type="leaf_level")
+    assert pipeline._execution_device == named
 
 
 def test_offloading_layer_by_layer_is_refused(pipeline: DehazePipeline) -> None:
