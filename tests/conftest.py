@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import gc
 import json
 import os
 from collections.abc import Generator
@@ -60,6 +61,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--fail-on-skip", action="store_true", help="A test that is skipped is a failure."
     )
+
+
+def pytest_collection_finish() -> None:
+    """Keeps what the imports made out of every later search for garbage."""
+    gc.freeze()
 
 
 @pytest.hookimpl(wrapper=True)

@@ -35,6 +35,7 @@ reveal_type(editor(photo, "a photo", return_dict=False))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     Version(np.__version__) < Version("2.4"),
     reason="older types of NumPy, the only ones on Python 3.10, do not know the shapes of pictures",
