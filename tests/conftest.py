@@ -1,17 +1,21 @@
-"""Small random models, saved in the real format, so that loading is tested offline."""
+"""Fixtures: pictures, and small random models saved in the real format.
+
+What takes long to import is imported by the fixtures that need it, since the process that only
+hands tests to others reads this file as well.
+"""
 
 from __future__ import annotations
 
 import copy
 import gc
-import json
 import os
 from collections.abc import Generator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 # Tiny networks run as fast on one thread as on two, and processes do not slow each other down.
 # Processes that the tests start inherit the setting.
-os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from foreign_torchvision import import_torchvision
 
@@ -19,36 +23,11 @@ import_torchvision()
 
 import numpy as np
 import pytest
-import torch
-from diffusers import (
-    AutoencoderKL,
-    DDIMScheduler,
-    EulerDiscreteScheduler,
-    PNDMScheduler,
-    StableDiffusionXLPipeline,
-    UNet2DConditionModel,
-)
-from flow_models import save_flux, save_stable_diffusion_3
 from hypothesis import settings
-from image_networks import save_classifier
 from numpy.typing import NDArray
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessor,
-    CLIPModel,
-    CLIPProcessor,
-    CLIPTextConfig,
-    CLIPTextModel,
-    CLIPTextModelWithProjection,
-    CLIPTokenizer,
-)
 
-from dehaze.models.codec import PixelUnshuffleCodec
-from dehaze.pipelines.dehaze import DehazePipeline
-from training.captions import vocabulary
-from training.networks import Networks, build_networks, build_tokenizer
-
-torch.set_num_threads(1)
+if TYPE_CHECKING:
+    from dehaze.pipelines.dehaze import DehazePipeline
 
 # The same examples in every run, and no time limit, since other work may use the cores.
 settings.register_profile("tests", deadline=None, derandomize=True)
@@ -81,6 +60,8 @@ def pytest_runtest_makereport(
 @pytest.fixture(autouse=True)
 def _same_random_numbers() -> None:
     """Seeds every test, so that its random numbers do not depend on the tests before it."""
+    import torch
+
     torch.manual_seed(0)
 
 
@@ -96,162 +77,24 @@ def data_folder() -> Path:
 @pytest.fixture(scope="session")
 def random_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a model of the bundled kind, its weights random."""
-    folder = tmp_path_factory.mktemp("random_model")
-    torch.manual_seed(0)
-    networks = build_networks(build_tokenizer(vocabulary(), folder / "source"))
-    torch.manual_seed(0)
-    # Smaller than the networks that ship: pixels for cells, and two levels.
-    networks.text_encoder = CLIPTextModel(networks.text_encoder.config)
-    networks.unet = UNet2DConditionModel(
-        sample_size=16,
-        in_channels=12,
-        out_channels=12,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-        cross_attention_dim=128,
-        attention_head_dim=(2, 4),
-        norm_num_groups=16,
-    )
-    networks.vae = PixelUnshuffleCodec(patch_size=2)
-    networks.save(folder)
-    settings = {
-        "short_side": 16,
-        "steps": 4,
-        "spacing": "noisy-end",
-        "solver": "fixed-point",
-        "predictor": "previous",
-        "criterion": "intra-path",
-        "max_iterations": 5,
-        "tolerance": 1e-6,
-    }
-    (folder / "dehaze.json").write_text(json.dumps(settings))
-    return folder
+    from small_models import save_random_model
 
-
-def small_vae() -> AutoencoderKL:
-    """A tiny random VAE that halves the sides."""
-    return AutoencoderKL(
-        block_out_channels=(16, 32),
-        down_block_types=("DownEncoderBlock2D", "DownEncoderBlock2D"),
-        up_block_types=("UpDecoderBlock2D", "UpDecoderBlock2D"),
-        latent_channels=4,
-        norm_num_groups=8,
-        scaling_factor=0.31,
-    )
-
-
-def save_stable_diffusion(folder: Path, prediction_type: str) -> Path:
-    """A tiny Stable Diffusion: AutoencoderKL, PNDM or DDIM scheduler, model_index.json, random."""
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer(vocabulary(), folder / "source")
-    text_encoder = CLIPTextModel(
-        CLIPTextConfig(
-            vocab_size=len(tokenizer),
-            hidden_size=32,
-            intermediate_size=37,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            max_position_embeddings=32,
-        )
-    )
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        in_channels=4,
-        out_channels=4,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=32,
-        attention_head_dim=4,
-        norm_num_groups=8,
-        use_linear_projection=prediction_type == "v_prediction",
-    )
-    vae = small_vae()
-    schedule = {
-        "beta_start": 0.00085,
-        "beta_end": 0.012,
-        "beta_schedule": "scaled_linear",
-        "steps_offset": 1,
-        "set_alpha_to_one": False,
-        "prediction_type": prediction_type,
-    }
-    if prediction_type == "epsilon":
-        scheduler = PNDMScheduler(skip_prk_steps=True, **schedule)
-    else:
-        scheduler = DDIMScheduler(clip_sample=False, **schedule)
-    networks = Networks(tokenizer, text_encoder, unet, vae, scheduler)
-    networks.save(folder)
-    index = json.loads((folder / "model_index.json").read_text())
-    index["_class_name"] = "StableDiffusionPipeline"
-    index["safety_checker"] = [None, None]
-    (folder / "model_index.json").write_text(json.dumps(index))
-    return folder
-
-
-def save_stable_diffusion_xl(folder: Path) -> Path:
-    """A tiny Stable Diffusion XL: two text encoders, added conditions, Euler scheduler, random."""
-    torch.manual_seed(0)
-    tokenizer = build_tokenizer(vocabulary(), folder / "source")
-    shared = {
-        "vocab_size": len(tokenizer),
-        "intermediate_size": 37,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 4,
-        "max_position_embeddings": 32,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    text_encoder = CLIPTextModel(CLIPTextConfig(hidden_size=32, **shared))
-    text_encoder_2 = CLIPTextModelWithProjection(
-        CLIPTextConfig(hidden_size=24, projection_dim=20, **shared)
-    )
-    unet = UNet2DConditionModel(
-        sample_size=16,
-        block_out_channels=(32, 64),
-        layers_per_block=1,
-        transformer_layers_per_block=(1, 2),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
-        cross_attention_dim=32 + 24,
-        attention_head_dim=(2, 4),
-        norm_num_groups=8,
-        use_linear_projection=True,
-        addition_embed_type="text_time",
-        addition_time_embed_dim=8,
-        projection_class_embeddings_input_dim=6 * 8 + 20,
-    )
-    vae = small_vae()
-    scheduler = EulerDiscreteScheduler(
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        steps_offset=1,
-        timestep_spacing="leading",
-    )
-    StableDiffusionXLPipeline(
-        vae=vae,
-        text_encoder=text_encoder,
-        text_encoder_2=text_encoder_2,
-        tokenizer=tokenizer,
-        # The second tokenizer pads with "!", as in the published model.
-        tokenizer_2=CLIPTokenizer.from_pretrained(folder / "source", pad_token="!"),
-        unet=unet,
-        scheduler=scheduler,
-    ).save_pretrained(folder)
-    return folder
+    return save_random_model(tmp_path_factory.mktemp("random_model"))
 
 
 @pytest.fixture(scope="session")
 def stable_diffusion_xl(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Stable Diffusion XL."""
+    from small_models import save_stable_diffusion_xl
+
     return save_stable_diffusion_xl(tmp_path_factory.mktemp("sdxl"))
 
 
 @pytest.fixture(scope="session")
 def stable_diffusion_1(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Stable Diffusion 1.x."""
+    from small_models import save_stable_diffusion
+
     return save_stable_diffusion(tmp_path_factory.mktemp("sd1"), "epsilon")
 
 
@@ -265,6 +108,8 @@ def stable_diffusion(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Path:
     """A folder with a tiny random Stable Diffusion: 1.x-like, 2.x-like and XL."""
+    from small_models import save_stable_diffusion
+
     if request.param == "xl":
         folder: Path = request.getfixturevalue("stable_diffusion_xl")
         return folder
@@ -274,52 +119,40 @@ def stable_diffusion(
 @pytest.fixture(scope="session")
 def clip_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random CLIP and its processor."""
-    folder = tmp_path_factory.mktemp("clip")
-    tokenizer = build_tokenizer(vocabulary(), folder / "source")
-    torch.manual_seed(0)
-    shared = {
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-    }
-    text = {
-        "vocab_size": len(tokenizer),
-        "max_position_embeddings": 16,
-        "eos_token_id": tokenizer.eos_token_id,
-    }
-    settings = CLIPConfig(
-        text_config=shared | text,
-        vision_config=shared | {"image_size": 32, "patch_size": 8},
-        projection_dim=8,
-    )
-    CLIPModel(settings).save_pretrained(folder)
-    pictures = CLIPImageProcessor(size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32})
-    CLIPProcessor(pictures, tokenizer).save_pretrained(folder)
-    return folder
+    from small_models import save_clip
+
+    return save_clip(tmp_path_factory.mktemp("clip"))
 
 
 @pytest.fixture(scope="session")
 def classifier_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random classifier of pictures."""
+    from image_networks import save_classifier
+
     return save_classifier(tmp_path_factory.mktemp("classifier"), ["haze", "street", "night sky"])
 
 
 @pytest.fixture(scope="session")
 def stable_diffusion_3(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random Stable Diffusion 3."""
+    from flow_models import save_stable_diffusion_3
+
     return save_stable_diffusion_3(tmp_path_factory.mktemp("sd3"))
 
 
 @pytest.fixture(scope="session")
 def flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random FLUX."""
+    from flow_models import save_flux
+
     return save_flux(tmp_path_factory.mktemp("flux"))
 
 
 @pytest.fixture(scope="session")
 def distilled_flux(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny random FLUX whose network takes the guidance as a number."""
+    from flow_models import save_flux
+
     return save_flux(tmp_path_factory.mktemp("flux_dev"), distilled=True)
 
 
@@ -340,6 +173,8 @@ def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
     A module that overrides ``random_model`` by it runs the bundled model's tests on Stable
     Diffusion.
     """
+    from small_models import save_stable_diffusion, save_stable_diffusion_xl
+
     bundled: Path = request.getfixturevalue("random_model")
     if request.param == "bundled":
         return bundled
@@ -355,6 +190,8 @@ def any_model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathF
 @pytest.fixture(scope="session")
 def loaded_pipeline(random_model: Path) -> DehazePipeline:
     """The random model of the bundled kind, loaded; not to be changed."""
+    from dehaze.pipelines.dehaze import DehazePipeline
+
     loaded = DehazePipeline.from_pretrained(random_model)
     loaded.set_progress_bar_config(disable=True)
     return loaded
@@ -369,6 +206,8 @@ def pipeline(loaded_pipeline: DehazePipeline) -> DehazePipeline:
 @pytest.fixture(scope="session")
 def bundled() -> DehazePipeline:
     """The model that ships."""
+    from dehaze.pipelines.dehaze import DehazePipeline
+
     loaded = DehazePipeline.from_pretrained("bundled")
     loaded.set_progress_bar_config(disable=True)
     return loaded

@@ -12,13 +12,13 @@ from importlib import import_module
 from importlib.util import find_spec
 from typing import Any
 
-import torch
-
 
 def import_torchvision() -> None:
     """Import torchvision, where it is installed, whether it fits torch or not."""
     if find_spec("torchvision") is None:
         return
+    import torch
+
     try:
         import_module("torchvision")
     except RuntimeError:

@@ -215,9 +215,8 @@ def test_progress_is_said_unless_quiet(root: Path, monkeypatch: pytest.MonkeyPat
     assert (quiet.exit_code, quiet.output) == (0, "")
 
 
-@pytest.mark.parametrize(
-    "folder", [pytest.param(ROOT, marks=pytest.mark.slow, id="root"), ROOT / "eval"]
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("folder", [ROOT, ROOT / "eval"], ids=["root", "eval"])
 def test_the_script_runs_by_itself_from_anywhere(root: Path, folder: Path) -> None:
     script = (ROOT / "eval/reside.py").relative_to(folder)
     arguments = ["--root", root, "--subset", "sots-indoor", "--method", "cap"]

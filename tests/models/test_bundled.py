@@ -45,6 +45,7 @@ def check_reconstruction(bundled: DehazePipeline, photos: list[Array]) -> None:
     assert picard - ddim >= 8.0
 
 
+@pytest.mark.slow
 def test_picard_reconstructs_where_plain_inversion_does_not(bundled: DehazePipeline) -> None:
     assert len(EXAMPLES) == 4
     check_reconstruction(bundled, [read(EXAMPLES[0])])

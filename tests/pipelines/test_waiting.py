@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -26,11 +25,6 @@ SOURCE, TARGET = "a street with haze", "a street with snow"
 GIVEN = 2
 
 
-def slow(name: str, *values: object) -> Any:
-    """A case that `.ci/run` alone tries: all of the pretended device passes through Python."""
-    return pytest.param(*values, id=name, marks=pytest.mark.slow)
-
-
 @pytest.fixture(scope="module")
 def on_cpu(any_model: Path) -> EditPipeline:
     loaded = EditPipeline.from_pretrained(any_model)
@@ -38,10 +32,8 @@ def on_cpu(any_model: Path) -> EditPipeline:
     return loaded
 
 
-# XL has all that the bundled kind has, and a second text encoder.
-ON_XL = pytest.mark.parametrize(
-    "any_model", [pytest.param("bundled", marks=pytest.mark.slow), "xl"], indirect=True
-)
+# Slow, since all of the pretended device passes through Python.
+ON_BOTH = pytest.mark.parametrize("any_model", ["bundled", "xl"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -85,14 +77,20 @@ def inverted(
     )
 
 
-@ON_XL
+@pytest.mark.slow
+@ON_BOTH
 @pytest.mark.parametrize(
     "settings",
     [
         pytest.param(EditSettings(), id="plain"),
-        slow("guided", EditSettings(guidance_scale=3.0)),
-        slow("a share for a word", EditSettings(cross_replace_steps={"snow": 0.4, "default": 0.9})),
-        slow("weighted and blended", EditSettings(word_weights={"snow": 2.0}, blend=("snow",))),
+        pytest.param(EditSettings(guidance_scale=3.0), id="guided"),
+        pytest.param(
+            EditSettings(cross_replace_steps={"snow": 0.4, "default": 0.9}),
+            id="a share for a word",
+        ),
+        pytest.param(
+            EditSettings(word_weights={"snow": 2.0}, blend=("snow",)), id="weighted and blended"
+        ),
     ],
 )
 def test_a_step_of_an_edit_waits_once(
@@ -106,13 +104,14 @@ def test_a_step_of_an_edit_waits_once(
     assert waits["to host"] == 0
 
 
-@ON_XL
+@pytest.mark.slow
+@ON_BOTH
 @pytest.mark.parametrize(
     ("solver", "criterion"),
     [
         ("fixed-point", "residual"),
-        slow("anderson", "anderson", "expected-error"),
-        slow("renoise", "renoise", "inter-path"),
+        ("anderson", "expected-error"),
+        ("renoise", "inter-path"),
     ],
 )
 def test_an_iteration_of_an_inversion_waits_twice(

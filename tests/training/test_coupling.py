@@ -112,6 +112,7 @@ def same(one: Sequence[Chunk], other: Sequence[Chunk]) -> bool:
     return all(a is b for a, b in zip(one, other, strict=True))
 
 
+@pytest.mark.slow
 def test_chunks_are_renewed(run: Run, pool: Path) -> None:
     batches = CoupledBatches(run, PoolReader(pool), lambda z: z, chunks=2, every=2)
     rng, generator = np.random.default_rng(0), torch.Generator().manual_seed(0)
@@ -147,6 +148,7 @@ def test_a_chunk_of_a_small_pool_holds_two_batches(pool: Path, tmp_path: Path) -
     assert len(chunk.clear) == len(chunk.noise) == len(chunk.captions) == 16
 
 
+@pytest.mark.slow
 def test_the_command_trains_the_pictures_and_the_map(
     networks: Networks, pool: Path, tmp_path: Path
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_network_cannot_shrink(
         grow(small((1, 2), [[1, 1, 1], [0, 1]]), layers, transformers)
 
 
+@pytest.mark.slow
 def test_the_command_writes_a_deeper_model(networks: Networks, tmp_path: Path) -> None:
     networks.save(tmp_path / "model")
     arguments = ["grow", "--initial", str(tmp_path / "model"), "-o", str(tmp_path / "deeper")]

@@ -151,6 +151,7 @@ def test_the_swap_in_training_is_the_swap_of_the_pipeline(networks: Networks) ->
     assert (kept - swapped).abs().max() > 1e-3
 
 
+@pytest.mark.slow
 def test_a_run_learns_resumes_where_it_was_and_is_exported(
     pool: Path, noise_of: GaussianNoise, tmp_path: Path
 ) -> None:
@@ -222,6 +223,7 @@ def test_the_learning_rate_may_fall_by_the_clock() -> None:
     assert settings.share_done(10**6, 30.0) == 0.25
 
 
+@pytest.mark.slow
 def test_a_run_by_the_clock_ends_and_is_resumed(
     pool: Path, noise_of: GaussianNoise, tmp_path: Path
 ) -> None:
@@ -243,6 +245,7 @@ def test_steps_beside_minutes_are_refused(pool: Path, tmp_path: Path) -> None:
     assert "--steps has no effect with --minutes" in done.output
 
 
+@pytest.mark.slow
 def test_one_command_trains_resumes_and_exports(pool: Path, tmp_path: Path) -> None:
     arguments = ["train", "--pool", str(pool), "--run", str(tmp_path / "run")]
     arguments += ["--batch-size", "2", "--output", str(tmp_path / "model")]
