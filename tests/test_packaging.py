@@ -135,15 +135,12 @@ def test_the_main_job_needs_no_extra(tmp_path: Path) -> None:
     assert (tmp_path / "out/a.png").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "message"),
     [
         (("evaluate", "folder"), "CIEDE2000 needs scikit-image: pip install 'dehaze-diffusion[ev"),
-        pytest.param(
-            ("interpolate", "a.png"),
-            "need SciPy: pip install 'dehaze-diffusion[interpolate]'",
-            marks=pytest.mark.slow,
-        ),
+        (("interpolate", "a.png"), "need SciPy: pip install 'dehaze-diffusion[interpolate]'"),
     ],
 )
 def test_a_missing_extra_is_named_before_any_work(

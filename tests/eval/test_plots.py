@@ -54,6 +54,7 @@ def test_the_plane_states_its_share_of_the_variance() -> None:
     assert principal_plane(np.zeros((3, 2, 1)))[0].shape == (3, 2, 2)
 
 
+@pytest.mark.slow
 def test_paths_of_a_contractive_step_come_together(pipeline: DehazePipeline, photo: Array) -> None:
     inversion = pipeline.invert(photo, num_inference_steps=4, tolerance=1e-6, max_iterations=40)
     paths = picard_paths(pipeline, inversion, 3, starts=4, iterations=30)

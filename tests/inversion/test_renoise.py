@@ -88,7 +88,7 @@ def test_regularising_takes_the_codes_steps() -> None:
     )
 
 
-@pytest.mark.parametrize("evaluations", [2, 10])
+@pytest.mark.parametrize("evaluations", [2, pytest.param(10, marks=pytest.mark.slow)])
 def test_the_inversion_is_that_of_the_code(evaluations: int) -> None:
     """Predictions 8 and 9 of ten are averaged; below the timestep 250 the first five of six."""
     counted = FunctionNetwork(TABLE, mild)

@@ -50,7 +50,11 @@ def photos(photo: Array) -> list[Array]:
 
 
 @pytest.mark.parametrize(
-    "solver", ["anderson", "fixed-point", "edict", pytest.param("bdia", marks=pytest.mark.slow)]
+    "solver",
+    [
+        "anderson",
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("fixed-point", "edict", "bdia")),
+    ],
 )
 def test_photos_in_a_batch_fare_as_each_of_them_alone(
     pipeline: DehazePipeline, photos: list[Array], solver: str
