@@ -50,7 +50,7 @@ def test_it_prints_the_table_and_writes_four_files(photos: Path, random_model: P
         for guidance in (1.0, 2.0)
         for solver in ("ddim", "anderson")
     ]
-    assert (out / "rendered" / "hazy" / "a.png").is_file()
+    assert (out / "rendered/haze-0/hazy/a.png").is_file()
     for name in ("inversion.csv", "inversion.png"):
         assert (out / name).is_file()
         assert name in done.stderr

@@ -75,11 +75,32 @@ def test_a_broken_photo_under_rendered_haze_is_named(
     done = call(study, folder, tmp_path / "out", "--render", "haze", *more)
     assert done.exit_code == 1, done.output
     assert f"{folder}/a.png: " in done.stderr
-    assert (tmp_path / "out/rendered/hazy/b.png").is_file()
+    assert (tmp_path / "out/rendered/haze-0/hazy/b.png").is_file()
     (folder / "b.png").unlink()
     done = call(study, folder, tmp_path / "out", "--render", "haze", *more)
     assert done.exit_code == 2, done.output
     assert "no picture can be read: " in done.stderr
+
+
+def test_a_folder_holds_rendered_haze_of_one_seed(
+    tmp_path: Path, photo: NDArray[np.float32]
+) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.fromarray((255 * photo).astype(np.uint8)).save(folder / f"{name}.png")
+    for more in ((), ("--seed", 1, "--limit", 1)):
+        done = call(
+            "folder", folder, tmp_path / "out", "--render", "fog", "--method", "hazy", *more
+        )
+        assert done.exit_code == 0, done.output
+    first, second = (
+        {path.name: path.read_bytes() for path in (tmp_path / "out/rendered" / of).glob("hazy/*")}
+        for of in ("fog-0", "fog-1")
+    )
+    assert len(first) == 2
+    assert len(second) == 1
+    assert not set(first.values()) & set(second.values())
 
 
 @pytest.mark.parametrize("study", [*STUDIES, "folder", "variants"])

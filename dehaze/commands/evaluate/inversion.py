@@ -10,7 +10,12 @@ import click
 from dehaze.commands import options
 from dehaze.commands.command import Command, option, with_any, without
 from dehaze.commands.evaluate.parameters import Numbers, command_line
-from dehaze.commands.evaluate.pictures import exit_naming, open_photos, readable_photos
+from dehaze.commands.evaluate.pictures import (
+    exit_naming,
+    open_photos,
+    readable_photos,
+    rendered_folder,
+)
 from dehaze.commands.reporting import CommandError, note, quiet_libraries, result
 from dehaze.errors import DehazeError
 
@@ -169,6 +174,7 @@ def _photos_in(
     if render is None:
         return readable_photos(folder, output, limit)
     clear = open_photos(folder, output)
-    dataset = render_dataset(clear, output / "rendered", kind=render, seed=seed, limit=limit)
+    rendered = rendered_folder(output, render, seed)
+    dataset = render_dataset(clear, rendered, kind=render, seed=seed, limit=limit)
     left_out = [oddity.message for oddity in dataset.failures]
     return PhotoFiles(sample.hazy for sample in dataset), left_out

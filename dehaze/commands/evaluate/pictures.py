@@ -43,7 +43,7 @@ def open_pictures(
 
     Args:
         pictures: the folder.
-        output: of the run; what is rendered goes into ``rendered`` below it.
+        output: of the run; what is rendered goes into ``rendered_folder``.
         gt, render, seed: ``truth_options``.
         limit: how many pictures are rendered over; None for all.
 
@@ -64,7 +64,7 @@ def open_pictures(
         if render is not None:
             return render_dataset(
                 open_photo_folder(pictures, results=[output]),
-                output / "rendered",
+                rendered_folder(output, render, seed),
                 kind=render,
                 seed=seed,
                 limit=limit,
@@ -74,6 +74,14 @@ def open_pictures(
         return open_folder(pictures, results=[output])
     except DehazeError as error:
         raise CommandError(str(error)) from error
+
+
+def rendered_folder(output: Path, kind: str, seed: int) -> Path:
+    """Where pictures with rendered haze are written.
+
+    Each kind and seed has a folder, so that a folder never holds two runs' haze.
+    """
+    return output / "rendered" / f"{kind}-{seed}"
 
 
 def open_photos(pictures: Path, output: Path) -> Dataset:
