@@ -89,10 +89,9 @@ def test_a_folder_holds_rendered_haze_of_one_seed(
     folder.mkdir()
     for name in ("a", "b"):
         Image.fromarray((255 * photo).astype(np.uint8)).save(folder / f"{name}.png")
-    for more in ((), ("--seed", 1, "--limit", 1)):
-        done = call(
-            "folder", folder, tmp_path / "out", "--render", "fog", "--method", "hazy", *more
-        )
+    arguments = ("folder", folder, tmp_path / "out", "--render", "fog", "--method", "hazy")
+    for more in ((), ("--seed", 1, "--limit", 1, "--overwrite")):
+        done = call(*arguments, *more)
         assert done.exit_code == 0, done.output
     first, second = (
         {path.name: path.read_bytes() for path in (tmp_path / "out/rendered" / of).glob("hazy/*")}
