@@ -19,8 +19,9 @@ import numpy as np
 
 from dehaze.batch import Item, Work, Worker
 from dehaze.digests import stamp_of_file
+from dehaze.errors import reason
 from dehaze.luma import luma
-from dehaze.photos import Photo, read_photo, write_bytes
+from dehaze.photos import Photo, PhotoError, read_photo, write_bytes
 from dehaze.report.thumbnails import false_colours, shrunk, thumbnail
 
 CARDS_FOLDER = ".dehaze-report"
@@ -120,7 +121,7 @@ def card_path(folder: Path, output: Path) -> Path:
     """
     below = Path(os.path.relpath(output, folder)).as_posix()
     # A hash, so that no name is too long for a file or leads elsewhere.
-    return folder / CARDS_FOLDER / f"{hashlib.sha256(below.encode()).hexdigest()[:32]}.json"
+    return folder / CARDS_FOLDER / f"{hashlib.sha256(os.fsencode(below)).hexdigest()[:32]}.json"
 
 
 def read_card(folder: Path, output: Path) -> Card | None:
@@ -150,8 +151,16 @@ def card_from_files(folder: Path, source: Path, output: Path) -> Card:
     return _keep(card, folder, output)
 
 
+def cause_of(error: PhotoError | OSError) -> str:
+    """Why a card cannot be made or kept."""
+    return error.cause if isinstance(error, PhotoError) else reason(error)
+
+
 def _keep(card: Card, folder: Path, output: Path) -> Card:
     path = card_path(folder, output)
+    if path.parent.is_symlink():
+        cause = "is a link, which could lead out of the output folder"
+        raise PhotoError(path.parent, cause, "remove it")
     path.parent.mkdir(parents=True, exist_ok=True)
     card = replace(card, stamp=stamp_of_file(output))
     write_bytes(path, card.to_json())
@@ -218,12 +227,16 @@ class CardingWorker:
         self._worker.process(items)
 
     def save(self, item: Item) -> Sequence[Path]:
-        """Save as the worker does, then keep the card."""
+        """Save as the worker does, then keep the card, or note why it cannot be kept."""
         files = self._worker.save(item)
         # A method without a model gives the picture alone.
         picture = getattr(item.result, "image", item.result)
         maps = None if picture is item.result else item.result
-        _keep(make_card(item.decoded(), picture, maps), self._folder, item.output)
+        try:
+            _keep(make_card(item.decoded(), picture, maps), self._folder, item.output)
+        except (PhotoError, OSError) as error:
+            # The result is there and whole: only the report lacks something.
+            item.notes += (f"its data for the report cannot be kept: {cause_of(error)}",)
         return files
 
     def stop(self) -> None:

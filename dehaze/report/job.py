@@ -10,9 +10,8 @@ from urllib.parse import quote
 
 from dehaze.batch import Item
 from dehaze.digests import is_whole
-from dehaze.errors import reason
 from dehaze.photos import PhotoError, printable
-from dehaze.report.cards import Card, card_from_files, read_card
+from dehaze.report.cards import Card, card_from_files, cause_of, read_card
 from dehaze.report.page import Column, Entry, Layer, Report
 
 REPORT_NAME = "report.html"
@@ -145,8 +144,7 @@ def _card(folder: Path, item: Item) -> tuple[Card | None, tuple[str, ...]]:
         try:
             card = card_from_files(folder, item.source, item.output)
         except (PhotoError, OSError) as error:
-            cause = error.cause if isinstance(error, PhotoError) else reason(error)
-            return None, (*notes, f"cannot be shown: {cause}")
+            return None, (*notes, f"cannot be shown: {cause_of(error)}")
     return card, notes
 
 

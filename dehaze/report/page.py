@@ -104,9 +104,18 @@ def write_report(path: Path, report: Report) -> None:
     Raises:
         PhotoError: it cannot be written, or the file there is no report.
     """
-    if path.exists() and not _is_report(path):
-        raise PhotoError(path, "exists and is not a report of dehaze", "move it elsewhere")
+    refuse_foreign(path)
     write_bytes(path, render_report(report))
+
+
+def refuse_foreign(path: Path) -> None:
+    """Refuse to replace what is no report; long work asks before it starts.
+
+    Raises:
+        PhotoError: there is such a file or folder.
+    """
+    if path.exists() and not (path.is_file() and _is_report(path)):
+        raise PhotoError(path, "exists and is not a report of dehaze", "move it elsewhere")
 
 
 def render_report(report: Report) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,35 @@ def test_kept_photos_without_cards_are_shown_from_their_files(tmp_path: Path) ->
     assert [[layer.name for layer in entry.layers] for entry in report.entries] == [
         ["photo", "result"]
     ] * 2
+
+
+@pytest.mark.parametrize("linked", [False, True])
+def test_a_result_whose_card_cannot_be_kept_is_done(tmp_path: Path, linked: bool) -> None:
+    out, elsewhere = tmp_path / "out", tmp_path / "elsewhere"
+    out.mkdir()
+    elsewhere.mkdir()
+    if linked:
+        (out / CARDS_FOLDER).symlink_to(elsewhere)
+    else:
+        (out / CARDS_FOLDER).touch()
+    report = run(photos(tmp_path / "in"), out)
+    for entry in report.entries:
+        assert entry.status == "done"
+        assert entry.notes[0].startswith("its data for the report cannot be kept: ")
+    assert not list(elsewhere.iterdir())
+    (out / CARDS_FOLDER).unlink()
+    again = run(tmp_path / "in", out)
+    assert [(entry.status, len(entry.layers)) for entry in again.entries] == [("kept", 2)] * 2
+
+
+def test_a_name_that_is_no_utf_8_has_a_card(tmp_path: Path) -> None:
+    folder = photos(tmp_path / "in")
+    try:
+        os.rename(folder / "a.png", os.fsencode(folder) + b"/\xff.png")
+    except OSError:
+        pytest.skip("this file system takes no such name")
+    report = run(folder, tmp_path / "out")
+    assert [(entry.status, len(entry.layers)) for entry in report.entries] == [("done", 2)] * 2
 
 
 def test_the_card_of_another_result_is_not_used(tmp_path: Path) -> None:
