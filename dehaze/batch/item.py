@@ -42,6 +42,7 @@ class Item:
         name: path of the result below the output folder.
         max_megapixels: a larger photo fails.
         result_file: how its result's file differs from its own.
+        beside: what is appended to the result's name for the files written next to it.
         status: "planned", then "done" now, "kept" from an earlier run, or "failed".
         error: why it failed, or None.
         size: of the photo's file when its turn came, bytes.
@@ -64,6 +65,7 @@ class Item:
     name: Path
     max_megapixels: float = MAX_MEGAPIXELS
     result_file: ResultFile = field(default_factory=ResultFile)
+    beside: tuple[str, ...] = ()
     status: Status = "planned"
     error: PhotoError | None = None
     size: int | None = None
@@ -83,6 +85,11 @@ class Item:
     def output(self) -> Path:
         """The path of the result."""
         return self.folder / self.name
+
+    @property
+    def beside_output(self) -> list[Path]:
+        """The paths of the files written next to the result."""
+        return [self.output.with_name(self.output.name + ending) for ending in self.beside]
 
     def decoded(self) -> Photo:
         """The photo of an opened item.

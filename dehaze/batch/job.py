@@ -19,6 +19,8 @@ from dehaze.digests import digest_of_file, digest_of_json
 from dehaze.errors import reason
 from dehaze.photos import PhotoError, discard_unfinished, printable
 
+_NOT_HERE = "name another folder with -o, or add --overwrite"
+
 
 @dataclass(frozen=True)
 class Summary:
@@ -62,8 +64,9 @@ class Job:
     """Work on one output folder under one set of settings; a context manager that holds the folder.
 
     A photo is kept, not done again, when the journal says that its output was made from the same
-    content under the same settings, and every file of it still holds what was written. An output
-    that exists and that the journal does not know is left alone: that photo fails.
+    content under the same settings, and every file of it still holds what was written. An output,
+    or a file next to it, that exists and that the journal does not know is left alone: that photo
+    fails.
 
     Args:
         output: the output folder, made if missing.
@@ -143,6 +146,7 @@ class Job:
                         account.end(item)
                         continue
                     self._refuse_strange_output(item)
+                    self._refuse_strange_files_beside(item)
             except (OSError, PhotoError) as error:
                 item.error = named(item.source, error)
                 account.refuse(item)
@@ -184,7 +188,18 @@ class Job:
             return
         else:
             cause = f"its output {printable(item.output)} was made from another photo"
-        raise PhotoError(item.source, cause, "name another folder with -o, or add --overwrite")
+        raise PhotoError(item.source, cause, _NOT_HERE)
+
+    def _refuse_strange_files_beside(self, item: Item) -> None:
+        known = self._journal.known(item.name.as_posix())
+        if any(earlier["status"] != "done" for earlier in known):
+            # An attempt that did not come to its end may have written them.
+            return
+        made = {file for earlier in known for file in written(earlier)}
+        for path in item.beside_output:
+            if os.path.lexists(path) and path.relative_to(item.folder).as_posix() not in made:
+                cause = f"{printable(path)} exists and was not made by dehaze"
+                raise PhotoError(item.source, cause, _NOT_HERE)
 
 
 class _Account:
@@ -211,9 +226,18 @@ class _Account:
         """An item that was handed out has ended."""
         del self._open[item.name]
         if item.error is not None:
-            result: Record = {"error": str(item.error)}
+            # Files are written before the result, which may then fail.
+            left = [str(path.name) for path in item.beside_output if os.path.lexists(path)]
+            result: Record = {"error": str(item.error), "left": left}
         else:
+            outdated = self._outdated(item)
+            item.notes += tuple(
+                f"{printable(item.folder / file)} is of an earlier run; remove it, or write it "
+                "again with --save"
+                for file in outdated
+            )
             result = {
+                "outdated": outdated,
                 "network_evaluations": item.evaluations,
                 "residual": finite(item.residual),
                 "change": finite(item.effect.change),
@@ -224,6 +248,15 @@ class _Account:
         status = "done" if item.error is None else "failed"
         self._journal.add(self._record(item, status, seconds=round(item.seconds, 3), **result))
         self.end(item)
+
+    def _outdated(self, item: Item) -> list[str]:
+        """The files next to a result that an earlier result left there, below the output folder."""
+        earlier = self._journal.done(item.name.as_posix())
+        return [
+            file
+            for file in ([] if earlier is None else written(earlier))
+            if file not in item.files and os.path.lexists(item.folder / file)
+        ]
 
     def end(self, item: Item) -> None:
         """An item is accounted for."""
@@ -237,7 +270,11 @@ class _Account:
 
         A file that is there may be from a worker that ended before it could report it.
         """
-        lost = [item for item in self._open.values() if not os.path.lexists(item.output)]
+        lost = [
+            item
+            for item in self._open.values()
+            if not any(map(os.path.lexists, (item.output, *item.beside_output)))
+        ]
         self._journal.add(*(self._record(item, "dropped") for item in lost))
 
     def _record(self, item: Item, status: str, **more: Any) -> Record:
@@ -259,6 +296,11 @@ def _discard_unfinished(plan: Plan) -> None:
     for folder in {item.output.parent for item in plan.photos}:
         if not leads_out(plan.output, folder):
             discard_unfinished(folder)
+
+
+def written(record: Record) -> list[str]:
+    """The files of a result and of those before it, below the output folder."""
+    return [*record["files"], *record.get("outdated", ())]
 
 
 def relative(path: Path, folder: Path) -> str:

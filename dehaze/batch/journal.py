@@ -40,7 +40,8 @@ class JournalError(DehazeError, ValueError):
 class _Entry:
     """The journal's records of one output.
 
-    An attempt that failed or was dropped wrote nothing, so the records before it still hold.
+    An attempt that was dropped wrote nothing, so the records before it still hold. So did one that
+    failed, unless its record says what it left.
 
     Attributes:
         done: the last record of a result, or None.
@@ -57,6 +58,8 @@ class _Entry:
             self.claimed_before, self.claimed = self.claimed, record
         elif record["status"] == "done":
             self.done, self.claimed, self.claimed_before = record, None, None
+        elif record.get("left"):
+            self.claimed = record
         elif record["status"] in ("failed", "dropped"):
             self.claimed, self.claimed_before = self.claimed_before, None
 

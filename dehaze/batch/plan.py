@@ -168,9 +168,9 @@ def plan(
     """Decide what is read and where each result goes; nothing is read or written yet.
 
     Files named in ``inputs`` are taken whatever their name. Folders are searched to the bottom for
-    photos, links to folders included, but neither into the output folder nor into one that an
-    earlier job wrote. Subfolders are kept; where inputs would meet in one output, each of them gets
-    the name of its folder as well.
+    photos, links to folders included, but neither into the output folder nor into a subfolder that
+    an earlier job wrote. Subfolders are kept; where inputs would meet in one output, each of them
+    gets the name of its folder as well.
 
     Args:
         inputs: files and folders.
@@ -213,7 +213,14 @@ def plan(
         roots.append(root)
 
     photos = tuple(
-        Item(source, output, prefix / result_file.name(below), max_megapixels, result_file)
+        Item(
+            source,
+            output,
+            prefix / result_file.name(below),
+            max_megapixels,
+            result_file,
+            tuple(beside),
+        )
         for root, prefix in zip(roots, _prefixes(roots, result_file), strict=True)
         for below, source in root.members.items()
     )

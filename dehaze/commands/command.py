@@ -126,15 +126,19 @@ def refuse_idle_options(context: click.Context, found: Values | None = None) -> 
     for parameter in context.command.params:
         if not isinstance(parameter, Option) or parameter.name is None:
             continue
-        if context.get_parameter_source(parameter.name) is ParameterSource.DEFAULT:
+        source = context.get_parameter_source(parameter.name)
+        of_file = source is ParameterSource.DEFAULT_MAP
+        if source is ParameterSource.DEFAULT:
+            continue
+        given, default = context.params.get(parameter.name), parameter.default is True
+        if of_file and parameter.is_flag and given is default:
+            # A file may say that a switch stays as it is.
             continue
         for effect in parameter.effects:
             if effect.of_input is (found is None):
                 continue
             if not effect.holds({**context.params, **(found or {})}):
-                source = context.get_parameter_source(parameter.name)
-                of_file = " of the --config file" if source is ParameterSource.DEFAULT_MAP else ""
-                named = parameter.flag + of_file
+                named = parameter.flag + (" of the --config file" if of_file else "")
                 raise click.UsageError(
                     f"{named} has an effect only {effect.where}; leave it out.", context
                 )

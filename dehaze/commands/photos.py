@@ -68,10 +68,16 @@ class PhotosJob:
         cls, inputs: Sequence[Path], asked: RunOptions, plan: Plan, say: Text | JsonLines
     ) -> PhotosJob:
         """Load the model, and name what the folders hold besides photos."""
+        from dehaze.batch import JOURNAL_NAME
         from dehaze.photos import printable
 
         for folder in plan.results:
             note(f"{printable(folder)}: holds results of an earlier run and is not searched")
+        for folder in plan.searched:
+            if (folder / JOURNAL_NAME).is_file():
+                note(
+                    f"{printable(folder)}: holds results of an earlier run, which are done as well"
+                )
         note_clips_left(plan.passed_over)
         task = asked.task()
         if asked.report:

@@ -34,7 +34,7 @@ def progress(total: int, unit: str) -> Iterator[Ended]:
     """
     if verbosity() is Verbosity.QUIET:
         yield lambda kept=False: None
-    elif not sys.stderr.isatty():
+    elif sys.stderr is None or not sys.stderr.isatty():
         yield _Lines(total, unit).update
     else:
         from tqdm import tqdm

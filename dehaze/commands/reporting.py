@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import io
 import logging
 import sys
 import warnings
@@ -117,6 +118,9 @@ def speaking(context: click.Context, level: Verbosity, log_file: Path | None) ->
     that is said goes to the log file as well, if there is one.
     """
     context.meta[_KEY] = level
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # A name that it cannot show is escaped, as it is on stderr.
+        sys.stdout.reconfigure(errors="backslashreplace")
     logger, log = logging.getLogger("dehaze"), _Log(_LEVELS[level])
     before = logger.level
     logger.addHandler(log)

@@ -19,6 +19,18 @@ if TYPE_CHECKING:
 INSTALL = 'pip install "dehaze-diffusion[ui]"'
 
 
+def _host_names(
+    context: click.Context, parameter: click.Parameter, names: tuple[str, ...]
+) -> tuple[str, ...]:
+    for name in names:
+        port = name.count(":") == 1 and name.rpartition(":")[2].isdigit()
+        if port or "/" in name:
+            raise click.BadParameter(
+                f"{name!r} is no name alone; leave out http:// and the port.", context, parameter
+            )
+    return names
+
+
 def serving_options(port: int) -> Decorator:
     """The options of a server, with the port that it has by itself."""
     return several(
@@ -43,6 +55,7 @@ def serving_options(port: int) -> Decorator:
             "allowed_hosts",
             metavar="NAME",
             multiple=True,
+            callback=_host_names,
             help="Another host name that requests may use, besides localhost; may be repeated.",
         ),
         option(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -92,4 +93,7 @@ def _value(context: click.Context, chosen: click.Option, name: str, value: str |
     given = value or (chosen.value_alone if isinstance(chosen, Option) else None)
     if not given:
         raise click.UsageError(f"needs a value; write {name} = ...")
+    if isinstance(chosen.type, click.Path):
+        # A shell does this for the command line.
+        given = os.path.expanduser(given)
     return chosen.type_cast_value(context, given)

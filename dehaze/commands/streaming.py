@@ -24,7 +24,7 @@ def check_streams(context: click.Context, inputs: tuple[Path, ...], output: Path
 
     Raises:
         click.UsageError: several photos for one output, or a photo without a name for a folder.
-        CommandError: a terminal stands where a photo is to come from or go to.
+        CommandError: a terminal stands where a photo is to come from or go to, or nothing does.
     """
     if output != STREAM:
         if STREAM in inputs:
@@ -34,6 +34,10 @@ def check_streams(context: click.Context, inputs: tuple[Path, ...], output: Path
         return
     if len(inputs) > 1 or inputs[0].is_dir():
         raise click.UsageError("-o - takes one photo; name a folder with -o.", context)
+    if sys.stdout is None:
+        raise CommandError("standard output is closed; send the photo on with > or |")
+    if inputs[0] == STREAM and sys.stdin is None:
+        raise CommandError("standard input is closed; send a photo with < or |")
     if sys.stdout.isatty():
         raise CommandError("the photo would go to the terminal; send it on with > or |")
     if inputs[0] == STREAM and sys.stdin.isatty():

@@ -66,6 +66,9 @@ _BEGINNING = 16
 
 def format_of_file(path: Path) -> Format | None:
     """The format of a file by its first bytes; None where they fit no format."""
+    if not path.is_file():
+        # Opening a pipe would wait for somebody to write to it.
+        return None
     try:
         with path.open("rb") as file:
             data = file.read(_BEGINNING)

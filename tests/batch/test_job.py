@@ -97,15 +97,16 @@ def test_a_changed_output_is_made_again(tmp_path: Path, damage: str) -> None:
     assert statuses(do(job)) == ["kept", "kept"]
 
 
+class SavesBoth(FakeWorker):
+    def save(self, item: Item) -> list[Path]:
+        for trace in item.beside_output:
+            write_bytes(trace, b"{}")
+        return [*super().save(item), *item.beside_output]
+
+
 def test_a_missing_file_beside_the_output_is_made_again(tmp_path: Path) -> None:
     photo_at(tmp_path / "in/a.png")
     job = plan([tmp_path / "in"], tmp_path / "out", beside=[".trace.json"])
-
-    class SavesBoth(FakeWorker):
-        def save(self, item: Item) -> list[Path]:
-            trace = item.output.with_name(item.output.name + ".trace.json")
-            write_bytes(trace, b"{}")
-            return [*super().save(item), trace]
 
     def again() -> list[str]:
         return statuses(do(job, worker=SavesBoth()))
@@ -130,6 +131,50 @@ def test_a_strangers_file_is_not_replaced_without_being_told(tmp_path: Path) -> 
     photo_at(tmp_path / "second/a.png", 0.9)
     (outcome,) = do(plan([tmp_path / "second"], tmp_path / "out")).items
     assert "was made from another photo" in str(outcome.error)
+
+
+def test_a_strangers_file_beside_the_output_is_not_replaced(tmp_path: Path) -> None:
+    photo_at(tmp_path / "in/a.png")
+    stranger = tmp_path / "out/a.png.trace.json"
+    stranger.parent.mkdir()
+    stranger.write_text("mine")
+    job = plan([tmp_path / "in"], tmp_path / "out", beside=[".trace.json"])
+    (outcome,) = do(job, worker=SavesBoth()).items
+    assert f"{stranger} exists and was not made by dehaze" in str(outcome.error)
+    assert stranger.read_text() == "mine"
+    assert not (tmp_path / "out/a.png").exists()
+    assert statuses(do(job, worker=SavesBoth(), overwrite=True)) == ["done"]
+    assert stranger.read_text() == "{}"
+
+
+def test_what_a_failed_attempt_left_beside_is_replaced(tmp_path: Path) -> None:
+    photo_at(tmp_path / "in/a.png")
+    job = plan([tmp_path / "in"], tmp_path / "out", beside=[".trace.json"])
+
+    class Fails(SavesBoth):
+        def save(self, item: Item) -> list[Path]:
+            write_bytes(item.beside_output[0], b"{}")
+            raise OSError("no space left")
+
+    assert statuses(do(job, worker=Fails())) == ["failed"]
+    assert statuses(do(job, worker=SavesBoth())) == ["done"]
+
+
+def test_a_file_beside_of_an_earlier_result_is_named(tmp_path: Path) -> None:
+    photo_at(tmp_path / "in/a.png", 0.25)
+    both = plan([tmp_path / "in"], tmp_path / "out", beside=[".trace.json"])
+    alone = plan([tmp_path / "in"], tmp_path / "out")
+    do(both, worker=SavesBoth())
+    for shade in (0.5, 0.75):
+        photo_at(tmp_path / "in/a.png", shade)
+        (outcome,) = do(alone).items
+        assert outcome.status == "done"
+        assert [note.partition(" is ")[0] for note in outcome.notes] == [
+            str(tmp_path / "out/a.png.trace.json")
+        ]
+    # It was made by dehaze all the same.
+    (outcome,) = do(both, worker=SavesBoth(), settings={"word": "fog"}).items
+    assert (outcome.status, outcome.notes) == ("done", ())
 
 
 def test_a_corrupt_photo_is_named_and_the_rest_is_done(tmp_path: Path) -> None:

@@ -78,3 +78,10 @@ def test_on_a_terminal_there_is_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     with progress(2, "photo") as ended:
         ended()
     assert "0/2" in terminal.getvalue()
+
+
+def test_a_closed_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    context = click.Context(command)
+    monkeypatch.setattr(sys, "stderr", None)
+    with context, progress(2, "photo") as ended:
+        ended()

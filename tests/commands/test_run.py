@@ -434,6 +434,45 @@ def test_results_of_an_earlier_run_are_not_taken_for_photos(invoke: Invoke) -> N
 
 
 @pytest.mark.skipif(not BUNDLED_FOLDER.is_dir(), reason="the bundled model is not built yet")
+def test_a_named_folder_with_results_is_done_and_said(invoke: Invoke) -> None:
+    photo_at("in/a.png")
+    assert invoke("in/a.png", "-o", "in", "--suffix", "_clear").exit_code == 0
+    done = invoke("in", "-o", "out")
+    assert "in: holds results of an earlier run, which are done as well" in done.stderr
+    assert sorted(path.name for path in Path("out").glob("*.png")) == ["a.png", "a_clear.png"]
+
+
+def test_a_name_that_stdout_cannot_show_is_escaped(tmp_path: Path) -> None:
+    photo_at(tmp_path / "a.png")
+    done = subprocess.run(
+        [
+            sys.executable,
+            ROOT / "cli.py",
+            "run",
+            tmp_path / "a.png",
+            "-o",
+            tmp_path / "日本",
+            "--method",
+            "dcp",
+        ],
+        env=os.environ | {"PYTHONIOENCODING": "latin-1"},
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert b"1 done" in done.stdout
+    assert b"\\u65e5\\u672c" in done.stdout
+
+
+def test_a_pipe_among_the_photos_fails_alone(invoke: Invoke) -> None:
+    photo_at("in/b.png")
+    os.mkfifo("in/a.jpg")
+    done = invoke("in", "-o", "out")
+    assert done.exit_code == 1
+    assert "in/a.jpg: is not a file" in done.stderr
+    assert Path("out/b.png").is_file()
+
+
 def test_the_main_job_from_a_checkout(tmp_path: Path) -> None:
     """`python cli.py run` on photos of every odd kind, with the real model, in a new process."""
     random = np.random.default_rng(2)

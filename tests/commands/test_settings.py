@@ -106,3 +106,18 @@ def test_a_file_that_is_not_there_is_named() -> None:
     done = CliRunner().invoke(main, ["run", "in", "--config", "none.conf"])
     assert done.exit_code == 2
     assert "'none.conf' does not exist" in done.stderr
+
+
+def test_a_switch_that_is_off_is_no_idle_option() -> None:
+    done = run("method = dcp\noutput = clear\nreport = no", "--dry-run")
+    assert done.exit_code == 0, done.output
+    done = run("method = dcp\noutput = clear\nreport = yes", "--dry-run")
+    assert "--report of the --config file has an effect only" in done.stderr
+
+
+def test_a_tilde_is_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path / "home"))
+    done = run("method = dcp\noutput = ~/clear")
+    assert done.exit_code == 0, done.output
+    assert (tmp_path / "home/clear/a.png").is_file()

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import click
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -14,6 +15,8 @@ from PIL import Image
 
 import dehaze
 from dehaze.commands import main
+from dehaze.commands.reporting import CommandError
+from dehaze.commands.streaming import STREAM, check_streams
 from dehaze.photos import FloatArray, read_photo, write_photo
 from dehaze.priors import PRIORS
 
@@ -122,3 +125,12 @@ def test_a_terminal_at_either_end_is_refused(stream: str, message: str) -> None:
     assert done.returncode == 2
     assert message.encode() in done.stderr
     assert done.stdout == b""
+
+
+@pytest.mark.parametrize(("closed", "named"), [("stdin", "input"), ("stdout", "output")])
+def test_a_closed_stream_is_named(monkeypatch: pytest.MonkeyPatch, closed: str, named: str) -> None:
+    context = click.Context(main)
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, closed, None)
+    with pytest.raises(CommandError, match=f"standard {named} is closed"):
+        check_streams(context, (STREAM,), STREAM)
