@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dehaze.datasets.pairing import list_images
-from dehaze.datasets.registry import DatasetNotFoundError
+from dehaze.datasets.registry import DatasetNotFoundError, existing_folder
 from dehaze.errors import reason
 
 LAYOUT = (
@@ -65,11 +65,11 @@ def open_captioned_photos(
         results: folders that the results go to, which are not searched.
 
     Raises:
-        DatasetNotFoundError: the folder or the file is missing, the file is no such file, or no
-            photo has a caption; the message says what was expected.
+        DatasetNotFoundError: the folder or the file is missing, the folder is the output as well or
+            lies in it, the file is no such file, or no photo has a caption; the message says what
+            was expected.
     """
-    if not folder.is_dir():
-        raise DatasetNotFoundError(f"{folder}: is no folder")
+    existing_folder(folder, results, recursive=True)
     known = read_captions(captions)
     images, _ = list_images(folder, recursive=True, results=results)
     files = {path.relative_to(folder).as_posix(): path for path in images}

@@ -6,9 +6,9 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from dehaze.datasets.pairing import list_images, natural_key
+from dehaze.datasets.pairing import holds_results, list_images, natural_key
 from dehaze.datasets.readable import split_readable
-from dehaze.datasets.registry import DatasetNotFoundError
+from dehaze.datasets.registry import DatasetNotFoundError, existing_folder
 from dehaze.wording import counted
 
 
@@ -38,11 +38,11 @@ def open_class_folder(
         results: folders that the results go to, which are not searched.
 
     Raises:
-        DatasetNotFoundError: there is no such folder or no class in it, a class has too few photos,
-            two have one name, or photos lie beside the subfolders.
+        DatasetNotFoundError: there is no such folder or no class in it, it is the output as well or
+            lies in it, a class has too few photos, two have one name, or photos lie beside the
+            subfolders.
     """
-    if not root.is_dir():
-        raise DatasetNotFoundError(f"{root}: is no folder")
+    existing_folder(root, results, recursive=True)
     loose, _ = list_images(root)
     if loose:
         raise DatasetNotFoundError(
@@ -51,7 +51,7 @@ def open_class_folder(
     classes: dict[str, PhotoClass] = {}
     closed = {path.resolve() for path in results}
     for folder in sorted(root.iterdir(), key=lambda path: natural_key(path.name)):
-        if folder.resolve() in closed:
+        if folder.resolve() in closed or holds_results(folder):
             continue
         if folder.is_dir() and not folder.name.startswith("."):
             files, _ = list_images(folder, recursive=True, results=results)

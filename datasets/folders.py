@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Collection
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dehaze.datasets.pairing import before_underscore, list_images, natural_key, pair
+from dehaze.datasets.pairing import (
+    Oddity,
+    OddityKind,
+    Sample,
+    before_underscore,
+    duplicate,
+    list_images,
+    natural_key,
+    pair,
+)
 from dehaze.datasets.registry import (
     CLEAR_FOLDERS,
     HAZY_FOLDERS,
     TRANSMISSION_FOLDERS,
     Dataset,
     DatasetNotFoundError,
+    existing_folder,
     subfolder,
 )
 
@@ -24,7 +36,9 @@ def _without_role(stem: str) -> str:
     return _ROLE.sub("", stem)
 
 
-def open_paired_folder(hazy_folder: Path, clear_folder: Path) -> Dataset:
+def open_paired_folder(
+    hazy_folder: Path, clear_folder: Path, *, results: Collection[Path] = ()
+) -> Dataset:
     """Pair two folders of pictures.
 
     One rule pairs the whole folder, so that a missing ground truth is never replaced by a picture
@@ -36,12 +50,14 @@ def open_paired_folder(hazy_folder: Path, clear_folder: Path) -> Dataset:
     Args:
         hazy_folder: the hazy pictures.
         clear_folder: their ground truth.
+        results: folders that the results go to.
 
     Raises:
-        DatasetNotFoundError: a folder is missing or holds no picture.
+        DatasetNotFoundError: a folder is missing or holds no picture, or one of them, the
+            transmission maps' included, is the output as well.
     """
-    hazy_files, oddities = list_images(_existing(hazy_folder))
-    clear_files, others = list_images(_existing(clear_folder))
+    hazy_files, oddities = list_images(existing_folder(hazy_folder, results))
+    clear_files, others = list_images(existing_folder(clear_folder, results))
     for folder, files in ((hazy_folder, hazy_files), (clear_folder, clear_files)):
         if not files:
             raise DatasetNotFoundError(f"{folder}: holds no picture")
@@ -54,16 +70,36 @@ def open_paired_folder(hazy_folder: Path, clear_folder: Path) -> Dataset:
         scene_of_hazy=_without_role if identical else before_underscore,
         scene_of_clear=_without_role,
     )
-    transmission_folder = subfolder(hazy_folder.parent, TRANSMISSION_FOLDERS)
+    # "." has no parent by name, and a link's own folder is meant, not that of its target.
+    beside = Path(os.path.abspath(hazy_folder)).parent
+    transmission_folder = subfolder(beside, TRANSMISSION_FOLDERS)
+    ambiguous: list[Oddity] = []
     if transmission_folder is not None:
-        maps = {path.stem: path for path in list_images(transmission_folder)[0]}
-        samples = [replace(sample, transmission=maps.get(sample.hazy.stem)) for sample in samples]
+        maps, _ = list_images(existing_folder(transmission_folder, results))
+        samples, ambiguous = _with_maps(samples, maps)
     return Dataset(
         name=_folder_name(hazy_folder),
         samples=tuple(samples),
-        oddities=tuple(oddities + others + unpaired),
+        oddities=tuple(oddities + others + unpaired + ambiguous),
         paired=True,
     )
+
+
+def _with_maps(
+    samples: Sequence[Sample], maps: Sequence[Path]
+) -> tuple[list[Sample], list[Oddity]]:
+    """The samples with their transmission maps, and an oddity for each that has several."""
+    by_stem: dict[str, list[Path]] = defaultdict(list)
+    for path in maps:
+        by_stem[path.stem].append(path)
+    found, ambiguous = [], []
+    for sample in samples:
+        own = by_stem.get(sample.hazy.stem, [])
+        if len(own) > 1:
+            ambiguous.append(duplicate(f"the transmission map {own[0].stem}", own, sample.hazy))
+        else:
+            found.append(replace(sample, transmission=own[0] if own else None))
+    return found, ambiguous
 
 
 def open_photo_folder(folder: Path, *, results: Collection[Path] = ()) -> Dataset:
@@ -75,11 +111,15 @@ def open_photo_folder(folder: Path, *, results: Collection[Path] = ()) -> Datase
             no result for a photo.
 
     Raises:
-        DatasetNotFoundError: the folder is missing or holds no picture, or is the output as well.
+        DatasetNotFoundError: the folder is missing or holds no picture, or is the output as well,
+            or lies in it.
     """
-    files, oddities = list_images(_existing(folder, results), recursive=True, results=results)
+    existing_folder(folder, results, recursive=True)
+    files, oddities = list_images(folder, recursive=True, results=results)
     if not files:
-        raise DatasetNotFoundError(f"{folder}: holds no picture")
+        closed = next((odd.message for odd in oddities if odd.kind is OddityKind.RESULTS), None)
+        more = "" if closed is None else f" ({closed})"
+        raise DatasetNotFoundError(f"{folder}: holds no picture{more}")
     samples, unpaired = pair(files, None, hazy_folder=folder, scene_of_hazy=str, scene_of_clear=str)
     samples.sort(key=lambda sample: natural_key(sample.name))
     return Dataset(
@@ -93,13 +133,13 @@ def open_photo_folder(folder: Path, *, results: Collection[Path] = ()) -> Datase
 def open_folder(root: Path, *, results: Collection[Path] = ()) -> Dataset:
     """A folder with ``hazy/`` and a ground-truth folder as pairs, any other folder as photos.
 
-    ``results`` as for ``open_photo_folder``.
+    ``results`` as for ``open_paired_folder`` and ``open_photo_folder``, with their errors.
 
     Raises:
         DatasetNotFoundError: the folder is missing or holds no picture, or holds a ``hazy/``
             without any of the ground-truth folders.
     """
-    hazy_folder = subfolder(_existing(root), HAZY_FOLDERS)
+    hazy_folder = subfolder(existing_folder(root), HAZY_FOLDERS)
     if hazy_folder is None:
         return open_photo_folder(root, results=results)
     clear_folder = subfolder(root, CLEAR_FOLDERS)
@@ -108,17 +148,7 @@ def open_folder(root: Path, *, results: Collection[Path] = ()) -> Dataset:
             f"{root}: has {hazy_folder.name}/ but no ground truth; name that folder "
             f"{' or '.join(CLEAR_FOLDERS)}, or give {hazy_folder} itself for photos without one"
         )
-    return open_paired_folder(hazy_folder, clear_folder)
-
-
-def _existing(folder: Path, results: Collection[Path] = ()) -> Path:
-    if not folder.is_dir():
-        raise DatasetNotFoundError(f"{folder}: is no folder")
-    if folder.resolve() in {path.resolve() for path in results}:
-        raise DatasetNotFoundError(
-            f"{folder}: is the output folder as well; name another one with -o"
-        )
-    return folder
+    return open_paired_folder(hazy_folder, clear_folder, results=results)
 
 
 def _folder_name(folder: Path) -> str:

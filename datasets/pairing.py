@@ -21,6 +21,10 @@ from dehaze.photos import PHOTO_SUFFIXES, UNSUPPORTED_SUFFIXES
 # RESIDE's indoor ground truth keeps a border of 10 px a side that its hazy pictures have lost.
 BORDER = 10
 
+# What an evaluation's output folder holds from its first picture on: its settings, and its records.
+SETTINGS_FILE = "settings.json"
+RECORDS_FOLDER = "records"
+
 
 class OddityKind(Enum):
     """The kinds of odd files. A file of a failing kind cannot be scored."""
@@ -33,6 +37,7 @@ class OddityKind(Enum):
     NOT_AN_IMAGE = ("file that is no picture", False)
     CONVERTED = ("picture converted to 8-bit RGB", False)
     CROPPED = ("ground truth cropped by 10 px a side", False)
+    RESULTS = ("folder with results of another evaluation, not searched", False)
 
     def __init__(self, meaning: str, is_failure: bool) -> None:
         self.meaning = meaning
@@ -164,23 +169,25 @@ def natural_key(text: str) -> list[tuple[int, str]]:
 def list_images(
     folder: Path, *, recursive: bool = False, results: Collection[Path] = ()
 ) -> tuple[list[Path], list[Oddity]]:
-    """The pictures of a folder in natural order, and the visible files that are none.
+    """The pictures of a folder in natural order, and everything else that is visible in it.
 
     Formats that dehaze cannot read (HEIC, camera raw) count as pictures, so that they fail when
     they are loaded instead of being passed over silently.
 
     Args:
-        folder: an existing folder.
-        recursive: descend into subfolders.
-        results: folders of results, which are not searched; they may lie below ``folder``.
+        folder: an existing folder. It is searched even if it lies in one of ``results``.
+        recursive: descend into subfolders. One that holds the results of an evaluation is not
+            searched, and is reported.
+        results: folders of results, which are neither searched nor reported.
 
     Raises:
         OSError: a folder cannot be listed.
     """
-    entries = _files_below(folder) if recursive else folder.iterdir()
-    closed = {path.resolve() for path in results}
-    images, others = [], []
-    for path in entries:
+    searched = folder.resolve()
+    closed = {path.resolve() for path in results} - {searched, *searched.parents}
+    images: list[Path] = []
+    others: list[Oddity] = []
+    for path in _files_below(folder, closed, others) if recursive else folder.iterdir():
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or not path.is_file():
             continue
@@ -193,9 +200,28 @@ def list_images(
     return sorted(images, key=lambda path: natural_key(str(path))), others
 
 
-def _files_below(folder: Path) -> Iterator[Path]:
+def holds_results(folder: Path) -> bool:
+    """Whether a folder is the output of an evaluation, whose pictures are nobody's photos."""
+    # The functions of os.path take a folder that cannot be entered for one without results. The
+    # search then fails at the folder itself, and names it.
+    settings, records = folder / SETTINGS_FILE, folder / RECORDS_FOLDER
+    return os.path.isfile(settings) and os.path.isdir(records)
+
+
+def _files_below(folder: Path, closed: Collection[Path], oddities: list[Oddity]) -> Iterator[Path]:
+    """The files of the folders that are searched; others with results join ``oddities``."""
     for parent, folders, names in os.walk(folder, onerror=_refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        searched = []
+        for name in folders:
+            path = Path(parent, name)
+            if name.startswith(".") or path.resolve() in closed:
+                continue
+            if holds_results(path):
+                message = f"{path}: holds the results of another evaluation, not searched"
+                oddities.append(Oddity(OddityKind.RESULTS, path, message))
+            else:
+                searched.append(name)
+        folders[:] = searched
         yield from (Path(parent, name) for name in names)
 
 
@@ -249,7 +275,7 @@ def pair(
     for name, files in hazy_by_name.items():
         scene = scene_of_hazy(files[0].stem)
         if len(files) > 1:
-            oddities += [_duplicate(f"the hazy image {name}", files, path) for path in files]
+            oddities += [duplicate(f"the hazy image {name}", files, path) for path in files]
         if scene is None:
             oddities += [_unrecognised(path) for path in files]
             continue
@@ -264,7 +290,7 @@ def pair(
         if len(candidates) == 1:
             samples.append(Sample(name=name, scene=scene, hazy=hazy, clear=candidates[0]))
         elif candidates:
-            oddities.append(_duplicate(f"the ground truth of scene {scene}", candidates, hazy))
+            oddities.append(duplicate(f"the ground truth of scene {scene}", candidates, hazy))
         else:
             message = f"{hazy}: no ground truth with id {scene}"
             oddities.append(Oddity(OddityKind.MISSING_CLEAR, hazy, message))
@@ -280,7 +306,14 @@ def _unrecognised(path: Path) -> Oddity:
     return Oddity(OddityKind.UNRECOGNISED, path, message)
 
 
-def _duplicate(what: str, files: Sequence[Path], path: Path) -> Oddity:
+def duplicate(what: str, files: Sequence[Path], path: Path) -> Oddity:
+    """The oddity of a file that cannot be scored, since several files are what it needs one of.
+
+    Args:
+        what: it needs.
+        files: that claim to be it.
+        path: the file that cannot be scored.
+    """
     names = ", ".join(file.name for file in files)
     message = f"{path}: {what} is claimed by {names}; keep one"
     return Oddity(OddityKind.DUPLICATE, path, message)

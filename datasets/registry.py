@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar, TypeVar
@@ -20,6 +20,34 @@ TRANSMISSION_FOLDERS = ("trans", "transmission")
 
 class DatasetNotFoundError(DehazeError, FileNotFoundError):
     """A data set is missing, or has another layout than expected."""
+
+
+def existing_folder(
+    folder: Path, results: Collection[Path] = (), *, recursive: bool = False
+) -> Path:
+    """The folder, if its pictures are safe from a run's results, and the results from it.
+
+    Args:
+        folder: of pictures.
+        results: folders that the results go to.
+        recursive: whether its subfolders are searched, too. A folder within the results' would then
+            give them back as pictures.
+
+    Raises:
+        DatasetNotFoundError: it is missing, is an output folder as well, or lies in one and is
+            searched with its subfolders.
+    """
+    if not folder.is_dir():
+        raise DatasetNotFoundError(f"{folder}: is no folder")
+    resolved = folder.resolve()
+    outputs = {path.resolve() for path in results}
+    if resolved in outputs:
+        raise DatasetNotFoundError(
+            f"{folder}: is the output folder as well; name another one with -o"
+        )
+    if recursive and not outputs.isdisjoint(resolved.parents):
+        raise DatasetNotFoundError(f"{folder}: lies in the output folder; name another one with -o")
+    return folder
 
 
 _Sample = TypeVar("_Sample")
@@ -124,15 +152,17 @@ class BenchmarkDataset:
         return sample
 
     @classmethod
-    def open(cls, root: Path) -> Dataset:
+    def open(cls, root: Path, *, results: Collection[Path] = ()) -> Dataset:
         """Find the set below ``root`` and pair its files.
 
         Args:
             root: the folder that holds the set under one of its ``locations``, or the set itself.
+            results: folders that the results go to, which are not searched.
 
         Raises:
             DatasetNotFoundError: it is not there; the message says where it is published, which
-                layout was expected and what was missing.
+                layout was expected and what was missing. Or a folder of its pictures is one of
+                ``results``.
         """
         folder = cls._locate(root)
         hazy_folder = subfolder(folder, cls.hazy_folders)
@@ -141,10 +171,12 @@ class BenchmarkDataset:
             raise cls._missing(f"{folder} has no folder {' or '.join(cls.hazy_folders)}")
         if cls.clear_folders and clear_folder is None:
             raise cls._missing(f"{folder} has no folder {' or '.join(cls.clear_folders)}")
-        hazy_files, oddities = list_images(hazy_folder, recursive=cls.recursive)
+        hazy_files, oddities = list_images(
+            existing_folder(hazy_folder, results), recursive=cls.recursive, results=results
+        )
         clear_files = None
         if clear_folder is not None:
-            clear_files, others = list_images(clear_folder)
+            clear_files, others = list_images(existing_folder(clear_folder, results))
             oddities = oddities + others
         if not hazy_files:
             raise cls._missing(f"{hazy_folder} holds no picture")
@@ -218,15 +250,16 @@ def register_dataset(dataset: type[BenchmarkDataset]) -> type[BenchmarkDataset]:
     return DATASETS.register(dataset.name, dataset)
 
 
-def open_dataset(name: str, root: Path | str) -> Dataset:
+def open_dataset(name: str, root: Path | str, *, results: Collection[Path] = ()) -> Dataset:
     """Open a registered data set below a folder.
 
     Args:
         name: one of ``DATASETS.names()``.
         root: the folder that holds it.
+        results: folders that the results go to, which are not searched.
 
     Raises:
         UnknownNameError: no data set has that name.
-        DatasetNotFoundError: it is not there.
+        DatasetNotFoundError: it is not there, or a folder of its pictures is one of ``results``.
     """
-    return DATASETS.get(name).open(Path(root))
+    return DATASETS.get(name).open(Path(root), results=results)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 from dehaze.eval.records import Evaluation, Row, versions
@@ -34,7 +35,8 @@ def latex_table(runner: Runner, evaluation: Evaluation) -> str:
 
     The best mean of each data set is bold. Ceilings and oracles do not count, nor do rows with
     failed images, whose means are over other images. A metric whose better direction is unknown has
-    no bold mean.
+    no bold mean. An infinite PSNR on every image is the best; no PSNR is bold beside one that is
+    infinite on some images only, whose mean is over the others.
     """
     metrics = evaluation.metrics
     packages = ", ".join(f"{name} {version}" for name, version in versions().items())
@@ -87,18 +89,18 @@ def _directions(runner: Runner) -> dict[str, bool]:
 
 def _cell(row: Row, name: str, alike: Iterable[Row], better: dict[str, bool]) -> str:
     text = _mean(row, name)
-    values = [
-        found.mean
-        for other in alike
-        if _competes(other)
-        and (found := other.statistics.get(name)) is not None
-        and found.mean is not None
-    ]
+    rivals = [other for other in alike if _competes(other)]
+    values = [value for other in rivals if (value := _value(other, name)) is not None]
     if not _competes(row) or name not in better or len(values) < 2:
+        return text
+    if name == "psnr" and any(0 < other.identical < other.images for other in rivals):
         return text
     best = max(values) if better[name] else min(values)
     # Equal as printed counts as equally good.
-    return rf"\textbf{{{text}}}" if text == _number(best, name) else text
+    if text != _number(best, name):
+        return text
+    # Mathematics needs a command of its own to be bold.
+    return rf"\textbf{{{text}}}" if math.isfinite(best) else rf"\textbf{{\boldmath{text}}}"
 
 
 def _competes(row: Row) -> bool:
@@ -106,12 +108,20 @@ def _competes(row: Row) -> bool:
     return not (row.is_ceiling or row.is_oracle or row.failed)
 
 
-def _mean(row: Row, name: str) -> str:
+def _value(row: Row, name: str) -> float | None:
+    """The mean of a metric, infinite where every PSNR is; None where there is none."""
     found = row.statistics.get(name)
     if found is None or found.mean is None:
-        return r"$\infty$" if name == "psnr" and row.identical else "--"
-    return _number(found.mean, name)
+        return math.inf if name == "psnr" and row.identical else None
+    return found.mean
+
+
+def _mean(row: Row, name: str) -> str:
+    value = _value(row, name)
+    return "--" if value is None else _number(value, name)
 
 
 def _number(value: float, metric: str) -> str:
+    if math.isinf(value):
+        return r"$\infty$"
     return f"{value:.{column_of(metric)[1]}f}"

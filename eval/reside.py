@@ -8,6 +8,7 @@ Runnable by itself from a checkout, as the same command as ``dehaze evaluate res
 from __future__ import annotations
 
 import sys
+from collections.abc import Collection
 from pathlib import Path
 
 if __name__ == "__main__":
@@ -20,7 +21,7 @@ from dehaze.eval.runner import EvaluationSet
 
 
 def open_subsets(
-    root: Path, subsets: tuple[str, ...], limit: int | None
+    root: Path, subsets: tuple[str, ...], limit: int | None, *, results: Collection[Path] = ()
 ) -> tuple[EvaluationSet, ...]:
     """Open data sets below one folder.
 
@@ -28,12 +29,13 @@ def open_subsets(
         root: the folder that holds them.
         subsets: registered names.
         limit: at most so many images of each, evenly spread; None for all.
+        results: folders that the results go to, which are not searched.
 
     Raises:
         UnknownNameError: a name is not registered.
-        DatasetNotFoundError: a data set is not there.
+        DatasetNotFoundError: a data set is not there, or its folder is one of ``results``.
     """
-    datasets = [open_dataset(name, root) for name in subsets]
+    datasets = [open_dataset(name, root, results=results) for name in subsets]
     return tuple(EvaluationSet(dataset, dataset.spread(limit)) for dataset in datasets)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from dehaze.eval.latex import latex_table
 from dehaze.eval.records import Evaluation, records_as_csv, versions
-from dehaze.eval.runner import Runner
+from dehaze.eval.runner import RESULT_NAMES, Runner
 from dehaze.eval.sheet import picture_sheet
 from dehaze.eval.tables import markdown_table
 from dehaze.photos import write_bytes
@@ -61,5 +61,4 @@ def _results_json(runner: Runner, evaluation: Evaluation) -> bytes:
 
 def result_files(out: Path) -> list[Path]:
     """The files that ``write_results`` makes, as far as they exist."""
-    names = ("table.md", "table.tex", "scores.csv", "results.json", "sheet.png")
-    return [out / name for name in names if (out / name).is_file()]
+    return [out / name for name in RESULT_NAMES if (out / name).is_file()]

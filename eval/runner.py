@@ -11,6 +11,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -23,9 +24,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dehaze.datasets import Dataset, LoadedSample, Sample
+from dehaze.datasets.pairing import RECORDS_FOLDER, SETTINGS_FILE
 from dehaze.digests import digest_of_file, digest_of_json, is_whole
-from dehaze.errors import DehazeError, one_line
-from dehaze.eval.methods import Method, MethodInput
+from dehaze.errors import DehazeError, one_line, reason
+from dehaze.eval.methods import Method, MethodInput, PipelineMethod, PipelineOptions
 from dehaze.eval.metrics import import_colour
 from dehaze.eval.perceptual import PerceptualMetric
 from dehaze.eval.protocol import BenchProtocol
@@ -40,6 +42,11 @@ from dehaze.eval.scoring import Scorer
 from dehaze.photos import write_bytes
 
 logger = logging.getLogger(__name__)
+
+RESULT_NAMES = ("table.md", "table.tex", "scores.csv", "results.json", "sheet.png")
+"""The files of a finished evaluation, which ``dehaze.eval.results`` writes."""
+
+_OTHER_FOLDER = "name another folder with --output"
 
 # Errors that a single image may cause; the run continues. Other errors end it.
 _IMAGE_ERRORS = (ValueError, RuntimeError, OSError, ArithmeticError, MemoryError, cv2.error)
@@ -76,6 +83,8 @@ class Runner:
         perceptual: loaded metrics of ``protocol.perceptual``.
         overwrite: score everything anew, whatever is there and under whichever settings.
         keeps_attention: also keep each method's haze attention map, see ``attention_path``.
+        further_files: names of the files that the caller writes into ``out``, beside
+            ``RESULT_NAMES``.
     """
 
     sets: tuple[EvaluationSet, ...]
@@ -87,6 +96,7 @@ class Runner:
     perceptual: tuple[PerceptualMetric, ...] = ()
     overwrite: bool = False
     keeps_attention: bool = False
+    further_files: tuple[str, ...] = ()
 
     @property
     def total(self) -> int:
@@ -104,7 +114,8 @@ class Runner:
 
         Raises:
             EvaluationError: two rows share a label, an oracle is asked for where there is no
-                ground truth, or the folder holds a run under other settings.
+                ground truth or where a row has a strength of its own, or the folder holds a run
+                under other settings or files that no run made.
             MethodError: a model does not load.
         """
         self._check()
@@ -131,15 +142,18 @@ class Runner:
         """Where a method's picture lies, or None for a method that saves none."""
         if not method.saves:
             return None
-        return self.out / "images" / subset / method.slug / f"{image}.png"
+        return self._folder("images", subset, method) / f"{image}.png"
 
     def attention_path(self, subset: str, method: Method, image: str) -> Path:
         """Where a method's haze attention map lies, float32 (H, W), if it is kept."""
-        return self.out / "attention" / subset / method.slug / f"{image}.npy"
+        return self._folder("attention", subset, method) / f"{image}.npy"
 
     def _record_path(self, subset: str, method: Method, image: str) -> Path:
         # Appended, since a name may hold dots ("0001_0.8_0.2").
-        return self.out / "records" / subset / method.slug / f"{image}.json"
+        return self._folder(RECORDS_FOLDER, subset, method) / f"{image}.json"
+
+    def _folder(self, kind: str, subset: str, method: Method) -> Path:
+        return self.out / kind / subset / method.slug
 
     @cached_property
     def scorer(self) -> Scorer:
@@ -158,6 +172,9 @@ class Runner:
             raise EvaluationError(f"a data set is listed twice: {', '.join(names)}")
         if self.protocol.oracle and not all(part.dataset.paired for part in self.sets):
             raise EvaluationError("an oracle needs ground truth, and a data set has none")
+        for method in self.methods:
+            if self.protocol.oracle and isinstance(method, PipelineMethod):
+                _refuse_strength(method)
         # Scores that cannot be computed are found before the first picture.
         import_colour()
 
@@ -176,15 +193,16 @@ class Runner:
 
     def _settle_settings(self) -> None:
         """Refuse to mix two runs in one folder, or note the settings of this one."""
-        path = self.out / "settings.json"
         wanted: dict[str, Any] = {
             "common": self._common_settings(),
             "methods": {method.slug: method.settings() for method in self.methods},
         }
         # Through JSON, so that tuples compare equal to lists that were read.
         wanted = json.loads(json.dumps(wanted))
-        present = _read_json(path)
-        if present is not None and not self.overwrite:
+        present = self._present_settings()
+        if present is None:
+            self._refuse_foreign_files()
+        elif not self.overwrite:
             others = {
                 slug: settings
                 for slug, settings in present["methods"].items()
@@ -201,7 +219,53 @@ class Runner:
                 )
             wanted["methods"].update(others)
         self.out.mkdir(parents=True, exist_ok=True)
-        write_bytes(path, _to_json(wanted))
+        write_bytes(self._settings_path, _to_json(wanted))
+
+    @property
+    def _settings_path(self) -> Path:
+        return self.out / SETTINGS_FILE
+
+    def _present_settings(self) -> dict[str, Any] | None:
+        """The settings of the run that the folder holds, or None where it holds no run.
+
+        Raises:
+            EvaluationError: there is a file of that name, and no run wrote it.
+        """
+        path = self._settings_path
+        try:
+            content = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise EvaluationError(
+                f"{path}: cannot be read as settings ({reason(error)}); {_OTHER_FOLDER}"
+            ) from error
+        if not isinstance(content, dict) or not all(
+            isinstance(content.get(name), dict) for name in ("common", "methods")
+        ):
+            raise EvaluationError(f"{path}: was not made by an evaluation; {_OTHER_FOLDER}")
+        return content
+
+    def _refuse_foreign_files(self) -> None:
+        """Refuse a folder without a run where this run would replace something."""
+        for path in self._written():
+            # A link to nothing would be replaced as well.
+            if os.path.lexists(path):
+                raise EvaluationError(
+                    f"{path}: exists and was not made by an evaluation; {_OTHER_FOLDER}"
+                )
+
+    def _written(self) -> Iterator[Path]:
+        """The files and folders that the run writes, apart from its settings."""
+        for name in (*RESULT_NAMES, *self.further_files):
+            yield self.out / name
+        for part in self.sets:
+            for method in self.methods:
+                yield self._folder(RECORDS_FOLDER, part.name, method)
+                if method.saves:
+                    yield self._folder("images", part.name, method)
+                if method.saves and self.keeps_attention:
+                    yield self._folder("attention", part.name, method)
 
     # --- one image ----------------------------------------------------------------------------
 
@@ -319,6 +383,16 @@ class Runner:
             name=sample.name,
             scene=sample.scene,
             seed=int(digest[:8], 16),
+        )
+
+
+def _refuse_strength(method: PipelineMethod) -> None:
+    """Refuse a strength that an oracle would ignore, since it tries strengths of its own."""
+    strength = method.options.strength
+    if strength != PipelineOptions().strength:
+        raise EvaluationError(
+            f"{method.name}: strength={strength:g} has no effect with --oracle, which chooses the "
+            "strength itself; leave one of them out"
         )
 
 

@@ -102,20 +102,11 @@ def write_report(path: Path, report: Report) -> None:
     """Write a report to a file; all of the file or none of it.
 
     Raises:
-        PhotoError: it cannot be written, or the file there is no report.
-    """
-    refuse_foreign(path)
-    write_bytes(path, render_report(report))
-
-
-def refuse_foreign(path: Path) -> None:
-    """Refuse to replace what is no report; long work asks before it starts.
-
-    Raises:
-        PhotoError: there is such a file or folder.
+        PhotoError: it cannot be written, or what is there is no report.
     """
     if path.exists() and not (path.is_file() and _is_report(path)):
         raise PhotoError(path, "exists and is not a report of dehaze", "move it elsewhere")
+    write_bytes(path, render_report(report))
 
 
 def render_report(report: Report) -> bytes:

@@ -133,7 +133,9 @@ def with_companions(specifications: list[str], *, ceilings: bool) -> list[str]:
         for specification in specifications:
             name, separator, argument = specification.partition(":")
             if name == "ours":
-                parts = [part for part in argument.split(",") if part.startswith("model=")]
+                # The codec depends on nothing else.
+                kept = ("model=", "short_side=")
+                parts = [part for part in argument.split(",") if part.startswith(kept)]
                 rows.append(":".join(filter(None, ["codec", ",".join(parts)])))
                 rows.append(f"inversion{separator}{argument}")
     return list(dict.fromkeys(rows))

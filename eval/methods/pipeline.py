@@ -92,7 +92,12 @@ class CodecCeiling(ModelMethod):
         super().__init__(name, title, options)
 
     def settings(self) -> dict[str, Any]:
-        return {"model": self.options.model.model, "weights": self.weights}
+        chosen = asdict(self.options)
+        return {
+            "model": chosen["model"],
+            "short_side": chosen["short_side"],
+            "weights": self.weights,
+        }
 
     def run(self, source: MethodInput) -> MethodOutput:
         if source.clear is None:

@@ -110,6 +110,27 @@ def test_a_wrong_root_is_code_2_and_says_where_to_look(tmp_path: Path) -> None:
     assert done.stderr.count("\n") == 1
 
 
+def test_a_set_evaluated_within_itself_keeps_its_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "URHI"
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 48)).save(folder / f"{name}.png")
+    monkeypatch.chdir(folder)
+    arguments = ("reside", "--root", "..", "--subset", "urhi", "--method", "dcp")
+    tables = []
+    for _ in range(2):
+        done = call(*arguments)
+        assert done.exit_code == 0, done.output
+        tables.append(done.stdout)
+    assert "| urhi | dcp | 2 | 0 |" in tables[0]
+    assert tables[0] == tables[1]
+    refused = call(*arguments, "-o", ".")
+    assert refused.exit_code == 2
+    assert "URHI: is the output folder as well; name another one with -o" in refused.stderr
+
+
 def test_failures_are_code_1_and_named_on_stderr(root: Path) -> None:
     (root / "SOTS/indoor/gt/1401.png").unlink()
     (root / "SOTS/indoor/gt/1400.png").write_bytes(b"no picture")

@@ -125,9 +125,10 @@ def test_a_subfolder_that_cannot_be_listed_is_named(
 def test_a_sheet_of_an_earlier_run_does_not_stay(tmp_path: Path) -> None:
     """Without ground truth there is none."""
     folder, output = tmp_path / "photos", tmp_path / "out"
-    for made in (folder, output):
-        made.mkdir()
-        Image.new("RGB", (16, 16)).save(made / "sheet.png")
+    folder.mkdir()
+    Image.new("RGB", (16, 16)).save(folder / "sheet.png")
+    assert call("folder", folder, output, "--method", "hazy").exit_code == 0
+    Image.new("RGB", (16, 16)).save(output / "sheet.png")
     done = call("folder", folder, output, "--method", "hazy")
     assert done.exit_code == 0, done.output
     assert not (output / "sheet.png").exists()
@@ -157,3 +158,31 @@ def test_a_result_of_an_earlier_run_is_no_photo(tmp_path: Path, study: str) -> N
     done = call(study, output, output)
     assert done.exit_code == 2
     assert "is the output folder as well" in done.stderr
+
+
+def test_a_result_in_another_folder_is_no_photo(tmp_path: Path) -> None:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("a", "b"):
+        Image.new("RGB", (64, 48)).save(folder / f"{name}.png")
+    for output in ("out1", "out2"):
+        done = call("folder", folder, folder / output, "--method", "cap")
+        assert done.exit_code == 0, done.output
+        assert "| photos | cap | 2 | 0 |" in done.stdout
+    assert (folder / "out1/images/photos/cap/a.png").is_file()
+    assert "photos: folder with results of another evaluation, not searched: 1" in done.stdout
+
+
+@pytest.mark.parametrize("named", ["hazy", "gt"])
+@pytest.mark.parametrize("study", ["folder", "variants"])
+def test_an_output_among_pairs_is_refused(tmp_path: Path, study: str, named: str) -> None:
+    for folder in ("hazy", "gt"):
+        (tmp_path / folder).mkdir()
+        Image.new("RGB", (64, 48)).save(tmp_path / folder / "sheet.png")
+    output = tmp_path / named
+    before = (output / "sheet.png").read_bytes()
+    done = call(study, tmp_path / "hazy", output, "--gt", tmp_path / "gt")
+    assert done.exit_code == 2
+    assert f"{output}: is the output folder as well; name another one with -o" in done.stderr
+    assert [path.name for path in output.iterdir()] == ["sheet.png"]
+    assert (output / "sheet.png").read_bytes() == before

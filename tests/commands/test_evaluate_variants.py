@@ -36,11 +36,8 @@ def call(root: Path, model: Path, *arguments: str) -> Result:
 def test_variants_write_a_figure_and_scores_and_resume(
     root: Path, stable_diffusion_1: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (root / "out").mkdir()
-    (root / "out/variants.pdf").write_bytes(b"of an earlier run")
     done = call(root, stable_diffusion_1)
     assert done.exit_code == 0, done.output
-    assert not (root / "out/variants.pdf").exists()
     for way in WAYS:
         assert f"| {way} | 1 | 0 |" in done.stdout
     figure = (root / "out/variants.svg").read_bytes()
@@ -57,11 +54,26 @@ def test_variants_write_a_figure_and_scores_and_resume(
         return ours(self, *photos, **options)  # type: ignore[call-overload]
 
     monkeypatch.setattr(DehazePipeline, "__call__", asking)
+    (root / "out/variants.pdf").write_bytes(b"of an earlier run")
     (map_of_fixed_point,) = (root / "out/attention").rglob("fixed_point/1.npy")
     np.save(map_of_fixed_point, np.load(map_of_fixed_point)[::-1])
     assert call(root, stable_diffusion_1).stdout == done.stdout
     assert asked == ["plain"]
+    assert not (root / "out/variants.pdf").exists()
     assert (root / "out/variants.svg").read_bytes() == figure
+
+
+@pytest.mark.parametrize("name", ["variants.svg", "variants.pdf", "report.html", "table.md"])
+def test_variants_replace_no_file_of_the_user(
+    root: Path, stable_diffusion_1: Path, name: str
+) -> None:
+    (root / "out").mkdir()
+    (root / "out" / name).write_bytes(b"the user's own")
+    done = call(root, stable_diffusion_1)
+    assert done.exit_code == 2
+    assert f"out/{name}: exists and was not made by an evaluation; name another" in done.stderr
+    assert [path.name for path in (root / "out").iterdir()] == [name]
+    assert (root / "out" / name).read_bytes() == b"the user's own"
 
 
 @pytest.mark.slow

@@ -91,6 +91,13 @@ def test_missing_files_and_folders_are_named(folder: Path, tmp_path: Path) -> No
         open_captioned_photos(tmp_path / "none", tmp_path / "gone.tsv")
 
 
+def test_captioned_photos_and_results_lie_apart(folder: Path, tmp_path: Path) -> None:
+    captions = coco(tmp_path / "captions.json")
+    for output, cause in ((folder, "is the output folder as well"), (tmp_path, "lies in the out")):
+        with pytest.raises(DatasetNotFoundError, match=f"photos: {cause}"):
+            open_captioned_photos(folder, captions, results=[output])
+
+
 def test_photos_are_decoded_when_they_are_asked_for(folder: Path) -> None:
     photos = PhotoFiles([folder / "2.png", folder / "notes.txt"])
     assert len(photos) == 2

@@ -25,6 +25,7 @@ from dehaze.datasets import (
     read_rgb,
     register_dataset,
 )
+from dehaze.datasets.classes import open_class_folder
 from dehaze.datasets.pairing import natural_key, pair
 from dehaze.datasets.registry import BenchmarkDataset
 from dehaze.photos import PhotoError
@@ -292,6 +293,42 @@ def test_a_paired_folder_may_hold_transmission_maps(tmp_path: Path) -> None:
     assert sample.transmission == tmp_path / "trans/a.png"
 
 
+def test_maps_are_found_from_within_the_hazy_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for folder in ("hazy", "gt", "trans"):
+        write(tmp_path / folder / "a.png")
+    (tmp_path / "hazy/deeper").mkdir()
+    for inside, hazy in (("hazy", "."), ("hazy/deeper", "..")):
+        monkeypatch.chdir(tmp_path / inside)
+        (sample,) = open_paired_folder(Path(hazy), tmp_path / "gt")
+        assert sample.transmission == tmp_path / "trans/a.png"
+
+
+def test_maps_lie_beside_a_linked_hazy_folder(tmp_path: Path) -> None:
+    write(tmp_path / "elsewhere/photos/a.png")
+    for folder in ("gt", "trans"):
+        write(tmp_path / "pairs" / folder / "a.png")
+    (tmp_path / "pairs/hazy").symlink_to(tmp_path / "elsewhere/photos")
+    (sample,) = open_folder(tmp_path / "pairs")
+    assert sample.transmission == tmp_path / "pairs/trans/a.png"
+
+
+def test_two_transmission_maps_of_one_name_fail(tmp_path: Path) -> None:
+    for folder in ("hazy", "gt"):
+        for name in ("a", "b", "c"):
+            write(tmp_path / folder / f"{name}.png")
+    for name in ("a.png", "a.tif", "b.png"):
+        write(tmp_path / "trans" / name)
+    dataset = open_folder(tmp_path)
+    maps = {sample.name: sample.transmission for sample in dataset}
+    assert maps == {"b": tmp_path / "trans/b.png", "c": None}
+    (failure,) = dataset.failures
+    assert failure.kind is OddityKind.DUPLICATE
+    assert failure.path == tmp_path / "hazy/a.png"
+    assert "the transmission map a is claimed by a.png, a.tif; keep one" in failure.message
+
+
 def test_photos_keep_their_subfolders_apart(tmp_path: Path) -> None:
     write(tmp_path / "a/1.png")
     write(tmp_path / "b/1.png")
@@ -318,6 +355,86 @@ def test_a_folder_without_truth_or_pictures_is_an_error(tmp_path: Path) -> None:
         open_folder(tmp_path / "nowhere")
     with pytest.raises(DatasetNotFoundError, match="no picture"):
         open_paired_folder(tmp_path / "half/hazy", tmp_path / "empty")
+
+
+# --- results among the pictures -----------------------------------------------------------------
+
+
+def evaluated(folder: Path) -> Path:
+    """A folder as an evaluation leaves it, with one picture."""
+    (folder / "records").mkdir(parents=True)
+    (folder / "settings.json").write_text("{}")
+    write(folder / "images/set/dcp/1.png")
+    return folder
+
+
+@pytest.mark.parametrize("output", ["hazy", "gt", "trans"])
+def test_an_output_among_pairs_is_refused(tmp_path: Path, output: str) -> None:
+    for folder in ("hazy", "gt", "trans"):
+        write(tmp_path / folder / "a.png")
+    out = tmp_path / "gt" / ".." / output
+    with pytest.raises(DatasetNotFoundError, match=f"{output}: is the output folder as well"):
+        open_paired_folder(tmp_path / "hazy", tmp_path / "gt", results=[out])
+    with pytest.raises(DatasetNotFoundError, match=f"{output}: is the output folder as well"):
+        open_folder(tmp_path, results=[out])
+    # Results beside the pairs touch none of them.
+    assert len(open_folder(tmp_path, results=[tmp_path])) == 1
+
+
+def test_results_of_other_evaluations_are_no_photos(tmp_path: Path) -> None:
+    write(tmp_path / "1.png")
+    write(tmp_path / "day/2.png")
+    # Half of the marks is none.
+    write(tmp_path / "records/3.png")
+    (tmp_path / "settings.json").write_text("{}")
+    for name in ("out", "day/out", "now"):
+        evaluated(tmp_path / name)
+    dataset = open_photo_folder(tmp_path, results=[tmp_path / "now"])
+    assert [sample.name for sample in dataset] == ["1", "day/2", "records/3"]
+    odd = {oddity.path for oddity in dataset.oddities if oddity.kind is OddityKind.RESULTS}
+    assert odd == {tmp_path / "out", tmp_path / "day/out"}
+    assert dataset.failures == ()
+
+
+def test_pictures_of_an_evaluation_are_taken_by_name(tmp_path: Path) -> None:
+    out = evaluated(tmp_path / "runs/out")
+    assert [sample.name for sample in open_photo_folder(out / "images")] == ["set/dcp/1"]
+    with pytest.raises(
+        DatasetNotFoundError, match=r"holds no picture .*runs/out: holds the results"
+    ):
+        open_photo_folder(tmp_path / "runs")
+
+
+def test_photos_within_the_output_are_refused(tmp_path: Path) -> None:
+    write(tmp_path / "images/a.png")
+    with pytest.raises(DatasetNotFoundError, match="images: lies in the output folder"):
+        open_photo_folder(tmp_path / "images", results=[tmp_path])
+
+
+def test_a_benchmark_takes_no_results_for_photos(tmp_path: Path) -> None:
+    folder = tmp_path / "URHI"
+    write(folder / "a.jpg")
+    write(folder / "new/images/urhi/dcp/a.png")
+    evaluated(folder / "old")
+    for output in (folder / "new", tmp_path):
+        samples = open_dataset("urhi", tmp_path, results=[folder / "new", output])
+        assert [sample.name for sample in samples] == ["a"]
+    with pytest.raises(DatasetNotFoundError, match="URHI: is the output folder as well"):
+        open_dataset("urhi", tmp_path, results=[folder])
+    write(tmp_path / "SOTS/indoor/hazy/1400_1.png")
+    write(tmp_path / "SOTS/indoor/gt/1400.png")
+    with pytest.raises(DatasetNotFoundError, match="gt: is the output folder as well"):
+        open_dataset("sots-indoor", tmp_path, results=[tmp_path / "SOTS/indoor/gt"])
+
+
+def test_results_are_no_class(tmp_path: Path) -> None:
+    write(tmp_path / "wren/1.png")
+    evaluated(tmp_path / "out")
+    (found,) = open_class_folder(tmp_path)
+    assert found.name == "wren"
+    for output, cause in ((tmp_path, "is the output folder"), (tmp_path.parent, "lies in the")):
+        with pytest.raises(DatasetNotFoundError, match=cause):
+            open_class_folder(tmp_path, results=[output])
 
 
 # --- decoding -----------------------------------------------------------------------------------

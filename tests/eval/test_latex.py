@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -95,7 +97,40 @@ def test_failed_infinite_and_missing_values_are_shown() -> None:
         Row("a", "same", "", False, False, 15, 0, 15, {"psnr": Statistic(None, None, 0)}),
     )
     assert found["a", "torn"] == ["12 of 15", "9.00", "--"]
-    assert found["a", "same"] == ["15", r"$\infty$", "--"]
+    assert found["a", "same"] == ["15", r"\textbf{\boldmath$\infty$}", "--"]
+
+
+def infinite(method: str, **choices: Any) -> Row:
+    same = row("a", method, identical=15, ssim=1.0, **choices)
+    return replace(same, statistics=same.statistics | {"psnr": Statistic(None, None, 0)})
+
+
+def test_an_infinite_psnr_on_every_image_is_the_best() -> None:
+    found = table(infinite("same"), infinite("alike"), row("a", "ours", ssim=0.9, psnr=20.0))
+    for method in ("same", "alike"):
+        assert found["a", method] == ["15", r"\textbf{1.0000}", r"\textbf{\boldmath$\infty$}"]
+    assert found["a", "ours"] == ["15", "0.9000", "20.00"]
+    # What does not compete is not the best, and does not keep another from it.
+    bound = table(
+        infinite("codec", kind="ceiling"), row("a", "ours", psnr=20.0), row("a", "dcp", psnr=19.0)
+    )
+    assert bound["a", "codec"][2] == r"$\infty$"
+    assert bound["a", "ours"][2] == r"\textbf{20.00}"
+
+
+def test_beside_a_partly_infinite_psnr_none_is_bold() -> None:
+    found = table(
+        row("a", "partly", identical=14, psnr=10.0, ssim=0.99),
+        row("a", "ours", psnr=20.0, ssim=0.9),
+        infinite("same"),
+        row("b", "hazy", psnr=30.0),
+        row("b", "ours", psnr=29.0),
+    )
+    assert [found["a", method][1] for method in ("partly", "ours", "same")] == [
+        *("10.00", "20.00", r"$\infty$")
+    ]
+    assert found["a", "same"][2] == r"\textbf{1.0000}"
+    assert found["b", "hazy"][1] == r"\textbf{30.00}"
 
 
 def test_a_learned_metric_has_its_own_direction() -> None:

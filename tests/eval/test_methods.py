@@ -41,6 +41,10 @@ def test_companion_rows_are_added_once() -> None:
         "codec",
         "inversion:steps=5",
     ]
+    assert with_companions(["ours:short_side=48,steps=5,model=m"], ceilings=True)[3:] == [
+        "codec:short_side=48,model=m",
+        "inversion:short_side=48,steps=5,model=m",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -238,6 +242,15 @@ def test_a_setting_without_effect_stops_the_run() -> None:
     bundled = PipelineOptions(model=ModelChoice(device="cpu"))
     with pytest.raises(MethodError, match="tolerance has no effect where a step takes one"):
         parse_method("ours:tolerance=1e-5", bundled).run(SOURCE)
+
+
+def test_settings_of_the_codec_are_all_that_it_depends_on() -> None:
+    def settings(row: str, dtype: str = "auto") -> Any:
+        return parse_method(row, PipelineOptions(model=ModelChoice(dtype=dtype))).settings()
+
+    assert settings("codec:short_side=48") != settings("codec") != settings("codec:short_side=96")
+    assert settings("codec", dtype="float16") != settings("codec")
+    assert settings("codec:steps=5") == settings("codec")
 
 
 def test_settings_tell_new_weights_under_an_old_path(

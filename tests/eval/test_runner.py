@@ -482,6 +482,81 @@ def test_other_settings_are_refused_unless_they_replace(
     assert len(made.calls) == 8
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "table.md",
+        "table.tex",
+        "scores.csv",
+        "results.json",
+        "sheet.png",
+        "report.html",
+        "records/sots-outdoor/made/0000_0.8_0.2.json",
+        "images/sots-outdoor/made/0000_0.8_0.2.png",
+        "attention/sots-outdoor/made/0000_0.8_0.2.npy",
+    ],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_folder_with_files_of_the_user_is_refused(
+    sots: Path, tmp_path: Path, name: str, overwrite: bool
+) -> None:
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"the user's own")
+    made = Made(unchanged)
+    chosen: dict[str, Any] = {"further_files": ("report.html",), "keeps_attention": True}
+    runner = runner_over(sots, tmp_path / "out", made, overwrite=overwrite, **chosen)
+    with pytest.raises(
+        EvaluationError,
+        match="exists and was not made by an evaluation; name another folder with --output",
+    ):
+        runner.run()
+    assert made.calls == []
+    assert [file for file in (tmp_path / "out").rglob("*") if file.is_file()] == [path]
+    assert path.read_bytes() == b"the user's own"
+
+
+def test_other_files_of_the_user_do_not_stop_a_run(sots: Path, tmp_path: Path) -> None:
+    for name in ("notes.txt", "images/sots-outdoor/hazy/mine.png"):
+        (tmp_path / "out" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "out" / name).write_bytes(b"the user's own")
+    # The hazy input saves no picture, so that its folder is nobody's but the user's.
+    for _ in range(2):
+        assert not finish(runner_over(sots, tmp_path / "out")).failures
+    assert (tmp_path / "out/images/sots-outdoor/hazy/mine.png").read_bytes() == b"the user's own"
+
+
+@pytest.mark.parametrize(
+    ("content", "cause"),
+    [
+        (b'{"theme": "dark"}', "was not made by an evaluation"),
+        (b'{"common": {}}', "was not made by an evaluation"),
+        (b'{"common": {}, "methods": []}', "was not made by an evaluation"),
+        (b'["common", "methods"]', "was not made by an evaluation"),
+        (b"{torn", "cannot be read as settings"),
+        (b"\xff\xfe", "cannot be read as settings"),
+        (None, "cannot be read as settings .Is a directory"),
+    ],
+)
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_settings_of_another_program_are_refused(
+    sots: Path, tmp_path: Path, content: bytes | None, cause: str, overwrite: bool
+) -> None:
+    path = tmp_path / "out/settings.json"
+    path.parent.mkdir()
+    if content is None:
+        path.mkdir()
+    else:
+        path.write_bytes(content)
+    runner = runner_over(sots, tmp_path / "out", overwrite=overwrite)
+    with pytest.raises(
+        EvaluationError, match=f"settings.json: {cause}.*; name another folder with --output"
+    ):
+        runner.run()
+    assert list((tmp_path / "out").iterdir()) == [path]
+    assert content is None or path.read_bytes() == content
+
+
 def test_methods_can_be_added_to_a_run(sots: Path, tmp_path: Path) -> None:
     made = Made(unchanged)
     finish(runner_over(sots, tmp_path / "out", made))
@@ -523,6 +598,14 @@ def test_ambiguous_rows_and_oracles_are_refused(sots: Path, tmp_path: Path) -> N
         tmp_path / "out",
     )
     with pytest.raises(EvaluationError, match="needs ground truth"):
+        runner.run()
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_oracle_refuses_a_strength_that_it_would_ignore(sots: Path, tmp_path: Path) -> None:
+    chosen = parse_method("ours:strength=0.5")
+    runner = runner_over(sots, tmp_path / "out", chosen, protocol=BenchProtocol(oracle=True))
+    with pytest.raises(EvaluationError, match=r"ours:strength=0\.5: strength=0\.5 has no"):
         runner.run()
     assert not (tmp_path / "out").exists()
 

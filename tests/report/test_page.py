@@ -77,6 +77,10 @@ def test_a_file_that_is_no_report_is_not_replaced(tmp_path: Path) -> None:
     with pytest.raises(PhotoError, match="is not a report of dehaze"):
         write_report(path, report())
     path.unlink()
+    path.mkdir()
+    with pytest.raises(PhotoError, match="is not a report of dehaze"):
+        write_report(path, report())
+    path.rmdir()
     write_report(path, report(entry("a.jpg")))
     write_report(path, report(entry("b.jpg")))
     assert described(path.read_bytes())["entries"][0]["name"] == "b.jpg"

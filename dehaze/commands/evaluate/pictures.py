@@ -70,7 +70,7 @@ def open_pictures(
                 limit=limit,
             )
         if gt is not None:
-            return open_paired_folder(pictures, gt)
+            return open_paired_folder(pictures, gt, results=[output])
         return open_folder(pictures, results=[output])
     except DehazeError as error:
         raise CommandError(str(error)) from error
@@ -92,7 +92,8 @@ def open_photos(pictures: Path, output: Path) -> Dataset:
         output: of the run, which is not searched.
 
     Raises:
-        DatasetNotFoundError: the folder is missing or holds no picture, or is the output as well.
+        DatasetNotFoundError: the folder is missing or holds no picture, or is the output as well,
+            or lies in it.
         CommandError: two of its files have one name.
     """
     from dehaze.datasets import open_photo_folder

@@ -45,7 +45,7 @@ def reside(
     from dehaze.registry import UnknownNameError
 
     try:
-        sets = open_subsets(root, subsets, limit)
+        sets = open_subsets(root, subsets, limit, results=[choices["output"]])
     except UnknownNameError as error:
         raise click.BadParameter(str(error), param_hint="--subset") from error
     except DatasetNotFoundError as error:

@@ -209,11 +209,9 @@ def score_methods(
         click.UsageError: an option has no effect on these sets.
         CommandError: the run cannot start.
     """
-    pairings = [part.dataset.paired for part in sets]
-    paired = all(pairings)
-    refuse_idle_options(
-        click.get_current_context(), {"paired": paired, "any_paired": any(pairings)}
-    )
+    unpaired = [part.name for part in sets if not part.dataset.paired]
+    paired, any_paired = not unpaired, len(unpaired) < len(sets)
+    refuse_idle_options(click.get_current_context(), {"paired": paired, "any_paired": any_paired})
     quiet_libraries()
     from dehaze.commands.evaluate.reporting import report_of_evaluation
     from dehaze.eval.methods import PipelineOptions
@@ -234,8 +232,9 @@ def score_methods(
             out=output,
             seed=seed,
             command=command_line(),
-            perceptual=_perceptual_metrics(protocol, model.device, paired),
+            perceptual=_perceptual_metrics(protocol, model.device, unpaired),
             overwrite=not resume,
+            further_files=(REPORT_NAME,),
         )
         with progress(runner.total, "image") as ended:
             evaluation = runner.run(on_record=lambda record, kept: ended(kept=kept))
@@ -245,15 +244,29 @@ def score_methods(
         problem("interrupted; the same command continues from here")
         return INTERRUPTED
     write_results(runner, evaluation)
-    write_report(output / REPORT_NAME, report_of_evaluation(runner, evaluation))
     result(markdown_table(runner, evaluation))
-    if not paired and not perceptual:
+    if not any_paired and not perceptual:
         note(UNSCORED)
+    elif any_paired and not paired:
+        note(_partly_scored(unpaired, ceilings and "ours" in _rows({"methods": methods})))
     for line in evaluation.failures:
         problem(f"failed: {line}")
+    # At the end, since it refuses to replace another page: nothing that was scored is unsaid.
+    write_report(output / REPORT_NAME, report_of_evaluation(runner, evaluation))
     written = [*result_files(output), output / REPORT_NAME]
     note(f"written: {', '.join(map(str, written))}")
     return 1 if evaluation.failures else 0
+
+
+def _partly_scored(unpaired: list[str], ceilings: bool) -> str:
+    """What is said where only some data sets have ground truth.
+
+    Args:
+        unpaired: names of those that have none.
+        ceilings: whether the ceilings were asked for.
+    """
+    text = f"there is no ground truth in {', '.join(unpaired)}, so nothing is compared there"
+    return f"{text}; the ceilings are left out, since they need it everywhere" if ceilings else text
 
 
 def _methods(
@@ -266,7 +279,7 @@ def _methods(
 
 
 def _perceptual_metrics(
-    protocol: BenchProtocol, device: str, paired: bool
+    protocol: BenchProtocol, device: str, unpaired: list[str]
 ) -> tuple[PerceptualMetric, ...]:
     if not protocol.perceptual:
         return ()
@@ -279,6 +292,9 @@ def _perceptual_metrics(
     except DehazeError as error:
         raise CommandError(str(error)) from error
     needing = [metric.name for metric in loaded if metric.full_reference]
-    if needing and not paired:
-        raise CommandError(f"{', '.join(needing)} compares with ground truth, and there is none")
+    if needing and unpaired:
+        raise CommandError(
+            f"{', '.join(needing)} compares with ground truth, and there is none in "
+            f"{', '.join(unpaired)}: leave out the metric or the data"
+        )
     return loaded

@@ -119,6 +119,7 @@ def variants(
             command=command_line(),
             overwrite=not resume,
             keeps_attention=True,
+            further_files=(REPORT_NAME, *(f"variants.{kind}" for kind in FIGURES)),
         )
         with progress(runner.total, "image") as ended:
             evaluation = runner.run(on_record=lambda record, kept: ended(kept=kept))
@@ -129,7 +130,6 @@ def variants(
         problem("interrupted; the same command continues from here")
         context.exit(INTERRUPTED)
     write_results(runner, evaluation)
-    write_report(output / REPORT_NAME, report_of_evaluation(runner, evaluation))
     for kind in set(FIGURES) - set(drawn):
         (output / f"variants.{kind}").unlink(missing_ok=True)
     for kind, content in drawn.items():
@@ -139,6 +139,8 @@ def variants(
         note("at guidance 1 null-text has nothing to fit: see --guidance")
     for line in evaluation.failures:
         problem(f"failed: {line}")
+    # At the end, since it refuses to replace another page: nothing that was scored is unsaid.
+    write_report(output / REPORT_NAME, report_of_evaluation(runner, evaluation))
     written = [*(output / f"variants.{kind}" for kind in drawn), *result_files(output)]
     note(f"written: {', '.join(map(str, [*written, output / REPORT_NAME]))}")
     context.exit(1 if evaluation.failures else 0)
