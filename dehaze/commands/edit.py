@@ -266,7 +266,8 @@ def edit(
     from dehaze.photos import PhotoError
     from dehaze.pipelines.edit_settings import EditSettings
 
-    check_inputs_stay([] if image is None else [image], [destination], "file")
+    read = [path for path in (image, inversion) if path is not None]
+    check_inputs_stay(read, [destination], "file")
     try:
         chosen = EditSettings(
             cross_replace_steps=_by_word("--cross-replace", cross_replace) or 0.8,

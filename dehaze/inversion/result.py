@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import secrets
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -166,15 +168,21 @@ class InversionResult:
         """Writes one safetensors file that ``load`` reads.
 
         Args:
-            path: of the file; made or replaced.
+            path: of the file; made, or replaced once the new one is whole.
             attention: write what the attention layers computed as well. It is most of a file, and a
                 pipeline records it again, for one network evaluation a step, where it is missing.
 
         Raises:
             OSError: the file cannot be written.
         """
-        with open(path, "wb") as file:
-            self.write(file, attention=attention)
+        path = Path(path)
+        temporary = path.with_name(f".{secrets.token_hex(8)}.part")
+        try:
+            with open(temporary, "xb") as file:
+                self.write(file, attention=attention)
+            os.replace(temporary, path)
+        finally:
+            temporary.unlink(missing_ok=True)
 
     def write(self, file: BinaryIO, *, attention: bool = False) -> None:
         """Writes what ``save`` does to a file that is open; one tensor at a time is copied."""
@@ -203,7 +211,8 @@ class InversionResult:
         try:
             with safe_open(path, framework="pt") as file:
                 metadata = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                # Copied, since what the file gives changes with the file.
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
         except SafetensorError as error:
             raise InversionFileError(
                 f"{path} is not a safetensors file, or it was cut short ({error}): invert the "
@@ -222,7 +231,7 @@ class InversionResult:
             )
         try:
             return _assembled(tensors, metadata)
-        except (KeyError, TypeError, ValueError) as error:
+        except (IndexError, KeyError, TypeError, ValueError) as error:
             cause = f"no {error.args[0]!r}" if isinstance(error, KeyError) else str(error)
             raise InversionFileError(
                 f"{path} is a broken inversion ({cause}): invert the photo again"

@@ -83,8 +83,15 @@ class InversionSettings:
         for name in ("steps", "max_iterations", "adjustment_repeats"):
             ranges.check_count(name, getattr(self, name))
         ranges.check_switch("checked", self.checked)
+        # A number of NumPy's could not be saved as JSON.
+        for name in ("steps", "max_iterations", "adjustment_repeats"):
+            object.__setattr__(self, name, int(getattr(self, name)))
+        for name in ("tolerance", "guidance_scale"):
+            object.__setattr__(self, name, float(getattr(self, name)))
         if self.depth is not None and ranges.check_count("depth", self.depth) > self.steps:
             raise ValueError(f"depth is {self.depth}: it must be 1 to {self.steps}, the steps")
+        if self.depth is not None:
+            object.__setattr__(self, "depth", int(self.depth))
         if self.adjustment is None and self.adjustment_repeats != 1:
             raise ValueError("adjustment_repeats has no effect without an adjustment: name one")
 

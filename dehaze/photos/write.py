@@ -74,6 +74,9 @@ def write_photo(
 
 def encode_photo(path: Path, pixels: FloatArray, like: Photo) -> bytes:
     """The bytes of the file that ``write_photo`` writes; arguments and errors are the same."""
+    if not isinstance(pixels, np.ndarray) or pixels.dtype.kind != "f":
+        kind = pixels.dtype if isinstance(pixels, np.ndarray) else type(pixels).__name__
+        raise ValueError(f"pixels are an array of floats in [0, 1], not {kind}")
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         raise ValueError(f"pixels must have shape (H, W, 3), not {pixels.shape}")
     if like.alpha is not None and like.alpha.shape != pixels.shape[:2]:

@@ -303,6 +303,8 @@ class EditPipeline(InversionPipeline):
         check_callback(callback_on_step_end)
         _check_generator(generator, settings)
         InversionResult.checked(inversion).require(prompt=source)
+        if inversion.latents.shape[0] != 1:
+            raise ValueError("the inversion is of several photos: take one by sample")
         inversion = self.placed(inversion)
         self._check_noise(inversion, settings)
         anchors = self._anchors(inversion, plan)

@@ -131,8 +131,8 @@ def common_prompt(
 
     Raises:
         InversionMismatchError: an inversion is of another prompt or model.
-        ValueError: they differ in size, schedule or guidance, stop before the last step, or are by
-            a sampler, such as EDICT, that goes back by its own steps.
+        ValueError: one is of several photos, they differ in size, schedule or guidance, stop before
+            the last step, or are by a sampler, such as EDICT, that goes back by its own steps.
     """
     _check_match(inversions)
     prompt = inversions[0].own_prompt(prompt)
@@ -150,6 +150,8 @@ def _check_match(inversions: Sequence[InversionResult]) -> None:
                 f"{other.settings.solver} goes back by steps of its own, from its own noise alone: "
                 "invert by another solver"
             )
+        if other.latents.shape[0] != 1:
+            raise ValueError("an inversion is of several photos: take each of them by sample")
         if other.latents.shape != first.latents.shape or other.table != first.table:
             raise ValueError(
                 "the inversions differ in size or schedule: invert photos of one shape alike"

@@ -18,6 +18,7 @@ from dehaze.attention.processors import controlled_attention
 from dehaze.attention.session import RecordingPlan
 from dehaze.inversion import (
     CRITERIA,
+    InversionMismatchError,
     InversionOptions,
     InversionResult,
     InversionSettings,
@@ -175,7 +176,10 @@ class Inverting(PromptedModel):
         plan = replace(plan or RecordingPlan(), steps=inversion.steps)
         session = self.recording_session(inversion.latents.shape[0], plan)
         network = self.prompted_network(
-            inversion.table, inversion.own_prompt(prompt), session=session
+            inversion.table,
+            inversion.own_prompt(prompt),
+            guidance_scale=inversion.settings.guidance_scale,
+            session=session,
         )
         with controlled_attention(self.denoiser, session):
             for i in range(1, inversion.steps + 1):
@@ -200,9 +204,17 @@ class Inverting(PromptedModel):
 
         Raises:
             WordError: the word is not in the prompt.
-            InversionMismatchError: the inversion is of another prompt.
+            InversionMismatchError: the inversion is of another prompt, of a photo of another size,
+                or of several photos.
         """
         photo = as_pixels(image)
+        InversionResult.checked(inversion)
+        if inversion.latents.shape[0] != 1:
+            raise InversionMismatchError("the inversion is of several photos: take one by sample")
+        if inversion.latent_size != self.codec.latent_size(photo):
+            raise InversionMismatchError(
+                "the inversion is of a photo of another size: invert this one"
+            )
         prompt = inversion.own_prompt(prompt)
         tokens, span = self.prompt_and_span(prompt, word)
         if not span:

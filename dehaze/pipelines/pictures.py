@@ -45,15 +45,21 @@ def as_pixels(image: Any) -> Array:
     """A photo as float32 (H, W, 3) RGB in [0, 1].
 
     Args:
-        image: PIL of any mode, turned upright by its EXIF orientation; an array (H, W, 3), uint8 in
-            [0, 255], uint16 in [0, 65535] or float in [0, 1]; or a float tensor (3, H, W) in
-            [0, 1], as diffusers' ``VaeImageProcessor`` takes it. The type decides, never the
-            values.
+        image: PIL of any mode of eight bits, turned upright by its EXIF orientation; an array
+            (H, W, 3), uint8 in [0, 255], uint16 in [0, 65535] or float in [0, 1]; or a float tensor
+            (3, H, W) in [0, 1], as diffusers' ``VaeImageProcessor`` takes it. The type decides,
+            never the values.
 
     Raises:
         ValueError: another shape or type, values that are not finite, or floats outside [0, 1].
     """
     if isinstance(image, Image.Image):
+        if image.mode.startswith(("I", "F")):
+            # PIL would clip all that is above 255.
+            raise ValueError(
+                f"a PIL photo has eight bits, not the mode {image.mode}: read the file with "
+                "dehaze.read_photo, and give its pixels"
+            )
         image = np.asarray(ImageOps.exif_transpose(image).convert("RGB"))
     if isinstance(image, Tensor):
         if image.ndim != 3 or image.shape[0] != 3 or not image.is_floating_point():

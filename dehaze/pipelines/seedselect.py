@@ -124,7 +124,10 @@ class SeedSelectPipeline(InversionPipeline):
         ranges.check_count("pictures", pictures)
         _check_start(start, len(photos), generator, inversions, options)
         z_0 = self.codec.encode_batch(photos)
-        size = self.codec.working_size(photos[0])
+        sizes = {self.codec.working_size(photo) for photo in photos}
+        if len(sizes) != 1:
+            raise ValueError("the photos differ in size: cut them to one shape")
+        (size,) = sizes
         embed = _Embedding(self.codec, size, image_encoder)
         target = SeedTarget.of(torch.cat([embed(one[None]) for one in z_0]), z_0)
         evaluations = 0

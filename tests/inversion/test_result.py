@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -173,3 +174,40 @@ def test_a_file_that_is_no_inversion_is_refused(tmp_path: Path) -> None:
 def test_every_option_is_a_setting() -> None:
     options = set(InversionOptions.__annotations__)
     assert options == set(vars(InversionSettings())) - {"steps", "guidance_scale"}
+
+
+def test_a_loaded_inversion_outlives_its_file(result: InversionResult, path: Path) -> None:
+    loaded = InversionResult.load(path)
+    loaded.save(path)
+    shorter = replace(result, trajectory=-result.trajectory, attention={})
+    shorter.save(path)
+    assert torch.equal(loaded.trajectory, result.trajectory)
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_file_stays_where_the_new_one_fails(
+    result: InversionResult, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = path.read_bytes()
+
+    def fails(self: InversionResult, file: object, *, attention: bool) -> None:
+        raise OSError("no space left")
+
+    monkeypatch.setattr(InversionResult, "write", fails)
+    with pytest.raises(OSError, match="no space"):
+        result.save(path)
+    assert path.read_bytes() == before
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_settings_of_numpy_are_saved(tmp_path: Path) -> None:
+    settings = InversionSettings(
+        steps=np.int64(6),
+        depth=np.int64(4),
+        max_iterations=np.int32(3),
+        tolerance=np.float32(0.5),
+        guidance_scale=np.float64(1.5),
+    )
+    z_0 = torch.randn(1, 3, 4, 5, generator=torch.Generator().manual_seed(0))
+    invert(NETWORK, z_0, settings).save(tmp_path / "a.safetensors")
+    assert InversionResult.load(tmp_path / "a.safetensors").settings == settings

@@ -382,3 +382,12 @@ def test_a_name_of_255_bytes_can_be_written(tmp_path: Path) -> None:
     path = tmp_path / ("n" * 251 + ".png")
     write_photo(path, np.zeros((2, 2, 3), np.float32))
     assert read_photo(path).size == (2, 2)
+
+
+@pytest.mark.parametrize(
+    "pixels", [np.full((4, 5, 3), 128, np.uint8), np.ones((4, 5, 3), bool), [[[0.5] * 3]]]
+)
+def test_pixels_that_are_no_floats_are_refused(tmp_path: Path, pixels: Any) -> None:
+    with pytest.raises(ValueError, match="pixels are an array of floats in"):
+        write_photo(tmp_path / "a.png", pixels)
+    assert not (tmp_path / "a.png").exists()

@@ -507,3 +507,9 @@ def test_self_replace_steps_act_at_large_sizes(
         for share in (1.0, 0.0)
     )
     assert not torch.equal(followed, free)
+
+
+def test_an_inversion_of_several_photos_is_refused(pipe: EditPipeline, photo: Array) -> None:
+    both = pipe.invert([photo, photo[::-1]], "a street with haze")
+    with pytest.raises(ValueError, match="is of several photos: take one by sample"):
+        pipe(None, "a street with haze", "a street with snow", inversion=both)

@@ -316,3 +316,16 @@ def test_the_peers_invert_and_edit(
     # The control has the source's attention of each step, and holds the edit to it.
     held = pipe.edit(found, SOURCE, TARGET)
     assert (held.latents - edited.latents).abs().max() > 1e-3
+
+
+def test_attention_is_recorded_anew_under_distilled_guidance(
+    distilled_flux: Path, photo: Array
+) -> None:
+    pipe = loaded(distilled_flux)
+    made = pipe.invert(
+        photo, num_inference_steps=2, guidance_scale=3.5, max_iterations=100, tolerance=1e-6
+    )
+    again, _ = pipe.with_attention(replace(made, attention={}))
+    assert again.attention.keys() == made.attention.keys()
+    for name, value in made.attention.items():
+        torch.testing.assert_close(again.attention[name], value, rtol=0.0, atol=1e-4)

@@ -71,3 +71,10 @@ def test_inversions_that_cannot_be_mixed_are_refused(
             pipe(*ends)
     with pytest.raises(ValueError, match="nao, slerp"):
         pipe(whole, whole, path="straight")
+
+
+def test_an_inversion_of_several_photos_is_refused(pipe: InterpolatePipeline, photo: Array) -> None:
+    both = pipe.invert([photo, photo[::-1]])
+    for mix in (lambda: pipe(both, both, pictures=2), lambda: pipe.centre([both, both])):
+        with pytest.raises(ValueError, match="is of several photos"):
+            mix()

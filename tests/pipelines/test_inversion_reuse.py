@@ -142,3 +142,13 @@ def test_an_inversion_is_a_start_for_the_next_frame(pipeline: DehazePipeline, ph
     smaller = pipeline.invert(photo[:, :48], settings=settings)
     with pytest.raises(ValueError, match="the start's latents"):
         pipeline.invert(photo, settings=settings, start=smaller)
+
+
+def test_a_map_is_of_one_photo_of_the_inversions_size(
+    pipeline: DehazePipeline, photo: Array
+) -> None:
+    with pytest.raises(InversionMismatchError, match="of another size"):
+        pipeline.word_attention(np.ascontiguousarray(photo[:, :30]), pipeline.invert(photo))
+    both = pipeline.invert([photo, photo[::-1]])
+    with pytest.raises(InversionMismatchError, match="of several photos"):
+        pipeline.word_attention(photo, both)

@@ -144,3 +144,9 @@ def test_without_return_dict_a_tuple_comes_back(pipeline: DehazePipeline, photo:
     np.testing.assert_array_equal(image, pipeline(photo, max_iterations=1).image)
     (images,) = pipeline([photo, photo], max_iterations=1, return_dict=False)
     assert len(images) == 2
+
+
+@pytest.mark.parametrize("mode", ["I", "I;16", "F"])
+def test_a_pil_photo_of_more_than_eight_bits_is_refused(mode: str) -> None:
+    with pytest.raises(ValueError, match=f"not the mode {mode}: read the file"):
+        as_pixels(Image.new(mode, (8, 6)))

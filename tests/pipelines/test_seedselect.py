@@ -180,3 +180,9 @@ def test_photos_are_cut_around_the_middle(photo: Array) -> None:
     wide[:, 30:90] = photo
     np.testing.assert_allclose(cut_like(wide, (40, 60)), photo, atol=1e-6)
     assert cut_like(photo, (20, 10)).shape == (20, 10, 3)
+
+
+def test_photos_of_two_sizes_are_refused(random_model: Path, scene: Array) -> None:
+    """They may be of one padded size all the same."""
+    with pytest.raises(ValueError, match="the photos differ in size: cut them"):
+        load(random_model)([scene, scene[:, 3:]], None, lambda picture: picture.mean((2, 3)))
