@@ -31,7 +31,8 @@ def _float64(output: Picture, reference: Picture, channels: tuple[int, ...]) -> 
         )
     found = output.shape[2] if output.ndim == 3 else 1
     if output.ndim not in (2, 3) or found not in channels:
-        raise ValueError(f"expected (H, W) or (H, W, 3), got {output.shape}")
+        wanted = "(H, W) or (H, W, 3)" if 1 in channels else "(H, W, 3)"
+        raise ValueError(f"expected {wanted}, got {output.shape}")
     return output.astype(np.float64), reference.astype(np.float64)
 
 

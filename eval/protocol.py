@@ -171,6 +171,22 @@ class BenchProtocol:
         method = cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC
         return np.asarray(cv2.resize(picture, self.resize, interpolation=method))
 
+    def cropped(self, picture: NDArray[Any]) -> NDArray[Any]:
+        """A picture (H, W, 3) without the border of ``crop_border`` pixels.
+
+        Raises:
+            ValueError: nothing is left of it.
+        """
+        if not self.crop_border:
+            return picture
+        if min(picture.shape[:2]) <= 2 * self.crop_border:
+            raise ValueError(
+                f"a border of {self.crop_border} px leaves nothing of a picture of "
+                f"{picture.shape[1]}x{picture.shape[0]}: crop less, or leave the picture out"
+            )
+        inner = slice(self.crop_border, -self.crop_border)
+        return picture[inner, inner]
+
     def score(self, output: NDArray[Any], clear: NDArray[Any]) -> Scores:
         """Score one picture against its ground truth.
 
@@ -181,14 +197,7 @@ class BenchProtocol:
         Raises:
             ValueError: the shapes differ, or too little is left for SSIM's window.
         """
-        if self.crop_border:
-            if min(output.shape[:2]) <= 2 * self.crop_border:
-                raise ValueError(
-                    f"a border of {self.crop_border} px leaves nothing of a picture of "
-                    f"{output.shape[1]}x{output.shape[0]}: crop less, or leave the picture out"
-                )
-            inner = slice(self.crop_border, -self.crop_border)
-            output, clear = output[inner, inner], clear[inner, inner]
+        output, clear = self.cropped(output), self.cropped(clear)
         return Scores(
             psnr=PSNR_VARIANTS.get(self.psnr).compute(output, clear),
             ssim=SSIM_VARIANTS.get(self.ssim).compute(output, clear),

@@ -121,9 +121,10 @@ class Scorer:
             scores = self.protocol.score(scored, clear)
             values.update(asdict(scores))
             identical = math.isinf(scores.psnr)
+        truth = None if clear is None else self.protocol.cropped(clear)
         for metric in self.perceptual:
-            if clear is not None or not metric.full_reference:
-                values[metric.name] = metric(scored, clear)
+            if truth is not None or not metric.full_reference:
+                values[metric.name] = metric(self.protocol.cropped(scored), truth)
         values.update(_haze_map_values(sample, loaded, output))
         return Scored(
             {name: value if math.isfinite(value) else None for name, value in values.items()},

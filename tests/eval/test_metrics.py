@@ -232,3 +232,8 @@ def test_psnr_falls_as_the_error_grows(offset: int) -> None:
     clear = np.full((6, 6, 3), 50, dtype=np.uint8)
     nearer, farther = clear + np.uint8(offset), clear + np.uint8(offset + 1)
     assert metrics.psnr_rgb(nearer, clear) > metrics.psnr_rgb(farther, clear)
+
+
+def test_a_grey_picture_where_colours_are_needed_is_named() -> None:
+    with pytest.raises(ValueError, match=r"expected \(H, W, 3\), got \(9, 9\)"):
+        metrics.ciede2000(np.zeros((9, 9)), np.zeros((9, 9)))

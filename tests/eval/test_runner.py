@@ -239,6 +239,25 @@ def test_photos_without_truth_get_no_reference_scores_only(tmp_path: Path) -> No
     assert (tmp_path / "out/sheet.png").is_file()
 
 
+def test_perceptual_metrics_see_no_border_that_is_cropped(tmp_path: Path) -> None:
+    for part, border in (("hazy", "white"), ("gt", "black")):
+        picture = Image.new("RGB", (60, 50), border)
+        picture.paste("grey", (8, 8, 52, 42))
+        (tmp_path / "pairs" / part).mkdir(parents=True)
+        picture.save(tmp_path / "pairs" / part / "1.png")
+    dataset = open_folder(tmp_path / "pairs")
+    apart = PerceptualMetric("apart", True, True, lambda one, other: (one - other).abs().max())
+    runner = Runner(
+        (EvaluationSet(dataset, dataset.samples),),
+        (parse_method("hazy"),),
+        BenchProtocol(perceptual=("apart",), crop_border=8),
+        tmp_path / "out",
+        perceptual=(apart,),
+    )
+    (record,) = runner.run().records
+    assert record.values["apart"] == 0.0
+
+
 # --- what fails ---------------------------------------------------------------------------------
 
 
