@@ -227,7 +227,7 @@ class _Account:
         del self._open[item.name]
         if item.error is not None:
             # Files are written before the result, which may then fail.
-            left = [str(path.name) for path in item.beside_output if os.path.lexists(path)]
+            left = [path.name for path in item.beside_output if os.path.lexists(path)]
             result: Record = {"error": str(item.error), "left": left}
         else:
             outdated = self._outdated(item)

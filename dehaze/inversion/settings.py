@@ -78,20 +78,19 @@ class InversionSettings:
     checked: bool = False
 
     def __post_init__(self) -> None:
-        ranges.TOLERANCE.check(self.tolerance)
-        ranges.GUIDANCE_SCALE.check(self.guidance_scale)
-        for name in ("steps", "max_iterations", "adjustment_repeats"):
-            ranges.check_count(name, getattr(self, name))
+        # Python's own numbers, since NumPy's could not be saved as JSON.
+        for name, bounds in (
+            ("tolerance", ranges.TOLERANCE),
+            ("guidance_scale", ranges.GUIDANCE_SCALE),
+        ):
+            object.__setattr__(self, name, float(bounds.check(getattr(self, name))))
+        for name in ("steps", "max_iterations", "adjustment_repeats", "depth"):
+            value = getattr(self, name)
+            if name != "depth" or value is not None:
+                object.__setattr__(self, name, int(ranges.check_count(name, value)))
         ranges.check_switch("checked", self.checked)
-        # A number of NumPy's could not be saved as JSON.
-        for name in ("steps", "max_iterations", "adjustment_repeats"):
-            object.__setattr__(self, name, int(getattr(self, name)))
-        for name in ("tolerance", "guidance_scale"):
-            object.__setattr__(self, name, float(getattr(self, name)))
-        if self.depth is not None and ranges.check_count("depth", self.depth) > self.steps:
+        if self.depth is not None and self.depth > self.steps:
             raise ValueError(f"depth is {self.depth}: it must be 1 to {self.steps}, the steps")
-        if self.depth is not None:
-            object.__setattr__(self, "depth", int(self.depth))
         if self.adjustment is None and self.adjustment_repeats != 1:
             raise ValueError("adjustment_repeats has no effect without an adjustment: name one")
 
